@@ -1,0 +1,1 @@
+"""From a folder of X-rays to splits and pixels."""

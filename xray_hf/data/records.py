@@ -1,0 +1,92 @@
+"""What a checked row of the data set is, and the report of everything that was not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from xray_hf.errors import DataError
+
+OFFICIAL = ("TRAIN", "TEST")  # values of the CSV's Dataset_type
+SOURCES = ("Kermany", "Cohen")  # a children's hospital in Guangzhou; the web, mostly adults
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One image with its row of the CSV.
+
+    file_name: as in the CSV, unique. path: the file.
+    label: index into LABELS. patient_id: images with the same one show the same patient.
+    official_split: "TRAIN" or "TEST", the data set's own.
+    pathogen: "bacteria", "Virus", "Stress-Smoking" or "" (the CSV's Label_1_Virus_category).
+    virus_category: "COVID-19", "SARS", "ARDS", "Streptococcus" or "" (its Label_2_Virus_category).
+    source: "Kermany" (children of one hospital) or "Cohen" (collected from the web).
+    """
+
+    file_name: str
+    path: Path
+    label: int
+    patient_id: str
+    official_split: str
+    pathogen: str
+    virus_category: str
+    source: str
+
+
+@dataclass
+class Report:
+    """What reading a data set found; every list holds file names in the CSV's order.
+
+    rows: rows of the CSV. Files without metadata and exact duplicate rows are dropped, as the paper does
+    with the former; the other three kinds are an error unless the user says that they may be dropped.
+    """
+
+    root: str
+    rows: int = 0
+    covid_patients_from: str | None = None
+    files_without_metadata: list[str] = field(default_factory=list)
+    duplicate_rows: list[str] = field(default_factory=list)
+    rows_without_file: list[str] = field(default_factory=list)
+    undecodable_files: list[str] = field(default_factory=list)
+    unknown_labels: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The whole report, ready for JSON."""
+        return asdict(self)
+
+    def as_table(self) -> str:
+        """One line per kind: how many, and the first ones' names."""
+        lines = [f"data set                  {self.root}", f"rows of the CSV           {self.rows:,}"]
+        for kind in (
+            "files_without_metadata",
+            "duplicate_rows",
+            "rows_without_file",
+            "undecodable_files",
+            "unknown_labels",
+        ):
+            names = getattr(self, kind)
+            first = f"   first: {', '.join(names[:3])}" if names else ""
+            lines.append(f"{kind.replace('_', ' '):<25} {len(names):,}{first}")
+        lines.append(f"patients of COVID images  {self.covid_patients_from or 'unknown: each file counts as one'}")
+        return "\n".join(lines)
+
+    def require_clean(self, drop_bad: bool) -> None:
+        """Raise DataError if rows cannot be used, unless `drop_bad` allows to go on without them."""
+        bad = {
+            "have no image file": self.rows_without_file,
+            "have an image that cannot be decoded": self.undecodable_files,
+            "have an unknown label": self.unknown_labels,
+        }
+        found = [f"{len(names)} {what} (first: {names[0]})" for what, names in bad.items() if names]
+        if found and not drop_bad:
+            raise DataError(
+                f"of {self.rows:,} rows in {self.root}, {'; '.join(found)}. Is the archive unpacked whole? "
+                "Repair them, or pass --drop-bad to go on without these rows (no substitute is ever used)."
+            )
+
+
+def labels_of(records: Sequence[Record]) -> list[int]:
+    """The class index of each record."""
+    return [record.label for record in records]

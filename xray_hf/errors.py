@@ -1,0 +1,66 @@
+"""Every error that bad input can cause, so that a program ends with one clear sentence.
+
+    XrayHFError                 what came, what was expected, what to do next; exit code 1
+    ├── ConfigError             an option or its value; exit code 2, as argparse
+    ├── DataError               a data set on disk: no folder, no CSV, no column, bad rows
+    │   └── ImageError          one image that cannot be used
+    ├── ModelError              a model name, or weights that cannot be had
+    ├── BundleError             a bundle folder that is not complete or does not fit
+    ├── CheckpointError         a checkpoint of another model or configuration
+    ├── DivergedError           the loss is no longer a number
+    └── OutputError             a result could not be written; nothing half-written is left
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+
+class XrayHFError(Exception):
+    """Base of all expected errors; its text is meant for the person at the keyboard."""
+
+    exit_code = 1
+
+
+class ConfigError(XrayHFError):
+    """An unknown option, or a value outside its range."""
+
+    exit_code = 2
+
+
+class DataError(XrayHFError):
+    """A data set that is not as its format says."""
+
+
+class ImageError(DataError):
+    """An image that cannot be decoded or is not usable."""
+
+
+class ModelError(XrayHFError):
+    """A model that does not exist or whose weights cannot be had."""
+
+
+class BundleError(XrayHFError):
+    """A model folder that is incomplete or inconsistent."""
+
+
+class CheckpointError(XrayHFError):
+    """A checkpoint that does not belong to this run."""
+
+
+class DivergedError(XrayHFError):
+    """Training produced a loss that is not finite."""
+
+
+class OutputError(XrayHFError):
+    """A file or folder could not be written."""
+
+
+def exit_on_error(main: Callable[[], int | None]) -> int:
+    """Run `main`; turn an expected error into one line on stderr and its exit code."""
+    try:
+        return main() or 0
+    except XrayHFError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
