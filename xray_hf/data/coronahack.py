@@ -1,0 +1,169 @@
+"""CoronaHack chest X-ray data set in Kaggle's layout -> checked records.
+
+Origin     Kaggle `praveengovi/coronahack-chest-xraydataset`, a merge of two collections:
+           Kermany, Zhang and Goldbaum 2018 (children of 1 to 5 years, one hospital in Guangzhou) and
+           Cohen et al. 2020 (COVID-19 and other infections, mostly adults, collected from the web).
+Counts     5,910 rows, 5,286 TRAIN and 624 TEST; 1,576 Normal, 4,276 Pneumonia, 58 COVID-19;
+           no COVID-19 in TEST. 23 files of the train folder have no row.
+Labels     read by physicians (Kermany), taken from publications and case reports (Cohen).
+Known      the class COVID-19 and the source are confounded: a model can tell children of one hospital
+errors     from adults of the web. 34 pairs of images are near-duplicates, 4 COVID-19 images are lateral.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from xray_hf.data.records import OFFICIAL, Record, Report
+from xray_hf.errors import DataError
+from xray_hf.labels import COVID19, NORMAL, PNEUMONIA
+
+KAGGLE_SLUG = "praveengovi/coronahack-chest-xraydataset"
+CSV_NAME = "Chest_xray_Corona_Metadata.csv"
+IMAGE_FOLDER = "Coronahack-Chest-XRay-Dataset"
+COLUMNS = ("X_ray_image_name", "Label", "Dataset_type", "Label_1_Virus_category", "Label_2_Virus_category")
+COVID_METADATA_NAMES = ("covid_chestxray_metadata.csv", "metadata.csv")
+HOW_TO_GET = (
+    f"Download it with `xray-hf download --out DIR`, or from kaggle.com/datasets/{KAGGLE_SLUG} and unpack it; "
+    f"then pass the folder that holds {CSV_NAME}."
+)
+
+_LABELS = {"Normal": NORMAL, "Pnemonia": PNEUMONIA, "Pneumonia": PNEUMONIA}  # the real file is misspelt
+_KERMANY_NAME = re.compile(r"^(?:SYNTHETIC-)?(?:(person\d+)_|((?:NORMAL2-)?IM-\d+)-)")
+_SYNTHETIC_COVID_NAME = re.compile(r"^(SYNTHETIC-covid-\d+)-")
+
+
+def read(data_dir: Path, covid_metadata: Path | None = None) -> tuple[list[Record], Report]:
+    """Read the CSV and look for every image file; no image is decoded.
+
+    data_dir: the unpacked Kaggle folder. covid_metadata: the metadata CSV of
+    ieee8023/covid-chestxray-dataset, which tells the patients of the COVID-19 images; without it
+    `covid_chestxray_metadata.csv` or `metadata.csv` in `data_dir` or its parent is used if there is one.
+    Returns the usable records in the CSV's order and a report of all other rows and files.
+    Raises DataError if the folder, the CSV, a column or all images are missing.
+    """
+    csv_path, image_root = _locate(data_dir)
+    rows = _read_csv(csv_path, COLUMNS)
+    covid_metadata = covid_metadata or _find_covid_metadata(data_dir)
+    covid_patients = _read_covid_patients(covid_metadata) if covid_metadata else {}
+    files = {split: _files_in(image_root / split.lower()) for split in OFFICIAL}
+
+    report = Report(str(data_dir), rows=len(rows), covid_patients_from=str(covid_metadata or "") or None)
+    records: dict[str, Record] = {}
+    seen: dict[str, dict[str, str]] = {}
+    for row in rows:
+        name = row["X_ray_image_name"]
+        if name in seen:
+            _require_same(seen[name], row, csv_path)
+            report.duplicate_rows.append(name)
+            continue
+        seen[name] = row
+        path = files.get(row["Dataset_type"], {}).get(name)
+        label = _label_of(row)
+        if row["Dataset_type"] not in OFFICIAL:
+            raise DataError(
+                f"{csv_path}: {name} has Dataset_type {row['Dataset_type']!r}; expected TRAIN or TEST."
+            )
+        if label is None:
+            report.unknown_labels.append(name)
+        elif path is None:
+            report.rows_without_file.append(name)
+        else:
+            records[name] = _record(row, path, label, covid_patients)
+
+    report.files_without_metadata = [
+        name for found in files.values() for name in sorted(found) if name not in seen
+    ]
+    return list(records.values()), report
+
+
+def patient_id(file_name: str, official_split: str, covid_patients: dict[str, str]) -> str:
+    """Name the patient behind a file.
+
+    `personN_…` is numbered anew in TRAIN and TEST; `IM-NNNN-…` and `NORMAL2-IM-NNNN-…` are not. COVID-19
+    images have the patient of their collection's metadata; without it each file is its own patient.
+    """
+    if match := _KERMANY_NAME.match(file_name):
+        person, scan = match.groups()
+        return f"{official_split}-{person}" if person else scan
+    if match := _SYNTHETIC_COVID_NAME.match(file_name):
+        return match.group(1)
+    if file_name in covid_patients:
+        return f"cohen-{covid_patients[file_name]}"
+    return f"file-{file_name}"
+
+
+def _locate(data_dir: Path) -> tuple[Path, Path]:
+    if not data_dir.is_dir():
+        raise DataError(f"{data_dir} is not a folder; expected the CoronaHack data set. {HOW_TO_GET}")
+    csv_path = data_dir / CSV_NAME
+    if not csv_path.is_file():
+        raise DataError(f"{data_dir} holds no {CSV_NAME}. {HOW_TO_GET}")
+    # Kaggle's archive nests the folder twice; people who tidy it up leave one level.
+    for image_root in (data_dir / IMAGE_FOLDER / IMAGE_FOLDER, data_dir / IMAGE_FOLDER):
+        if (image_root / "train").is_dir() and (image_root / "test").is_dir():
+            return csv_path, image_root
+    raise DataError(
+        f"{data_dir} holds the CSV but not {IMAGE_FOLDER}/{IMAGE_FOLDER}/train and …/test with the images; "
+        f"is the archive unpacked whole? {HOW_TO_GET}"
+    )
+
+
+def _read_csv(path: Path, columns: Iterable[str]) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            missing = [column for column in columns if column not in (reader.fieldnames or ())]
+            if missing:
+                raise DataError(
+                    f"{path} has no column {', '.join(missing)}; found: "
+                    f"{', '.join(reader.fieldnames or ()) or 'none'}. {HOW_TO_GET}"
+                )
+            return [{column: (row[column] or "").strip() for column in columns} for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read as a CSV file ({error}). {HOW_TO_GET}") from error
+
+
+def _find_covid_metadata(data_dir: Path) -> Path | None:
+    candidates = (folder / name for folder in (data_dir, data_dir.resolve().parent) for name in COVID_METADATA_NAMES)
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _read_covid_patients(path: Path) -> dict[str, str]:
+    rows = _read_csv(path, ("patientid", "filename"))
+    return {row["filename"]: row["patientid"] for row in rows if row["patientid"]}
+
+
+def _files_in(folder: Path) -> dict[str, Path]:
+    return {path.name: path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")}
+
+
+def _label_of(row: dict[str, str]) -> int | None:
+    if row["Label_2_Virus_category"] == "COVID-19":
+        return COVID19
+    return _LABELS.get(row["Label"])
+
+
+def _require_same(first: dict[str, str], second: dict[str, str], csv_path: Path) -> None:
+    if first != second:
+        raise DataError(
+            f"{csv_path} has two different rows for {first['X_ray_image_name']}: "
+            f"{list(first.values())} and {list(second.values())}; keep the right one."
+        )
+
+
+def _record(row: dict[str, str], path: Path, label: int, covid_patients: dict[str, str]) -> Record:
+    name = row["X_ray_image_name"]
+    return Record(
+        file_name=name,
+        path=path,
+        label=label,
+        patient_id=patient_id(name, row["Dataset_type"], covid_patients),
+        official_split=row["Dataset_type"],
+        pathogen=row["Label_1_Virus_category"],
+        virus_category=row["Label_2_Virus_category"],
+        source="Kermany" if _KERMANY_NAME.match(name) else "Cohen",
+    )

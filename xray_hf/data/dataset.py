@@ -1,0 +1,96 @@
+"""A data set on disk, opened: records, pixels and groups aligned row by row; and its `datasets` form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from xray_hf.data import coronahack, duplicates, pixels, splits
+from xray_hf.data.pixels import PixelCache
+from xray_hf.data.records import Record, Report
+from xray_hf.data.splits import SPLITS, Split
+from xray_hf.errors import DataError
+from xray_hf.labels import LABELS
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
+
+@dataclass(frozen=True)
+class XrayData:
+    """Everything that training, examination and splitting need; row i is the same image everywhere.
+
+    groups: (N,) int64, rows with equal numbers must stay in one split.
+    """
+
+    records: list[Record]
+    pixels: PixelCache
+    groups: np.ndarray
+    report: Report
+
+
+def open_coronahack(
+    data_dir: Path,
+    side: int,
+    *,
+    covid_metadata: Path | None = None,
+    drop_bad: bool = False,
+    cache_dir: Path | None = None,
+) -> XrayData:
+    """Read CoronaHack, decode what is not in the cache yet, find the groups.
+
+    side: height and width of the pixels. drop_bad: go on without rows that have no file, no known label or
+    an undecodable file; otherwise they are an error. Raises DataError, OutputError.
+    """
+    records, report = coronahack.read(data_dir, covid_metadata)
+    if not drop_bad:
+        report.require_clean(drop_bad=False)  # before minutes are spent on decoding
+    cache = pixels.prepare(records, side, cache_dir)
+    report.undecodable_files = list(cache.undecodable)
+    report.require_clean(drop_bad)
+    kept = [record for record in records if record.file_name not in cache.undecodable]
+    if not kept:
+        raise DataError(f"{data_dir} holds no usable image. {coronahack.HOW_TO_GET}")
+    groups = duplicates.patient_groups([record.patient_id for record in kept], cache.near_duplicates)
+    return XrayData(kept, cache, groups, report)
+
+
+def split_data(data: XrayData, protocol: str, seed: int, splits_file: Path | None = None) -> Split:
+    """Split by protocol and seed, or exactly as `splits_file` says; checks that `grouped` shares nothing."""
+    if splits_file:
+        split = splits.read(splits_file, data.records)
+    else:
+        split = splits.make_split(protocol, data.records, data.groups, seed)
+    splits.require_disjoint(splits.describe(split, data.records, data.groups))
+    return split
+
+
+def to_dataset(records: Sequence[Record]) -> Dataset:
+    """All records as one `datasets.Dataset`; images stay in their files until they are asked for."""
+    from datasets import ClassLabel, Dataset, Features, Image, Value
+
+    text = Value("string")
+    features = Features(
+        image=Image(),
+        label=ClassLabel(names=list(LABELS)),
+        file_name=text,
+        patient_id=text,
+        virus_category=text,
+        pathogen=text,
+        source=text,
+    )
+    columns = {name: [getattr(record, name) for record in records] for name in features if name != "image"}
+    columns["image"] = [str(record.path) for record in records]
+    return Dataset.from_dict(columns, features=features)
+
+
+def to_dataset_dict(records: Sequence[Record], split: Split) -> DatasetDict:
+    """The splits as a `datasets.DatasetDict`; upsampled rows are indices, not copies."""
+    from datasets import DatasetDict
+
+    dataset = to_dataset(records)
+    return DatasetDict({name: dataset.select(split.rows(name)) for name in SPLITS})

@@ -1,0 +1,185 @@
+"""One function counts; every rate is a pure function of those counts.
+
+A ratio without cases is NaN here and null in JSON: "no information", never 0. So a class that is absent from
+the truth has no sensitivity and stays out of every mean.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+
+from xray_hf.evaluation.predictions import SUBSETS, Predictions
+from xray_hf.labels import LABELS
+
+Counts = NDArray[np.int64]
+Rates = NDArray[np.float64]
+
+
+def confusion_matrix(labels: NDArray[np.integer], predicted: NDArray[np.integer]) -> Counts:
+    """(N,) and (N,) class indexes -> (C, C) int64 counts; rows are the true class, columns the predicted.
+
+    Raises ValueError for unequal lengths and for indexes outside LABELS.
+    """
+    size = len(LABELS)
+    if np.shape(labels) != np.shape(predicted) or np.ndim(labels) != 1:
+        raise ValueError(f"{np.shape(labels)} labels and {np.shape(predicted)} predictions: expected (N,) each")
+    both = np.concatenate([labels, predicted])
+    if ((both < 0) | (both >= size)).any():
+        raise ValueError(f"class indexes from {both.min()} to {both.max()}, expected 0 to {size - 1}: {LABELS}")
+    cells = np.asarray(labels, dtype=np.int64) * size + np.asarray(predicted, dtype=np.int64)
+    return np.bincount(cells, minlength=size * size).reshape(size, size)
+
+
+def accuracy(matrix: Counts) -> float:
+    """Share of all cases that are right, 0 to 1; NaN without cases."""
+    return float(_ratio(matrix.trace(), matrix.sum()))
+
+
+def sensitivity(matrix: Counts) -> Rates:
+    """(C,) share of each class's cases that are found (recall); NaN for a class without cases."""
+    return _ratio(matrix.diagonal(), matrix.sum(axis=1))
+
+
+def specificity(matrix: Counts) -> Rates:
+    """(C,) share of the other classes' cases that are not called this class; NaN if there are none."""
+    others = matrix.sum() - matrix.sum(axis=1)
+    false_positives = matrix.sum(axis=0) - matrix.diagonal()
+    return _ratio(others - false_positives, others)
+
+
+def precision(matrix: Counts) -> Rates:
+    """(C,) share of the cases called this class that are of it; NaN if none was called so."""
+    return _ratio(matrix.diagonal(), matrix.sum(axis=0))
+
+
+def f1(matrix: Counts) -> Rates:
+    """(C,) harmonic mean of precision and sensitivity, 2 TP / (2 TP + FP + FN); NaN if all three are 0."""
+    return _ratio(2 * matrix.diagonal(), matrix.sum(axis=0) + matrix.sum(axis=1))
+
+
+def balanced_accuracy(matrix: Counts) -> float:
+    """Mean sensitivity over the classes that have cases; NaN without cases."""
+    return _mean_over(_present(matrix), sensitivity(matrix))
+
+
+def macro_f1(matrix: Counts) -> float:
+    """Mean F1 over the classes that have cases; NaN without cases."""
+    return _mean_over(_present(matrix), f1(matrix))
+
+
+def auroc(labels: NDArray[np.integer], probabilities: Rates) -> Rates:
+    """(N,) class indexes and (N, C) probabilities -> (C,) area under each class's ROC curve against the rest.
+
+    NaN where the truth holds no case of the class or nothing else.
+    """
+    truths = [labels == index for index in range(len(LABELS))]
+    return np.asarray(
+        [
+            roc_auc_score(truth, probabilities[:, index]) if truth.any() and not truth.all() else math.nan
+            for index, truth in enumerate(truths)
+        ]
+    )
+
+
+def cross_entropy(labels: NDArray[np.integer], probabilities: Rates) -> float:
+    """Mean of -log(probability of the true class), in nats, not weighted; NaN without cases.
+
+    A probability of 0 counts as the smallest normal float64, so that one row adds at most 708.
+    """
+    if len(labels) == 0:
+        return math.nan
+    of_truth = probabilities[np.arange(len(labels)), labels]
+    return float(-np.log(np.maximum(of_truth, np.finfo(np.float64).tiny)).mean())
+
+
+def measure(
+    labels: NDArray[np.integer], predicted: NDArray[np.integer], probabilities: Rates | None = None
+) -> dict[str, Any]:
+    """Every metric of (N,) class indexes, ready for JSON; with (N, C) probabilities also those that need them.
+
+    Raises ValueError for shapes or values that do not fit.
+    """
+    matrix = confusion_matrix(labels, predicted)
+    classes = {
+        "sensitivity": sensitivity(matrix),
+        "specificity": specificity(matrix),
+        "precision": precision(matrix),
+        "f1": f1(matrix),
+    }
+    overall = {
+        "accuracy": accuracy(matrix),
+        "balanced_accuracy": balanced_accuracy(matrix),
+        "macro_f1": macro_f1(matrix),
+    }
+    if probabilities is not None:
+        _check_probabilities(probabilities, len(labels))
+        classes["auroc"] = auroc(labels, probabilities)
+        overall["macro_auroc"] = _mean_over(np.isfinite(classes["auroc"]), classes["auroc"])
+        overall["cross_entropy"] = cross_entropy(labels, probabilities)
+    return {
+        "n": int(matrix.sum()),
+        "class_counts": dict(zip(LABELS, matrix.sum(axis=1).tolist(), strict=True)),
+        "confusion_matrix": matrix.tolist(),
+        **{name: _null_if_nan(value) for name, value in overall.items()},
+        "per_class": {
+            label: {name: _null_if_nan(values[index]) for name, values in classes.items()}
+            for index, label in enumerate(LABELS)
+        },
+    }
+
+
+def describe(predictions: Predictions) -> dict[str, Any]:
+    """Every number of one set of predictions, ready for JSON: `measure` and the number of patients."""
+    measured = measure(predictions.label, predictions.predicted, predictions.probabilities)
+    return {"patients": len(np.unique(predictions.patient_id)), **measured}
+
+
+def summarise(predictions: Predictions) -> dict[str, dict[str, Any]]:
+    """`describe` for each of train, validation, test and test_official that has rows."""
+    parts = {subset: predictions.select(subset) for subset in SUBSETS}
+    return {subset: describe(part) for subset, part in parts.items() if len(part)}
+
+
+def as_table(summary: dict[str, dict[str, Any]]) -> str:
+    """The main numbers of `summarise` for a terminal, one line a split; "-" where there is no information."""
+    head = ["", "images", "patients", "accuracy", "balanced", "macro F1", "AUROC"]
+    rows = [head + [f"found {label}" for label in LABELS]]
+    for subset, numbers in summary.items():
+        rates = [numbers[key] for key in ("accuracy", "balanced_accuracy", "macro_f1", "macro_auroc")]
+        rates += [numbers["per_class"][label]["sensitivity"] for label in LABELS]
+        shown = ["-" if rate is None else f"{rate:.3f}" for rate in rates]
+        rows.append([subset, f"{numbers['n']:,}", f"{numbers['patients']:,}", *shown])
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    lines = [[cell.rjust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
+    return "\n".join("  ".join([row[0].ljust(widths[0]), *line[1:]]) for row, line in zip(rows, lines, strict=True))
+
+
+def _ratio(parts: Any, wholes: Any) -> Rates:
+    """parts / wholes; NaN where the whole is 0."""
+    wholes = np.asarray(wholes, dtype=np.float64)
+    return np.divide(parts, wholes, out=np.full_like(wholes, math.nan), where=wholes > 0)
+
+
+def _present(matrix: Counts) -> NDArray[np.bool_]:
+    return matrix.sum(axis=1) > 0
+
+
+def _mean_over(chosen: NDArray[np.bool_], rates: Rates) -> float:
+    return float(rates[chosen].mean()) if chosen.any() else math.nan
+
+
+def _null_if_nan(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def _check_probabilities(probabilities: Rates, n: int) -> None:
+    if np.shape(probabilities) != (n, len(LABELS)):
+        raise ValueError(f"probabilities of shape {np.shape(probabilities)}, expected {(n, len(LABELS))}")
+    # A NaN fails the comparisons too. The tolerance lets half precision pass, and no logits.
+    if not ((probabilities >= 0).all() and (abs(probabilities.sum(axis=1) - 1) < 1e-2).all()):
+        raise ValueError("rows of probabilities must be at least 0 and sum to 1; apply softmax to logits first")

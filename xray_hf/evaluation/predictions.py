@@ -1,0 +1,154 @@
+"""The table of predictions is the record; metrics, figures and cards are views of it.
+
+One row per image and split, as Parquet: file_name, patient_id, split, official_split, label (the class's
+name), logits (float32[3], in the order of LABELS). It holds no pixels and can be redrawn without the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from xray_hf.errors import BundleError, ConfigError
+from xray_hf.files import atomic_file
+from xray_hf.labels import LABELS
+
+SPLITS = ("train", "validation", "test")
+OFFICIAL_SPLITS = ("TRAIN", "TEST")
+# What can be looked at alone: the splits, and the part of test that the data set's authors set aside and the
+# literature reports. It has no COVID-19 image.
+SUBSETS = (*SPLITS, "test_official")
+
+SCHEMA = pa.schema(
+    [
+        ("file_name", pa.string()),
+        ("patient_id", pa.string()),
+        ("split", pa.string()),
+        ("official_split", pa.string()),
+        ("label", pa.string()),
+        ("logits", pa.list_(pa.float32(), len(LABELS))),
+    ]
+)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Predictions:
+    """What a model said of N images; row i of every column is the same image.
+
+    file_name, patient_id: (N,) str. split: (N,) str, of SPLITS. official_split: (N,) str, "TRAIN" or "TEST".
+    label: (N,) int64, the true class, an index into LABELS. logits: (N, 3) float32, not normalised.
+    A file may appear in several rows: the paper's protocol copies images.
+    """
+
+    file_name: NDArray[np.str_]
+    patient_id: NDArray[np.str_]
+    split: NDArray[np.str_]
+    official_split: NDArray[np.str_]
+    label: NDArray[np.int64]
+    logits: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    @property
+    def probabilities(self) -> NDArray[np.float64]:
+        """(N, 3) float64, softmax of the logits: rows sum to 1."""
+        logits = self.logits.astype(np.float64)
+        return np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
+
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        """(N,) int64, the class with the highest logit; the first one of equals."""
+        return self.logits.argmax(axis=1).astype(np.int64)
+
+    def select(self, subset: str) -> Predictions:
+        """The rows of one of SUBSETS, in their order; may be empty. Raises ConfigError for another name."""
+        if subset not in SUBSETS:
+            raise ConfigError(f"unknown split {subset!r}; choose one of {', '.join(SUBSETS)}")
+        rows = self.split == subset.removesuffix("_official")
+        if subset == "test_official":
+            rows &= self.official_split == "TEST"
+        return Predictions(*(getattr(self, name)[rows] for name in SCHEMA.names))
+
+    def write(self, path: Path) -> None:
+        """Write the table as Parquet, atomically.
+
+        Raises BundleError for columns of unequal length, values out of their range and logits that are not
+        finite; OutputError when the file cannot be written.
+        """
+        self._check("the predictions to be written", "fix the code that made them")
+        columns = {name: np.asarray(getattr(self, name), dtype=str).tolist() for name in SCHEMA.names[:4]}
+        columns["label"] = [LABELS[label] for label in self.label]
+        columns["logits"] = list(self.logits.astype(np.float32))
+        with atomic_file(path) as temporary:
+            pq.write_table(pa.table(columns, schema=SCHEMA), temporary, compression="zstd")
+
+    @classmethod
+    def read(cls, path: Path) -> Predictions:
+        """Read and check a table that `write` wrote; columns it does not know are ignored.
+
+        Raises BundleError for a file that is missing or no Parquet, and for missing columns or wrong values.
+        """
+        table = _read_table(path)
+        labels = table["label"].to_pylist()
+        _check_values(f"{path}: label", labels, LABELS, _AGAIN)
+        logits = table["logits"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        predictions = cls(
+            *(np.asarray(table[name].to_pylist(), dtype=str) for name in SCHEMA.names[:4]),
+            label=np.asarray([LABELS.index(label) for label in labels], dtype=np.int64),
+            logits=logits.reshape(-1, len(LABELS)),
+        )
+        predictions._check(str(path), _AGAIN)
+        return predictions
+
+    def _check(self, what: str, next_step: str) -> None:
+        n = len(self)
+        shapes = {name: np.shape(getattr(self, name)) for name in SCHEMA.names}
+        expected = {name: (n, len(LABELS)) if name == "logits" else (n,) for name in SCHEMA.names}
+        for name, shape in shapes.items():
+            if shape != expected[name]:
+                raise BundleError(f"{what}: {name} has shape {shape}, expected {expected[name]}; {next_step}")
+        _check_values(f"{what}: split", self.split.tolist(), SPLITS, next_step)
+        _check_values(f"{what}: official_split", self.official_split.tolist(), OFFICIAL_SPLITS, next_step)
+        _check_values(f"{what}: label", self.label.tolist(), range(len(LABELS)), next_step)
+        bad = np.flatnonzero(~np.isfinite(self.logits).all(axis=1))
+        if len(bad):
+            raise BundleError(
+                f"{what}: {len(bad):,} of {n:,} rows have logits that are not finite, first: "
+                f"{self.file_name[bad[0]]}. The model has diverged or its weights are damaged: "
+                "train it again with a lower learning rate, or fetch the weights again."
+            )
+
+
+_AGAIN = "write the table again with this version (`xray-hf evaluate`)"
+
+
+def _read_table(path: Path) -> pa.Table:
+    """The columns of SCHEMA, of its types and without gaps; raises BundleError."""
+    try:
+        found = pq.read_schema(path)
+        for field in SCHEMA:
+            kind = found.field(field.name).type if field.name in found.names else "missing"
+            if kind != field.type:
+                raise BundleError(f"{path}: column {field.name} is {kind}, expected {field.type}; {_AGAIN}")
+        table = pq.read_table(path, columns=SCHEMA.names)
+    except FileNotFoundError as error:
+        raise BundleError(f"no predictions at {path}; {_AGAIN}") from error
+    except (pa.ArrowException, OSError) as error:
+        raise BundleError(f"{path} cannot be read as Parquet ({error}); {_AGAIN}") from error
+    for name in SCHEMA.names:
+        if empty := table[name].null_count:
+            raise BundleError(f"{path}: {empty:,} rows have no {name}; {_AGAIN}")
+    return table
+
+
+def _check_values(what: str, values: Iterable[object], allowed: Iterable[object], next_step: str) -> None:
+    if unknown := set(values) - set(allowed):
+        first = min(unknown, key=str)
+        raise BundleError(f"{what} holds {first!r}, expected one of {list(allowed)}; {next_step}")
