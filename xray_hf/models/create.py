@@ -1,0 +1,113 @@
+"""A model's name -> the network with what its input must look like."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import timm
+import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError
+from torch import nn
+
+from xray_hf.errors import ModelError
+from xray_hf.labels import LABELS
+from xray_hf.models.configuration_xray_cnn import XrayCnnConfig
+from xray_hf.models.modeling_xray_cnn import XrayCnnForImageClassification
+
+RESNET18 = "resnet18.tv_in1k"  # torchvision's ImageNet weights, which the paper starts from
+MODELS = ("xray-resnet18", "xray-cnn", "timm:NAME")
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Grey image -> input: squash to side×side, scale to 0..1, repeat to 3 channels, (x - mean) / std."""
+
+    side: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def normalise(self, pixels: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """(B, side, side) uint8 -> (B, 3, side, side) `dtype`, channels_last, on the same device."""
+        # One multiplication and addition per channel, written straight into channels_last memory.
+        std = torch.tensor(self.std, device=pixels.device)
+        mean = torch.tensor(self.mean, device=pixels.device)
+        grey = pixels.to(torch.float32).unsqueeze(-1)
+        return torch.addcmul(-mean / std, grey, 1 / (255 * std)).to(dtype).permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A module with its name, its input, and where its weights come from.
+
+    name: "xray-resnet18", "xray-cnn" or "timm:…". initial_weights: "random" or the id of what it was
+    initialised with.
+    """
+
+    name: str
+    module: nn.Module
+    preprocessing: Preprocessing
+    initial_weights: str
+
+    @property
+    def is_timm(self) -> bool:
+        """Whether timm defines the architecture."""
+        return not isinstance(self.module, XrayCnnForImageClassification)
+
+
+def create_model(name: str, *, pretrained: bool) -> Network:
+    """Build a network with a new head for LABELS.
+
+    name: "xray-resnet18", "xray-cnn" or "timm:NAME" with any name of timm.
+    pretrained: start from ImageNet weights, fetched from the Hub; xray-cnn has none and starts at random.
+    Raises ModelError for an unknown name and for weights that cannot be had; never falls back to random.
+    """
+    if name == "xray-cnn":
+        return Network(name, _create_cnn(), Preprocessing(224, IMAGENET_MEAN, IMAGENET_STD), "random")
+    if name == "xray-resnet18":
+        return _create_timm(name, RESNET18, pretrained)
+    if name.startswith("timm:"):
+        return _create_timm(name, name.removeprefix("timm:"), pretrained)
+    raise ModelError(f"unknown model {name!r}; expected one of {', '.join(MODELS)}.")
+
+
+def logits_of(output: torch.Tensor | dict[str, torch.Tensor]) -> torch.Tensor:
+    """The logits (B, C) of what a timm or a transformers model returns."""
+    return output if isinstance(output, torch.Tensor) else output["logits"]
+
+
+def _create_cnn() -> XrayCnnForImageClassification:
+    config = XrayCnnConfig(
+        id2label=dict(enumerate(LABELS)), label2id={label: k for k, label in enumerate(LABELS)}
+    )
+    return XrayCnnForImageClassification(config)
+
+
+def _create_timm(name: str, timm_name: str, pretrained: bool) -> Network:
+    if not timm.is_model(timm_name.split(".")[0]):
+        raise ModelError(
+            f"timm has no model {timm_name!r}; `python -c 'import timm; print(timm.list_models())'` lists them."
+        )
+    weights = {"file": _download_weights(timm_name)} if pretrained else None
+    module = timm.create_model(
+        timm_name, pretrained=pretrained, num_classes=len(LABELS), pretrained_cfg_overlay=weights
+    )
+    side = module.pretrained_cfg["input_size"][-1]
+    preprocessing = Preprocessing(side, module.pretrained_cfg["mean"], module.pretrained_cfg["std"])
+    return Network(name, module, preprocessing, f"timm/{timm_name}" if pretrained else "random")
+
+
+def _download_weights(timm_name: str) -> str:
+    """The path of the model's safetensors file; timm alone would also take a pickle."""
+    config = timm.get_pretrained_cfg(timm_name)
+    if config is None or not config.hf_hub_id:
+        raise ModelError(f"{timm_name} has no weights on the Hub; train from random ones with --no-pretrained.")
+    try:
+        return hf_hub_download(config.hf_hub_id, "model.safetensors")
+    except (OSError, HfHubHTTPError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(
+            f"cannot fetch the ImageNet weights {config.hf_hub_id}: {reason} "
+            "Without a network, train from random weights with --no-pretrained."
+        ) from error

@@ -1,0 +1,1 @@
+"""From a network and splits to trained weights."""

@@ -1,0 +1,55 @@
+"""The full state of an interrupted run in one file, written atomically.
+
+It holds tensors and plain values only, so it is read without unpickling code (`weights_only`).
+"""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from xray_hf.errors import CheckpointError
+from xray_hf.files import atomic_file
+
+CHECKPOINT_NAME = "checkpoint.pt"
+_KEYS = {"identity", "network", "optimizer", "average", "best", "progress", "rng"}
+
+
+def save(folder: Path, state: dict[str, Any]) -> None:
+    """Write `state` as the run's checkpoint; the one before stays until this one is whole."""
+    with atomic_file(folder / CHECKPOINT_NAME) as temporary:
+        try:
+            torch.save(state, temporary)
+        except RuntimeError as error:
+            # torch reports a full disk as a RuntimeError of its own.
+            raise OSError(28, f"No space left on device ({str(error).splitlines()[0]})") from error
+
+
+def load(folder: Path, identity: dict[str, Any]) -> dict[str, Any]:
+    """Read the run's checkpoint, on the CPU.
+
+    identity: what the run about to continue was configured with. Raises CheckpointError if the file is
+    damaged or was written by another model, configuration or data set.
+    """
+    path = folder / CHECKPOINT_NAME
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}); remove it to start anew.") from error
+    if not isinstance(state, dict) or not state.keys() >= _KEYS:
+        raise CheckpointError(f"{path} is no checkpoint of this program; remove it to start anew.")
+    saved = state["identity"]
+    changed = [
+        f"{key} was {saved.get(key)!r} and is now {identity.get(key)!r}"
+        for key in sorted(saved.keys() | identity.keys())
+        if saved.get(key) != identity.get(key)
+    ]
+    if changed:
+        raise CheckpointError(
+            f"{path} belongs to another run: {'; '.join(changed)}. "
+            "Resume with the same options, or choose another --out."
+        )
+    return state
