@@ -1,14 +1,14 @@
 """Every error that bad input can cause, so that a program ends with one clear sentence.
 
-    XrayHFError                 what came, what was expected, what to do next; exit code 1
-    ├── ConfigError             an option or its value; exit code 2, as argparse
-    ├── DataError               a data set on disk: no folder, no CSV, no column, bad rows
-    │   └── ImageError          one image that cannot be used
-    ├── ModelError              a model name, or weights that cannot be had
-    ├── BundleError             a bundle folder that is not complete or does not fit
-    ├── CheckpointError         a checkpoint of another model or configuration
-    ├── DivergedError           the loss is no longer a number
-    └── OutputError             a result could not be written; nothing half-written is left
+XrayHFError                 what came, what was expected, what to do next; exit code 1
+├── ConfigError             an option or its value; exit code 2, as argparse
+├── DataError               a data set on disk: no folder, no CSV, no column, bad rows
+│   └── ImageError          one image that cannot be used
+├── ModelError              a model name, or weights that cannot be had
+├── BundleError             a bundle folder that is not complete or does not fit
+├── CheckpointError         a checkpoint of another model or configuration
+├── DivergedError           the loss is no longer a number
+└── OutputError             a result could not be written; nothing half-written is left
 """
 
 from __future__ import annotations

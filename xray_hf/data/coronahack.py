@@ -128,7 +128,9 @@ def _read_csv(path: Path, columns: Iterable[str]) -> list[dict[str, str]]:
 
 
 def _find_covid_metadata(data_dir: Path) -> Path | None:
-    candidates = (folder / name for folder in (data_dir, data_dir.resolve().parent) for name in COVID_METADATA_NAMES)
+    candidates = (
+        folder / name for folder in (data_dir, data_dir.resolve().parent) for name in COVID_METADATA_NAMES
+    )
     return next((path for path in candidates if path.is_file()), None)
 
 

@@ -69,7 +69,9 @@ class Report:
             names = getattr(self, kind)
             first = f"   first: {', '.join(names[:3])}" if names else ""
             lines.append(f"{kind.replace('_', ' '):<25} {len(names):,}{first}")
-        lines.append(f"patients of COVID images  {self.covid_patients_from or 'unknown: each file counts as one'}")
+        lines.append(
+            f"patients of COVID images  {self.covid_patients_from or 'unknown: each file counts as one'}"
+        )
         return "\n".join(lines)
 
     def require_clean(self, drop_bad: bool) -> None:

@@ -21,7 +21,6 @@ import numpy as np
 
 from xray_hf.data.records import Record, labels_of
 from xray_hf.errors import ConfigError, DataError
-from xray_hf.files import write_text
 from xray_hf.labels import COVID19, LABELS
 
 PROTOCOLS = ("grouped", "paper")
@@ -127,7 +126,9 @@ def describe(split: Split, records: Sequence[Record], groups: np.ndarray) -> dic
     counts: dict[str, Any] = {}
     for name in SPLITS:
         rows = split.rows(name)
-        per_class = {LABELS[k]: int(n) for k, n in enumerate(np.bincount(labels[rows], minlength=len(LABELS)))}
+        per_class = {
+            LABELS[k]: int(n) for k, n in enumerate(np.bincount(labels[rows], minlength=len(LABELS)))
+        }
         counts[name] = {
             "rows": len(rows),
             "images": len(np.unique(rows)),
@@ -146,7 +147,13 @@ def describe(split: Split, records: Sequence[Record], groups: np.ndarray) -> dic
         "image": _share_in(split.validation, split.train, labels[split.validation]),
         "patient": _share_in(groups[split.validation], groups[split.train], labels[split.validation]),
     }
-    return {"protocol": split.protocol, "seed": split.seed, "splits": counts, "overlap": overlap, "leak": leak}
+    return {
+        "protocol": split.protocol,
+        "seed": split.seed,
+        "splits": counts,
+        "overlap": overlap,
+        "leak": leak,
+    }
 
 
 def as_table(description: dict[str, Any]) -> str:
@@ -156,7 +163,9 @@ def as_table(description: dict[str, Any]) -> str:
     lines.append(f"{'':<18}" + "".join(f"{column:>11}" for column in columns))
     for name, counts in description["splits"].items():
         lines.append(f"{name:<18}" + "".join(f"{counts[column]:>11,}" for column in columns))
-    lines.append(f"\n{'shared':<18}" + "".join(f"{column:>11}" for column in ("images", "patients", "groups")))
+    lines.append(
+        f"\n{'shared':<18}" + "".join(f"{column:>11}" for column in ("images", "patients", "groups"))
+    )
     for pair, shared in description["overlap"].items():
         lines.append(f"{pair:<18}" + "".join(f"{number:>11,}" for number in shared.values()))
     lines.append("\nvalidation rows with the same image or patient in train")
@@ -178,14 +187,16 @@ def require_disjoint(description: dict[str, Any]) -> None:
             raise DataError(f"{pair} share {shared}, although the protocol is grouped; make the split anew.")
 
 
-def write(split: Split, records: Sequence[Record], groups: np.ndarray, path: Path) -> None:
-    """Save a split as splits.json: {split: {file name: copies}} with the counts; raises OutputError."""
+def as_dict(split: Split, records: Sequence[Record], groups: np.ndarray) -> dict[str, Any]:
+    """The content of splits.json: the counts of `describe` and, per split, {file name: copies}."""
     files = {
-        name: {records[row].file_name: copies for row, copies in sorted(Counter(split.rows(name).tolist()).items())}
+        name: {
+            records[row].file_name: copies
+            for row, copies in sorted(Counter(split.rows(name).tolist()).items())
+        }
         for name in SPLITS
     }
-    text = json.dumps({**describe(split, records, groups), "files": files}, indent=1, ensure_ascii=False)
-    write_text(path, text + "\n")
+    return {**describe(split, records, groups), "files": files}
 
 
 def read(path: Path, records: Sequence[Record]) -> Split:
@@ -223,6 +234,7 @@ def _arrays(records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:
 def _share_in(values: np.ndarray, pool: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
     found = np.isin(values, pool)
     shares: dict[str, float | None] = {
-        name: float(found[labels == k].mean()) if (labels == k).any() else None for k, name in enumerate(LABELS)
+        name: float(found[labels == k].mean()) if (labels == k).any() else None
+        for k, name in enumerate(LABELS)
     }
     return {**shares, "all": float(found.mean())}

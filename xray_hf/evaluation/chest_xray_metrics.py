@@ -22,21 +22,21 @@ from xray_hf.labels import LABELS
 
 _DESCRIPTION = f"""\
 Metrics of a chest X-ray classifier with the classes {", ".join(LABELS)} (indexes 0 to {len(LABELS) - 1}):
-confusion matrix, accuracy, balanced accuracy, macro F1; per class sensitivity, specificity, precision, F1; with
-scores also the area under the ROC curve and the cross entropy. A ratio without cases is None, and means go over
-the classes that have cases, since a test set may lack a class altogether.
+confusion matrix, accuracy, balanced accuracy, macro F1; per class sensitivity, specificity, precision, F1;
+with scores also the area under the ROC curve and the cross entropy. A ratio without cases is None, and means
+go over the classes that have cases, since a test set may lack a class altogether.
 """
 
 _INPUTS = f"""
 Args:
     predictions: (N,) predicted class indexes, 0 to {len(LABELS) - 1}.
     references: (N,) true class indexes.
-    prediction_scores: optional, for `compute` only: (N, {len(LABELS)}) class probabilities, rows sum to 1, in the
-        order in which the predictions were added.
+    prediction_scores: optional, for `compute` only: (N, {len(LABELS)}) class probabilities, rows sum to 1,
+        in the order in which the predictions were added.
 Returns:
-    dict: n, class_counts, confusion_matrix (rows true, columns predicted), accuracy, balanced_accuracy, macro_f1,
-    per_class {{label: sensitivity, specificity, precision, f1}}; with scores also macro_auroc, cross_entropy and
-    auroc in per_class.
+    dict: n, class_counts, confusion_matrix (rows true, columns predicted), accuracy, balanced_accuracy,
+    macro_f1, per_class {{label: sensitivity, specificity, precision, f1}}; with scores also macro_auroc,
+    cross_entropy and auroc in per_class.
 """
 
 # The source of the Normal and Pneumonia images, and of the official test set.

@@ -27,10 +27,10 @@ def confusion_matrix(labels: NDArray[np.integer], predicted: NDArray[np.integer]
     """
     size = len(LABELS)
     if np.shape(labels) != np.shape(predicted) or np.ndim(labels) != 1:
-        raise ValueError(f"{np.shape(labels)} labels and {np.shape(predicted)} predictions: expected (N,) each")
+        raise ValueError(f"labels {np.shape(labels)}, predicted {np.shape(predicted)}: expected (N,) each")
     both = np.concatenate([labels, predicted])
     if ((both < 0) | (both >= size)).any():
-        raise ValueError(f"class indexes from {both.min()} to {both.max()}, expected 0 to {size - 1}: {LABELS}")
+        raise ValueError(f"class indexes from {both.min()} to {both.max()}, expected 0 to {size - 1}")
     cells = np.asarray(labels, dtype=np.int64) * size + np.asarray(predicted, dtype=np.int64)
     return np.bincount(cells, minlength=size * size).reshape(size, size)
 
@@ -100,7 +100,7 @@ def cross_entropy(labels: NDArray[np.integer], probabilities: Rates) -> float:
 def measure(
     labels: NDArray[np.integer], predicted: NDArray[np.integer], probabilities: Rates | None = None
 ) -> dict[str, Any]:
-    """Every metric of (N,) class indexes, ready for JSON; with (N, C) probabilities also those that need them.
+    """Every metric of (N,) class indexes, ready for JSON; (N, C) probabilities add AUROC and cross entropy.
 
     Raises ValueError for shapes or values that do not fit.
     """
@@ -155,8 +155,9 @@ def as_table(summary: dict[str, dict[str, Any]]) -> str:
         shown = ["-" if rate is None else f"{rate:.3f}" for rate in rates]
         rows.append([subset, f"{numbers['n']:,}", f"{numbers['patients']:,}", *shown])
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    lines = [[cell.rjust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
-    return "\n".join("  ".join([row[0].ljust(widths[0]), *line[1:]]) for row, line in zip(rows, lines, strict=True))
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows
+    )
 
 
 def _ratio(parts: Any, wholes: Any) -> Rates:
@@ -182,4 +183,4 @@ def _check_probabilities(probabilities: Rates, n: int) -> None:
         raise ValueError(f"probabilities of shape {np.shape(probabilities)}, expected {(n, len(LABELS))}")
     # A NaN fails the comparisons too. The tolerance lets half precision pass, and no logits.
     if not ((probabilities >= 0).all() and (abs(probabilities.sum(axis=1) - 1) < 1e-2).all()):
-        raise ValueError("rows of probabilities must be at least 0 and sum to 1; apply softmax to logits first")
+        raise ValueError("probabilities must be at least 0 and sum to 1 in each row; are these logits?")

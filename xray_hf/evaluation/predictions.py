@@ -60,7 +60,9 @@ class Predictions:
     def probabilities(self) -> NDArray[np.float64]:
         """(N, 3) float64, softmax of the logits: rows sum to 1."""
         logits = self.logits.astype(np.float64)
-        return np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
+        # The largest becomes 1, so that nothing overflows.
+        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return odds / odds.sum(axis=1, keepdims=True)
 
     @property
     def predicted(self) -> NDArray[np.int64]:
@@ -99,8 +101,9 @@ class Predictions:
         labels = table["label"].to_pylist()
         _check_values(f"{path}: label", labels, LABELS, _AGAIN)
         logits = table["logits"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        texts = {name: np.asarray(table[name].to_pylist(), dtype=str) for name in SCHEMA.names[:4]}
         predictions = cls(
-            *(np.asarray(table[name].to_pylist(), dtype=str) for name in SCHEMA.names[:4]),
+            **texts,
             label=np.asarray([LABELS.index(label) for label in labels], dtype=np.int64),
             logits=logits.reshape(-1, len(LABELS)),
         )

@@ -102,7 +102,9 @@ def _download_weights(timm_name: str) -> str:
     """The path of the model's safetensors file; timm alone would also take a pickle."""
     config = timm.get_pretrained_cfg(timm_name)
     if config is None or not config.hf_hub_id:
-        raise ModelError(f"{timm_name} has no weights on the Hub; train from random ones with --no-pretrained.")
+        raise ModelError(
+            f"{timm_name} has no weights on the Hub; train from random ones with --no-pretrained."
+        )
     try:
         return hf_hub_download(config.hf_hub_id, "model.safetensors")
     except (OSError, HfHubHTTPError) as error:

@@ -44,7 +44,9 @@ def share_of(batch: np.ndarray, rank: int, world: int) -> np.ndarray:
     return batch[rank::world]
 
 
-def load_ahead(source: PixelSource, batches: Iterable[np.ndarray], pin: bool = False) -> Iterator[torch.Tensor]:
+def load_ahead(
+    source: PixelSource, batches: Iterable[np.ndarray], pin: bool = False
+) -> Iterator[torch.Tensor]:
     """Yield the pixels of each batch, (B, side, side) uint8, read one batch ahead in a thread."""
 
     def load(rows: np.ndarray) -> torch.Tensor:

@@ -43,7 +43,9 @@ class DataConfig:
     split_seed: int = option(0, "seed of the split", kind=int, low=0)
     splits: str | None = option(None, "a splits.json to use instead of protocol and seed")
     covid_metadata: str | None = option(None, "metadata CSV with the patients of the COVID-19 images")
-    drop_bad: bool = option(False, "go on without rows that have no file, label or decodable image", kind=bool)
+    drop_bad: bool = option(
+        False, "go on without rows that have no file, label or decodable image", kind=bool
+    )
     cache_dir: str | None = option(None, "where decoded pixels are kept (default $XRAY_HF_CACHE)")
 
 
@@ -66,13 +68,17 @@ class OptimizationConfig:
     learning_rate: float = option(5e-4, "peak learning rate", kind=float, low=0)
     weight_decay: float = option(0.05, "weight decay; for adam and sgd an L2 penalty", kind=float, low=0)
     schedule: str = option("cosine", "learning rate after warm-up", choices=("constant", "linear", "cosine"))
-    warmup: float = option(0.3, "share of all steps in which the rate rises linearly", kind=float, low=0, high=1)
+    warmup: float = option(
+        0.3, "share of all steps in which the rate rises linearly", kind=float, low=0, high=1
+    )
     balance: str = option(
         "sampling", "against class imbalance, in training only", choices=("none", "sampling", "loss")
     )
     flip: bool = option(False, "mirror images at random; it swaps the heart's side", kind=bool)
     ema: float = option(0.0, "decay of an average of the weights, 0 for none", kind=float, low=0, high=1)
-    patience: int = option(0, "stop after so many epochs without gain in validation, 0 never", kind=int, low=0)
+    patience: int = option(
+        0, "stop after so many epochs without gain in validation, 0 never", kind=int, low=0
+    )
     keep: str = option("best", "weights to keep: best on validation, or last", choices=("best", "last"))
 
 
@@ -183,7 +189,9 @@ def _parser() -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
-    parser.add_argument("--preset", choices=PRESETS, help="a named set of values; others can be given besides")
+    parser.add_argument(
+        "--preset", choices=PRESETS, help="a named set of values; others can be given besides"
+    )
     parser.add_argument("--config", metavar="YAML", help="a file of `option: value` lines")
     for group_class in GROUPS.values():
         group = parser.add_argument_group((group_class.__doc__ or "").rstrip("."))

@@ -1,0 +1,148 @@
+"""The table of predictions: what is written is what is read, and nothing wrong gets in or out."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from xray_hf.errors import BundleError, ConfigError
+from xray_hf.evaluation.predictions import SCHEMA, Predictions
+from xray_hf.labels import LABELS
+
+
+def toy() -> Predictions:
+    """One row of train, one of validation, two of the official test set, one COVID-19 image moved to test."""
+    return Predictions(
+        file_name=np.array(["a.jpeg", "b.jpeg", "c.jpeg", "d.jpeg", "é e.png"]),
+        patient_id=np.array(["p1", "p2", "p3", "p3", "p4"]),
+        split=np.array(["train", "validation", "test", "test", "test"]),
+        official_split=np.array(["TRAIN", "TRAIN", "TEST", "TEST", "TRAIN"]),
+        label=np.array([0, 1, 0, 1, 2]),
+        logits=np.array([[3, 1, 2], [0, 5, 0], [1, 2, 0], [-1, 4, 1], [0, 0, 9]], dtype=np.float32),
+    )
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    toy().write(tmp_path / "predictions.parquet")
+    read = Predictions.read(tmp_path / "predictions.parquet")
+    for field in dataclasses.fields(Predictions):
+        np.testing.assert_array_equal(getattr(read, field.name), getattr(toy(), field.name))
+    assert read.logits.dtype == np.float32
+    assert read.label.dtype == np.int64
+
+
+def test_the_file_explains_itself(tmp_path: Path) -> None:
+    toy().write(tmp_path / "p.parquet")
+    table = pq.read_table(tmp_path / "p.parquet")
+    assert table.schema.equals(SCHEMA)
+    assert table["label"].to_pylist() == ["Normal", "Pneumonia", "Normal", "Pneumonia", "COVID-19"]
+
+
+def test_the_same_predictions_are_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("1.parquet", "2.parquet"):
+        toy().write(tmp_path / name)
+    assert (tmp_path / "1.parquet").read_bytes() == (tmp_path / "2.parquet").read_bytes()
+
+
+def test_no_rows_are_a_table_too(tmp_path: Path) -> None:
+    toy().select("train").select("test").write(tmp_path / "p.parquet")
+    assert len(Predictions.read(tmp_path / "p.parquet")) == 0
+
+
+def test_probabilities_are_the_softmax_and_survive_large_logits() -> None:
+    np.testing.assert_allclose(toy().probabilities[0], np.exp([3, 1, 2]) / np.exp([3, 1, 2]).sum())
+    huge = dataclasses.replace(toy(), logits=np.full((5, 3), 3e38, dtype=np.float32))
+    np.testing.assert_allclose(huge.probabilities, 1 / 3)
+    assert huge.probabilities.dtype == np.float64
+
+
+def test_the_highest_logit_is_the_prediction() -> None:
+    assert toy().predicted.tolist() == [0, 1, 1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("subset", "files"),
+    [
+        ("train", ["a.jpeg"]),
+        ("validation", ["b.jpeg"]),
+        ("test", ["c.jpeg", "d.jpeg", "é e.png"]),
+        ("test_official", ["c.jpeg", "d.jpeg"]),
+    ],
+)
+def test_a_subset_holds_its_rows(subset: str, files: list[str]) -> None:
+    assert toy().select(subset).file_name.tolist() == files
+
+
+def test_an_unknown_subset_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'dev'; choose one of train, validation, test, test_official"):
+        toy().select("dev")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_logits_that_are_not_finite_are_not_written(tmp_path: Path, value: float) -> None:
+    logits = toy().logits.copy()
+    logits[3, 1] = value
+    with pytest.raises(BundleError, match=r"1 of 5 rows .* not finite, first: d\.jpeg"):
+        dataclasses.replace(toy(), logits=logits).write(tmp_path / "p.parquet")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"logits": np.zeros((5, 2), np.float32)}, r"logits has shape \(5, 2\), expected \(5, 3\)"),
+        ({"patient_id": np.array(["p1"])}, r"patient_id has shape \(1,\), expected \(5,\)"),
+        ({"label": np.array([0, 1, 2, 3, 0])}, "label holds 3"),
+        ({"split": np.array(["val"] * 5)}, "split holds 'val', expected one of"),
+        ({"official_split": np.array(["test"] * 5)}, "official_split holds 'test'"),
+    ],
+)
+def test_wrong_columns_are_not_written(tmp_path: Path, changes: dict[str, np.ndarray], message: str) -> None:
+    with pytest.raises(BundleError, match=message):
+        dataclasses.replace(toy(), **changes).write(tmp_path / "p.parquet")
+
+
+def rewritten(path: Path, name: str, column: pa.Array) -> Path:
+    """The toy table at `path`, with one column replaced."""
+    toy().write(path)
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(SCHEMA.get_field_index(name), name, column), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "message"),
+    [
+        ("label", pa.array(["Normal", "COVID", *LABELS]), "label holds 'COVID', expected one of"),
+        ("label", pa.array([0, 1, 2, 0, 1]), "column label is int64, expected string"),
+        ("label", pa.array([None, *LABELS, "Normal"]), "1 rows have no label"),
+        ("split", pa.array(["dev"] * 5), "split holds 'dev'"),
+        ("logits", pa.array([[0.0, 1.0]] * 5), "column logits is list"),
+        ("logits", pa.array([[0, 1, None]] * 5, SCHEMA.field("logits").type), "5 of 5 rows .* not finite"),
+    ],
+)
+def test_a_changed_table_is_not_read(tmp_path: Path, name: str, column: pa.Array, message: str) -> None:
+    with pytest.raises(BundleError, match=message):
+        Predictions.read(rewritten(tmp_path / "p.parquet", name, column))
+
+
+def test_a_missing_column_is_named(tmp_path: Path) -> None:
+    toy().write(tmp_path / "p.parquet")
+    pq.write_table(pq.read_table(tmp_path / "p.parquet").drop_columns("patient_id"), tmp_path / "p.parquet")
+    with pytest.raises(
+        BundleError, match="column patient_id is missing, expected string; write the table again"
+    ):
+        Predictions.read(tmp_path / "p.parquet")
+
+
+def test_no_file_and_no_parquet_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"no predictions at .*p\.parquet"):
+        Predictions.read(tmp_path / "p.parquet")
+    (tmp_path / "p.parquet").write_text("file_name,label\n")
+    with pytest.raises(BundleError, match="cannot be read as Parquet"):
+        Predictions.read(tmp_path / "p.parquet")

@@ -1,0 +1,161 @@
+"""Train a chest X-ray classifier: configuration -> data -> model -> fit -> predictions -> bundle.
+
+python train.py --preset paper --data-dir DATA --out runs/xray-resnet18
+accelerate launch --config_file configs/accelerate/multi_gpu.yaml train.py --data-dir DATA
+python train.py --help
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from xray_hf import __version__, bundle
+from xray_hf.data import atlas, splits
+from xray_hf.data.dataset import XrayData, open_coronahack, split_data
+from xray_hf.data.records import labels_of
+from xray_hf.data.splits import SPLITS, Split
+from xray_hf.errors import OutputError, exit_on_error
+from xray_hf.evaluation import metrics
+from xray_hf.evaluation.predictions import Predictions
+from xray_hf.files import write_json
+from xray_hf.models import Network, create_model
+from xray_hf.training import checkpoints
+from xray_hf.training.config import Config, parse
+from xray_hf.training.loop import Trainer, make_accelerator
+
+LIBRARIES = ("accelerate", "datasets", "numpy", "pillow", "timm", "torch", "transformers")
+
+
+def main() -> None:
+    """Run one training from the command line."""
+    config = parse()
+    accelerator = make_accelerator(config)
+    require_free_folder(config)
+    network = create_model(config.model.model, pretrained=config.model.pretrained)
+    data = open_data(config, network, accelerator)
+    split = split_data(data, config.data.protocol, config.data.split_seed, optional_path(config.data.splits))
+    if accelerator.is_main_process:
+        print(splits.as_table(splits.describe(split, data.records, data.groups)), file=sys.stderr)
+        write_json(config.out / "config.json", config.as_dict())
+    if config.run.track != "none":
+        accelerator.init_trackers("xray_hf", flat(config))
+
+    started = time.time()
+    identity = {**config.identity(), "files": fingerprint(data, split)}
+    labels = np.asarray(labels_of(data.records))
+    trainer = Trainer(network, data.pixels, labels, split, config, accelerator, identity)
+    history = trainer.fit()
+    predictions = predict_splits(trainer, data, split)
+    accelerator.end_training()
+
+    if accelerator.is_main_process:
+        training = {
+            **describe_run(config, network, accelerator),
+            "is_synthetic": is_synthetic(data),
+            "files": identity["files"],
+            "report": data.report.as_dict(),
+            "seconds": sum(row["seconds"] for row in history),
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "wall_seconds_of_last_part": time.time() - started,
+            "history": history,
+        }
+        bundle.write(
+            config.out / "bundle",
+            network,
+            training=training,
+            splits=splits.as_dict(split, data.records, data.groups),
+            predictions=predictions,
+        )
+        print(metrics.as_table(metrics.summarise(predictions)))
+        print(f"bundle: {config.out / 'bundle'}")
+
+
+def require_free_folder(config: Config) -> None:
+    """Refuse to write over an earlier run, unless it is to be resumed."""
+    if not config.run.resume and any(
+        (config.out / name).exists() for name in ("bundle", checkpoints.CHECKPOINT_NAME)
+    ):
+        raise OutputError(
+            f"{config.out} already holds a run; pass --resume to go on, or choose another --out."
+        )
+
+
+def open_data(config: Config, network: Network, accelerator: Accelerator) -> XrayData:
+    """Open the data set; the first process of each machine decodes, the others then find the cache."""
+    with accelerator.local_main_process_first():
+        data = open_coronahack(
+            Path(config.data.data_dir),
+            network.preprocessing.side,
+            covid_metadata=optional_path(config.data.covid_metadata),
+            drop_bad=config.data.drop_bad,
+            cache_dir=optional_path(config.data.cache_dir),
+        )
+    if accelerator.is_main_process:
+        print(data.report.as_table(), file=sys.stderr)
+    return data
+
+
+def predict_splits(trainer: Trainer, data: XrayData, split: Split) -> Predictions:
+    """Predict every row of every split with the final weights."""
+    rows = np.concatenate([split.rows(name) for name in SPLITS])
+    records = [data.records[row] for row in rows]
+    return Predictions(
+        file_name=np.asarray([record.file_name for record in records]),
+        patient_id=np.asarray([record.patient_id for record in records]),
+        split=np.repeat(SPLITS, [len(split.rows(name)) for name in SPLITS]),
+        official_split=np.asarray([record.official_split for record in records]),
+        label=np.asarray(labels_of(records)),
+        logits=trainer.predict(rows),
+    )
+
+
+def describe_run(config: Config, network: Network, accelerator: Accelerator) -> dict[str, Any]:
+    """What is needed to repeat the run."""
+    is_gpu = accelerator.device.type == "cuda"
+    return {
+        "model": network.name,
+        "initial_weights": network.initial_weights,
+        "config": config.as_dict(),
+        "versions": {"xray_hf": __version__, "python": platform.python_version()}
+        | {name: version(name) for name in LIBRARIES},
+        "device": torch.cuda.get_device_name() if is_gpu else f"CPU, {torch.get_num_threads()} threads",
+        "processes": accelerator.num_processes,
+        "precision": accelerator.mixed_precision,
+    }
+
+
+def fingerprint(data: XrayData, split: Split) -> str:
+    """A hash of the names in each split: two runs with the same one trained on the same rows."""
+    names = {name: [data.records[row].file_name for row in split.rows(name)] for name in SPLITS}
+    return hashlib.sha256(json.dumps(names).encode()).hexdigest()
+
+
+def is_synthetic(data: XrayData) -> bool:
+    """Whether any image is drawn from the atlas instead of taken of a person."""
+    return any(record.file_name.startswith(atlas.SYNTHETIC_PREFIX) for record in data.records)
+
+
+def optional_path(text: str | None) -> Path | None:
+    """A path, if one was given."""
+    return Path(text) if text else None
+
+
+def flat(config: Config) -> dict[str, Any]:
+    """The configuration as `group.option: value` with values that every tracker takes."""
+    nested = {key: value for key, value in config.as_dict().items() if isinstance(value, dict)}
+    return {f"{group}.{name}": str(value) for group, part in nested.items() for name, value in part.items()}
+
+
+if __name__ == "__main__":
+    sys.exit(exit_on_error(main))

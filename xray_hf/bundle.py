@@ -1,0 +1,188 @@
+"""A bundle: one folder that is a model repository of the Hub. Write it, check it, load it.
+
+    config.json, model.safetensors   weights, labels, preprocessing
+    preprocessor_config.json, *.py   xray-cnn only: what AutoModel needs to load it without this package
+    training.json                    configuration, seed, fingerprints, versions, device, duration, history
+    splits.json                      which file went where
+    predictions.parquet              the record that metrics and figures are views of
+    metrics.json, figures/           the views
+
+xray-resnet18 and other timm networks load in timm and in transformers from the same files, without remote
+code; xray-cnn in transformers with `trust_remote_code=True`, or here without it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import timm
+from timm.models import save_for_hf
+from transformers import ViTImageProcessor
+
+from xray_hf.errors import BundleError
+from xray_hf.evaluation import figures, metrics
+from xray_hf.evaluation.predictions import Predictions
+from xray_hf.files import atomic_folder, write_json
+from xray_hf.labels import LABELS
+from xray_hf.models import configuration_xray_cnn, modeling_xray_cnn
+from xray_hf.models.create import Network, Preprocessing
+
+CONFIG, WEIGHTS, PREPROCESSOR = "config.json", "model.safetensors", "preprocessor_config.json"
+TRAINING, SPLITS, PREDICTIONS, METRICS = "training.json", "splits.json", "predictions.parquet", "metrics.json"
+FIGURES = "figures"
+
+
+def write(
+    folder: Path,
+    network: Network,
+    *,
+    training: Mapping[str, Any],
+    splits: Mapping[str, Any],
+    predictions: Predictions,
+) -> None:
+    """Write a whole bundle; `folder` appears, or is replaced, only when everything is in it.
+
+    training: JSON-ready, with the epochs under "history" and "is_synthetic". splits: as splits.as_dict gives.
+    Raises OutputError.
+    """
+    with atomic_folder(folder) as temporary:
+        save_network(network, temporary)
+        write_json(temporary / TRAINING, training)
+        write_json(temporary / SPLITS, splits)
+        predictions.write(temporary / PREDICTIONS)
+        draw_views(temporary)
+
+
+def save_network(network: Network, folder: Path) -> None:
+    """Write weights, labels and preprocessing only."""
+    module = network.module.to("cpu")
+    if network.is_timm:
+        _save_timm(network, folder)
+    else:
+        _save_cnn(module, network.preprocessing, folder)
+
+
+def draw_views(folder: Path) -> dict[str, Any]:
+    """Make metrics.json and figures/ anew from predictions.parquet and training.json, without the model.
+
+    Returns the metrics. Raises BundleError if one of the two files is missing or damaged.
+    """
+    predictions = Predictions.read(folder / PREDICTIONS)
+    history = read_json(folder / TRAINING).get("history", [])
+    summary = metrics.summarise(predictions)
+    write_json(folder / METRICS, summary)
+    with atomic_folder(folder / FIGURES) as temporary:
+        figures.draw_all(predictions, history, temporary)
+    return summary
+
+
+def load(folder: Path | str) -> Network:
+    """Load a bundle's network, in evaluation mode, on the CPU; no code of the bundle is run.
+
+    Raises BundleError if files are missing or do not fit together.
+    """
+    folder = Path(folder)
+    config = read_json(folder / CONFIG)
+    if not (folder / WEIGHTS).is_file():
+        raise BundleError(f"{folder} holds no {WEIGHTS}; expected a bundle that train.py wrote.")
+    with _loading_errors(folder):
+        if "architecture" in config:
+            return _load_timm(folder, config)
+        if config.get("model_type") == configuration_xray_cnn.XrayCnnConfig.model_type:
+            return _load_cnn(folder)
+    raise BundleError(
+        f"{folder / CONFIG} names neither a timm architecture nor model_type xray-cnn; "
+        "expected a bundle that train.py wrote."
+    )
+
+
+def labels_of(folder: Path | str) -> tuple[str, ...]:
+    """The class names that the saved config gives, in the order of the logits."""
+    config = read_json(Path(folder) / CONFIG)
+    names = config.get("label_names") or [config.get("id2label", {}).get(str(k)) for k in range(len(LABELS))]
+    return tuple(names)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object of a bundle; raises BundleError with what is wrong."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BundleError(f"{path} is missing; expected a bundle folder that train.py wrote.") from error
+    except (OSError, ValueError) as error:
+        raise BundleError(
+            f"{path} cannot be read as JSON ({error}); fetch or train the bundle again."
+        ) from error
+    if not isinstance(value, dict):
+        raise BundleError(f"{path} holds {type(value).__name__}; expected a JSON object.")
+    return value
+
+
+def _save_timm(network: Network, folder: Path) -> None:
+    preprocessing = network.preprocessing
+    pretrained_cfg = {
+        "mean": list(preprocessing.mean),
+        "std": list(preprocessing.std),
+        "input_size": [3, preprocessing.side, preprocessing.side],
+        "interpolation": "bilinear",
+        # The whole image is squashed to the input's size, as in training; a crop would cut lungs off.
+        "crop_mode": "squash",
+        "crop_pct": 1.0,
+    }
+    model_config = {"label_names": list(LABELS), "pretrained_cfg": pretrained_cfg}
+    save_for_hf(network.module, str(folder), model_config, safe_serialization=True)
+    config = read_json(folder / CONFIG)
+    # transformers passes the root's num_classes on and would meet it twice.
+    config.get("model_args", {}).pop("num_classes", None)
+    for stale in ("test_input_size", "test_crop_pct"):  # timm's evaluation would prefer them
+        config["pretrained_cfg"].pop(stale, None)
+    write_json(folder / CONFIG, {**config, "xray_hf_name": network.name})
+
+
+def _load_timm(folder: Path, config: dict[str, Any]) -> Network:
+    module = timm.create_model(f"local-dir:{folder.resolve()}", pretrained=True).eval()
+    saved = config["pretrained_cfg"]
+    preprocessing = Preprocessing(saved["input_size"][-1], tuple(saved["mean"]), tuple(saved["std"]))
+    return Network(
+        config.get("xray_hf_name", f"timm:{config['architecture']}"), module, preprocessing, str(folder)
+    )
+
+
+def _save_cnn(module: Any, preprocessing: Preprocessing, folder: Path) -> None:
+    module.config.auto_map = {
+        "AutoConfig": "configuration_xray_cnn.XrayCnnConfig",
+        "AutoModelForImageClassification": "modeling_xray_cnn.XrayCnnForImageClassification",
+    }
+    module.save_pretrained(folder)
+    for source in (configuration_xray_cnn, modeling_xray_cnn):
+        shutil.copy(str(source.__file__), folder)
+    size = {"height": preprocessing.side, "width": preprocessing.side}
+    processor = ViTImageProcessor(
+        size=size, image_mean=list(preprocessing.mean), image_std=list(preprocessing.std), do_convert_rgb=True
+    )
+    processor.save_pretrained(folder)
+
+
+def _load_cnn(folder: Path) -> Network:
+    module = modeling_xray_cnn.XrayCnnForImageClassification.from_pretrained(folder, local_files_only=True)
+    saved = read_json(folder / PREPROCESSOR)
+    preprocessing = Preprocessing(
+        saved["size"]["height"], tuple(saved["image_mean"]), tuple(saved["image_std"])
+    )
+    return Network("xray-cnn", module.eval(), preprocessing, str(folder))
+
+
+@contextmanager
+def _loading_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except BundleError:
+        raise
+    # What timm, transformers and safetensors raise on files that are damaged or do not fit together.
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, ArithmeticError) as error:
+        raise BundleError(f"{folder} cannot be loaded: {error}. Fetch or train the bundle again.") from error

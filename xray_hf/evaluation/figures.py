@@ -1,0 +1,215 @@
+"""Pictures of predictions, training and data; each function returns a matplotlib Figure, `save` writes it.
+
+Only figure objects, no pyplot: nothing global changes and no display is needed. Colours are those of Okabe
+and Ito (jfly.uni-koeln.de/color), which colour-blind readers can tell apart; line styles and numbers say it
+again.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
+from PIL import Image
+from sklearn.metrics import roc_curve
+
+from xray_hf.evaluation.metrics import Counts, accuracy, auroc, confusion_matrix
+from xray_hf.evaluation.predictions import Predictions
+from xray_hf.files import atomic_file
+from xray_hf.labels import LABELS
+
+# Blue, vermillion, bluish green, reddish purple, sky blue, orange; class i has colour i.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+BLUE = PALETTE[0]
+LINES = ("-", "--", "-.")
+GREY, PALE, PALEST = "#5F5F5F", "#E6E6E6", "#F2F5F8"
+TITLE, TEXT, SMALL = 15, 13, 11  # points
+SUBSET_NAMES = {"validation": "validation", "test": "test", "test_official": "official test"}
+
+DPI = (150, 130, 115, 100, 90, 80, 70, 60)  # the first at which the file is small enough
+MAX_BYTES = 200_000
+
+
+def confusion(matrix: Counts, title: str) -> Figure:
+    """(C, C) counts, rows true and columns predicted: every cell with its count and its share of the row."""
+    totals = matrix.sum(axis=1)
+    shares = matrix / np.maximum(totals, 1)[:, None]
+    figure = _figure(7, 6.4, title)
+    axes = _plot(figure, "Predicted", "True")
+    colours = LinearSegmentedColormap.from_list("share", [PALEST, BLUE])
+    axes.imshow(shares, cmap=colours, vmin=0, vmax=1)
+    for (row, column), share in np.ndenumerate(shares):
+        percent = f"{share:.1%}" if totals[row] else "no cases"
+        colour = "white" if share > 0.6 else "black" if totals[row] else GREY
+        for text, y, size in ((f"{matrix[row, column]:,}", row - 0.06, 24), (percent, row + 0.16, TEXT)):
+            axes.text(column, y, text, size=size, color=colour, ha="center", va="center")
+    ticks = np.arange(len(LABELS))
+    axes.set_xticks(ticks, LABELS)
+    axes.set_yticks(ticks, [f"{label}\n(n = {n:,})" for label, n in zip(LABELS, totals, strict=True)])
+    # White lines between the cells, in place of the usual frame.
+    axes.set_xticks(ticks[1:] - 0.5, minor=True)
+    axes.set_yticks(ticks[1:] - 0.5, minor=True)
+    axes.grid(which="minor", color="white", linewidth=3)
+    axes.grid(which="major", visible=False)
+    axes.tick_params(which="minor", length=0)
+    return figure
+
+
+def curves(history: Sequence[Mapping[str, Any]], title: str) -> Figure:
+    """Loss and accuracy by epoch, side by side.
+
+    history: one mapping an epoch with epoch, train_loss, train_accuracy (both taken while training, so before
+    the epoch's last weights), validation_loss, validation_accuracy, and where known test_accuracy (0 to 1).
+    """
+    figure = _figure(11, 4.8, title)
+    epochs = [row["epoch"] for row in history]
+    for place, what in enumerate(("loss", "accuracy"), start=1):
+        axes = _plot(figure, "Epoch", what.capitalize(), (1, 2, place))
+        for index, (name, label) in enumerate(_CURVES.items()):
+            if all(f"{name}_{what}" in row for row in history):
+                values = [row[f"{name}_{what}"] for row in history]
+                marks: dict[str, Any] = {"marker": "os^"[index], "markersize": 7, "clip_on": False}
+                axes.plot(epochs, values, label=label, **_line(index), **marks)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    losses, accuracies = figure.axes
+    losses.set_ylim(bottom=0)
+    accuracies.yaxis.set_major_formatter(PercentFormatter(1))
+    _legend_below(figure, accuracies)
+    return figure
+
+
+def roc(predictions: Predictions, title: str = "ROC, each class against the rest") -> Figure:
+    """One ROC curve a class with its area; a class without cases is named as such, not drawn."""
+    labels, probabilities = predictions.label, predictions.probabilities
+    figure = _figure(6.6, 6.8, title)
+    axes = _plot(figure, "False positive rate (1 − specificity)", "True positive rate (sensitivity)")
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
+    for index, area in enumerate(auroc(labels, probabilities)):
+        n = (labels == index).sum()
+        if np.isfinite(area):
+            x, y, _ = roc_curve(labels == index, probabilities[:, index])
+            text = f"{LABELS[index]}: area {area:.3f} (n = {n:,})"
+            axes.plot(x, y, label=text, clip_on=False, **_line(index))
+        else:
+            axes.plot([], [], linestyle="none", label=f"{LABELS[index]}: {'only' if n else 'no'} cases")
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    axes.legend(loc="lower right", fontsize=TEXT, frameon=False)
+    return figure
+
+
+def bars(counts: Mapping[str, Mapping[str, int]], title: str) -> Figure:
+    """Grouped bars with their numbers: counts[group][series], for instance counts["train"]["Normal"]."""
+    series = list(dict.fromkeys(name for group in counts.values() for name in group))
+    figure = _figure(2.2 + 0.75 * (len(series) + 0.6) * len(counts), 5, title)
+    axes = _plot(figure, "", "Images")
+    width = 0.84 / len(series)
+    for index, name in enumerate(series):
+        places = np.arange(len(counts)) + (index - (len(series) - 1) / 2) * width
+        heights = [group.get(name, 0) for group in counts.values()]
+        drawn = axes.bar(places, heights, width * 0.94, color=PALETTE[index % len(PALETTE)], label=name)
+        axes.bar_label(drawn, fmt="{:,.0f}", fontsize=SMALL, padding=2)
+    axes.grid(visible=False)  # the numbers say it, and lines would cross them
+    axes.set_xticks(np.arange(len(counts)), list(counts), fontsize=TEXT)
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.margins(y=0.1)
+    _legend_below(figure, axes)
+    return figure
+
+
+def sheet(images: Sequence[tuple[str, NDArray[np.uint8]]], columns: int, title: str) -> Figure:
+    """Contact sheet of (caption, (H, W) uint8 image), row by row; grey values as they are."""
+    rows = -(-len(images) // columns)
+    figure = _figure(2 * columns, 2.3 * rows + 0.6, title)
+    for place, (caption, image) in enumerate(images, start=1):
+        axes = figure.add_subplot(rows, columns, place)
+        axes.imshow(image, cmap="gray", vmin=0, vmax=255)
+        axes.set_axis_off()
+        axes.set_title(caption, fontsize=SMALL)
+    return figure
+
+
+def draw_all(predictions: Predictions, history: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
+    """Write confusion_<subset>.png, roc_test.png and curves.png, each where there is something to draw.
+
+    Returns the paths written; raises OutputError.
+    """
+    drawn: dict[str, Figure] = {}
+    for subset, name in SUBSET_NAMES.items():
+        if len(part := predictions.select(subset)):
+            matrix = confusion_matrix(part.label, part.predicted)
+            right = f"{matrix.trace():,} of {matrix.sum():,} right ({accuracy(matrix):.1%})"
+            drawn[f"confusion_{subset}.png"] = confusion(matrix, f"{name.capitalize()}: {right}")
+    if len(test := predictions.select("test")):
+        drawn["roc_test.png"] = roc(test, "Test: each class against the rest")
+    if history:
+        drawn["curves.png"] = curves(history, "Training")
+    for name, figure in drawn.items():
+        save(figure, folder / name)
+    return [folder / name for name in drawn]
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a PNG atomically, the same bytes each time; 150 dpi, or down to 60 to stay below 200 kB.
+
+    Raises OutputError when it cannot be written.
+    """
+    data = b""
+    for dpi in DPI:
+        data = _png(figure, dpi)
+        if len(data) < MAX_BYTES:
+            break
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(data)
+
+
+_CURVES = {"train": "train (while training)", "validation": "validation", "test": "test"}
+
+
+def _figure(width: float, height: float, title: str) -> Figure:
+    """An empty figure with its title; sizes in inches."""
+    figure = Figure(figsize=(width, height))
+    figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.12)
+    figure.suptitle(title, fontsize=TITLE, fontweight="bold")
+    return figure
+
+
+def _plot(figure: Figure, x: str, y: str, place: tuple[int, int, int] = (1, 1, 1)) -> Axes:
+    """A plot with named axes and light grid lines behind the data, without a frame."""
+    axes = figure.add_subplot(*place)
+    axes.set_xlabel(x, fontsize=TEXT, labelpad=6)
+    axes.set_ylabel(y, fontsize=TEXT, labelpad=6)
+    axes.tick_params(labelsize=TEXT, length=0, pad=7)
+    axes.grid(color=PALE)
+    axes.set_axisbelow(True)
+    axes.spines[:].set_visible(False)
+    return axes
+
+
+def _legend_below(figure: Figure, axes: Axes) -> None:
+    """One legend for the figure, in a row below it, where it hides no data."""
+    handles, labels = axes.get_legend_handles_labels()
+    options = {"ncols": len(labels), "fontsize": TEXT, "frameon": False}
+    figure.legend(handles, labels, loc="outside lower center", **options)
+
+
+def _line(index: int) -> dict[str, Any]:
+    """Colour and dashes of the line with this index, so that either tells it from the others."""
+    return {"color": PALETTE[index], "linestyle": LINES[index], "linewidth": 2.4}
+
+
+def _png(figure: Figure, dpi: int) -> bytes:
+    """The figure as a PNG without version or time inside; one channel if all is grey, as X-rays are."""
+    drawn, packed = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=dpi)
+    image = Image.open(drawn).convert("RGB")
+    red, green, blue = (channel.tobytes() for channel in image.split())
+    (image.convert("L") if red == green == blue else image).save(packed, format="PNG", optimize=True)
+    return packed.getvalue()
