@@ -13,6 +13,6 @@ class XrayCnnConfig(PreTrainedConfig):
     model_type = "xray-cnn"
 
     num_channels: int = 3
-    hidden_sizes: tuple[int, ...] | list[int] = (32, 64, 128, 256, 512)
+    hidden_sizes: tuple[int, ...] | list[int] = (16, 32, 64, 128, 256)
     hidden_dropout_prob: float = 0.25
     image_size: int = 224

@@ -1,7 +1,7 @@
 """xray-cnn: the custom CNN of İbişoğlu and Akçay 2021 (section II.A.3), as a transformers model.
 
 Given by the paper: five convolution layers, each with batch normalisation, ReLU and max pooling, Xavier
-initialisation, dropout of 0.25. Not given, and chosen here: 3×3 kernels, channels doubling from 32 to 512,
+initialisation, dropout of 0.25. Not given, and chosen here: 3×3 kernels, channels doubling from 16 to 256,
 and a head of global average pooling and one linear layer, which makes the class activation map exact.
 """
 
