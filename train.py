@@ -19,20 +19,23 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from transformers.utils import logging
 
 from xray_hf import __version__, bundle
-from xray_hf.data import atlas, splits
+from xray_hf.data import splits
 from xray_hf.data.dataset import XrayData, open_coronahack, split_data
-from xray_hf.data.records import labels_of
-from xray_hf.data.splits import SPLITS, Split
+from xray_hf.data.records import SYNTHETIC, labels_of
+from xray_hf.data.splits import Split
 from xray_hf.errors import OutputError, exit_on_error
 from xray_hf.evaluation import metrics
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.files import write_json
+from xray_hf.labels import SPLITS
 from xray_hf.models import Network, create_model
 from xray_hf.training import checkpoints
 from xray_hf.training.config import Config, parse
-from xray_hf.training.loop import Trainer, make_accelerator
+from xray_hf.training.loop import Trainer
+from xray_hf.training.processes import make_accelerator
 
 LIBRARIES = ("accelerate", "datasets", "numpy", "pillow", "timm", "torch", "transformers")
 
@@ -40,6 +43,7 @@ LIBRARIES = ("accelerate", "datasets", "numpy", "pillow", "timm", "torch", "tran
 def main() -> None:
     """Run one training from the command line."""
     config = parse()
+    logging.disable_progress_bar()  # of saving, which takes a moment; training has its own
     accelerator = make_accelerator(config)
     require_free_folder(config)
     network = create_model(config.model.model, pretrained=config.model.pretrained)
@@ -143,7 +147,7 @@ def fingerprint(data: XrayData, split: Split) -> str:
 
 def is_synthetic(data: XrayData) -> bool:
     """Whether any image is drawn from the atlas instead of taken of a person."""
-    return any(record.file_name.startswith(atlas.SYNTHETIC_PREFIX) for record in data.records)
+    return any(record.source == SYNTHETIC for record in data.records)
 
 
 def optional_path(text: str | None) -> Path | None:

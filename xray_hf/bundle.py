@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
+from safetensors import SafetensorError
 from timm.models import save_for_hf
 from transformers import ViTImageProcessor
 
@@ -184,5 +185,5 @@ def _loading_errors(folder: Path) -> Iterator[None]:
     except BundleError:
         raise
     # What timm, transformers and safetensors raise on files that are damaged or do not fit together.
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, ArithmeticError) as error:
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise BundleError(f"{folder} cannot be loaded: {error}. Fetch or train the bundle again.") from error

@@ -61,6 +61,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+def require_new_folder(path: Path) -> None:
+    """Raise OutputError unless `path` is an empty folder or does not exist: nothing is written over."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise OutputError(f"{path} exists and is not an empty folder; choose another --out.")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` atomically; raises OutputError."""
     with atomic_file(path) as temporary:

@@ -1,4 +1,7 @@
-"""The classes and their order, the same everywhere: data, heads, tables, figures, cards."""
+"""The classes, the splits and their order, the same everywhere: data, heads, tables, figures, cards."""
 
 LABELS = ("Normal", "Pneumonia", "COVID-19")
 NORMAL, PNEUMONIA, COVID19 = range(3)
+
+SPLITS = ("train", "validation", "test")  # ours
+OFFICIAL_SPLITS = ("TRAIN", "TEST")  # the data set's own, the CSV's Dataset_type

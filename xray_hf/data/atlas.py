@@ -21,12 +21,12 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from xray_hf.data.coronahack import CSV_NAME, IMAGE_FOLDER
-from xray_hf.errors import ConfigError, DataError, OutputError
-from xray_hf.files import atomic_folder
+from xray_hf.data.records import SYNTHETIC_PREFIX
+from xray_hf.errors import ConfigError, DataError
+from xray_hf.files import atomic_folder, require_new_folder
 from xray_hf.labels import COVID19, LABELS, NORMAL, PNEUMONIA
 
 ATLAS_FILE = Path(__file__).with_name("atlas.npz")
-SYNTHETIC_PREFIX = "SYNTHETIC-"
 MIN_PATIENTS = 30  # below this a class can be missing from one of three splits
 
 CSV_HEADER = (
@@ -127,10 +127,7 @@ def write_synthetic(out: Path, patients: int, seed: int) -> Summary:
     be written, DataError if the package lacks its atlas.
     """
     _check_options(patients, seed)
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise OutputError(
-            f"{out} exists and is not an empty folder; it is never overwritten, choose another."
-        )
+    require_new_folder(out)
     atlas = load_atlas()
     films = _plan(patients, seed)
     with atomic_folder(out) as folder:

@@ -17,9 +17,9 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from xray_hf.data.records import OFFICIAL, Record, Report
+from xray_hf.data.records import SYNTHETIC, SYNTHETIC_PREFIX, Record, Report
 from xray_hf.errors import DataError
-from xray_hf.labels import COVID19, NORMAL, PNEUMONIA
+from xray_hf.labels import COVID19, NORMAL, OFFICIAL_SPLITS, PNEUMONIA
 
 KAGGLE_SLUG = "praveengovi/coronahack-chest-xraydataset"
 CSV_NAME = "Chest_xray_Corona_Metadata.csv"
@@ -27,7 +27,7 @@ IMAGE_FOLDER = "Coronahack-Chest-XRay-Dataset"
 COLUMNS = ("X_ray_image_name", "Label", "Dataset_type", "Label_1_Virus_category", "Label_2_Virus_category")
 COVID_METADATA_NAMES = ("covid_chestxray_metadata.csv", "metadata.csv")
 HOW_TO_GET = (
-    f"Download it with `xray-hf download --out DIR`, or from kaggle.com/datasets/{KAGGLE_SLUG} and unpack it; "
+    f"Download it with `xray-hf download --out DIR`, or unpack it from kaggle.com/datasets/{KAGGLE_SLUG}; "
     f"then pass the folder that holds {CSV_NAME}."
 )
 
@@ -49,7 +49,7 @@ def read(data_dir: Path, covid_metadata: Path | None = None) -> tuple[list[Recor
     rows = _read_csv(csv_path, COLUMNS)
     covid_metadata = covid_metadata or _find_covid_metadata(data_dir)
     covid_patients = _read_covid_patients(covid_metadata) if covid_metadata else {}
-    files = {split: _files_in(image_root / split.lower()) for split in OFFICIAL}
+    files = {split: _files_in(image_root / split.lower()) for split in OFFICIAL_SPLITS}
 
     report = Report(str(data_dir), rows=len(rows), covid_patients_from=str(covid_metadata or "") or None)
     records: dict[str, Record] = {}
@@ -63,7 +63,7 @@ def read(data_dir: Path, covid_metadata: Path | None = None) -> tuple[list[Recor
         seen[name] = row
         path = files.get(row["Dataset_type"], {}).get(name)
         label = _label_of(row)
-        if row["Dataset_type"] not in OFFICIAL:
+        if row["Dataset_type"] not in OFFICIAL_SPLITS:
             raise DataError(
                 f"{csv_path}: {name} has Dataset_type {row['Dataset_type']!r}; expected TRAIN or TEST."
             )
@@ -167,5 +167,11 @@ def _record(row: dict[str, str], path: Path, label: int, covid_patients: dict[st
         official_split=row["Dataset_type"],
         pathogen=row["Label_1_Virus_category"],
         virus_category=row["Label_2_Virus_category"],
-        source="Kermany" if _KERMANY_NAME.match(name) else "Cohen",
+        source=_source_of(name),
     )
+
+
+def _source_of(file_name: str) -> str:
+    if file_name.startswith(SYNTHETIC_PREFIX):
+        return SYNTHETIC
+    return "Kermany" if _KERMANY_NAME.match(file_name) else "Cohen"

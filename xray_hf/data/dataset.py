@@ -12,9 +12,9 @@ import numpy as np
 from xray_hf.data import coronahack, duplicates, pixels, splits
 from xray_hf.data.pixels import PixelCache
 from xray_hf.data.records import Record, Report
-from xray_hf.data.splits import SPLITS, Split
+from xray_hf.data.splits import Split
 from xray_hf.errors import DataError
-from xray_hf.labels import LABELS
+from xray_hf.labels import LABELS, SPLITS
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict

@@ -37,7 +37,7 @@ def patient_groups(patient_ids: Sequence[str], pairs: Sequence[tuple[int, int]])
     """
     _, patients = np.unique(np.asarray(patient_ids), return_inverse=True)
     count = int(patients.max(initial=-1)) + 1
-    left, right = (patients[list(side)] for side in zip(*pairs, strict=True)) if pairs else ([], [])
-    links = coo_array((np.ones(len(pairs)), (left, right)), shape=(count, count))
+    ends = patients[np.asarray(pairs, np.int64).reshape(-1, 2)]
+    links = coo_array((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(count, count))
     _, group_of_patient = connected_components(links, directed=False)
     return group_of_patient[patients].astype(np.int64)

@@ -35,8 +35,6 @@ _CHUNK = 512  # images decoded ahead of the writer
 class PixelSource(Protocol):
     """Where batches come from: rows in, grey images out."""
 
-    side: int
-
     def gather(self, rows: np.ndarray) -> np.ndarray:
         """(B,) row numbers -> (B, side, side) uint8."""
         ...
@@ -94,7 +92,7 @@ def _fingerprint(records: Sequence[Record], side: int) -> str:
     digest = hashlib.sha256(json.dumps(options).encode())
     for record in records:
         stat = record.path.stat()
-        digest.update(f"{record.path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        digest.update(f"{record.path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from xray_hf.errors import DataError
 
-OFFICIAL = ("TRAIN", "TEST")  # values of the CSV's Dataset_type
-SOURCES = ("Kermany", "Cohen")  # a children's hospital in Guangzhou; the web, mostly adults
+SYNTHETIC = "synthetic"  # the source of images drawn from the atlas
+SYNTHETIC_PREFIX = "SYNTHETIC-"  # and what their file names begin with
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Record:
     official_split: "TRAIN" or "TEST", the data set's own.
     pathogen: "bacteria", "Virus", "Stress-Smoking" or "" (the CSV's Label_1_Virus_category).
     virus_category: "COVID-19", "SARS", "ARDS", "Streptococcus" or "" (its Label_2_Virus_category).
-    source: "Kermany" (children of one hospital) or "Cohen" (collected from the web).
+    source: "Kermany" (children of one hospital), "Cohen" (collected from the web) or "synthetic".
     """
 
     file_name: str

@@ -21,10 +21,9 @@ import numpy as np
 
 from xray_hf.data.records import Record, labels_of
 from xray_hf.errors import ConfigError, DataError
-from xray_hf.labels import COVID19, LABELS
+from xray_hf.labels import COVID19, LABELS, SPLITS
 
 PROTOCOLS = ("grouped", "paper")
-SPLITS = ("train", "validation", "test")
 COVID_TEST_SHARE = 0.25
 VALIDATION_SHARE = 0.15
 

@@ -86,9 +86,7 @@ def _create_cnn() -> XrayCnnForImageClassification:
 
 def _create_timm(name: str, timm_name: str, pretrained: bool) -> Network:
     if not timm.is_model(timm_name.split(".")[0]):
-        raise ModelError(
-            f"timm has no model {timm_name!r}; `python -c 'import timm; print(timm.list_models())'` lists them."
-        )
+        raise ModelError(f"timm has no model {timm_name!r}; timm.list_models() gives all names.")
     weights = {"file": _download_weights(timm_name)} if pretrained else None
     module = timm.create_model(
         timm_name, pretrained=pretrained, num_classes=len(LABELS), pretrained_cfg_overlay=weights
@@ -102,9 +100,7 @@ def _download_weights(timm_name: str) -> str:
     """The path of the model's safetensors file; timm alone would also take a pickle."""
     config = timm.get_pretrained_cfg(timm_name)
     if config is None or not config.hf_hub_id:
-        raise ModelError(
-            f"{timm_name} has no weights on the Hub; train from random ones with --no-pretrained."
-        )
+        raise ModelError(f"{timm_name} has no weights on the Hub; use --no-pretrained.")
     try:
         return hf_hub_download(config.hf_hub_id, "model.safetensors")
     except (OSError, HfHubHTTPError) as error:

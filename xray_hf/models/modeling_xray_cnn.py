@@ -5,6 +5,8 @@ initialisation, dropout of 0.25. Not given, and chosen here: 3×3 kernels, chann
 and a head of global average pooling and one linear layer, which makes the class activation map exact.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import nn
 from transformers import PreTrainedModel
@@ -34,7 +36,7 @@ class XrayCnnForImageClassification(PreTrainedModel):
     def __init__(self, config: XrayCnnConfig):
         super().__init__(config)
         sizes = [config.num_channels, *config.hidden_sizes]
-        self.features = nn.Sequential(*(conv_block(i, o) for i, o in zip(sizes, sizes[1:], strict=False)))
+        self.features = nn.Sequential(*(conv_block(*pair) for pair in pairwise(sizes)))
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.classifier = nn.Linear(sizes[-1], config.num_labels)
         self.post_init()
@@ -48,7 +50,7 @@ class XrayCnnForImageClassification(PreTrainedModel):
             super()._init_weights(module)
 
     def forward(
-        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs
+        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: object
     ) -> ImageClassifierOutputWithNoAttention:
         """labels: (B,) int64; with them the output holds the mean cross entropy as `loss`."""
         maps = self.features(pixel_values)  # (B, C, 7, 7)

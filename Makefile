@@ -1,0 +1,53 @@
+# One word per chore; CI calls the same words.
+#   make demo         classify X-rays at http://127.0.0.1:7860 (first time: installs, trains on synthetic patients)
+#   make test         all tests                      make check      ruff, mypy
+#   make train        DATA=… MODEL=… ARGS=…          make reproduce  DATA=…  the paper's two models
+#   make bench-train  DATA=…  our loop against its peers
+PYTHON ?= python3
+MODEL ?= xray-resnet18
+SYNTHETIC := data/synthetic
+DATA ?= $(SYNTHETIC)
+BIN := .venv/bin
+MODELS := xray-resnet18 xray-cnn
+
+.PHONY: demo test check train reproduce bench-train install
+.DEFAULT_GOAL := demo
+
+install: .venv/installed
+
+.venv/installed: requirements.txt requirements-dev.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --requirement requirements-dev.txt
+	$(BIN)/pip install --quiet --no-deps --editable .
+	@touch $@
+
+$(SYNTHETIC): | .venv/installed
+	$(BIN)/xray-hf atlas --out $@ --patients 600 --seed 0
+
+runs/demo/%/bundle: | $(SYNTHETIC)
+	$(BIN)/python train.py --preset smoke --model $* --data-dir $(SYNTHETIC) --out runs/demo/$* --resume
+
+demo: $(MODELS:%=runs/demo/%/bundle)
+	$(BIN)/python app.py
+
+test: install
+	$(BIN)/python -m pytest
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+train: install $(if $(filter $(SYNTHETIC),$(DATA)),$(SYNTHETIC))
+	$(BIN)/python train.py --model $(MODEL) --data-dir $(DATA) $(ARGS)
+
+reproduce: install
+	@test "$(DATA)" != "$(SYNTHETIC)" || { echo "error: pass DATA=, the folder of CoronaHack" >&2; exit 2; }
+	for model in $(MODELS); do \
+	  $(BIN)/python train.py --preset paper --model $$model --data-dir $(DATA) --out runs/paper/$$model \
+	    --watch-test --resume $(ARGS) || exit; \
+	done
+	$(BIN)/python scripts/write_results.py runs/paper/xray-resnet18/bundle runs/paper/xray-cnn/bundle
+
+bench-train: install
+	$(BIN)/python benchmarks/bench_train.py $(if $(filter-out $(SYNTHETIC),$(DATA)),--data-dir $(DATA)) $(ARGS)

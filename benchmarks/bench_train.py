@@ -1,0 +1,186 @@
+"""Training speed beside its peers, in one run: our loop, pure compute, plain PyTorch, transformers' Trainer.
+
+python benchmarks/bench_train.py --data-dir DATA --out results.json
+python benchmarks/bench_train.py --data-dir DATA --out results.json --memory    # peak memory too
+
+Measured in steady state: images per second of training at equal batch size, in interleaved rounds, so that
+a slow minute of the machine falls on all ways alike. `ours/pure` is the share of the hardware's speed that
+the data path leaves; `ours/plain` and `ours/hf` are what a user gains. DATA is a folder in Kaggle's layout;
+without it synthetic patients are drawn into a temporary folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import memory
+import torch
+from peers import hf, plain
+from ways import Job, fresh_accelerator, ours, pure
+
+from xray_hf import __version__
+from xray_hf.data.atlas import write_synthetic
+from xray_hf.data.dataset import XrayData, open_coronahack
+from xray_hf.errors import exit_on_error
+from xray_hf.files import write_json
+
+MODELS = ("xray-resnet18", "xray-cnn")
+WAYS: dict[str, Callable[[Job, Path], float]] = {"ours": ours, "pure": pure, "plain": plain, "hf": hf}
+OUT = Path("runs/bench_train.json")
+SIDE = 224  # of both models' input, in pixels
+PATIENTS = 300  # of the synthetic set, about 470 images
+MIN_WARMUP = 5  # steps in which the libraries choose kernels and fill their caches
+LIBRARIES = ("accelerate", "datasets", "numpy", "pillow", "timm", "torch", "torchvision", "transformers")
+
+
+def main() -> None:
+    """Measure, write JSON, print tables."""
+    options = parse()
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # transformers' Trainer would take every GPU
+    with tempfile.TemporaryDirectory(prefix="xray-bench-") as folder:
+        scratch = Path(folder)
+        data_dir = options.data_dir or write_synthetic(scratch / "data", PATIENTS, seed=0).folder
+        cache_dir = options.cache_dir or (None if options.data_dir else scratch / "cache")
+        data = open_coronahack(data_dir, SIDE, cache_dir=cache_dir, drop_bad=True)
+        results = describe(options, data)
+        if options.rounds:
+            results["models"] = {
+                model: measure(make_job(model, data, options), options.rounds, scratch)
+                for model in options.model or MODELS
+            }
+        if options.memory:
+            results["memory"] = memory.compare(data_dir, scratch, options.batch_size, options.steps)
+    write_json(options.out, results)
+    print(as_table(results))
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0], allow_abbrev=False)
+    parser.add_argument("--data-dir", type=Path, help="data set in Kaggle's layout (default: synthetic)")
+    parser.add_argument("--cache-dir", type=Path, help="where decoded pixels are kept, as in train.py")
+    parser.add_argument("--out", type=Path, default=OUT, help="JSON (default %(default)s)")
+    parser.add_argument("--model", action="append", choices=MODELS, help="may be repeated (default: both)")
+    parser.add_argument("--batch-size", type=int, default=32, help="images per step (default %(default)s)")
+    parser.add_argument("--steps", type=int, default=20, help="timed steps (default %(default)s; GPU: 200)")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="of each way, 0: no speed (default %(default)s)"
+    )
+    parser.add_argument("--device", choices=("auto", "cpu"), default="auto", help="where to train")
+    parser.add_argument("--hf-workers", type=int, default=0, help="transformers' dataloader_num_workers")
+    parser.add_argument("--memory", action="store_true", help="peak memory too (needs 4 GB in $TMPDIR)")
+    return parser.parse_args()
+
+
+def make_job(model: str, data: XrayData, options: argparse.Namespace) -> Job:
+    """The work of every way."""
+    workers = os.cpu_count() or 1
+    return Job(
+        model=model,
+        data=data,
+        batch_size=options.batch_size,
+        steps=options.steps,
+        # What a DataLoader's workers decode ahead, two batches each, must be used up before the clock starts.
+        warmup=max(MIN_WARMUP, 2 * workers),
+        workers=workers,
+        hf_workers=options.hf_workers,
+        device=options.device,
+    )
+
+
+def measure(job: Job, rounds: int, scratch: Path) -> dict[str, Any]:
+    """Every way in turn, round after round: rates, and ratios of ours to the others of its round."""
+    rates: dict[str, list[float]] = {way: [] for way in WAYS}
+    for number in range(1, rounds + 1):
+        for way, train in WAYS.items():
+            with tempfile.TemporaryDirectory(dir=scratch) as folder:
+                rate = train(job, Path(folder))
+            rates[way].append(rate)
+            print(f"{job.model}, round {number}, {way}: {rate:.1f} images/s", file=sys.stderr, flush=True)
+    ratios = {
+        f"ours/{way}": summary([mine / other for mine, other in zip(rates["ours"], own, strict=True)])
+        for way, own in rates.items()
+        if way != "ours"
+    }
+    return {
+        "precision_of_ours": fresh_accelerator(job.config(scratch)).mixed_precision,
+        "images_per_second": {way: summary(own) for way, own in rates.items()},
+        "ratios": ratios,
+    }
+
+
+def summary(values: list[float]) -> dict[str, Any]:
+    """Median, spread and all rounds of one number."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values), "rounds": values}
+
+
+def describe(options: argparse.Namespace, data: XrayData) -> dict[str, Any]:
+    """What the numbers depend on."""
+    is_gpu = torch.cuda.is_available() and options.device != "cpu"
+    return {
+        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "device": torch.cuda.get_device_name() if is_gpu else "CPU",
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load_average_before": os.getloadavg()[0],  # well above 0: something else disturbed the measurement
+        "batch_size": options.batch_size,
+        "steps": options.steps,
+        "hf_workers": options.hf_workers,
+        "images": len(data.records),
+        "is_synthetic": options.data_dir is None,
+        "ways": {way: (train.__doc__ or "").strip() for way, train in WAYS.items()},
+        "versions": {"python": platform.python_version(), "xray_hf": __version__}
+        | {name: version(name) for name in LIBRARIES},
+    }
+
+
+def cpu_name() -> str:
+    """The processor's model, where Linux tells it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def as_table(results: dict[str, Any]) -> str:
+    """All results as Markdown."""
+    processor = f"{results['cpu']}, {results['cores']} cores, load {results['load_average_before']:.1f}"
+    lines = [
+        f"{results['device']}; {processor}; torch {results['versions']['torch']}; "
+        f"batches of {results['batch_size']}; {results['date']}"
+    ]
+    if "models" in results:
+        lines += [
+            "",
+            "| model | "
+            + " | ".join(f"{way}, images/s" for way in WAYS)
+            + " | ours/pure | ours/plain | ours/hf |",
+        ]
+        lines.append("| --- |" + " ---: |" * 7)
+    for model, result in results.get("models", {}).items():
+        rates = [_cell(value, 1) for value in result["images_per_second"].values()]
+        ratios = [_cell(value, 2) for value in result["ratios"].values()]
+        lines.append(f"| {model} | " + " | ".join(rates + ratios) + " |")
+    if "memory" in results:
+        lines += ["", memory.as_table(results["memory"])]
+    return "\n".join(lines)
+
+
+def _cell(value: dict[str, Any], digits: int) -> str:
+    """Median (lowest to highest)."""
+    return f"{value['median']:.{digits}f} ({value['min']:.{digits}f} to {value['max']:.{digits}f})"
+
+
+if __name__ == "__main__":
+    sys.exit(exit_on_error(main))

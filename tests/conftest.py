@@ -1,0 +1,41 @@
+"""What all tests share: no network, a pixel cache of their own, a small synthetic data set."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Read when huggingface_hub is imported, hence before any test is.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+ROOT = Path(__file__).resolve().parents[1]
+PATIENTS = 40  # the synthetic folder's
+
+
+@pytest.fixture(scope="session", autouse=True)
+def pixel_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of all pixel caches of this session; nobody's own cache is touched."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XRAY_HF_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synthetic data set in Kaggle's layout; tests that change one make a copy."""
+    from xray_hf.data.atlas import write_synthetic
+
+    return write_synthetic(tmp_path_factory.mktemp("data") / "synthetic", PATIENTS, seed=0).folder
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of the real data set; the tests that use it have the marker `real`."""
+    folder = Path(os.environ.get("XRAY_HF_DATA") or ROOT.parent / "shared" / "data" / "coronahack")
+    if not folder.is_dir():
+        pytest.skip(f"no real data set at {folder}; point XRAY_HF_DATA to CoronaHack in Kaggle's layout")
+    return folder

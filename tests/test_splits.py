@@ -1,0 +1,317 @@
+"""Both protocols: what they keep apart, what they share, and that a written split is the split."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from xray_hf.data import splits
+from xray_hf.data.dataset import XrayData, open_coronahack, split_data
+from xray_hf.data.duplicates import near_duplicates, patient_groups
+from xray_hf.data.records import Record, labels_of
+from xray_hf.errors import ConfigError, DataError
+from xray_hf.files import write_json
+from xray_hf.labels import COVID19, LABELS, NORMAL, PNEUMONIA, SPLITS
+
+
+def toy(
+    normal: int = 60, pneumonia: int = 140, covid: int = 24, test: int = 40
+) -> tuple[list[Record], np.ndarray]:
+    """Records without files, two images a patient, and their groups; some patients are near-duplicates.
+
+    `test` of the Normal and Pneumonia images are official TEST.
+    """
+    labels = [NORMAL] * normal + [PNEUMONIA] * pneumonia + [COVID19] * covid
+    records = []
+    for row, label in enumerate(labels):
+        official = (
+            "TEST"
+            if label != COVID19 and row % (normal + pneumonia) % 10 < 10 * test // (normal + pneumonia)
+            else "TRAIN"
+        )
+        name = f"{LABELS[label]}-{row}.png"
+        patient = f"{official}-{LABELS[label]}-{row // 2}"
+        records.append(Record(name, Path(name), label, patient, official, "", "", "Kermany"))
+    # Joins a COVID-19 patient with another, and an official TEST image with a TRAIN one of the same class.
+    pairs = [(normal + pneumonia, normal + pneumonia + 2), (0, 9)]
+    return records, patient_groups([record.patient_id for record in records], pairs)
+
+
+@pytest.fixture(scope="module")
+def real(real_data: Path) -> XrayData:
+    return open_coronahack(real_data, 32)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_grouped_shares_no_image_patient_or_near_duplicate(seed: int) -> None:
+    records, groups = toy()
+    split = splits.make_split("grouped", records, groups, seed)
+    description = splits.describe(split, records, groups)
+    assert all(number == 0 for shared in description["overlap"].values() for number in shared.values())
+    assert description["leak"]["image"]["all"] == description["leak"]["patient"]["all"] == 0
+    splits.require_disjoint(description)
+    # Every row is used once and nothing is copied.
+    rows = np.concatenate([split.rows(name) for name in SPLITS])
+    np.testing.assert_array_equal(np.sort(rows), np.arange(len(records)))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_grouped_keeps_the_official_test_and_moves_about_a_quarter_of_covid(seed: int) -> None:
+    records, groups = toy()
+    split = splits.grouped(records, groups, seed)
+    official = {row for row, record in enumerate(records) if record.official_split == "TEST"}
+    assert official <= set(split.test.tolist())
+    moved = [row for row in split.test if records[row].label == COVID19]
+    assert 4 <= len(moved) <= 6  # of 24, in groups of 2 and 4
+    # What else is in test shares a group with an official test image.
+    others = set(split.test.tolist()) - official - set(moved)
+    assert {int(groups[row]) for row in others} <= {int(groups[row]) for row in official}
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_grouped_draws_validation_within_each_class(seed: int) -> None:
+    records, groups = toy()
+    labels = np.asarray(labels_of(records))
+    split = splits.grouped(records, groups, seed)
+    for label in range(len(LABELS)):
+        in_validation = len(np.unique(groups[split.validation][labels[split.validation] == label]))
+        in_train = len(np.unique(groups[split.train][labels[split.train] == label]))
+        assert in_validation == round(0.15 * (in_validation + in_train))
+
+
+@pytest.mark.parametrize("protocol", splits.PROTOCOLS)
+def test_the_same_seed_gives_the_same_split_and_another_seed_another(protocol: str) -> None:
+    records, groups = toy()
+    first, again, other = (splits.make_split(protocol, records, groups, seed) for seed in (3, 3, 4))
+    for name in SPLITS:
+        np.testing.assert_array_equal(first.rows(name), again.rows(name))
+    assert first.train.tolist() != other.train.tolist()
+    assert first.test.tolist() != other.test.tolist()
+
+
+def test_paper_has_the_papers_steps() -> None:
+    records, groups = toy()
+    labels = np.asarray(labels_of(records))
+    split = splits.make_split("paper", records, groups, 0)
+    assert np.count_nonzero(labels[split.test] == COVID19) == 6  # int(0.25 × 24)
+    rows = np.concatenate([split.train, split.validation])
+    pool = np.setdiff1d(np.arange(len(records)), split.test)
+    largest = max(Counter(labels[pool].tolist()).values())
+    # Upsampled to equal classes, every image of the pool at least once, then 15 % split off.
+    assert Counter(labels[rows].tolist()) == dict.fromkeys(range(3), largest)
+    assert set(rows.tolist()) == set(pool.tolist())
+    assert len(split.validation) == int(0.15 * len(rows))
+    assert not set(split.test.tolist()) & set(rows.tolist())
+
+
+def test_paper_shows_its_leak() -> None:
+    records, groups = toy()
+    description = splits.describe(splits.make_split("paper", records, groups, 0), records, groups)
+    assert description["overlap"]["train/validation"]["images"] > 0
+    assert description["leak"]["image"]["COVID-19"] > 0.9
+    assert "This protocol leaks" in splits.as_table(description)
+    splits.require_disjoint(description)  # nothing is promised, so nothing is refused
+
+
+def test_the_leak_is_counted_in_validation_rows() -> None:
+    records, groups = toy()
+    first, second = np.array([100, 100, 102]), np.array([101, 102, 104])
+    split = splits.Split("paper", 0, train=second, validation=first, test=np.array([0]))
+    description = splits.describe(split, records, groups)
+    assert description["leak"]["image"]["Pneumonia"] == pytest.approx(1 / 3)
+    assert description["leak"]["patient"]["Pneumonia"] == 1
+    assert description["leak"]["image"]["COVID-19"] is None
+    assert description["splits"]["validation"] == {
+        "rows": 3,
+        "images": 2,
+        "patients": 2,
+        "Normal": 0,
+        "Pneumonia": 3,
+        "COVID-19": 0,
+    }
+
+
+def test_the_table_counts_what_is_shared() -> None:
+    records, groups = toy()
+    table = splits.as_table(
+        splits.describe(splits.make_split("grouped", records, groups, 0), records, groups)
+    )
+    assert [
+        line.split()[1:] for line in table.splitlines() if line.startswith(("train/", "validation/"))
+    ] == [["0", "0", "0"]] * 3
+
+
+def test_a_grouped_split_that_shares_a_patient_is_refused() -> None:
+    records, groups = toy()
+    split = splits.Split("grouped", 0, np.array([100]), np.array([101]), np.array([0]))
+    with pytest.raises(DataError, match="train/validation share .*although the protocol is grouped"):
+        splits.require_disjoint(splits.describe(split, records, groups))
+
+
+def test_an_unknown_protocol_is_refused() -> None:
+    with pytest.raises(ConfigError, match="unknown protocol 'random'; expected one of grouped, paper"):
+        splits.make_split("random", *toy(), 0)
+
+
+@pytest.mark.parametrize("protocol", splits.PROTOCOLS)
+@pytest.mark.parametrize("part", ["TRAIN", "TEST"])
+def test_a_set_without_train_or_test_is_refused(protocol: str, part: str) -> None:
+    records, groups = toy(covid=0)
+    rows = [row for row, record in enumerate(records) if record.official_split == part]
+    with pytest.raises(DataError, match="too small or lacks one of TRAIN and TEST"):
+        splits.make_split(protocol, [records[row] for row in rows], groups[rows], 0)
+
+
+@pytest.mark.parametrize("protocol", splits.PROTOCOLS)
+def test_splits_json_gives_the_same_split_back_in_any_order_of_records(protocol: str, tmp_path: Path) -> None:
+    records, groups = toy()
+    split = splits.make_split(protocol, records, groups, 5)
+    write_json(tmp_path / "splits.json", splits.as_dict(split, records, groups))
+    order = np.random.default_rng(0).permutation(len(records))
+    shuffled = [records[row] for row in order]
+    for known in (records, shuffled):
+        read = splits.read(tmp_path / "splits.json", known)
+        assert (read.protocol, read.seed) == (protocol, 5)
+        for name in SPLITS:
+            before = Counter(records[row].file_name for row in split.rows(name))
+            assert Counter(known[row].file_name for row in read.rows(name)) == before
+            assert read.rows(name).dtype == np.int64
+            assert (np.diff(read.rows(name)) >= 0).all()
+    for name in SPLITS:
+        np.testing.assert_array_equal(
+            splits.read(tmp_path / "splits.json", records).rows(name), split.rows(name)
+        )
+
+
+def test_splits_json_of_another_data_set_is_refused(tmp_path: Path) -> None:
+    records, groups = toy()
+    write_json(tmp_path / "s.json", splits.as_dict(splits.grouped(records, groups, 0), records, groups))
+    with pytest.raises(DataError, match=r"names 2 images that this data set lacks \(first: .*\.png\)"):
+        splits.read(tmp_path / "s.json", records[:-2])
+
+
+def _without(key: str) -> Callable[[dict[str, Any]], Any]:
+    return lambda saved: {name: value for name, value in saved.items() if name != key}
+
+
+def _with_files(**files: Any) -> Callable[[dict[str, Any]], Any]:
+    return lambda saved: {**saved, "files": {**saved["files"], **files}}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _without("files"),
+        _without("protocol"),
+        _with_files(train=["Normal-1.png"]),
+        _with_files(train={"Normal-1.png": -1}),
+        _with_files(train={"Normal-1.png": "twice"}),
+        _with_files(train={"Normal-1.png": 0.5}),
+        _with_files(validation={}),
+        lambda saved: {**saved, "seed": "zero"},
+        lambda saved: {**saved, "protocol": "random"},
+        lambda saved: [saved],
+        lambda saved: None,
+    ],
+    ids=[
+        "no files",
+        "no protocol",
+        "a list of names",
+        "-1 copies",
+        "copies as text",
+        "half a copy",
+        "nothing in validation",
+        "seed as text",
+        "unknown protocol",
+        "a list",
+        "null",
+    ],
+)
+def test_a_damaged_splits_json_is_refused(damage: Callable[[dict[str, Any]], Any], tmp_path: Path) -> None:
+    records, groups = toy()
+    saved = splits.as_dict(splits.grouped(records, groups, 0), records, groups)
+    (tmp_path / "s.json").write_text(json.dumps(damage(saved)))
+    with pytest.raises(DataError, match=r"s\.json is no readable splits\.json .*xray-hf splits --out"):
+        splits.read(tmp_path / "s.json", records)
+
+
+@pytest.mark.parametrize("content", [b"", b'{"files": ', b"\xff\xfe"])
+def test_what_is_no_json_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "s.json").write_bytes(content)
+    with pytest.raises(DataError, match=r"no readable splits\.json"):
+        splits.read(tmp_path / "s.json", [])
+
+
+def test_a_missing_splits_json_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="No such file"):
+        splits.read(tmp_path / "gone.json", [])
+
+
+def test_a_split_file_that_breaks_its_promise_is_refused(synthetic: Path, tmp_path: Path) -> None:
+    data = open_coronahack(synthetic, 32)
+    patients = [record.patient_id for record in data.records]
+    twice = next(p for p, n in Counter(patients).items() if n > 1)
+    one, other = [row for row, patient in enumerate(patients) if patient == twice][:2]
+    rest = np.setdiff1d(np.arange(len(patients)), [one, other])
+    split = splits.Split("grouped", 0, np.array([one, *rest[1:]]), np.array([other]), rest[:1])
+    write_json(tmp_path / "s.json", splits.as_dict(split, data.records, data.groups))
+    with pytest.raises(DataError, match="although the protocol is grouped"):
+        split_data(data, "grouped", 0, tmp_path / "s.json")
+
+
+def test_near_duplicates_are_found_across_blocks_and_only_they() -> None:
+    thumbnails = np.random.default_rng(0).integers(0, 256, (20, 32, 32), dtype=np.uint8)
+    thumbnails[17] = thumbnails[2]
+    thumbnails[9] = thumbnails[8] // 2 + 40  # the same picture, darker and flatter
+    thumbnails[5] = thumbnails[6] = 0  # two flat pictures have no correlation
+    assert sorted(near_duplicates(thumbnails, block=7)) == [(2, 17), (8, 9)]
+    assert near_duplicates(thumbnails, block=7) == near_duplicates(thumbnails)
+
+
+def test_groups_join_patients_through_chains_of_near_duplicates() -> None:
+    groups = patient_groups(["a", "b", "a", "c", "d"], [(1, 2), (3, 1)])
+    assert len(set(groups[:4].tolist())) == 1
+    assert groups[4] != groups[0]
+    assert patient_groups([], []).shape == (0,)
+
+
+@pytest.mark.real
+def test_the_real_set_has_34_near_duplicate_pairs(real: XrayData) -> None:
+    pairs = real.pixels.near_duplicates
+    assert len(pairs) == 34
+    patients = [(real.records[i].patient_id, real.records[j].patient_id) for i, j in pairs]
+    assert sum(one == other for one, other in patients) == 33
+    assert all(real.records[i].official_split == real.records[j].official_split for i, j in pairs)
+
+
+@pytest.mark.real
+def test_paper_on_the_real_set_has_the_counts_behind_its_percentages(real: XrayData) -> None:
+    split = split_data(real, "paper", 0)
+    assert [len(split.rows(name)) for name in SPLITS] == [9910, 1748, 638]
+    description = splits.describe(split, real.records, real.groups)
+    assert description["splits"]["test"]["COVID-19"] == 14
+    assert description["leak"]["image"]["all"] == pytest.approx(0.62, abs=0.02)
+    assert description["leak"]["image"]["Pneumonia"] == 0
+    assert description["leak"]["image"]["COVID-19"] == 1
+    assert description["leak"]["patient"]["all"] == pytest.approx(0.90, abs=0.03)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("seed", range(3))
+def test_grouped_on_the_real_set_keeps_patients_apart(real: XrayData, seed: int) -> None:
+    split = split_data(real, "grouped", seed)
+    counts = splits.describe(split, real.records, real.groups)["splits"]
+    assert 12 <= counts["test"]["COVID-19"] <= 16
+    assert counts["test"]["Normal"] == 234
+    assert counts["test"]["Pneumonia"] == 390
+    assert sum(counts[name]["rows"] for name in SPLITS) == 5910
+    assert (
+        0.12 < counts["validation"]["rows"] / (counts["validation"]["rows"] + counts["train"]["rows"]) < 0.18
+    )
+    assert counts["validation"]["COVID-19"] > 0

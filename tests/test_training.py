@@ -1,0 +1,228 @@
+"""Training sees every row once, can be stopped anywhere, and continues to the very same weights."""
+
+import dataclasses
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState, PartialState
+
+from xray_hf.data.splits import Split
+from xray_hf.errors import CheckpointError, ConfigError, DivergedError
+from xray_hf.models import Network, create_model
+from xray_hf.training import checkpoints
+from xray_hf.training.augment import random_flip
+from xray_hf.training.batches import epoch_batches, load_ahead, share_of
+from xray_hf.training.config import Config, resolve
+from xray_hf.training.loop import Trainer, learning_rate_factor
+from xray_hf.training.processes import make_accelerator
+
+SIDE, ROWS = 64, 36
+
+
+class ToyPixels:
+    """Images in memory whose brightness tells the class; sends a signal at the n-th batch if told so."""
+
+    def __init__(self, labels: np.ndarray, signal_at: int = 0) -> None:
+        noise = np.random.default_rng(0).integers(0, 60, (len(labels), SIDE, SIDE))
+        self.images = (noise + 90 * labels[:, None, None]).astype(np.uint8)
+        self.signal_at, self.batches = signal_at, 0
+
+    def gather(self, rows: np.ndarray) -> np.ndarray:
+        self.batches += 1
+        if self.batches == self.signal_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return self.images[rows]
+
+
+LABELS = np.arange(ROWS + 12) % 3
+SPLIT = Split("grouped", 0, np.arange(ROWS), np.arange(ROWS, ROWS + 6), np.arange(ROWS + 6, ROWS + 12))
+
+
+def small_network() -> Network:
+    torch.manual_seed(0)
+    network = create_model("xray-cnn", pretrained=False)
+    return dataclasses.replace(network, preprocessing=dataclasses.replace(network.preprocessing, side=SIDE))
+
+
+def make_trainer(out: Path, pixels: ToyPixels | None = None, **options: Any) -> Trainer:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    out.mkdir(exist_ok=True)
+    defaults = {
+        "data_dir": "toy", "model": "xray-cnn", "epochs": 3, "batch_size": 8, "learning_rate": 1e-3,
+        "flip": True, "device": "cpu", "precision": "fp32", "out": str(out),
+    }  # fmt: skip
+    config: Config = resolve({**defaults, **options})
+    accelerator = make_accelerator(config)
+    pixels = pixels or ToyPixels(LABELS)
+    return Trainer(small_network(), pixels, LABELS, SPLIT, config, accelerator, config.identity())
+
+
+def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in trainer.network.module.state_dict().items()}
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture(autouse=True)
+def one_process() -> Any:
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    PartialState._reset_state()
+
+
+@pytest.mark.parametrize(("n", "batch"), [(9910, 32), (100, 7), (5, 32), (33, 32)])
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_every_row_comes_once_an_epoch_and_none_twice(n: int, batch: int, world: int) -> None:
+    rows = np.arange(1000, 1000 + n)
+    batches = epoch_batches(rows, rows % 3, batch_size=batch, balanced=False, seed=0, epoch=1)
+    seen = [share_of(b, rank, world) for rank in range(world) for b in batches]
+    assert sorted(np.concatenate(seen).tolist()) == rows.tolist()
+    assert max(map(len, batches)) <= batch
+    assert max(map(len, batches)) - min(map(len, batches)) <= 1
+
+
+def test_epochs_differ_and_repeat_with_the_seed() -> None:
+    def order(seed: int, epoch: int) -> list[int]:
+        rows = np.arange(50)
+        return np.concatenate(
+            epoch_batches(rows, rows % 3, batch_size=8, balanced=False, seed=seed, epoch=epoch)
+        ).tolist()
+
+    assert order(0, 1) == order(0, 1)
+    assert order(0, 1) != order(0, 2)
+    assert order(0, 1) != order(1, 1)
+
+
+def test_balanced_sampling_draws_every_class_as_often() -> None:
+    labels = np.repeat([0, 1, 2], [100, 250, 10])
+    rows = np.arange(360)
+    drawn = np.concatenate(epoch_batches(rows, labels, batch_size=32, balanced=True, seed=0, epoch=0))
+    assert np.bincount(labels[drawn]).tolist() == [120, 120, 120]
+    per_row = np.bincount(drawn[labels[drawn] == 2])[350:]
+    assert per_row.tolist() == [12] * 10  # rare rows repeat equally often
+
+
+def test_more_processes_than_rows_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="--batch-size"):
+        share_of(np.arange(2), 0, 3)
+
+
+def test_batches_come_in_order() -> None:
+    pixels = ToyPixels(LABELS)
+    batches = [np.array([3, 1]), np.array([0]), np.array([5, 5])]
+    for rows, loaded in zip(batches, load_ahead(pixels, batches), strict=True):
+        assert np.array_equal(loaded.numpy(), pixels.images[rows])
+
+
+def test_a_flip_mirrors_or_leaves() -> None:
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (64, 4, 4), dtype=torch.uint8)
+    flipped = random_flip(images)
+    mirrored = [torch.equal(a, b.flip(-1)) for a, b in zip(flipped, images, strict=True)]
+    same = [torch.equal(a, b) for a, b in zip(flipped, images, strict=True)]
+    assert all(m or s for m, s in zip(mirrored, same, strict=True))
+    assert 16 < sum(mirrored) < 48
+
+
+def test_learning_rate_schedules() -> None:
+    assert learning_rate_factor("constant", 0, 0) == learning_rate_factor("constant", 0, 0.99) == 1
+    assert learning_rate_factor("linear", 0, 0.25) == pytest.approx(0.75)
+    assert learning_rate_factor("cosine", 0, 0.5) == pytest.approx(0.5)
+    assert learning_rate_factor("cosine", 0.2, 0.1) == pytest.approx(0.5, abs=0.01)
+    assert learning_rate_factor("cosine", 0.2, 0.2) == pytest.approx(1)
+    assert learning_rate_factor("cosine", 0.2, 1.0) == pytest.approx(0)
+    assert 0 < learning_rate_factor("linear", 1.0, 0.0) < 0.01
+
+
+def test_a_toy_problem_is_learnt(tmp_path: Path) -> None:
+    history = make_trainer(tmp_path, epochs=12, warmup=0.1, learning_rate=3e-3).fit()
+    assert history[-1]["train_accuracy"] > 0.9
+    assert history[-1]["train_loss"] < history[0]["train_loss"]
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"ema": 0.9}, {"accumulate": 2}, {"balance": "none", "keep": "last"}]
+)
+@pytest.mark.parametrize("stop_at", [2, 7, 10])
+def test_a_stopped_run_continues_to_the_same_weights(
+    tmp_path: Path, options: dict[str, Any], stop_at: int
+) -> None:
+    whole = make_trainer(tmp_path / "whole", **options)
+    history = whole.fit()
+
+    stopped = make_trainer(tmp_path / "parts", ToyPixels(LABELS, signal_at=stop_at), **options)
+    with pytest.raises(SystemExit) as stop:
+        stopped.fit()
+    assert stop.value.code == 128 + signal.SIGTERM
+    resumed = make_trainer(tmp_path / "parts", resume=True, **options)
+    continued = resumed.fit()
+
+    assert equal(weights(whole), weights(resumed))
+    keys = ("epoch", "train_loss", "train_accuracy", "validation_loss")
+    assert [[row[k] for k in keys] for row in history] == [[row[k] for k in keys] for row in continued]
+
+
+def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:
+    first = make_trainer(tmp_path)
+    first.fit()
+    again = make_trainer(tmp_path, resume=True)
+    again.fit()
+    assert equal(weights(first), weights(again))
+
+
+def test_accumulation_changes_only_batch_norms_view(tmp_path: Path) -> None:
+    """Frozen batch norm: the gradient of a batch in parts is the gradient of the batch."""
+    results = []
+    for accumulate in (1, 4):
+        trainer = make_trainer(tmp_path / str(accumulate), accumulate=accumulate, flip=False)
+        trainer.network.module.eval()
+        rows = np.arange(8)
+        trainer._train_step(torch.from_numpy(trainer.pixels.gather(rows)), rows, len(rows))
+        results.append(weights(trainer))
+    for name, value in results[0].items():
+        torch.testing.assert_close(value, results[1][name], rtol=0, atol=1e-5, msg=name)
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_batch(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, learning_rate=1e30, warmup=0.0, schedule="constant", epochs=5)
+    with pytest.raises(DivergedError, match=r"epoch \d+, step \d+.*rows \d+") as error:
+        trainer.fit()
+    assert "--learning-rate" in str(error.value)
+
+
+def test_early_stopping_ends_and_keeps_the_best(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, epochs=30, patience=2, learning_rate=0.0)
+    history = trainer.fit()
+    assert len(history) == 3  # with no learning the first epoch stays the best
+
+
+@pytest.mark.parametrize("changed", [{"learning_rate": 5e-3}, {"seed": 1}, {"batch_size": 4}])
+def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path, changed: dict[str, Any]) -> None:
+    make_trainer(tmp_path, epochs=1).fit()
+    with pytest.raises(CheckpointError, match=next(iter(changed))):
+        make_trainer(tmp_path, epochs=1, resume=True, **changed).fit()
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
+    make_trainer(tmp_path, epochs=1).fit()
+    path = tmp_path / checkpoints.CHECKPOINT_NAME
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        make_trainer(tmp_path, epochs=1, resume=True).fit()
+
+
+def test_predictions_do_not_depend_on_the_batch(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, epochs=1)
+    trainer.fit()
+    rows = np.array([5, 3, 5, 40])
+    together = trainer.predict(rows)
+    assert together.shape == (4, 3)
+    assert np.array_equal(together[0], together[2])
+    np.testing.assert_allclose(together[1:2], trainer.predict(rows[1:2]), atol=1e-5)

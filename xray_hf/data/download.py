@@ -1,0 +1,50 @@
+"""Fetch CoronaHack from Kaggle: the one place where data come over the network, and only on request."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from xray_hf.data.coronahack import CSV_NAME, KAGGLE_SLUG
+from xray_hf.errors import DataError
+from xray_hf.files import require_new_folder
+
+
+def download(out: Path) -> Path:
+    """Download and unpack the data set into `out` (about 1.2 GB) and return the folder that holds the CSV.
+
+    Raises DataError with what to do if Kaggle cannot be reached, refuses the credentials or sends damaged
+    files; OutputError if `out` is not an empty folder.
+    """
+    require_new_folder(out)
+    import kagglehub
+    from kagglehub import exceptions
+    from requests import RequestException
+
+    by_hand = f"or download it by hand from kaggle.com/datasets/{KAGGLE_SLUG} and unpack it into {out}."
+    try:
+        folder = Path(kagglehub.dataset_download(KAGGLE_SLUG, output_dir=str(out)))
+    except (exceptions.UnauthenticatedError, exceptions.CredentialError) as error:
+        raise DataError(_login_help(error, by_hand)) from error
+    except exceptions.KaggleApiHTTPError as error:
+        status = error.response.status_code if error.response is not None else None
+        if status in (401, 403):
+            raise DataError(_login_help(error, by_hand)) from error
+        raise DataError(f"Kaggle answered {status}; try again later, {by_hand}") from error
+    except exceptions.DataCorruptionError as error:
+        raise DataError(
+            f"the download is damaged ({error}); remove {out} and try again, {by_hand}"
+        ) from error
+    except RequestException as error:
+        raise DataError(
+            f"Kaggle cannot be reached ({type(error).__name__}); check the network, {by_hand}"
+        ) from error
+    if not (folder / CSV_NAME).is_file():
+        raise DataError(f"what Kaggle sent to {folder} holds no {CSV_NAME}; {by_hand}")
+    return folder
+
+
+def _login_help(error: Exception, by_hand: str) -> str:
+    return (
+        f"Kaggle wants a login ({type(error).__name__}). Create an API token at kaggle.com/settings, put "
+        f"it into ~/.kaggle/kaggle.json or KAGGLE_API_TOKEN, accept the data set's terms, try again; {by_hand}"
+    )

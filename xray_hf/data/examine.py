@@ -1,0 +1,136 @@
+"""The paper's examination of the data: its figures 2.1 to 2.3 and 3.1 to 3.3, as tables and pictures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xray_hf.data import splits
+from xray_hf.data.dataset import XrayData
+from xray_hf.data.records import Record
+from xray_hf.evaluation import figures
+from xray_hf.files import write_json, write_text
+from xray_hf.labels import LABELS, OFFICIAL_SPLITS, SPLITS
+
+EXAMPLES_PER_CLASS = 4
+
+
+def examine(data: XrayData, out: Path, seed: int = 0) -> str:
+    """Write distribution.json, distribution.md and the figures into `out`; return the tables as text.
+
+    seed: of the paper's split, which is the rebalancing shown, and of the choice of examples.
+    """
+    split = splits.paper(data.records, seed)
+    tables = distributions(data, split)
+    text = as_markdown(tables)
+    write_json(out / "distribution.json", tables)
+    write_text(out / "distribution.md", text)
+    totals = {"data set": _sums(tables["csv_content"], ("label",))}
+    drawn = {
+        "figure_2_1_train_labels.png": figures.bars(_part(tables, "train"), "Train: before and after"),
+        "figure_2_2_test_labels.png": figures.bars(_part(tables, "test"), "Test: before and after"),
+        "figure_2_3_examples.png": figures.sheet(_examples(data, seed), EXAMPLES_PER_CLASS, "Examples"),
+        "figure_3_2_distribution.png": figures.bars(totals, "The labels of the CSV"),
+        "figure_3_3_official_split.png": figures.bars(
+            {part: tables["before"][part] for part in OFFICIAL_SPLITS}, "The data set's own parts"
+        ),
+    }
+    for name, figure in drawn.items():
+        figures.save(figure, out / name)
+    return text
+
+
+def distributions(data: XrayData, split: splits.Split) -> dict[str, Any]:
+    """The counts of every table and figure, and the report of the reading; JSON-ready."""
+    labels = np.asarray([record.label for record in data.records])
+    return {
+        "report": data.report.as_dict(),
+        "csv_content": csv_content(data.records),
+        "before": {
+            part: _class_counts(record.label for record in data.records if record.official_split == part)
+            for part in OFFICIAL_SPLITS
+        },
+        "after": {name: _class_counts(labels[split.rows(name)].tolist()) for name in SPLITS},
+    }
+
+
+def csv_content(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Figure 3.1: images per label, pathogen and virus; COVID-19 counts as Pneumonia, as in the CSV."""
+    kinds = Counter(
+        ("Normal" if record.label == 0 else "Pneumonia", record.pathogen, record.virus_category)
+        for record in records
+    )
+    names = ("label", "label_1_virus_category", "label_2_virus_category")
+    return [dict(zip(names, kind, strict=True)) | {"images": n} for kind, n in sorted(kinds.items())]
+
+
+def as_markdown(tables: dict[str, Any]) -> str:
+    """All tables in Markdown."""
+    content = [
+        [
+            row["label"],
+            row["label_1_virus_category"] or "-",
+            row["label_2_virus_category"] or "-",
+            row["images"],
+        ]
+        for row in tables["csv_content"]
+    ]
+    before = [[part, *counts.values(), sum(counts.values())] for part, counts in tables["before"].items()]
+    after = [[part, *counts.values(), sum(counts.values())] for part, counts in tables["after"].items()]
+    classes = ["", *LABELS, "all"]
+    return "\n".join(
+        [
+            "# The data set\n",
+            "Content of the CSV (the paper's figure 3.1)\n",
+            _table(["Label", "Label_1_Virus_category", "Label_2_Virus_category", "images"], content),
+            "\nBefore the rebalancing: the data set's own parts (figure 3.3)\n",
+            _table(classes, before),
+            "\nAfter the paper's rebalancing: a quarter of COVID-19 moved to test, classes upsampled,",
+            "15 % of the rows split off for validation (figures 2.1 and 2.2)\n",
+            _table(classes, after),
+            "",
+        ]
+    )
+
+
+def _part(tables: dict[str, Any], name: str) -> dict[str, dict[str, int]]:
+    official = {"train": "TRAIN", "test": "TEST"}[name]
+    after = {"after": tables["after"][name]}
+    if name == "train":
+        after = {"after: train": tables["after"]["train"], "after: validation": tables["after"]["validation"]}
+    return {f"before: {official}": tables["before"][official], **after}
+
+
+def _sums(rows: list[dict[str, Any]], keys: tuple[str, ...]) -> dict[str, int]:
+    sums: Counter[str] = Counter()
+    for row in rows:
+        sums[" ".join(row[key] for key in keys)] += row["images"]
+    return dict(sums)
+
+
+def _examples(data: XrayData, seed: int) -> list[tuple[str, np.ndarray]]:
+    rng = np.random.default_rng(seed)
+    labels = np.asarray([record.label for record in data.records])
+    chosen: list[int] = []
+    for label in range(len(LABELS)):
+        rows = np.flatnonzero(labels == label)
+        chosen += rng.choice(rows, min(EXAMPLES_PER_CLASS, len(rows)), replace=False).tolist()
+    pixels = data.pixels.gather(np.asarray(chosen))
+    return [(LABELS[labels[row]], image) for row, image in zip(chosen, pixels, strict=True)]
+
+
+def _class_counts(labels: Any) -> dict[str, int]:
+    counts = Counter(labels)
+    return {name: counts.get(k, 0) for k, name in enumerate(LABELS)}
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
+    lines += [
+        "| " + " | ".join(f"{c:,}" if isinstance(c, int) else str(c) for c in row) + " |" for row in rows
+    ]
+    return "\n".join(lines)

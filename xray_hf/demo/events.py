@@ -1,0 +1,80 @@
+"""What happens on the page, without the page: a file and names of models in, answers or plain words out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+
+from xray_hf.errors import ConfigError, ImageError, XrayHFError
+from xray_hf.images import read_grey
+from xray_hf.inference.classifier import Classifier
+
+PREVIEW_SIDE = 1024  # pixels; a detector's full image would take seconds to send and shows no more
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the page shows at a time.
+
+    preview: the X-ray as the models see it, or None. probabilities: {model: {class: 0..1}} of those that
+    answered. problem: why there is no answer, in words for the person at the page, or "".
+    """
+
+    preview: Image.Image | None = None
+    probabilities: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    problem: str = ""
+
+
+def load_classifiers(folders: Sequence[Path]) -> dict[str, Classifier]:
+    """Load bundles; two of the same name are told apart by their folders.
+
+    Raises BundleError for a folder that holds no complete bundle.
+    """
+    loaded = {folder: Classifier.from_pretrained(folder) for folder in folders}
+    times = Counter(classifier.name for classifier in loaded.values())
+    return {
+        f"{classifier.name} ({folder})" if times[classifier.name] > 1 else classifier.name: classifier
+        for folder, classifier in loaded.items()
+    }
+
+
+def answer(classifiers: Mapping[str, Classifier], path: str | None, chosen: Sequence[str]) -> Answer:
+    """What to show for the uploaded file and the chosen models; never raises for a bad file or choice."""
+    if path is None:
+        return Answer()
+    try:
+        preview = read_preview(path)
+    except ImageError as error:
+        return Answer(problem=str(error))
+    try:
+        return Answer(preview, classify(classifiers, path, chosen))
+    except XrayHFError as error:
+        return Answer(preview, problem=str(error))
+
+
+def classify(
+    classifiers: Mapping[str, Classifier], path: str | None, chosen: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """{model: {class: probability}} of the chosen models, in the page's order.
+
+    Raises ConfigError if no file, no model or an unknown model is given, ImageError for an unreadable file.
+    """
+    unknown = [name for name in chosen if name not in classifiers]
+    if unknown:
+        raise ConfigError(f"there is no model {unknown[0]!r}; choose from {', '.join(classifiers)}.")
+    if not chosen:
+        raise ConfigError("no model is chosen; tick at least one.")
+    if path is None:
+        raise ConfigError("no X-ray is given; upload one or take an example.")
+    return {name: each.predict(path) for name, each in classifiers.items() if name in chosen}
+
+
+def read_preview(path: str) -> Image.Image:
+    """The X-ray as the one reader gives it, at most PREVIEW_SIDE pixels a side; raises ImageError."""
+    image = read_grey(path)
+    image.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
+    return image
