@@ -67,7 +67,10 @@ def require_free_port(host: str, port: int) -> None:
         raise ConfigError(f"port {port} is not between 1 and 65535; choose another --port.")
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        socket.create_server(address[:2], family=family).close()
+        with socket.socket(family) as probe:
+            # As servers do; else a port counts as taken for a minute after its last program ended.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
     except OSError as error:
         raise ConfigError(
             f"cannot listen on {host}:{port}: {error.strerror}. Another program may use it; "

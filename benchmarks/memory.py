@@ -140,11 +140,6 @@ class FirstBatches:
     source: PixelSource
     left: int
 
-    @property
-    def side(self) -> int:
-        """Height and width in pixels."""
-        return self.source.side
-
     def gather(self, rows: np.ndarray) -> np.ndarray:
         """As the source; raises EnoughTrainedError instead of one batch too many."""
         if self.left == 0:

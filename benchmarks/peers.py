@@ -50,7 +50,8 @@ def plain(job: Job, folder: Path) -> float:
 
     def train() -> Iterator[None]:
         for images, labels in loader:
-            yield update(logits_of(module(images.to(device))), labels.to(device), optimizer)
+            update(logits_of(module(images.to(device))), labels.to(device), optimizer)
+            yield
 
     return job.rate(train())
 

@@ -109,7 +109,8 @@ def pure(job: Job, folder: Path) -> float:
         while True:
             with accelerator.autocast():
                 logits = logits_of(module(images)).float()
-            yield update(logits, labels, optimizer)
+            update(logits, labels, optimizer)
+            yield
 
     return job.rate(train())
 

@@ -39,7 +39,7 @@ def toy(
         patient = f"{official}-{LABELS[label]}-{row // 2}"
         records.append(Record(name, Path(name), label, patient, official, "", "", "Kermany"))
     # Joins a COVID-19 patient with another, and an official TEST image with a TRAIN one of the same class.
-    pairs = [(normal + pneumonia, normal + pneumonia + 2), (0, 9)]
+    pairs = [(0, 9), (normal + pneumonia, normal + pneumonia + 2)][: 2 if covid else 1]
     return records, patient_groups([record.patient_id for record in records], pairs)
 
 
@@ -150,7 +150,7 @@ def test_the_table_counts_what_is_shared() -> None:
 def test_a_grouped_split_that_shares_a_patient_is_refused() -> None:
     records, groups = toy()
     split = splits.Split("grouped", 0, np.array([100]), np.array([101]), np.array([0]))
-    with pytest.raises(DataError, match="train/validation share .*although the protocol is grouped"):
+    with pytest.raises(DataError, match=r"train/validation share .*although the protocol is grouped"):
         splits.require_disjoint(splits.describe(split, records, groups))
 
 

@@ -46,6 +46,8 @@ def answer(classifiers: Mapping[str, Classifier], path: str | None, chosen: Sequ
     """What to show for the uploaded file and the chosen models; never raises for a bad file or choice."""
     if path is None:
         return Answer()
+    if not Path(path).exists():
+        return Answer(problem=f"{Path(path).name} is too old and was deleted here; upload it again.")
     try:
         preview = read_preview(path)
     except ImageError as error:

@@ -20,10 +20,8 @@ STATEMENT = (
     "<strong>Not a medical device.</strong> For research and teaching only: never use it to decide "
     "about anyone's health."
 )
-INTRODUCTION = (
-    f"# {TITLE}\nGive a frontal chest X-ray: each chosen model says how likely it shows {', '.join(LABELS[:-1])} "
-    f"or {LABELS[-1]}."
-)
+CLASSES = f"{', '.join(LABELS[:-1])} or {LABELS[-1]}"
+INTRODUCTION = f"# {TITLE}\nGive a frontal chest X-ray: each chosen model says how likely it shows {CLASSES}."
 SYNTHETIC_NOTICE = (
     "**Trained on synthetic patients:** its numbers show that the software works, nothing more."
 )

@@ -1,0 +1,470 @@
+"""What the commands do with bad input: one line that says what came and what to do, and an exit code.
+
+Commands run in this process, where an exception that is not turned into that line fails the test; two run
+as real processes.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+import huggingface_hub.constants
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from PIL import Image
+
+from xray_hf import bundle, cli
+from xray_hf.data.coronahack import CSV_NAME, read
+from xray_hf.data.dataset import open_coronahack
+from xray_hf.errors import exit_on_error
+from xray_hf.files import atomic_folder
+from xray_hf.models import create_model
+from xray_hf.training import checkpoints
+
+TRAINING = ("--model", "xray-cnn", "--no-pretrained", "--epochs", "1", "--batch-size", "8")
+
+Said = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def train() -> ModuleType:
+    """train.py, which is no part of the package."""
+    spec = spec_from_file_location("train", ROOT / "train.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def command_line(*arguments: object) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
+        yield
+
+
+@pytest.fixture
+def said(train: ModuleType, capsys: pytest.CaptureFixture[str]) -> Said:
+    """Run a command that must fail, train.py or one of xray-hf, and return its `error:` line."""
+
+    def run(command: str, *arguments: object, code: int = 1) -> str:
+        if command == "train":
+            with command_line(*arguments):
+                found = exit_on_error(train.main)
+        else:
+            found = exit_on_error(lambda: cli.main([command, *map(str, arguments)]))
+        return the_error(found, capsys.readouterr().err, code)
+
+    return run
+
+
+def the_error(found: int, stderr: str, code: int = 1) -> str:
+    """The last line of stderr, which must be the only one that begins with `error:`."""
+    assert found == code
+    assert "Traceback" not in stderr
+    lines = stderr.rstrip().splitlines()
+    assert [line for line in lines if line.startswith("error: ")] == lines[-1:]
+    return lines[-1]
+
+
+@pytest.fixture
+def data(synthetic: Path, tmp_path: Path) -> Path:
+    """A copy of the synthetic data set, to be damaged."""
+    return Path(shutil.copytree(synthetic, tmp_path / "set"))
+
+
+@pytest.fixture(scope="module")
+def finished_run(train: ModuleType, synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that has ended well; tests leave it as it is."""
+    out = tmp_path_factory.mktemp("runs") / "cnn"
+    with command_line("--data-dir", synthetic, "--out", out, *TRAINING):
+        assert exit_on_error(train.main) == 0
+    return out
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
+
+
+def change_csv(folder: Path, column: str, change: Callable[[str], str] | None) -> None:
+    """Change a column of the CSV, or take it out."""
+    with (folder / CSV_NAME).open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    for row in rows:
+        value = row.pop(column)
+        if change is not None:
+            row[column] = change(value)
+    with (folder / CSV_NAME).open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def first_image(folder: Path) -> Path:
+    return read(folder)[0][0].path
+
+
+# --- the data set
+
+
+def gone(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def another_folder(folder: Path) -> None:
+    gone(folder)
+    folder.mkdir()
+
+
+def without_column(folder: Path) -> None:
+    change_csv(folder, "Dataset_type", None)
+
+
+def unknown_label(folder: Path) -> None:
+    change_csv(folder, "Label", lambda label: "Tuberculosis" if label == "Normal" else label)
+
+
+def half_the_files(folder: Path) -> None:
+    for record in read(folder)[0][::2]:
+        record.path.unlink()
+
+
+def truncated_jpeg(folder: Path) -> None:
+    path = first_image(folder)
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+def text_file(folder: Path) -> None:
+    first_image(folder).write_text("not an image")
+
+
+def one_pixel(folder: Path) -> None:
+    Image.new("L", (1, 1)).save(first_image(folder))
+
+
+def only_test(folder: Path) -> None:
+    rows = (folder / CSV_NAME).read_text().splitlines()
+    (folder / CSV_NAME).write_text("\n".join(row for row in rows if ",TRAIN," not in row))
+
+
+UNDECODABLE = ("1 have an image that cannot be decoded (first: SYNTHETIC-IM-0001-0001.jpeg", "--drop-bad")
+DAMAGES: dict[Callable[[Path], None], tuple[str, ...]] = {
+    gone: ("set is not a folder", "xray-hf download --out DIR"),
+    another_folder: (f"set holds no {CSV_NAME}", "xray-hf download --out DIR"),
+    without_column: ("has no column Dataset_type; found: , X_ray_image_name, Label",),
+    unknown_label: ("have an unknown label (first: SYNTHETIC-IM-0001-0001.jpeg", "--drop-bad"),
+    half_the_files: ("31 have no image file (first: SYNTHETIC-IM-0001-0001.jpeg", "--drop-bad"),
+    truncated_jpeg: UNDECODABLE,
+    text_file: UNDECODABLE,
+    one_pixel: UNDECODABLE,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_what_is_wrong_with_the_data_is_said(said: Said, data: Path, damage: Callable[[Path], None]) -> None:
+    damage(data)
+    for line in (
+        said("prepare", "--data-dir", data, "--side", 32),
+        said("train", "--data-dir", data, "--out", data.parent / "run", *TRAINING),
+    ):
+        for part in DAMAGES[damage]:
+            assert part in line
+    assert not (data.parent / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [(truncated_jpeg, "is damaged"), (text_file, "is not an image"), (one_pixel, "is 1×1 pixels")],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_why_an_image_cannot_be_decoded_is_said(
+    said: Said, data: Path, damage: Callable[[Path], None], reason: str
+) -> None:
+    damage(data)
+    assert reason in said("prepare", "--data-dir", data, "--side", 32)
+
+
+@pytest.mark.parametrize("protocol", ["grouped", "paper"])
+def test_a_set_without_train_is_refused(said: Said, data: Path, protocol: str) -> None:
+    only_test(data)
+    line = said("splits", "--data-dir", data, "--side", 32, "--protocol", protocol)
+    assert "too small or lacks one of TRAIN and TEST" in line
+
+
+def test_examining_a_set_without_train_is_refused(said: Said, data: Path) -> None:
+    only_test(data)
+    line = said("examine", "--data-dir", data, "--side", 32, "--out", data.parent / "out")
+    assert "too small or lacks one of TRAIN and TEST" in line
+
+
+def test_with_drop_bad_the_rest_is_used(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    half_the_files(data)
+    text_file(data)
+    cli.main(["splits", "--data-dir", str(data), "--side", "32", "--drop-bad", "--protocol", "paper"])
+    report = capsys.readouterr().out
+    assert "rows without file         31   first: SYNTHETIC-" in report
+    assert "undecodable files         1   first: SYNTHETIC-" in report
+
+
+def as_16_bit(path: Path) -> None:
+    grey = np.asarray(Image.open(path)).astype(np.uint16)
+    Image.fromarray(grey * 257).save(path, "PNG")
+
+
+def as_cmyk(path: Path) -> None:
+    Image.open(path).convert("RGB").convert("CMYK").save(path, "JPEG", quality=95)
+
+
+@pytest.mark.parametrize("convert", [as_16_bit, as_cmyk], ids=["16-bit PNG", "CMYK JPEG"])
+def test_odd_images_are_used_as_what_they_show(data: Path, convert: Callable[[Path], None]) -> None:
+    before = open_coronahack(data, 64)
+    convert(first_image(data))
+    after = open_coronahack(data, 64)
+    assert after.report.undecodable_files == []
+    rows = np.arange(len(before.records))
+    assert np.abs(after.pixels.gather(rows).astype(int) - before.pixels.gather(rows)).max() < 12
+
+
+# --- options and models
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "part"),
+    [
+        ("train", ["--epochs", "0"], "epochs is 0; expected 1"),
+        ("train", ["--epochs", "three"], "three"),
+        ("train", ["--epoch", "3"], "--epoch"),
+        ("train", ["--seed", "4294967296"], "seed is 4294967296"),
+        ("splits", ["--protocol", "random"], "random"),
+        ("splits", ["--seed", "-1"], "-1"),
+        ("splits", ["--side", "0"], "0"),
+        ("splits", ["--side", "large"], "large"),
+        ("atlas", ["--patients", "3", "--out", "somewhere"], "at least 30"),
+        ("atlas", [], "--out"),
+        ("split", [], "split"),
+    ],
+)
+def test_bad_options_have_exit_code_2(
+    said: Said, synthetic: Path, command: str, arguments: list[str], part: str
+) -> None:
+    where = ["--data-dir", synthetic] if command in ("train", "splits") else []
+    assert part in said(command, *where, *arguments, code=2)
+
+
+def test_a_missing_data_dir_has_exit_code_2(said: Said) -> None:
+    assert "xray-hf atlas --out data/synthetic" in said("train", code=2)
+
+
+@pytest.mark.parametrize(
+    ("model", "part"),
+    [
+        ("resnet18", "expected one of xray-resnet18, xray-cnn, timm:NAME"),
+        ("timm:resnet19", "timm has no model 'resnet19'"),
+    ],
+)
+def test_an_unknown_model_is_refused(
+    said: Said, synthetic: Path, tmp_path: Path, model: str, part: str
+) -> None:
+    assert part in said("train", "--data-dir", synthetic, "--out", tmp_path / "run", "--model", model)
+
+
+def test_weights_that_cannot_be_fetched_are_never_replaced_by_random_ones(
+    said: Said, synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    line = said("train", "--data-dir", synthetic, "--out", tmp_path / "run")
+    assert "cannot fetch the ImageNet weights timm/resnet18.tv_in1k" in line
+    assert "--no-pretrained" in line
+
+
+# --- the run's folder
+
+
+def test_a_folder_that_holds_a_run_is_not_written_over(
+    said: Said, synthetic: Path, finished_run: Path
+) -> None:
+    line = said("train", "--data-dir", synthetic, "--out", finished_run, *TRAINING)
+    assert "already holds a run; pass --resume to go on, or choose another --out" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--seed", "1"], "seed was 0 and is now 1"),
+        (["--epochs", "2", "--ema", "0.9"], "ema was 0.0 and is now 0.9; epochs was 1 and is now 2"),
+        (["--model", "timm:test_resnet"], "model was 'xray-cnn' and is now 'timm:test_resnet'"),
+        (["--split-seed", "5"], "split_seed was 0 and is now 5"),
+    ],
+)
+def test_a_run_is_not_resumed_with_another_configuration(
+    said: Said, synthetic: Path, finished_run: Path, arguments: list[str], part: str
+) -> None:
+    line = said("train", "--data-dir", synthetic, "--out", finished_run, *TRAINING, "--resume", *arguments)
+    assert part in line
+    assert "Resume with the same options, or choose another --out" in line
+
+
+def test_a_refused_resume_leaves_the_runs_configuration_as_it_was(
+    said: Said, synthetic: Path, finished_run: Path
+) -> None:
+    said("train", "--data-dir", synthetic, "--out", finished_run, *TRAINING, "--resume", "--seed", "1")
+    assert json.loads((finished_run / "config.json").read_text())["run"]["seed"] == 0
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", None], ids=["empty", "text", "half"])
+def test_a_damaged_checkpoint_is_refused(
+    said: Said, synthetic: Path, finished_run: Path, tmp_path: Path, content: bytes | None
+) -> None:
+    whole = (finished_run / checkpoints.CHECKPOINT_NAME).read_bytes()
+    damaged = whole[: len(whole) // 2] if content is None else content
+    (tmp_path / checkpoints.CHECKPOINT_NAME).write_bytes(damaged)
+    line = said("train", "--data-dir", synthetic, "--out", tmp_path, *TRAINING, "--resume")
+    assert f"{checkpoints.CHECKPOINT_NAME} cannot be read" in line
+    assert "remove it to start anew" in line
+
+
+# --- where results cannot be written
+
+WRITERS: dict[str, Callable[[Path, Path], list[object]]] = {
+    "prepare --cache-dir": lambda data, out: ["prepare", "--data-dir", data, "--cache-dir", out],
+    "prepare --out": lambda data, out: ["prepare", "--data-dir", data, "--side", 32, "--out", out],
+    "splits --out": lambda data, out: ["splits", "--data-dir", data, "--side", 32, "--out", out],
+    "examine --out": lambda data, out: ["examine", "--data-dir", data, "--side", 32, "--out", out],
+    "atlas --out": lambda data, out: ["atlas", "--patients", 30, "--out", out],
+    "train --out": lambda data, out: ["train", "--data-dir", data, *TRAINING, "--out", out],
+}
+
+
+@contextmanager
+def mounted(folder: Path, options: str) -> Iterator[Path]:
+    """A small file system in memory; skips the test where that is not permitted."""
+    folder.mkdir()
+    mount = shutil.which("mount")
+    if mount is None:
+        pytest.skip("no `mount` on this machine")
+    done = subprocess.run(
+        [mount, "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        pytest.skip(f"mounting a file system is not permitted: {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_folder_under_a_file_cannot_be_written(
+    said: Said, synthetic: Path, tmp_path: Path, writer: str
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    line = said(*WRITERS[writer](synthetic, tmp_path / "file" / "out"))
+    assert "cannot write" in line
+    assert "Not a directory" in line or "File exists" in line
+    assert files_in(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_read_only_disk_cannot_be_written(said: Said, synthetic: Path, tmp_path: Path, writer: str) -> None:
+    with mounted(tmp_path / "disk", "ro,size=1m") as disk:
+        line = said(*WRITERS[writer](synthetic, disk / "out"))
+    assert "cannot write" in line
+    assert "Read-only file system" in line
+
+
+@pytest.mark.parametrize(
+    "writer", [writer for writer in WRITERS if not writer.startswith(("train", "splits"))]
+)
+def test_a_full_disk_keeps_nothing_that_is_half_written(
+    said: Said, synthetic: Path, tmp_path: Path, writer: str
+) -> None:
+    with mounted(tmp_path / "disk", "size=128k") as disk:
+        line = said(*WRITERS[writer](synthetic, disk / "out"))
+        left = [
+            name for name in files_in(disk) if not name.endswith(("distribution.json", "distribution.md"))
+        ]
+    assert "No space left on device" in line
+    assert "check the space" in line
+    # Of many files, those that were finished stay; they are whole.
+    assert [name for name in left if Path(name).name.startswith(".") or not name.endswith(".png")] == []
+
+
+def test_a_training_on_a_full_disk_keeps_nothing_that_is_half_written(
+    said: Said, synthetic: Path, tmp_path: Path
+) -> None:
+    with mounted(tmp_path / "disk", "size=1m") as disk:
+        (disk / "filler").write_bytes(bytes(2**20 - 4096))  # leaves one page, which config.json takes
+        line = said(*WRITERS["train --out"](synthetic, disk / "run"))
+        assert files_in(disk / "run") == ["config.json"]
+        assert json.loads((disk / "run" / "config.json").read_text())["model"]["model"] == "xray-cnn"
+    assert "No space left on device" in line
+
+
+def test_a_run_whose_bundle_does_not_fit_on_the_disk_can_go_on_elsewhere(
+    said: Said, synthetic: Path, finished_run: Path, tmp_path: Path
+) -> None:
+    with mounted(tmp_path / "disk", "size=7m") as disk:
+        for name in ("config.json", "log.jsonl", checkpoints.CHECKPOINT_NAME):
+            shutil.copy(finished_run / name, disk)
+        line = said("train", "--data-dir", synthetic, "--out", disk, *TRAINING, "--resume")
+        assert files_in(disk) == [checkpoints.CHECKPOINT_NAME, "config.json", "log.jsonl"]
+    assert "No space left on device" in line
+
+
+@pytest.mark.parametrize("model", ["xray-cnn", "timm:test_resnet"])
+def test_a_bundle_on_a_full_disk_is_not_there_at_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], model: str
+) -> None:
+    network = create_model(model, pretrained=False)
+
+    def write() -> None:
+        with atomic_folder(disk / "bundle") as folder:
+            bundle.save_network(network, folder)
+
+    with mounted(tmp_path / "disk", "size=64k") as disk:
+        line = the_error(exit_on_error(write), capsys.readouterr().err)
+        assert not list(disk.iterdir())
+    assert "No space left on device" in line
+
+
+def test_a_checkpoint_on_a_full_disk_leaves_the_one_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with mounted(tmp_path / "disk", "size=64k") as disk:
+        checkpoints.save(disk, {"weights": torch.zeros(10)})
+        before = (disk / checkpoints.CHECKPOINT_NAME).read_bytes()
+        found = exit_on_error(lambda: checkpoints.save(disk, {"weights": torch.zeros(100_000)}))
+        assert files_in(disk) == [checkpoints.CHECKPOINT_NAME]
+        assert (disk / checkpoints.CHECKPOINT_NAME).read_bytes() == before
+    assert "No space left on device" in the_error(found, capsys.readouterr().err)
+
+
+def test_what_is_written_can_be_read_by_every_user(finished_run: Path) -> None:
+    # A demo in a container runs under another user than the training did.
+    closed = [name for name in files_in(finished_run) if not (finished_run / name).stat().st_mode & 0o004]
+    assert closed == []
+
+
+# --- as real processes
+
+
+@pytest.mark.parametrize(
+    "program", [["-m", "xray_hf.cli", "splits"], ["train.py", *TRAINING]], ids=["xray-hf", "train.py"]
+)
+def test_a_program_ends_with_one_line_and_its_exit_code(tmp_path: Path, program: list[str]) -> None:
+    command = [sys.executable, *program, "--data-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert f"holds no {CSV_NAME}" in the_error(done.returncode, done.stderr)
+    assert done.stdout == ""

@@ -1,0 +1,240 @@
+"""The configuration of a run: what wins over what, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from xray_hf.errors import ConfigError, exit_on_error
+from xray_hf.training.config import GROUPS, PRESETS, Config, parse, preset_values, resolve
+
+
+def config_of(*arguments: str) -> Config:
+    return parse(["--data-dir", "DATA", *arguments])
+
+
+def yaml_of(folder: Path, text: str) -> str:
+    (folder / "run.yaml").write_text(text)
+    return str(folder / "run.yaml")
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What train.py would say to these arguments: one line, and exit code 2."""
+
+    def run() -> None:
+        parse(arguments)
+
+    assert exit_on_error(run) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.startswith("error: ") for line in lines] == [True], lines
+    return lines[0]
+
+
+def test_defaults_are_the_honest_protocol() -> None:
+    config = config_of()
+    assert config.preset is None
+    assert (config.data.protocol, config.optimization.balance, config.optimization.keep) == (
+        "grouped",
+        "sampling",
+        "best",
+    )
+    assert config.out == Path("runs/xray-resnet18")
+    assert config_of("--model", "timm:resnet50").out == Path("runs/timm-resnet50")
+
+
+@pytest.mark.parametrize(("model", "decay"), [("xray-resnet18", 1e-3), ("xray-cnn", 1e-4)])
+def test_the_paper_preset_is_the_papers_training(model: str, decay: float) -> None:
+    config = config_of("--preset", "paper", "--model", model)
+    options = config.optimization
+    assert config.data.protocol == "paper"
+    assert (options.optimizer, options.learning_rate, options.weight_decay) == ("adam", 1e-4, decay)
+    assert (options.epochs, options.batch_size, options.flip, options.balance) == (8, 32, True, "none")
+    assert (options.schedule, options.warmup, options.keep) == ("constant", 0, "last")
+
+
+def test_every_preset_resolves_for_every_model() -> None:
+    for preset in PRESETS:
+        for model in ("xray-resnet18", "xray-cnn", "timm:resnet50"):
+            assert config_of("--preset", preset, "--model", model).preset == preset
+
+
+def test_an_unknown_preset_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ConfigError, match="unknown preset 'best'; expected one of paper, smoke"):
+        preset_values("best", "xray-cnn")
+    assert "unknown preset 'best'" in refusal(capsys, "--config", yaml_of(tmp_path, "preset: best"))
+
+
+def test_command_line_wins_over_yaml_over_preset_over_defaults(tmp_path: Path) -> None:
+    path = yaml_of(tmp_path, "preset: paper\ndata-dir: FROM_YAML\nepochs: 5\nbatch_size: 16\n")
+    config = parse(["--config", path, "--batch-size", "64"])
+    assert config.preset == "paper"
+    assert config.optimization.batch_size == 64  # command line
+    assert (config.optimization.epochs, config.data.data_dir) == (5, "FROM_YAML")  # YAML
+    assert config.optimization.optimizer == "adam"  # preset
+    assert config.optimization.ema == 0  # default
+
+
+def test_the_model_of_the_yaml_file_decides_what_the_preset_gives(tmp_path: Path) -> None:
+    path = yaml_of(tmp_path, "preset: paper\nmodel: xray-cnn\n")
+    assert config_of("--config", path).optimization.weight_decay == 1e-4
+    assert config_of("--config", path, "--model", "xray-resnet18").optimization.weight_decay == 1e-3
+
+
+def test_a_preset_on_the_command_line_wins_over_the_files(tmp_path: Path) -> None:
+    path = yaml_of(tmp_path, "preset: paper\n")
+    assert config_of("--config", path, "--preset", "smoke").preset == "smoke"
+
+
+def test_groups_hyphens_and_underscores_are_understood_in_yaml(tmp_path: Path) -> None:
+    path = yaml_of(tmp_path, "optimization: {weight-decay: 0.5, flip: yes}\nrun:\n  watch_test: true\n")
+    config = config_of("--config", path)
+    assert (config.optimization.weight_decay, config.optimization.flip, config.run.watch_test) == (
+        0.5,
+        True,
+        True,
+    )
+
+
+@pytest.mark.parametrize("text", ["1e-4", "1E-4", "1.0e-4", "0.0001"])
+def test_small_numbers_are_understood_in_yaml_however_written(tmp_path: Path, text: str) -> None:
+    path = yaml_of(tmp_path, f"learning_rate: {text}\n")
+    assert config_of("--config", path).optimization.learning_rate == 1e-4
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--preset", "paper", "--model", "xray-cnn"],
+        [
+            "--preset",
+            "smoke",
+            "--no-flip",
+            "--seed",
+            "7",
+            "--covid-metadata",
+            "M.csv",
+            "--track",
+            "tensorboard",
+        ],
+        ["--learning-rate", "1e-5", "--weight-decay", "2e-7"],
+    ],
+    ids=["defaults", "paper", "smoke", "tiny numbers"],
+)
+def test_a_saved_configuration_given_back_resolves_the_same(tmp_path: Path, arguments: list[str]) -> None:
+    config = config_of(*arguments)
+    saved = tmp_path / "config.json"
+    saved.write_text(json.dumps(config.as_dict(), indent=2))  # as train.py writes it
+    assert parse(["--config", str(saved)]) == config
+
+
+def test_identity_leaves_out_only_what_may_change_between_parts_of_a_run() -> None:
+    config = config_of("--epochs", "3")
+    left_out = {"out", "resume", "track", "cache_dir", "data_dir", "covid_metadata", "splits"}
+    names = {spec.name for group in GROUPS.values() for spec in fields(group)}
+    assert config.identity().keys() == names - left_out
+    assert config.identity() == config_of("--epochs", "3", "--out", "elsewhere", "--resume").identity()
+    assert config.identity() != config_of("--epochs", "4").identity()
+
+
+def test_a_missing_data_dir_says_what_to_try(capsys: pytest.CaptureFixture[str]) -> None:
+    text = refusal(capsys)
+    assert "--data-dir is missing" in text
+    assert "xray-hf atlas --out data/synthetic" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--epoch", "3"], "--epoch"),
+        (["--learningrate", "3"], "--learningrate"),
+        (["--epochs", "three"], "three"),
+        (["--epochs", "2.5"], "2.5"),
+        (["--protocol", "random"], "random"),
+        (["--preset", "best"], "best"),
+        (["--seed"], "--seed"),
+    ],
+)
+def test_what_is_no_option_or_of_the_wrong_type_is_refused(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str
+) -> None:
+    assert expected in refusal(capsys, "--data-dir", "DATA", *arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--epochs", "0"], "epochs is 0; expected 1 to inf"),
+        (["--batch-size", "-1"], "batch_size is -1; expected 1"),
+        (["--warmup", "1.5"], "warmup is 1.5; expected 0 to 1"),
+        (["--learning-rate", "nan"], "learning_rate is nan; expected"),
+        (["--learning-rate", "-1"], "learning_rate is -1.0; expected"),
+        (["--learning-rate", "inf"], "learning_rate is inf; expected"),
+        (["--seed", "-1"], "seed is -1; expected 0"),
+        (["--seed", "4294967296"], "seed is 4294967296; expected 0"),
+    ],
+)
+def test_values_out_of_range_are_refused(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str
+) -> None:
+    assert expected in refusal(capsys, "--data-dir", "DATA", *arguments)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("epochs: three", "epochs is 'three'; expected int"),
+        ("epochs: 2.5", "epochs is 2.5; expected int"),
+        ("epochs: true", "epochs is True; expected int"),
+        ("flip: 1", "flip is 1; expected bool"),
+        ("learning_rate: fast", "learning_rate is 'fast'; expected float"),
+        ("model: null", "model is None; expected str"),
+        ("balance: loose", "balance is 'loose'; expected one of none, sampling, loss"),
+        ("batchsize: 3", "unknown option 'batchsize'; `python train.py --help` lists them all"),
+        ("optimisation: {epochs: 3}", "unknown option 'optimisation'"),
+        ("just text", "holds str; expected lines of `option: value`"),
+        ("- epochs: 3", "holds list; expected lines of `option: value`"),
+        ("epochs: [3", "cannot be read as YAML"),
+    ],
+)
+def test_what_is_wrong_in_a_yaml_file_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, expected: str
+) -> None:
+    assert expected in refusal(capsys, "--data-dir", "DATA", "--config", yaml_of(tmp_path, text))
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe\x00"], ids=["missing", "binary"])
+def test_a_config_file_that_cannot_be_read_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | None
+) -> None:
+    if content is not None:
+        (tmp_path / "run.yaml").write_bytes(content)
+    text = refusal(capsys, "--data-dir", "DATA", "--config", str(tmp_path / "run.yaml"))
+    assert "run.yaml cannot be read as YAML" in text
+
+
+def test_an_empty_yaml_file_changes_nothing(tmp_path: Path) -> None:
+    assert config_of("--config", yaml_of(tmp_path, "")) == config_of()
+
+
+def test_help_lists_every_option_under_its_group(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse(["--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    for group in GROUPS.values():
+        assert f"\n{(group.__doc__ or '').rstrip('.')}:\n" in text
+        for spec in fields(group):
+            assert re.search(rf"^  --{spec.name.replace('_', '-')}[ ,\n]", text, re.MULTILINE), spec.name
+    assert "paper,smoke" in text
+
+
+def test_resolve_takes_flat_values_from_python() -> None:
+    config = resolve({"data_dir": "DATA", "epochs": 2, "learning_rate": 1})
+    assert (config.optimization.epochs, config.optimization.learning_rate) == (2, 1)
+    with pytest.raises(ConfigError, match="unknown option 'lr'"):
+        resolve({"data_dir": "DATA", "lr": 1})

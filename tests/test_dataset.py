@@ -1,0 +1,82 @@
+"""The `datasets` form of the data: documented features, aligned rows, no copies, and a round trip."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datasets import ClassLabel, DatasetDict, Features, Image, Value, load_from_disk
+from PIL import Image as PillowImage
+
+from xray_hf.data.coronahack import read
+from xray_hf.data.dataset import XrayData, open_coronahack, split_data, to_dataset, to_dataset_dict
+from xray_hf.labels import LABELS, SPLITS
+
+TEXTS = ("file_name", "patient_id", "virus_category", "pathogen", "source")
+
+
+@pytest.fixture(scope="module")
+def data(synthetic: Path) -> XrayData:
+    return open_coronahack(synthetic, 32)
+
+
+def test_features_are_as_documented(data: XrayData) -> None:
+    assert to_dataset(data.records).features == Features(
+        image=Image(), label=ClassLabel(names=list(LABELS)), **{name: Value("string") for name in TEXTS}
+    )
+
+
+def test_rows_are_aligned_with_the_records(data: XrayData) -> None:
+    dataset = to_dataset(data.records)
+    assert len(dataset) == len(data.records)
+    for name in ("label", *TEXTS):
+        assert dataset[name][:] == [getattr(record, name) for record in data.records]
+    for row in (0, len(dataset) // 2, len(dataset) - 1):
+        with PillowImage.open(data.records[row].path) as image:
+            assert dataset[row]["image"].tobytes() == image.tobytes()
+
+
+def test_images_stay_in_their_files_until_asked_for(data: XrayData) -> None:
+    stored = to_dataset(data.records).cast_column("image", Image(decode=False))[0]["image"]
+    assert stored == {"bytes": None, "path": str(data.records[0].path)}
+
+
+@pytest.mark.parametrize("protocol", ["grouped", "paper"])
+def test_the_splits_hold_the_rows_of_the_split(data: XrayData, protocol: str) -> None:
+    split = split_data(data, protocol, 0)
+    dataset = to_dataset_dict(data.records, split)
+    assert list(dataset) == list(SPLITS)
+    for name in SPLITS:
+        names = [data.records[row].file_name for row in split.rows(name)]
+        assert dataset[name]["file_name"][:] == names
+        assert dataset[name].features["label"].names == list(LABELS)
+
+
+def test_upsampled_rows_are_indices_and_not_copies(data: XrayData) -> None:
+    split = split_data(data, "paper", 0)
+    train = to_dataset_dict(data.records, split)["train"]
+    assert len(train) == len(split.train) > len(np.unique(split.train))
+    assert train.data.num_rows == len(data.records)
+    assert train._indices is not None
+
+
+def test_records_of_a_folder_that_was_never_decoded_are_enough(synthetic: Path) -> None:
+    records, _ = read(synthetic)
+    assert len(to_dataset(records)) == len(records)
+
+
+def test_what_is_saved_to_disk_is_loaded_with_its_images(data: XrayData, tmp_path: Path) -> None:
+    split = split_data(data, "grouped", 0)
+    dataset = to_dataset_dict(data.records, split)
+    dataset.save_to_disk(tmp_path / "saved")
+    loaded = load_from_disk(tmp_path / "saved")
+    assert isinstance(loaded, DatasetDict)
+    for name in SPLITS:
+        assert loaded[name].features == dataset[name].features
+        for column in ("label", *TEXTS):
+            assert loaded[name][column][:] == dataset[name][column][:]
+    # The bytes travel along: the saved folder does not depend on where the images were.
+    stored = loaded["test"].cast_column("image", Image(decode=False))[0]["image"]
+    record = data.records[split.test[0]]
+    assert stored["bytes"] == record.path.read_bytes()
