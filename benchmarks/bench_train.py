@@ -31,8 +31,9 @@ from ways import Job, fresh_accelerator, ours, pure
 from xray_hf import __version__
 from xray_hf.data.atlas import write_synthetic
 from xray_hf.data.dataset import XrayData, open_coronahack
+from xray_hf.data.records import SYNTHETIC
 from xray_hf.errors import exit_on_error
-from xray_hf.files import write_json
+from xray_hf.files import write_json, write_text
 
 MODELS = ("xray-resnet18", "xray-cnn")
 WAYS: dict[str, Callable[[Job, Path], float]] = {"ours": ours, "pure": pure, "plain": plain, "hf": hf}
@@ -44,7 +45,7 @@ LIBRARIES = ("accelerate", "datasets", "numpy", "pillow", "timm", "torch", "torc
 
 
 def main() -> None:
-    """Measure, write JSON, print tables."""
+    """Measure; write JSON and tables, print the tables."""
     options = parse()
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # transformers' Trainer would take every GPU
     with tempfile.TemporaryDirectory(prefix="xray-bench-") as folder:
@@ -61,6 +62,7 @@ def main() -> None:
         if options.memory:
             results["memory"] = memory.compare(data_dir, scratch, options.batch_size, options.steps)
     write_json(options.out, results)
+    write_text(options.out.with_suffix(".md"), as_table(results) + "\n")
     print(as_table(results))
 
 
@@ -69,7 +71,9 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0], allow_abbrev=False)
     parser.add_argument("--data-dir", type=Path, help="data set in Kaggle's layout (default: synthetic)")
     parser.add_argument("--cache-dir", type=Path, help="where decoded pixels are kept, as in train.py")
-    parser.add_argument("--out", type=Path, default=OUT, help="JSON (default %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=OUT, help="JSON; the table goes beside it as .md (default %(default)s)"
+    )
     parser.add_argument("--model", action="append", choices=MODELS, help="may be repeated (default: both)")
     parser.add_argument("--batch-size", type=int, default=32, help="images per step (default %(default)s)")
     parser.add_argument("--steps", type=int, default=20, help="timed steps (default %(default)s; GPU: 200)")
@@ -138,7 +142,7 @@ def describe(options: argparse.Namespace, data: XrayData) -> dict[str, Any]:
         "steps": options.steps,
         "hf_workers": options.hf_workers,
         "images": len(data.records),
-        "is_synthetic": options.data_dir is None,
+        "is_synthetic": any(record.source == SYNTHETIC for record in data.records),
         "ways": {way: (train.__doc__ or "").strip() for way, train in WAYS.items()},
         "versions": {"python": platform.python_version(), "xray_hf": __version__}
         | {name: version(name) for name in LIBRARIES},

@@ -46,5 +46,5 @@ def download(out: Path) -> Path:
 def _login_help(error: Exception, by_hand: str) -> str:
     return (
         f"Kaggle wants a login ({type(error).__name__}). Create an API token at kaggle.com/settings, put "
-        f"it into ~/.kaggle/kaggle.json or KAGGLE_API_TOKEN, accept the data set's terms, try again; {by_hand}"
+        f"it into ~/.kaggle/kaggle.json or KAGGLE_API_TOKEN, accept the data set's terms; {by_hand}"
     )

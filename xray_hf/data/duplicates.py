@@ -12,7 +12,7 @@ THUMBNAIL_SIDE = 32
 CORRELATION = 0.999  # above it two thumbnails show the same picture; found by looking at the pairs
 
 
-def near_duplicates(thumbnails: np.ndarray, block: int = 1024) -> list[tuple[int, int]]:
+def near_duplicates(thumbnails: np.ndarray, block: int = 512) -> list[tuple[int, int]]:
     """Find pairs of the same picture.
 
     thumbnails: (N, 32, 32) uint8. Returns pairs (i, j), i < j, whose Pearson correlation is above

@@ -97,7 +97,9 @@ def _fingerprint(records: Sequence[Record], side: int) -> str:
 
 
 def _decode_all(records: Sequence[Record], side: int, folder: Path) -> None:
-    thumbnails, undecodable = [], {}
+    # One array, since small ones kept between large ones freed would hold on to the memory of all pixels.
+    thumbnails = np.empty((len(records), THUMBNAIL_SIDE, THUMBNAIL_SIDE), np.uint8)
+    count, undecodable = 0, {}
     with (
         (folder / PIXELS_NAME).open("wb") as stream,
         ThreadPoolExecutor(os.cpu_count()) as pool,
@@ -110,13 +112,12 @@ def _decode_all(records: Sequence[Record], side: int, folder: Path) -> None:
                 if isinstance(result, ImageError):
                     undecodable[record.file_name] = str(result)
                 else:
-                    pixels, thumbnail = result
+                    pixels, thumbnails[count] = result
                     stream.write(pixels.tobytes())
-                    thumbnails.append(thumbnail)
+                    count += 1
                 bar.update()
-    pairs = near_duplicates(np.stack(thumbnails)) if thumbnails else []
-    index = {"count": len(thumbnails), "undecodable": undecodable, "near_duplicates": pairs}
-    write_json(folder / INDEX_NAME, index)
+    pairs = near_duplicates(thumbnails[:count])
+    write_json(folder / INDEX_NAME, {"count": count, "undecodable": undecodable, "near_duplicates": pairs})
 
 
 def _decode(record: Record, side: int) -> tuple[np.ndarray, np.ndarray] | ImageError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import timm
 import torch
@@ -28,13 +29,18 @@ class Preprocessing:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
-    def normalise(self, pixels: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        """(B, side, side) uint8 -> (B, 3, side, side) `dtype`, channels_last, on the same device."""
+    def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(B, side, side) uint8 -> (B, 3, side, side) float32, channels_last, on the same device."""
         # One multiplication and addition per channel, written straight into channels_last memory.
-        std = torch.tensor(self.std, device=pixels.device)
-        mean = torch.tensor(self.mean, device=pixels.device)
+        shift, scale = _shift_and_scale(self, pixels.device)
         grey = pixels.to(torch.float32).unsqueeze(-1)
-        return torch.addcmul(-mean / std, grey, 1 / (255 * std)).to(dtype).permute(0, 3, 1, 2)
+        return torch.addcmul(shift, grey, scale).permute(0, 3, 1, 2)
+
+
+@cache  # a copy to a GPU at every batch would make the host wait for it
+def _shift_and_scale(wanted: Preprocessing, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    mean, std = torch.tensor(wanted.mean), torch.tensor(wanted.std)
+    return (-mean / std).to(device), (1 / (255 * std)).to(device)
 
 
 @dataclass(frozen=True)

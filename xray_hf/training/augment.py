@@ -11,4 +11,4 @@ def random_flip(pixels: torch.Tensor) -> torch.Tensor:
     Draws from torch's CPU generator, whose state a checkpoint holds, whatever the device.
     """
     chosen = torch.rand(len(pixels)) < 0.5
-    return torch.where(chosen.to(pixels.device)[:, None, None], pixels.flip(-1), pixels)
+    return torch.where(chosen.to(pixels.device, non_blocking=True)[:, None, None], pixels.flip(-1), pixels)

@@ -154,7 +154,7 @@ class Trainer:
                 # Processes average their gradients; this makes it the mean over the batch, however divided.
                 self.accelerator.backward(losses.sum() * (self.accelerator.num_processes / total))
             sums += torch.stack(
-                [losses.detach().sum().double(), correct.double(), sums.new_tensor(len(part))]
+                [losses.detach().sum().double(), correct.double(), sums.new_full((), len(part))]
             )
         self.prepared_optimizer.step()
         self.prepared_optimizer.zero_grad(set_to_none=True)
