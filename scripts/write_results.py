@@ -25,9 +25,10 @@ PAPER = {
 }
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 SPEED = DOCS / "bench_train.md"
-SPEED_TEXT = """`make bench-train DATA=…`: images per second in training, medians of interleaved rounds with their
-spread. `ours` is the loop of train.py; `pure` the same step on one constant batch, the ceiling; `plain` a PyTorch loop
-over JPEG files and torchvision transforms in float32; `hf` transformers' Trainer on the `datasets` object."""
+SPEED_TEXT = """`make bench-train DATA=…`: images per second in training, medians of interleaved rounds
+with their spread. `ours` is the loop of train.py; `pure` the same step on one constant batch, the ceiling;
+`plain` a loop over JPEG files and torchvision transforms in float32; `hf` transformers' Trainer on the
+`datasets` object."""
 
 
 def main() -> None:
@@ -64,9 +65,9 @@ apart. Nothing below is evidence for any clinical use.
 ## The paper's recipe, run as it was
 
 `make reproduce DATA=… ARGS=--no-pretrained`: protocol `paper`, preset `paper`, one seed; {starts}. The paper
-started ResNet18 from ImageNet weights: without `--no-pretrained` so does this command, which is not measured here.
-{training["device"]}, {training["precision"]}, torch {training["versions"]["torch"]}. Weights of the last epoch;
-nothing was tuned, and nothing was chosen by the test set."""
+started ResNet18 from ImageNet weights: without `--no-pretrained` so does this command; that is
+not measured here. {training["device"]}, {training["precision"]}; torch {training["versions"]["torch"]}.
+Weights of the last epoch; nothing was tuned, and nothing was chosen by the test set."""
 
 
 def comparison(runs: dict[str, Any]) -> str:
@@ -81,19 +82,19 @@ def comparison(runs: dict[str, Any]) -> str:
         cells = " | ".join(f"{100 * measured[subset]['accuracy']:.2f}" for subset in subsets)
         lines.append(f"| {name}, ours | {cells} | {training['seconds'] / 60:.0f} |")
     return "\n".join(lines) + (
-        "\n\nMinutes are of training alone, on a machine that had other work as well. The 95 % interval of an "
-        "accuracy near 80 % on 638 images is ±3.1 points (binomial): a difference of 2.5 points between two "
-        "models, the paper's or ours, means nothing by itself."
+        "\n\nMinutes are of training alone, on a machine that had other work as well. The 95 % interval of "
+        "an accuracy near 80 % on 638 images is ±3.1 points (binomial): a difference of 2.5 points between "
+        "two models, the paper's or ours, means nothing by itself."
     )
 
 
 def reading(splits: dict[str, Any]) -> str:
     """What the numbers mean, with the leak."""
     image, patient = splits["leak"]["image"]["all"], splits["leak"]["patient"]["all"]
-    return f"""The paper upsamples before it splits validation off: of the validation rows, {image:.0%} show an image
-that is also in training and {patient:.0%} a patient who is (`xray-hf splits --data-dir … --protocol paper`). Its
-validation accuracy therefore measures memory, and cannot tell when a model begins to overfit; the test column
-below can. Under the honest protocol, `grouped`, the same command prints an overlap of 0."""
+    return f"""The paper upsamples before it splits validation off: of the validation rows, {image:.0%} show
+an image that is also in training and {patient:.0%} a patient who is (`xray-hf splits --protocol paper`).
+Its validation accuracy therefore measures memory, and cannot tell when a model begins to overfit; the test
+column below can. Under the honest protocol, `grouped`, the same command prints an overlap of 0."""
 
 
 def epochs(name: str, training: dict[str, Any]) -> str:
