@@ -39,8 +39,9 @@ class Preprocessing:
 
 @cache  # a copy to a GPU at every batch would make the host wait for it
 def _shift_and_scale(wanted: Preprocessing, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    mean, std = torch.tensor(wanted.mean), torch.tensor(wanted.std)
-    return (-mean / std).to(device), (1 / (255 * std)).to(device)
+    with torch.inference_mode(False):  # who asks first must not decide who may use them
+        mean, std = torch.tensor(wanted.mean), torch.tensor(wanted.std)
+        return (-mean / std).to(device), (1 / (255 * std)).to(device)
 
 
 @dataclass(frozen=True)
