@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from xray_hf.errors import BundleError, ConfigError, exit_on_error
+from xray_hf.errors import BundleError, ConfigError, OptionParser, exit_on_error
 
 DEFAULT_BUNDLES = ("pretrained/*", "runs/demo/*/bundle")  # the first that matches anything
 
@@ -32,7 +32,7 @@ def main() -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     """The options; the environment's names are those that Gradio and Spaces use."""
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument(

@@ -51,7 +51,8 @@ def main() -> None:
     split = split_data(data, config.data.protocol, config.data.split_seed, optional_path(config.data.splits))
     if accelerator.is_main_process:
         print(splits.as_table(splits.describe(split, data.records, data.groups)), file=sys.stderr)
-        write_json(config.out / "config.json", config.as_dict())
+        if not (config.out / checkpoints.CHECKPOINT_NAME).exists():  # a resumed run keeps its own
+            write_json(config.out / "config.json", config.as_dict())
     if config.run.track != "none":
         accelerator.init_trackers("xray_hf", flat(config))
 

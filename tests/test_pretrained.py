@@ -1,4 +1,4 @@
-"""ImageNet weights come from the Hub as safetensors, by the unmodified client, here from a Hub on loopback."""
+"""ImageNet weights come from the Hub as safetensors, by the unmodified client; here from a loopback Hub."""
 
 import hashlib
 import os

@@ -13,6 +13,7 @@ code; xray-cnn in transformers with `trust_remote_code=True`, or here without it
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -62,10 +63,14 @@ def write(
 def save_network(network: Network, folder: Path) -> None:
     """Write weights, labels and preprocessing only."""
     module = network.module.to("cpu")
-    if network.is_timm:
-        _save_timm(network, folder)
-    else:
-        _save_cnn(module, network.preprocessing, folder)
+    try:
+        if network.is_timm:
+            _save_timm(network, folder)
+        else:
+            _save_cnn(module, network.preprocessing, folder)
+    except SafetensorError as error:
+        # safetensors reports a full disk as an error of its own.
+        raise OSError(errno.EIO, str(error)) from error
 
 
 def draw_views(folder: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from xray_hf import __version__
-from xray_hf.errors import exit_on_error
+from xray_hf.errors import ConfigError, OptionParser, exit_on_error
 from xray_hf.labels import LABELS
 
 DEFAULT_SIDE = 224  # pixels; what xray-resnet18 and xray-cnn take
@@ -22,12 +22,16 @@ def console() -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command. Heavy imports happen in the commands, so that --help is quick."""
     options = build_parser().parse_args(arguments)
+    for name, lowest in (("seed", 0), ("side", 1)):
+        value = getattr(options, name, lowest)
+        if value < lowest:
+            raise ConfigError(f"--{name} is {value}; expected {lowest} or more.")
     options.run(options)
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser with all commands."""
-    parser = argparse.ArgumentParser(prog="xray-hf", description=__doc__, allow_abbrev=False)
+    parser = OptionParser(prog="xray-hf", description=__doc__, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 

@@ -13,8 +13,10 @@ XrayHFError                 what came, what was expected, what to do next; exit 
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 
 class XrayHFError(Exception):
@@ -57,10 +59,23 @@ class OutputError(XrayHFError):
     """A file or folder could not be written."""
 
 
+class OptionParser(argparse.ArgumentParser):
+    """An ArgumentParser whose complaints end as every other error does: one line, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise ConfigError in place of printing the usage and leaving."""
+        raise ConfigError(f"{message}; `{self.prog} --help` lists all options.")
+
+
 def exit_on_error(main: Callable[[], int | None]) -> int:
-    """Run `main`; turn an expected error into one line on stderr and its exit code."""
+    """Run `main`; turn an expected error, or Ctrl-C, into one line on stderr and its exit code."""
     try:
         return main() or 0
+    except KeyboardInterrupt:
+        print("error: interrupted.", file=sys.stderr)
+        return 130
     except XrayHFError as error:
-        print(f"error: {error}", file=sys.stderr)
+        # Libraries' messages, which some texts quote, can have several lines.
+        text = " ".join(line.strip() for line in str(error).splitlines())
+        print(f"error: {text}", file=sys.stderr)
         return error.exit_code

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +50,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             temporary.chmod(0o755)
             for file in temporary.rglob("*"):
                 if file.is_file():
+                    file.chmod(0o644)  # some writers, safetensors for one, make files for their owner only
                     _sync(file)
-            if path.exists():
-                old = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", dir=path.parent))
-                path.replace(old)
-                temporary.replace(path)
-                shutil.rmtree(old)
-            else:
-                temporary.replace(path)
+            _put_in_place(temporary, path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -76,6 +72,21 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically; raises OutputError."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _put_in_place(new: Path, path: Path) -> None:
+    """Give the folder `new` the name `path`, and remove what had it: by another process even just now."""
+    while True:
+        try:
+            new.replace(path)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        old = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", dir=path.parent))
+        with suppress(FileNotFoundError):  # the other one moved it first
+            path.replace(old)
+        shutil.rmtree(old)
 
 
 def _sync(file: Path) -> None:

@@ -7,7 +7,6 @@ Grey means ITU-R 601 luma, which leaves images whose channels are equal unchange
 from __future__ import annotations
 
 import io
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -37,25 +36,25 @@ def read_grey(source: Path | str | bytes) -> Image.Image:
     if not data:
         raise ImageError(f"{name} is empty (0 bytes); copy or download it again.")
     try:
-        with warnings.catch_warnings():
-            # Our own limit on pixels is checked below, before anything is decoded.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                _check_size(name, image)
-                return to_grey(image)
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_size(name, image)  # before anything is decoded
+            return to_grey(image, name)
     except Image.UnidentifiedImageError as error:
         kinds = ", ".join(FORMATS)
         raise ImageError(f"{name} is not an image that can be read; expected one of {kinds}.") from error
-    except Image.DecompressionBombError as error:
+    # The warning is Pillow's, above its own limit; it is raised only where warnings are errors. Silencing it
+    # here would change the filters of the whole process, which is not safe in threads.
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"{name} has too many pixels; the limit is {MAX_PIXELS:,}.") from error
     except (OSError, ValueError, SyntaxError, EOFError) as error:
         # Pillow's decoders report damage by any of these.
         raise ImageError(f"{name} is damaged ({error}); copy or download it again.") from error
 
 
-def to_grey(image: Image.Image) -> Image.Image:
+def to_grey(image: Image.Image, name: str = "the image") -> Image.Image:
     """Make a decoded image of any mode an upright grey one (mode "L").
 
+    name: what errors call it.
     16-bit integer modes are scaled by 1/257, float ones must lie in 0..1 or 0..255.
     Raises ImageError for float images outside that range, OSError if the pixels are truncated.
     """
@@ -64,7 +63,7 @@ def to_grey(image: Image.Image) -> Image.Image:
         wide = np.asarray(upright).astype(np.int64).clip(0, 65535)
         return Image.fromarray(((wide + 128) // 257).astype(np.uint8))
     if upright.mode == "F":
-        return _grey_from_float(np.asarray(upright))
+        return _grey_from_float(np.asarray(upright), name)
     if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
         # Transparent parts hold arbitrary colours; black is what lies outside an X-ray.
         rgba = upright.convert("RGBA")
@@ -82,10 +81,13 @@ def resize(image: Image.Image, side: int) -> np.ndarray:
     return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
 
 
-def _grey_from_float(values: np.ndarray) -> Image.Image:
+def _grey_from_float(values: np.ndarray, name: str) -> Image.Image:
     low, high = float(values.min()), float(values.max())
     if not (low >= 0 and high <= 255):  # also false for NaN
-        raise ImageError(f"a float image with values {low:g} to {high:g}; expected 0..1 or 0..255.")
+        raise ImageError(
+            f"{name} is a float image with values {low:g} to {high:g}; expected 0..1 or 0..255. "
+            "Scale it, or save it as a 16-bit PNG."
+        )
     scale = 255 if high <= 1 else 1
     return Image.fromarray(np.rint(values * scale).astype(np.uint8))
 

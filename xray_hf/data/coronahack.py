@@ -31,6 +31,8 @@ HOW_TO_GET = (
     f"then pass the folder that holds {CSV_NAME}."
 )
 
+HOW_TO_GET_COVID = "Expected metadata.csv of github.com/ieee8023/covid-chestxray-dataset."
+
 _LABELS = {"Normal": NORMAL, "Pnemonia": PNEUMONIA, "Pneumonia": PNEUMONIA}  # the real file is misspelt
 _KERMANY_NAME = re.compile(r"^(?:SYNTHETIC-)?(?:(person\d+)_|((?:NORMAL2-)?IM-\d+)-)")
 _SYNTHETIC_COVID_NAME = re.compile(r"^(SYNTHETIC-covid-\d+)-")
@@ -45,11 +47,14 @@ def read(data_dir: Path, covid_metadata: Path | None = None) -> tuple[list[Recor
     Returns the usable records in the CSV's order and a report of all other rows and files.
     Raises DataError if the folder, the CSV, a column or all images are missing.
     """
-    csv_path, image_root = _locate(data_dir)
-    rows = _read_csv(csv_path, COLUMNS)
+    try:
+        csv_path, image_root = _locate(data_dir)
+        files = {split: _files_in(image_root / split.lower()) for split in OFFICIAL_SPLITS}
+    except OSError as error:
+        raise DataError(f"{data_dir} cannot be read: {error.strerror}. {HOW_TO_GET}") from error
+    rows = _read_csv(csv_path, COLUMNS, HOW_TO_GET)
     covid_metadata = covid_metadata or _find_covid_metadata(data_dir)
     covid_patients = _read_covid_patients(covid_metadata) if covid_metadata else {}
-    files = {split: _files_in(image_root / split.lower()) for split in OFFICIAL_SPLITS}
 
     report = Report(str(data_dir), rows=len(rows), covid_patients_from=str(covid_metadata or "") or None)
     records: dict[str, Record] = {}
@@ -112,7 +117,7 @@ def _locate(data_dir: Path) -> tuple[Path, Path]:
     )
 
 
-def _read_csv(path: Path, columns: Iterable[str]) -> list[dict[str, str]]:
+def _read_csv(path: Path, columns: Iterable[str], how_to_get: str) -> list[dict[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream)
@@ -120,22 +125,31 @@ def _read_csv(path: Path, columns: Iterable[str]) -> list[dict[str, str]]:
             if missing:
                 raise DataError(
                     f"{path} has no column {', '.join(missing)}; found: "
-                    f"{', '.join(reader.fieldnames or ()) or 'none'}. {HOW_TO_GET}"
+                    f"{', '.join(reader.fieldnames or ()) or 'none'}. {how_to_get}"
                 )
             return [{column: (row[column] or "").strip() for column in columns} for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as a CSV file ({error}). {HOW_TO_GET}") from error
+        raise DataError(f"{path} cannot be read as a CSV file ({error}). {how_to_get}") from error
 
 
 def _find_covid_metadata(data_dir: Path) -> Path | None:
     candidates = (
         folder / name for folder in (data_dir, data_dir.resolve().parent) for name in COVID_METADATA_NAMES
     )
-    return next((path for path in candidates if path.is_file()), None)
+    return next((path for path in candidates if path.is_file() and _is_covid_metadata(path)), None)
+
+
+def _is_covid_metadata(path: Path) -> bool:
+    """Whether a file that merely lies there has the columns; `metadata.csv` is a common name."""
+    try:
+        _read_covid_patients(path)
+    except DataError:
+        return False
+    return True
 
 
 def _read_covid_patients(path: Path) -> dict[str, str]:
-    rows = _read_csv(path, ("patientid", "filename"))
+    rows = _read_csv(path, ("patientid", "filename"), HOW_TO_GET_COVID)
     return {row["filename"]: row["patientid"] for row in rows if row["patientid"]}
 
 

@@ -18,6 +18,8 @@ def near_duplicates(thumbnails: np.ndarray, block: int = 512) -> list[tuple[int,
     thumbnails: (N, 32, 32) uint8. Returns pairs (i, j), i < j, whose Pearson correlation is above
     CORRELATION. Compares block by block, so memory grows with N and not with its square.
     """
+    if not len(thumbnails):
+        return []
     flat = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
     flat -= flat.mean(axis=1, keepdims=True)
     flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)

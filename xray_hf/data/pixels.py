@@ -70,16 +70,21 @@ def prepare(records: Sequence[Record], side: int, cache_dir: Path | None = None)
 
     side: height and width of the network's input in pixels. cache_dir: default $XRAY_HF_CACHE, else
     ~/.cache/xray_hf. Files that cannot be decoded are listed in the result, never replaced.
-    Raises OutputError if the cache cannot be written.
+    Raises OutputError if the cache cannot be written, DataError if it is damaged.
     """
     fingerprint = _fingerprint(records, side)
     folder = (cache_dir or default_cache_dir()) / f"pixels-{fingerprint}"
     if not folder.is_dir():
         with atomic_folder(folder) as temporary:
             _decode_all(records, side, temporary)
-    index = json.loads((folder / INDEX_NAME).read_text(encoding="utf-8"))
-    pairs = [(i, j) for i, j in index["near_duplicates"]]
-    return PixelCache(folder, side, index["count"], fingerprint, index["undecodable"], pairs)
+    try:
+        index = json.loads((folder / INDEX_NAME).read_text(encoding="utf-8"))
+        pairs = [(i, j) for i, j in index["near_duplicates"]]
+        if (folder / PIXELS_NAME).stat().st_size != index["count"] * side * side:
+            raise ValueError(f"{PIXELS_NAME} has another size than {INDEX_NAME} says")
+        return PixelCache(folder, side, index["count"], fingerprint, index["undecodable"], pairs)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder} is damaged ({error}); delete this folder, it is made anew.") from error
 
 
 def default_cache_dir() -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,14 +74,22 @@ class Report:
         )
         return "\n".join(lines)
 
-    def require_clean(self, drop_bad: bool) -> None:
-        """Raise DataError if rows cannot be used, unless `drop_bad` allows to go on without them."""
+    def require_clean(self, drop_bad: bool, why_undecodable: Mapping[str, str] | None = None) -> None:
+        """Raise DataError if rows cannot be used, unless `drop_bad` allows to go on without them.
+
+        why_undecodable: {file name: the decoder's complaint}, of which the first is quoted.
+        """
         bad = {
             "have no image file": self.rows_without_file,
             "have an image that cannot be decoded": self.undecodable_files,
             "have an unknown label": self.unknown_labels,
         }
-        found = [f"{len(names)} {what} (first: {names[0]})" for what, names in bad.items() if names]
+        why = why_undecodable or {}
+        found = [
+            f"{len(names)} {what} (first: {why.get(names[0], names[0]).rstrip('.')})"
+            for what, names in bad.items()
+            if names
+        ]
         if found and not drop_bad:
             raise DataError(
                 f"of {self.rows:,} rows in {self.root}, {'; '.join(found)}. Is the archive unpacked whole? "

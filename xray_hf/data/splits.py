@@ -54,10 +54,7 @@ def make_split(protocol: str, records: Sequence[Record], groups: np.ndarray, see
         raise ConfigError(f"unknown protocol {protocol!r}; expected one of {', '.join(PROTOCOLS)}.")
     for name in SPLITS:
         if not len(split.rows(name)):
-            raise DataError(
-                f"protocol {protocol} leaves nothing for {name} out of {len(records)} images; "
-                "the data set is too small or lacks one of TRAIN and TEST."
-            )
+            raise DataError(_nothing_for(protocol, name, len(records)))
     return split
 
 
@@ -66,7 +63,7 @@ def paper(records: Sequence[Record], seed: int) -> Split:
 
     1. A quarter of the COVID-19 images goes from TRAIN to test. 2. Every class is upsampled to the
     largest: all its images, and copies drawn with replacement. 3. Then 15 % of the rows are split off
-    for validation. Real set: 9,910 / 1,748 / 638 rows.
+    for validation. Real set: 9,910 / 1,748 / 638 rows. Raises DataError if there is no TRAIN image.
     """
     rng = np.random.default_rng(seed)
     labels, official_test = _arrays(records)
@@ -74,6 +71,8 @@ def paper(records: Sequence[Record], seed: int) -> Split:
     moved = rng.choice(covid, int(COVID_TEST_SHARE * len(covid)), replace=False)
     test = np.concatenate([np.flatnonzero(official_test), moved])
     pool = np.setdiff1d(np.arange(len(labels)), test)
+    if not len(pool):
+        raise DataError(_nothing_for("paper", "train", len(labels)))
 
     classes = [pool[labels[pool] == label] for label in range(len(LABELS))]
     largest = max(map(len, classes))
@@ -205,8 +204,10 @@ def read(path: Path, records: Sequence[Record]) -> Split:
     """
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
-        files = {name: saved["files"][name] for name in SPLITS}
+        files = {name: _copies(saved["files"][name], name) for name in SPLITS}
         protocol, seed = str(saved["protocol"]), int(saved["seed"])
+        if protocol not in PROTOCOLS:
+            raise ValueError(f"protocol {protocol!r}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path} is no readable splits.json ({error!r}); write one with `xray-hf splits --out`."
@@ -223,6 +224,23 @@ def read(path: Path, records: Sequence[Record]) -> Split:
         for name, names in files.items()
     }
     return Split(protocol, seed, **rows)
+
+
+def _copies(names: Any, split: str) -> dict[str, int]:
+    """Check the {file name: copies} of a split; raises ValueError."""
+    if not isinstance(names, dict) or not names:
+        raise ValueError(f"{split} is no object of file names")
+    wrong = [name for name, copies in names.items() if type(copies) is not int or copies < 1]
+    if wrong:
+        raise ValueError(f"{split} has {names[wrong[0]]!r} copies of {wrong[0]}")
+    return names
+
+
+def _nothing_for(protocol: str, name: str, images: int) -> str:
+    return (
+        f"protocol {protocol} leaves nothing for {name} out of {images} images; "
+        "the data set is too small or lacks one of TRAIN and TEST."
+    )
 
 
 def _arrays(records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:

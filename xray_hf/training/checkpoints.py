@@ -38,7 +38,10 @@ def load(folder: Path, identity: dict[str, Any]) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}); remove it to start anew.") from error
+        # Not torch's own text: it is long, and advises to run the file's code.
+        raise CheckpointError(
+            f"{path} cannot be read ({type(error).__name__}); remove it to start anew."
+        ) from error
     if not isinstance(state, dict) or not state.keys() >= _KEYS:
         raise CheckpointError(f"{path} is no checkpoint of this program; remove it to start anew.")
     saved = state["identity"]

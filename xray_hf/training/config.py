@@ -9,13 +9,14 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from xray_hf.errors import ConfigError
+from xray_hf.errors import ConfigError, OptionParser
 
 PRESETS = ("paper", "smoke")
 
@@ -75,7 +76,7 @@ class OptimizationConfig:
         "sampling", "against class imbalance, in training only", choices=("none", "sampling", "loss")
     )
     flip: bool = option(False, "mirror images at random; it swaps the heart's side", kind=bool)
-    ema: float = option(0.0, "decay of an average of the weights, 0 for none", kind=float, low=0, high=1)
+    ema: float = option(0.0, "decay of an average of the weights, 0 for none", kind=float, low=0, high=0.9999)
     patience: int = option(
         0, "stop after so many epochs without gain in validation, 0 never", kind=int, low=0
     )
@@ -87,7 +88,7 @@ class RunConfig:
     """Run."""
 
     out: str = option("", "folder of the run (default runs/MODEL)")
-    seed: int = option(0, "seed of weights, order and augmentation", kind=int, low=0)
+    seed: int = option(0, "seed of weights, order and augmentation", kind=int, low=0, high=2**32 - 1)
     resume: bool = option(False, "go on from the last checkpoint in --out", kind=bool)
     device: str = option("auto", "where to train", choices=("auto", "cpu"))
     precision: str = option(
@@ -125,6 +126,7 @@ class Config:
 
 
 GROUPS = {"data": DataConfig, "model": ModelConfig, "optimization": OptimizationConfig, "run": RunConfig}
+_FLOATS = {f.name for group in GROUPS.values() for f in fields(group) if f.metadata["kind"] is float}
 
 
 def preset_values(name: str, model: str) -> dict[str, Any]:
@@ -157,7 +159,8 @@ def parse(arguments: Sequence[str] | None = None) -> Config:
     given = vars(parser.parse_args(arguments))
     preset, yaml_path = given.pop("preset", None), given.pop("config", None)
     from_yaml = _read_yaml(Path(yaml_path)) if yaml_path else {}
-    preset = preset or from_yaml.pop("preset", None)
+    preset_of_yaml = from_yaml.pop("preset", None)
+    preset = preset or preset_of_yaml
     model = given.get("model", from_yaml.get("model", ModelConfig.model))
     return resolve({**(preset_values(preset, model) if preset else {}), **from_yaml, **given}, preset)
 
@@ -183,7 +186,7 @@ def resolve(values: dict[str, Any], preset: str | None = None) -> Config:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="train.py",
         description="Train a chest X-ray classifier; start it plainly or with `accelerate launch train.py`.",
         argument_default=argparse.SUPPRESS,
@@ -225,6 +228,8 @@ def _check(spec: Field[Any], value: Any) -> None:
         raise ConfigError(f"{spec.name} is {value!r}; expected {kind.__name__}.")
     if about["choices"] and value not in about["choices"]:
         raise ConfigError(f"{spec.name} is {value!r}; expected one of {', '.join(about['choices'])}.")
+    if kind is float and math.isinf(value):
+        raise ConfigError(f"{spec.name} is {value}; expected a finite number.")
     if kind in (int, float) and not about["low"] <= value <= about["high"]:
         raise ConfigError(f"{spec.name} is {value}; expected {about['low']:g} to {about['high']:g}.")
 
@@ -236,8 +241,16 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds {type(values).__name__}; expected lines of `option: value`.")
-    values = _flatten(values)
-    return {str(name).replace("-", "_"): value for name, value in values.items()}
+    flat = {str(name).replace("-", "_"): value for name, value in _flatten(values).items()}
+    return {name: _as_number(name, value) for name, value in flat.items()}
+
+
+def _as_number(name: str, value: Any) -> Any:
+    """YAML takes 1e-4, which JSON writes too, for text: read it where a float is expected."""
+    if isinstance(value, str) and name in _FLOATS:
+        with suppress(ValueError):
+            return float(value)
+    return value
 
 
 def _flatten(values: dict[Any, Any]) -> dict[Any, Any]:

@@ -22,6 +22,7 @@ from xray_hf.data.pixels import PixelSource
 from xray_hf.data.splits import Split
 from xray_hf.errors import ConfigError, DivergedError
 from xray_hf.evaluation import metrics
+from xray_hf.files import write_text
 from xray_hf.labels import LABELS
 from xray_hf.models.create import Network, logits_of
 from xray_hf.training import checkpoints
@@ -286,8 +287,9 @@ class Trainer:
     def _report(self, row: dict[str, Any]) -> None:
         self.accelerator.log({k: v for k, v in row.items() if k != "epoch"}, step=row["epoch"])
         if self.accelerator.is_main_process:
-            with (self.config.out / LOG_NAME).open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(row) + "\n")
+            # Whole each time: a run that was killed before its checkpoint would log an epoch twice.
+            lines = (json.dumps(epoch) + "\n" for epoch in self.progress.history)
+            write_text(self.config.out / LOG_NAME, "".join(lines))
         test = f", test {row['test_accuracy']:.1%}" if "test_accuracy" in row else ""
         self._say(
             f"epoch {row['epoch']}: loss {row['train_loss']:.4f}, accuracy {row['train_accuracy']:.1%}; "
