@@ -12,6 +12,7 @@ import json
 import platform
 import sys
 import time
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,18 +25,18 @@ from transformers.utils import logging
 from xray_hf import __version__, bundle
 from xray_hf.data import splits
 from xray_hf.data.dataset import XrayData, open_coronahack, split_data
-from xray_hf.data.records import SYNTHETIC, labels_of
+from xray_hf.data.records import is_synthetic, labels_of
 from xray_hf.data.splits import Split
-from xray_hf.errors import OutputError, exit_on_error
+from xray_hf.errors import DataError, OutputError, exit_on_error
 from xray_hf.evaluation import metrics
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.files import write_json
-from xray_hf.labels import SPLITS
+from xray_hf.labels import SPLITS, SYNTHETIC_MARK
 from xray_hf.models import Network, create_model
 from xray_hf.training import checkpoints
 from xray_hf.training.config import Config, parse
 from xray_hf.training.loop import Trainer
-from xray_hf.training.processes import make_accelerator
+from xray_hf.training.processes import is_same_everywhere, make_accelerator
 
 LIBRARIES = ("accelerate", "datasets", "numpy", "pillow", "timm", "torch", "transformers")
 
@@ -49,15 +50,23 @@ def main() -> None:
     network = create_model(config.model.model, pretrained=config.model.pretrained)
     data = open_data(config, network, accelerator)
     split = split_data(data, config.data.protocol, config.data.split_seed, optional_path(config.data.splits))
+    used = replace(config.data, protocol=split.protocol, split_seed=split.seed)  # --splits brings its own
+    config = replace(config, data=used)
     if accelerator.is_main_process:
         print(splits.as_table(splits.describe(split, data.records, data.groups)), file=sys.stderr)
         if not (config.out / checkpoints.CHECKPOINT_NAME).exists():  # a resumed run keeps its own
             write_json(config.out / "config.json", config.as_dict())
-    if config.run.track != "none":
-        accelerator.init_trackers("xray_hf", flat(config))
+    accelerator.init_trackers("xray_hf", flat(config))
 
     started = time.time()
-    identity = {**config.identity(), "files": fingerprint(data, split)}
+    identity = {
+        **config.identity(),
+        "precision": accelerator.mixed_precision,
+        "device": accelerator.device.type,
+        "files": fingerprint(data, split),
+    }
+    if not is_same_everywhere(identity):
+        raise DataError("the processes do not see the same data set; is it whole on every machine?")
     labels = np.asarray(labels_of(data.records))
     trainer = Trainer(network, data.pixels, labels, split, config, accelerator, identity)
     history = trainer.fit()
@@ -67,9 +76,9 @@ def main() -> None:
     if accelerator.is_main_process:
         training = {
             **describe_run(config, network, accelerator),
-            "is_synthetic": is_synthetic(data),
+            "is_synthetic": is_synthetic(data.records),
             "files": identity["files"],
-            "report": data.report.as_dict(),
+            "report": public_report(data),
             "seconds": sum(row["seconds"] for row in history),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "wall_seconds_of_last_part": time.time() - started,
@@ -82,18 +91,21 @@ def main() -> None:
             splits=splits.as_dict(split, data.records, data.groups),
             predictions=predictions,
         )
-        print(metrics.as_table(metrics.summarise(predictions)))
+        mark = SYNTHETIC_MARK if training["is_synthetic"] else ""
+        print(f"{mark}{metrics.as_table(metrics.summarise(predictions))}")
         print(f"bundle: {config.out / 'bundle'}")
 
 
 def require_free_folder(config: Config) -> None:
     """Refuse to write over an earlier run, unless it is to be resumed."""
-    if not config.run.resume and any(
-        (config.out / name).exists() for name in ("bundle", checkpoints.CHECKPOINT_NAME)
-    ):
+    has_bundle = (config.out / "bundle").exists()
+    has_checkpoint = (config.out / checkpoints.CHECKPOINT_NAME).exists()
+    if not config.run.resume and (has_bundle or has_checkpoint):
         raise OutputError(
             f"{config.out} already holds a run; pass --resume to go on, or choose another --out."
         )
+    if has_bundle and not has_checkpoint:
+        raise OutputError(f"the run in {config.out} is finished and has no checkpoint; choose another --out.")
 
 
 def open_data(config: Config, network: Network, accelerator: Accelerator) -> XrayData:
@@ -131,7 +143,7 @@ def describe_run(config: Config, network: Network, accelerator: Accelerator) -> 
     return {
         "model": network.name,
         "initial_weights": network.initial_weights,
-        "config": config.as_dict(),
+        "config": public(config),
         "versions": {"xray_hf": __version__, "python": platform.python_version()}
         | {name: version(name) for name in LIBRARIES},
         "device": torch.cuda.get_device_name() if is_gpu else f"CPU, {torch.get_num_threads()} threads",
@@ -140,15 +152,27 @@ def describe_run(config: Config, network: Network, accelerator: Accelerator) -> 
     }
 
 
+def public(config: Config) -> dict[str, Any]:
+    """The configuration without what only this machine's owner should know: where folders lie."""
+    names = ("data_dir", "splits", "covid_metadata", "cache_dir")
+    given = {name: getattr(config.data, name) for name in names}
+    nameless: dict[str, Any] = {name: Path(value).name for name, value in given.items() if value}
+    data = replace(config.data, **nameless)
+    return replace(config, data=data, run=replace(config.run, out=config.out.name)).as_dict()
+
+
+def public_report(data: XrayData) -> dict[str, Any]:
+    """The report of the reading, without folders."""
+    origin = data.report.covid_patients_from
+    names = {"root": Path(data.report.root).name, "covid_patients_from": origin and Path(origin).name}
+    return {**data.report.as_dict(), **names}
+
+
 def fingerprint(data: XrayData, split: Split) -> str:
-    """A hash of the names in each split: two runs with the same one trained on the same rows."""
-    names = {name: [data.records[row].file_name for row in split.rows(name)] for name in SPLITS}
+    """A hash of the names and labels in each split: equal for runs on the same rows."""
+    rows = {name: [data.records[row] for row in split.rows(name)] for name in SPLITS}
+    names = {name: [(record.file_name, record.label) for record in found] for name, found in rows.items()}
     return hashlib.sha256(json.dumps(names).encode()).hexdigest()
-
-
-def is_synthetic(data: XrayData) -> bool:
-    """Whether any image is drawn from the atlas instead of taken of a person."""
-    return any(record.source == SYNTHETIC for record in data.records)
 
 
 def optional_path(text: str | None) -> Path | None:

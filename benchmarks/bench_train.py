@@ -31,7 +31,7 @@ from ways import Job, fresh_accelerator, ours, pure
 from xray_hf import __version__
 from xray_hf.data.atlas import write_synthetic
 from xray_hf.data.dataset import XrayData, open_coronahack
-from xray_hf.data.records import SYNTHETIC
+from xray_hf.data.records import is_synthetic
 from xray_hf.errors import exit_on_error
 from xray_hf.files import write_json, write_text
 
@@ -142,7 +142,7 @@ def describe(options: argparse.Namespace, data: XrayData) -> dict[str, Any]:
         "steps": options.steps,
         "hf_workers": options.hf_workers,
         "images": len(data.records),
-        "is_synthetic": any(record.source == SYNTHETIC for record in data.records),
+        "is_synthetic": is_synthetic(data.records),
         "ways": {way: (train.__doc__ or "").strip() for way, train in WAYS.items()},
         "versions": {"python": platform.python_version(), "xray_hf": __version__}
         | {name: version(name) for name in LIBRARIES},

@@ -23,6 +23,7 @@ PAPER = {
     "xray-resnet18": {"train": 99.979, "validation": 99.885, "test": 79.623},
     "xray-cnn": {"train": 99.808, "validation": 99.713, "test": 77.115},
 }
+SUBSETS = {"train": "train", "validation": "validation", "test": "test", "test_official": "official test"}
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 SPEED = DOCS / "bench_train.md"
 SPEED_TEXT = """`make bench-train DATA=…`: images per second in training, medians of interleaved rounds
@@ -56,6 +57,8 @@ def head(runs: dict[str, Any]) -> str:
     """What was run, on what."""
     training = next(iter(runs.values()))[1]
     starts = ", ".join(f"{name} from {t['initial_weights']} weights" for name, (_, t, _) in runs.items())
+    config = training["config"]
+    arguments = "" if config["model"]["pretrained"] else " with `ARGS=--no-pretrained`"
     return f"""# Results
 
 What this data can teach is little: Normal and Pneumonia are children of one hospital, COVID-19 are 58 images,
@@ -64,22 +67,23 @@ apart. Nothing below is evidence for any clinical use.
 
 ## The paper's recipe, run as it was
 
-`make reproduce DATA=… ARGS=--no-pretrained`: protocol `paper`, preset `paper`, one seed; {starts}. The paper
-started ResNet18 from ImageNet weights: without `--no-pretrained` so does this command; that is
-not measured here. {training["device"]}, {training["precision"]}; torch {training["versions"]["torch"]}.
+`make reproduce DATA=…`{arguments}: protocol `{config["data"]["protocol"]}`, preset `{config["preset"]}`, seed
+{config["run"]["seed"]}; {starts}. The paper started ResNet18 from ImageNet weights, as the command does with a network.
+{training["device"]}, {training["precision"]}; torch {training["versions"]["torch"]}.
 Weights of the last epoch; nothing was tuned, and nothing was chosen by the test set."""
 
 
 def comparison(runs: dict[str, Any]) -> str:
     """The paper's table 1 beside ours."""
-    lines = ["| accuracy (%) | train | validation | test (n = 638) | official test (n = 624) | minutes |"]
+    measured = next(iter(runs.values()))[2]
+    sizes = [f"{name} (n = {measured[subset]['n']:,})" for subset, name in SUBSETS.items()]
+    lines = [f"| accuracy (%) | {' | '.join(sizes)} | minutes |"]
     lines.append("|---|---|---|---|---|---|")
     for name, (_, training, measured) in runs.items():
         if paper := PAPER.get(name):
             printed = f"{paper['train']} | {paper['validation']} | {paper['test']}"
             lines.append(f"| {name}, paper | {printed} | not given | not given |")
-        subsets = ("train", "validation", "test", "test_official")
-        cells = " | ".join(f"{100 * measured[subset]['accuracy']:.2f}" for subset in subsets)
+        cells = " | ".join(f"{100 * measured[subset]['accuracy']:.2f}" for subset in SUBSETS)
         lines.append(f"| {name}, ours | {cells} | {training['seconds'] / 60:.0f} |")
     return "\n".join(lines) + (
         "\n\nMinutes are of training alone, on a machine that had other work as well. The 95 % interval of "

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from xray_hf import bundle
 from xray_hf.errors import BundleError
@@ -29,6 +30,7 @@ sys.meta_path.insert(0, Block())
 sys.path = [p for p in sys.path if p]
 import numpy as np, torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 folder, image, remote = sys.argv[1], sys.argv[2], sys.argv[3] == "remote"
 from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
 model = AutoModelForImageClassification.from_pretrained(folder, trust_remote_code=remote).eval()
@@ -70,7 +72,7 @@ def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     network.module.train()
     with torch.no_grad():  # batch-norm statistics that differ from the initial ones
         network.module(torch.randn(4, 3, 224, 224))
-    network.module.eval()
+    network.module.eval().to(memory_format=torch.channels_last)  # as training leaves it
     folder = tmp_path_factory.mktemp(request.param) / "bundle"
     training = {"history": [], "is_synthetic": True}
     bundle.write(folder, network, training=training, splits={}, predictions=example_predictions())
@@ -123,7 +125,7 @@ def test_loading_here_gives_the_same_network(written: tuple[Network, Path]) -> N
     x = torch.randn(2, 3, 224, 224)
     with torch.inference_mode():
         assert torch.equal(logits_of(loaded.module(x)), logits_of(network.module(x)))
-    assert bundle.labels_of(folder) == LABELS
+    assert bundle.class_names(folder) == LABELS
 
 
 def test_a_bundle_holds_everything_and_no_pickle(written: tuple[Network, Path]) -> None:
@@ -156,7 +158,9 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("damage", ["no weights", "no config", "bad config", "truncated weights", "other"])
+@pytest.mark.parametrize(
+    "damage", ["no weights", "no config", "bad config", "truncated weights", "a missing weight", "other"]
+)
 def test_a_damaged_bundle_is_one_clear_error(tmp_path: Path, damage: str) -> None:
     bundle.save_network(create_model("xray-cnn", pretrained=False), tmp_path)
     config, weights = tmp_path / "config.json", tmp_path / "model.safetensors"
@@ -168,6 +172,10 @@ def test_a_damaged_bundle_is_one_clear_error(tmp_path: Path, damage: str) -> Non
         config.write_text("[1")
     elif damage == "truncated weights":
         weights.write_bytes(weights.read_bytes()[:1000])
+    elif damage == "a missing weight":
+        tensors = load_file(weights)
+        del tensors["classifier.weight"]
+        save_file(tensors, weights, metadata={"format": "pt"})
     else:
         config.write_text('{"model_type": "bert"}')
     with pytest.raises(BundleError):

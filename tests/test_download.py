@@ -48,7 +48,8 @@ def test_a_failure_says_what_to_do(
 def test_a_download_without_the_csv_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(kagglehub, "dataset_download", lambda *_, output_dir: output_dir)
     with pytest.raises(DataError, match=CSV_NAME):
-        download(tmp_path)
+        download(tmp_path / "new")
+    assert not list(tmp_path.iterdir())
 
 
 def test_nothing_is_downloaded_over_other_files(tmp_path: Path) -> None:
@@ -57,11 +58,12 @@ def test_nothing_is_downloaded_over_other_files(tmp_path: Path) -> None:
         download(tmp_path)
 
 
-def test_the_folder_with_the_csv_is_returned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_folder_appears_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def write(*_: object, output_dir: str) -> str:
         Path(output_dir).mkdir(parents=True, exist_ok=True)
         (Path(output_dir) / CSV_NAME).write_text("csv")
         return output_dir
 
     monkeypatch.setattr(kagglehub, "dataset_download", write)
-    assert download(tmp_path / "new") == tmp_path / "new"
+    download(tmp_path / "new")
+    assert [path.name for path in tmp_path.rglob("*")] == ["new", CSV_NAME]

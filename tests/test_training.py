@@ -1,5 +1,6 @@
 """Training sees every row once, can be stopped anywhere, and continues to the very same weights."""
 
+import copy
 import dataclasses
 import os
 import signal
@@ -14,6 +15,7 @@ from accelerate.state import AcceleratorState, PartialState
 from xray_hf.data.splits import Split
 from xray_hf.errors import CheckpointError, ConfigError, DivergedError
 from xray_hf.models import Network, create_model
+from xray_hf.models.create import logits_of
 from xray_hf.training import checkpoints
 from xray_hf.training.augment import random_flip
 from xray_hf.training.batches import epoch_batches, load_ahead, share_of
@@ -167,6 +169,58 @@ def test_a_stopped_run_continues_to_the_same_weights(
     assert equal(weights(whole), weights(resumed))
     keys = ("epoch", "train_loss", "train_accuracy", "validation_loss")
     assert [[row[k] for k in keys] for row in history] == [[row[k] for k in keys] for row in continued]
+
+
+def test_a_signal_in_the_last_evaluation_is_not_lost(tmp_path: Path) -> None:
+    batches = 2 * (5 + 1)  # of two epochs: 36 rows in batches of 8, then the validation rows
+    trainer = make_trainer(tmp_path, ToyPixels(LABELS, signal_at=batches), epochs=2)
+    with pytest.raises(SystemExit):
+        trainer.fit()
+    resumed = make_trainer(tmp_path, resume=True, epochs=2)
+    assert len(resumed.fit()) == 2
+
+
+@pytest.mark.parametrize("options", [{"balance": "loss"}, {"optimizer": "sgd"}, {"optimizer": "adam"}])
+def test_every_optimiser_and_balance_trains(tmp_path: Path, options: dict[str, Any]) -> None:
+    history = make_trainer(tmp_path, epochs=1, **options).fit()
+    assert np.isfinite(history[0]["train_loss"])
+
+
+@pytest.mark.parametrize("tracker", ["tensorboard", "trackio"])
+def test_trackers_get_the_epochs(tmp_path: Path, tracker: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    trainer = make_trainer(tmp_path, epochs=1, track=tracker)
+    trainer.accelerator.init_trackers("xray_hf", {"epochs": 1})
+    trainer.fit()
+    trainer.accelerator.end_training()
+    written = [path for path in tmp_path.rglob("*") if "tfevents" in path.name or path.suffix == ".db"]
+    assert written
+
+
+def test_a_compiled_network_trains(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, epochs=1, compile=True)
+    assert np.isfinite(trainer.fit()[0]["train_loss"])
+    assert np.isfinite(trainer.predict(np.arange(3))).all()
+
+
+def test_predictions_are_in_float32_whatever_the_training(tmp_path: Path) -> None:
+    """They are what a bundle gives to others, who load it without autocast."""
+    trainer = make_trainer(tmp_path, epochs=1, precision="bf16")
+    trainer.fit()
+    rows = np.arange(6)
+    plain = copy.deepcopy(small_network())
+    plain.module.load_state_dict(trainer.network.module.state_dict())
+    with torch.inference_mode():
+        grey = torch.from_numpy(trainer.pixels.gather(rows))
+        expected = logits_of(plain.module.eval()(plain.preprocessing.normalise(grey)))
+    np.testing.assert_allclose(trainer.predict(rows), expected.numpy(), atol=1e-5)
+
+
+def test_weights_that_turn_nan_at_the_end_of_an_epoch_are_noticed(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, batch_size=ROWS, learning_rate=1e38, warmup=0.0, schedule="constant")
+    with pytest.raises(DivergedError, match="epoch 1"):
+        trainer.fit()
+    assert not (tmp_path / checkpoints.CHECKPOINT_NAME).exists()
 
 
 def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from safetensors import SafetensorError
 from timm.models import save_for_hf
 from transformers import ViTImageProcessor
@@ -30,13 +31,25 @@ from xray_hf.errors import BundleError
 from xray_hf.evaluation import figures, metrics
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.files import atomic_folder, write_json
-from xray_hf.labels import LABELS
+from xray_hf.labels import LABELS, SYNTHETIC_MARK
 from xray_hf.models import configuration_xray_cnn, modeling_xray_cnn
 from xray_hf.models.create import Network, Preprocessing
 
 CONFIG, WEIGHTS, PREPROCESSOR = "config.json", "model.safetensors", "preprocessor_config.json"
 TRAINING, SPLITS, PREDICTIONS, METRICS = "training.json", "splits.json", "predictions.parquet", "metrics.json"
 FIGURES = "figures"
+
+# What timm, transformers and safetensors raise on files that are damaged or do not fit together.
+_DAMAGE = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    SafetensorError,
+)
 
 
 def write(
@@ -49,7 +62,8 @@ def write(
 ) -> None:
     """Write a whole bundle; `folder` appears, or is replaced, only when everything is in it.
 
-    training: JSON-ready, with the epochs under "history" and "is_synthetic". splits: as splits.as_dict gives.
+    training: JSON-ready, with the epochs under "history", and "is_synthetic", which marks the
+    figures. splits: as splits.as_dict gives.
     Raises OutputError.
     """
     with atomic_folder(folder) as temporary:
@@ -62,7 +76,8 @@ def write(
 
 def save_network(network: Network, folder: Path) -> None:
     """Write weights, labels and preprocessing only."""
-    module = network.module.to("cpu")
+    # Training keeps weights in channels_last order, which timm's writer refuses.
+    module = network.module.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     try:
         if network.is_timm:
             _save_timm(network, folder)
@@ -79,11 +94,12 @@ def draw_views(folder: Path) -> dict[str, Any]:
     Returns the metrics. Raises BundleError if one of the two files is missing or damaged.
     """
     predictions = Predictions.read(folder / PREDICTIONS)
-    history = read_json(folder / TRAINING).get("history", [])
+    training = read_json(folder / TRAINING)
     summary = metrics.summarise(predictions)
     write_json(folder / METRICS, summary)
     with atomic_folder(folder / FIGURES) as temporary:
-        figures.draw_all(predictions, history, temporary)
+        mark = SYNTHETIC_MARK if training.get("is_synthetic") else ""
+        figures.draw_all(predictions, training.get("history", []), temporary, mark)
     return summary
 
 
@@ -107,11 +123,12 @@ def load(folder: Path | str) -> Network:
     )
 
 
-def labels_of(folder: Path | str) -> tuple[str, ...]:
+def class_names(folder: Path | str) -> tuple[str, ...]:
     """The class names that the saved config gives, in the order of the logits."""
     config = read_json(Path(folder) / CONFIG)
-    names = config.get("label_names") or [config.get("id2label", {}).get(str(k)) for k in range(len(LABELS))]
-    return tuple(names)
+    with _loading_errors(Path(folder)):
+        saved = config.get("label_names") or [config["id2label"][str(k)] for k in range(len(LABELS))]
+        return tuple(saved)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -175,7 +192,14 @@ def _save_cnn(module: Any, preprocessing: Preprocessing, folder: Path) -> None:
 
 
 def _load_cnn(folder: Path) -> Network:
-    module = modeling_xray_cnn.XrayCnnForImageClassification.from_pretrained(folder, local_files_only=True)
+    module, found = modeling_xray_cnn.XrayCnnForImageClassification.from_pretrained(
+        folder, local_files_only=True, output_loading_info=True
+    )
+    # transformers would go on with random weights in their place.
+    if wrong := sorted([*found["missing_keys"], *found["unexpected_keys"]]):
+        raise BundleError(
+            f"{folder / WEIGHTS} does not fit {CONFIG}: {', '.join(wrong[:3])}. Fetch or train it again."
+        )
     saved = read_json(folder / PREPROCESSOR)
     preprocessing = Preprocessing(
         saved["size"]["height"], tuple(saved["image_mean"]), tuple(saved["image_std"])
@@ -187,8 +211,5 @@ def _load_cnn(folder: Path) -> Network:
 def _loading_errors(folder: Path) -> Iterator[None]:
     try:
         yield
-    except BundleError:
-        raise
-    # What timm, transformers and safetensors raise on files that are damaged or do not fit together.
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except _DAMAGE as error:
         raise BundleError(f"{folder} cannot be loaded: {error}. Fetch or train the bundle again.") from error

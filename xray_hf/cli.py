@@ -9,7 +9,7 @@ from pathlib import Path
 
 from xray_hf import __version__
 from xray_hf.errors import ConfigError, OptionParser, exit_on_error
-from xray_hf.labels import LABELS
+from xray_hf.labels import LABELS, SYNTHETIC_MARK
 
 DEFAULT_SIDE = 224  # pixels; what xray-resnet18 and xray-cnn take
 
@@ -102,7 +102,8 @@ def _open(options: argparse.Namespace):  # type: ignore[no-untyped-def]  # namin
 def _download(options: argparse.Namespace) -> None:
     from xray_hf.data.download import download
 
-    print(f"data set: {download(options.out)}")
+    download(options.out)
+    print(f"data set: {options.out}")
 
 
 def _atlas(options: argparse.Namespace) -> None:
@@ -156,7 +157,9 @@ def _evaluate(options: argparse.Namespace) -> None:
     from xray_hf.evaluation import metrics
 
     folder = options.bundle / "bundle" if (options.bundle / "bundle").is_dir() else options.bundle
-    print(metrics.as_table(bundle.draw_views(folder)))
+    summary = bundle.draw_views(folder)
+    mark = SYNTHETIC_MARK if bundle.read_json(folder / bundle.TRAINING).get("is_synthetic") else ""
+    print(f"{mark}{metrics.as_table(summary)}")
 
 
 if __name__ == "__main__":

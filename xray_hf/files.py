@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -75,18 +74,19 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def _put_in_place(new: Path, path: Path) -> None:
-    """Give the folder `new` the name `path`, and remove what had it: by another process even just now."""
-    while True:
+    """Give the folder `new` the name `path`; what had it goes away afterwards, or stays if this fails."""
+    old = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", dir=path.parent))
+    try:
+        with suppress(FileNotFoundError):
+            path.replace(old)
         try:
             new.replace(path)
-            return
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-        old = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", dir=path.parent))
-        with suppress(FileNotFoundError):  # the other one moved it first
-            path.replace(old)
-        shutil.rmtree(old)
+        except OSError:
+            if any(old.iterdir()):
+                old.replace(path)
+            raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _sync(file: Path) -> None:

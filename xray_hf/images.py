@@ -7,6 +7,8 @@ Grey means ITU-R 601 luma, which leaves images whose channels are equal unchange
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,18 @@ from xray_hf.errors import ImageError
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
 MIN_SIDE = 32  # pixels; below this there is nothing to diagnose
 MAX_PIXELS = 64_000_000  # the largest detectors (43×43 cm at 0.1 mm) give 18 million
+# By any of these Pillow's decoders and its EXIF reader report damage.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    struct.error,
+    zlib.error,
+)
 READER_VERSION = 1  # raise it when the same bytes would give other pixels: caches depend on it
 
 
@@ -25,7 +39,7 @@ def read_grey(source: Path | str | bytes) -> Image.Image:
 
     source: a path, or the bytes of a PNG, JPEG, TIFF, WebP or BMP file.
     Returns a PIL image of mode "L" (H×W, 0..255), upright by its EXIF orientation. 16-bit files are
-    scaled from 0..65535 to 0..255, not clipped.
+    scaled to 0..255, not clipped.
     Raises ImageError if the file is missing, empty, not an image, truncated, too small or too large.
     """
     name = "the image" if isinstance(source, bytes) else Path(source).name
@@ -46,8 +60,7 @@ def read_grey(source: Path | str | bytes) -> Image.Image:
     # here would change the filters of the whole process, which is not safe in threads.
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"{name} has too many pixels; the limit is {MAX_PIXELS:,}.") from error
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
-        # Pillow's decoders report damage by any of these.
+    except _DAMAGE as error:
         raise ImageError(f"{name} is damaged ({error}); copy or download it again.") from error
 
 
@@ -55,13 +68,13 @@ def to_grey(image: Image.Image, name: str = "the image") -> Image.Image:
     """Make a decoded image of any mode an upright grey one (mode "L").
 
     name: what errors call it.
-    16-bit integer modes are scaled by 1/257, float ones must lie in 0..1 or 0..255.
+    Integer modes are scaled from 16 bits to 8, or from 12 or 14 if they use no more; float ones must lie in
+    0..1 or 0..255.
     Raises ImageError for float images outside that range, OSError if the pixels are truncated.
     """
     upright = ImageOps.exif_transpose(image)
     if upright.mode.startswith("I"):  # "I;16", "I;16B" and "I": 16-bit PNG and TIFF
-        wide = np.asarray(upright).astype(np.int64).clip(0, 65535)
-        return Image.fromarray(((wide + 128) // 257).astype(np.uint8))
+        return _grey_from_wide(np.asarray(upright).astype(np.int64).clip(0, 65535))
     if upright.mode == "F":
         return _grey_from_float(np.asarray(upright), name)
     if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
@@ -79,6 +92,13 @@ def resize(image: Image.Image, side: int) -> np.ndarray:
     Pillow's bilinear filter (antialiased when it shrinks), as timm's eval transform uses.
     """
     return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
+
+
+def _grey_from_wide(values: np.ndarray) -> Image.Image:
+    # Detectors give 12 or 14 bits, and exports keep them as they are: black, if taken for 16.
+    highest = int(values.max())
+    full = next(scale for scale in (4095, 16383, 65535) if highest <= scale) if highest > 255 else 65535
+    return Image.fromarray(((values * 255 + full // 2) // full).astype(np.uint8))
 
 
 def _grey_from_float(values: np.ndarray, name: str) -> Image.Image:

@@ -5,3 +5,5 @@ NORMAL, PNEUMONIA, COVID19 = range(3)
 
 SPLITS = ("train", "validation", "test")  # ours
 OFFICIAL_SPLITS = ("TRAIN", "TEST")  # the data set's own, the CSV's Dataset_type
+
+SYNTHETIC_MARK = "SYNTHETIC patients: "  # in front of every title and table made from the atlas

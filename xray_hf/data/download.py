@@ -6,11 +6,11 @@ from pathlib import Path
 
 from xray_hf.data.coronahack import CSV_NAME, KAGGLE_SLUG
 from xray_hf.errors import DataError
-from xray_hf.files import require_new_folder
+from xray_hf.files import atomic_folder, require_new_folder
 
 
-def download(out: Path) -> Path:
-    """Download and unpack the data set into `out` (about 1.2 GB) and return the folder that holds the CSV.
+def download(out: Path) -> None:
+    """Download and unpack the data set into `out` (about 1.2 GB); it appears when it is whole.
 
     Raises DataError with what to do if Kaggle cannot be reached, refuses the credentials or sends damaged
     files; OutputError if `out` is not an empty folder.
@@ -22,7 +22,10 @@ def download(out: Path) -> Path:
 
     by_hand = f"or download it by hand from kaggle.com/datasets/{KAGGLE_SLUG} and unpack it into {out}."
     try:
-        folder = Path(kagglehub.dataset_download(KAGGLE_SLUG, output_dir=str(out)))
+        with atomic_folder(out) as temporary:
+            kagglehub.dataset_download(KAGGLE_SLUG, output_dir=str(temporary))
+            if not (temporary / CSV_NAME).is_file():
+                raise DataError(f"what Kaggle sent holds no {CSV_NAME}; try again later, {by_hand}")
     except (exceptions.UnauthenticatedError, exceptions.CredentialError) as error:
         raise DataError(_login_help(error, by_hand)) from error
     except exceptions.KaggleApiHTTPError as error:
@@ -38,9 +41,6 @@ def download(out: Path) -> Path:
         raise DataError(
             f"Kaggle cannot be reached ({type(error).__name__}); check the network, {by_hand}"
         ) from error
-    if not (folder / CSV_NAME).is_file():
-        raise DataError(f"what Kaggle sent to {folder} holds no {CSV_NAME}; {by_hand}")
-    return folder
 
 
 def _login_help(error: Exception, by_hand: str) -> str:

@@ -11,10 +11,10 @@ import numpy as np
 
 from xray_hf.data import splits
 from xray_hf.data.dataset import XrayData
-from xray_hf.data.records import Record
+from xray_hf.data.records import Record, is_synthetic
 from xray_hf.evaluation import figures
 from xray_hf.files import write_json, write_text
-from xray_hf.labels import LABELS, OFFICIAL_SPLITS, SPLITS
+from xray_hf.labels import LABELS, OFFICIAL_SPLITS, SPLITS, SYNTHETIC_MARK
 
 EXAMPLES_PER_CLASS = 4
 
@@ -26,17 +26,20 @@ def examine(data: XrayData, out: Path, seed: int = 0) -> str:
     """
     split = splits.paper(data.records, seed)
     tables = distributions(data, split)
-    text = as_markdown(tables)
+    mark = SYNTHETIC_MARK if is_synthetic(data.records) else ""
+    text = f"{mark}\n\n{as_markdown(tables)}" if mark else as_markdown(tables)
     write_json(out / "distribution.json", tables)
     write_text(out / "distribution.md", text)
-    totals = {"data set": _sums(tables["csv_content"], ("label",))}
+    totals = {"data set": _images_per_label(tables["csv_content"])}
     drawn = {
-        "figure_2_1_train_labels.png": figures.bars(_part(tables, "train"), "Train: before and after"),
-        "figure_2_2_test_labels.png": figures.bars(_part(tables, "test"), "Test: before and after"),
-        "figure_2_3_examples.png": figures.sheet(_examples(data, seed), EXAMPLES_PER_CLASS, "Examples"),
-        "figure_3_2_distribution.png": figures.bars(totals, "The labels of the CSV"),
+        "figure_2_1_train_labels.png": figures.bars(_part(tables, "train"), f"{mark}train, before and after"),
+        "figure_2_2_test_labels.png": figures.bars(_part(tables, "test"), f"{mark}test, before and after"),
+        "figure_2_3_examples.png": figures.sheet(
+            _examples(data, seed), EXAMPLES_PER_CLASS, f"{mark}examples"
+        ),
+        "figure_3_2_distribution.png": figures.bars(totals, f"{mark}labels of the CSV"),
         "figure_3_3_official_split.png": figures.bars(
-            {part: tables["before"][part] for part in OFFICIAL_SPLITS}, "The data set's own parts"
+            {part: tables["before"][part] for part in OFFICIAL_SPLITS}, f"{mark}the data set's own parts"
         ),
     }
     for name, figure in drawn.items():
@@ -105,10 +108,10 @@ def _part(tables: dict[str, Any], name: str) -> dict[str, dict[str, int]]:
     return {f"before: {official}": tables["before"][official], **after}
 
 
-def _sums(rows: list[dict[str, Any]], keys: tuple[str, ...]) -> dict[str, int]:
+def _images_per_label(rows: list[dict[str, Any]]) -> dict[str, int]:
     sums: Counter[str] = Counter()
     for row in rows:
-        sums[" ".join(row[key] for key in keys)] += row["images"]
+        sums[row["label"]] += row["images"]
     return dict(sums)
 
 

@@ -50,7 +50,6 @@ class PixelCache:
     folder: Path
     side: int
     count: int
-    fingerprint: str
     undecodable: dict[str, str]
     near_duplicates: list[tuple[int, int]]
 
@@ -58,10 +57,13 @@ class PixelCache:
         """Read rows, in any order, with repeats: (B,) integers in 0..count-1 -> (B, side, side) uint8."""
         batch = np.empty((len(rows), self.side, self.side), np.uint8)
         size = self.side * self.side
-        with (self.folder / PIXELS_NAME).open("rb", buffering=0) as stream:
-            for image, row in zip(batch, rows, strict=True):
-                if os.preadv(stream.fileno(), [image.data], int(row) * size) != size:
-                    raise DataError(f"{self.folder} has no row {row}; delete this folder, it is made anew.")
+        try:
+            with (self.folder / PIXELS_NAME).open("rb", buffering=0) as stream:
+                for image, row in zip(batch, rows, strict=True):
+                    if os.preadv(stream.fileno(), [image.data], int(row) * size) != size:
+                        raise OSError(f"there is no row {row}")
+        except OSError as error:
+            raise DataError(f"{self.folder}: {error}; delete this folder, it is made anew.") from error
         return batch
 
 
@@ -70,7 +72,7 @@ def prepare(records: Sequence[Record], side: int, cache_dir: Path | None = None)
 
     side: height and width of the network's input in pixels. cache_dir: default $XRAY_HF_CACHE, else
     ~/.cache/xray_hf. Files that cannot be decoded are listed in the result, never replaced.
-    Raises OutputError if the cache cannot be written, DataError if it is damaged.
+    Raises OutputError if the cache cannot be written, DataError if it is damaged or a file cannot be opened.
     """
     fingerprint = _fingerprint(records, side)
     folder = (cache_dir or default_cache_dir()) / f"pixels-{fingerprint}"
@@ -82,7 +84,7 @@ def prepare(records: Sequence[Record], side: int, cache_dir: Path | None = None)
         pairs = [(i, j) for i, j in index["near_duplicates"]]
         if (folder / PIXELS_NAME).stat().st_size != index["count"] * side * side:
             raise ValueError(f"{PIXELS_NAME} has another size than {INDEX_NAME} says")
-        return PixelCache(folder, side, index["count"], fingerprint, index["undecodable"], pairs)
+        return PixelCache(folder, side, index["count"], index["undecodable"], pairs)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{folder} is damaged ({error}); delete this folder, it is made anew.") from error
 
@@ -126,6 +128,10 @@ def _decode_all(records: Sequence[Record], side: int, folder: Path) -> None:
 
 
 def _decode(record: Record, side: int) -> tuple[np.ndarray, np.ndarray] | ImageError:
+    try:
+        record.path.open("rb").close()
+    except OSError as error:  # not the image's fault, and perhaps soon repaired: nothing to remember
+        raise DataError(f"{record.path} cannot be opened: {error.strerror}.") from error
     try:
         image = read_grey(record.path)
     except ImageError as error:

@@ -97,6 +97,11 @@ class Report:
             )
 
 
+def is_synthetic(records: Sequence[Record]) -> bool:
+    """Whether any image is drawn from the atlas instead of taken of a person."""
+    return any(record.source == SYNTHETIC for record in records)
+
+
 def labels_of(records: Sequence[Record]) -> list[int]:
     """The class index of each record."""
     return [record.label for record in records]

@@ -101,7 +101,7 @@ def grouped(records: Sequence[Record], groups: np.ndarray, seed: int) -> Split:
             test_groups.add(group)
             taken += sizes[group]
 
-    # A group counts for its rarest class, so that COVID-19 groups are spread over the splits.
+    # A mixed group counts as COVID-19 before Pneumonia before Normal: the few COVID-19 ones are spread.
     class_of_group = {int(g): int(labels[groups == g].max()) for g in np.unique(groups)}
     validation_groups: set[int] = set()
     for label in range(len(LABELS)):

@@ -136,21 +136,23 @@ def sheet(images: Sequence[tuple[str, NDArray[np.uint8]]], columns: int, title: 
     return figure
 
 
-def draw_all(predictions: Predictions, history: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
+def draw_all(
+    predictions: Predictions, history: Sequence[Mapping[str, Any]], folder: Path, mark: str = ""
+) -> list[Path]:
     """Write confusion_<subset>.png, roc_test.png and curves.png, each where there is something to draw.
 
-    Returns the paths written; raises OutputError.
+    mark: stands in front of every title. Returns the paths written; raises OutputError.
     """
     drawn: dict[str, Figure] = {}
     for subset, name in SUBSET_NAMES.items():
         if len(part := predictions.select(subset)):
             matrix = confusion_matrix(part.label, part.predicted)
             right = f"{matrix.trace():,} of {matrix.sum():,} right ({accuracy(matrix):.1%})"
-            drawn[f"confusion_{subset}.png"] = confusion(matrix, f"{name.capitalize()}: {right}")
+            drawn[f"confusion_{subset}.png"] = confusion(matrix, f"{mark}{name}: {right}")
     if len(test := predictions.select("test")):
-        drawn["roc_test.png"] = roc(test, "Test: each class against the rest")
+        drawn["roc_test.png"] = roc(test, f"{mark}test, each class against the rest")
     if history:
-        drawn["curves.png"] = curves(history, "Training")
+        drawn["curves.png"] = curves(history, f"{mark}training")
     for name, figure in drawn.items():
         save(figure, folder / name)
     return [folder / name for name in drawn]

@@ -127,7 +127,7 @@ class Predictions:
             )
 
 
-_AGAIN = "write the table again with this version (`xray-hf evaluate`)"
+_AGAIN = "fetch the bundle again, or let `train.py --resume` write it anew"
 
 
 def _read_table(path: Path) -> pa.Table:

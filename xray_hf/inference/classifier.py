@@ -37,7 +37,7 @@ class Classifier:
         Raises BundleError if files are missing, damaged or do not fit together.
         """
         folder = Path(folder)
-        network, labels = bundle.load(folder), bundle.labels_of(folder)
+        network, labels = bundle.load(folder), bundle.class_names(folder)
         is_synthetic = bundle.read_json(folder / bundle.TRAINING).get("is_synthetic")
         if not isinstance(is_synthetic, bool):
             raise BundleError(

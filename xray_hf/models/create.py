@@ -29,6 +29,11 @@ class Preprocessing:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for what no saved config should say."""
+        if not 32 <= self.side <= 2048 or not len(self.mean) == len(self.std) == 3 or min(self.std) <= 0:
+            raise ValueError(f"preprocessing {self}; expected a side of 32 to 2048, 3 means, 3 deviations")
+
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
         """(B, side, side) uint8 -> (B, 3, side, side) float32, channels_last, on the same device."""
         # One multiplication and addition per channel, written straight into channels_last memory.
@@ -92,7 +97,10 @@ def _create_cnn() -> XrayCnnForImageClassification:
 
 
 def _create_timm(name: str, timm_name: str, pretrained: bool) -> Network:
-    if not timm.is_model(timm_name.split(".")[0]):
+    architecture, _, tag = timm_name.partition(".")
+    if not timm.is_model(architecture) or (
+        tag and timm_name not in timm.list_pretrained(f"{architecture}.*")
+    ):
         raise ModelError(f"timm has no model {timm_name!r}; timm.list_models() gives all names.")
     weights = {"file": _download_weights(timm_name)} if pretrained else None
     module = timm.create_model(

@@ -1,7 +1,7 @@
 """Which rows come in which step: a pure function of seed and epoch, so any run can continue anywhere.
 
-`accelerate` would shard a DataLoader for us, but it repeats rows to fill the last batch. Here every row
-comes once an epoch whatever the number of processes: an epoch is cut into batches whose sizes differ by
+`accelerate` would shard a DataLoader for us, but it repeats rows to fill the last batch. Here the rows
+of an epoch do not depend on the number of processes: an epoch is cut into batches whose sizes differ by
 one at most, and each process takes every `world`-th row of a batch.
 """
 
@@ -23,7 +23,7 @@ def epoch_batches(
     """Shuffle an epoch and cut it into global batches.
 
     rows: (n,) row numbers of the training split. labels: (n,) their classes. balanced: draw as many rows
-    of every class, n / classes each, so that rare rows repeat and frequent ones wait for the next epoch.
+    of every class, n / classes each, so that rare rows repeat and not all frequent ones are drawn.
     Returns ceil(n / batch_size) arrays of row numbers.
     """
     rng = np.random.default_rng([seed, epoch])

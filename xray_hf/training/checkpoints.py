@@ -5,6 +5,7 @@ It holds tensors and plain values only, so it is read without unpickling code (`
 
 from __future__ import annotations
 
+import errno
 import pickle
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,8 @@ def save(folder: Path, state: dict[str, Any]) -> None:
         try:
             torch.save(state, temporary)
         except RuntimeError as error:
-            # torch reports a full disk as a RuntimeError of its own.
-            raise OSError(28, f"No space left on device ({str(error).splitlines()[0]})") from error
+            # torch reports a full disk as an error of its own.
+            raise OSError(errno.EIO, str(error).partition("\n")[0]) from error
 
 
 def load(folder: Path, identity: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from xray_hf.data.pixels import PixelSource
 from xray_hf.data.splits import Split
-from xray_hf.errors import ConfigError, DivergedError
+from xray_hf.errors import CheckpointError, ConfigError, DivergedError
 from xray_hf.evaluation import metrics
 from xray_hf.files import write_text
 from xray_hf.labels import LABELS
@@ -30,9 +30,10 @@ from xray_hf.training.augment import random_flip
 from xray_hf.training.batches import epoch_batches, load_ahead, share_of
 from xray_hf.training.config import Config, OptimizationConfig
 from xray_hf.training.predict import predict_rows
-from xray_hf.training.processes import Signals, share_buffers, sum_over
+from xray_hf.training.processes import Signals, is_same_everywhere, share_buffers, sum_over
 
 LOG_NAME = "log.jsonl"
+_ADVICE = "Lower --learning-rate, or use --precision fp32; the last checkpoint was saved before this epoch."
 _LOOK_EVERY = 20  # steps between looks at loss and signals, where a look makes the host wait for others
 
 
@@ -70,6 +71,7 @@ class Trainer:
         self.network, self.pixels, self.labels, self.split = network, pixels, labels, split
         self.config, self.accelerator, self.identity = config, accelerator, identity
         self.progress = Progress()
+        self.sum_type = torch.float32 if accelerator.device.type == "mps" else torch.float64
         self.best: dict[str, torch.Tensor] | None = None
         options = config.optimization
         module = network.module.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -90,7 +92,8 @@ class Trainer:
     def fit(self) -> list[dict[str, Any]]:
         """Train to the last epoch, or until patience ends, and return the history.
 
-        Raises DivergedError when the loss is not finite, CheckpointError when there is no way to resume, and
+        With `resume` it goes on from the checkpoint, or begins if there is none yet. Raises DivergedError
+        when the loss is not finite, CheckpointError when the checkpoint is another run's, and
         SystemExit(128 + signal) after SIGTERM or SIGINT, with the state saved.
         """
         if self.config.run.resume:
@@ -100,12 +103,18 @@ class Trainer:
                 self._train_epoch(signals)
                 self._finish_epoch()
                 self._save()
+                self._stop_if_told(signals)
         self.network.module.load_state_dict(self.best or self.judged.state_dict())
         return self.progress.history
 
     def predict(self, rows: np.ndarray) -> np.ndarray:
-        """Logits of rows by the kept weights: (n,) row numbers -> (n, C) float32, in their order."""
-        return self._predict(self.network.module, rows)
+        """Logits of rows by the kept weights: (n,) row numbers -> (n, C) float32, in their order.
+
+        In float32 whatever the training's number format, as everybody will load them.
+        """
+        # accelerate has wrapped forward in autocast; this takes it off.
+        module = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False, keep_torch_compile=False)
+        return self._predict(module, rows, autocast=False)
 
     def _train_epoch(self, signals: Signals) -> None:
         progress, options, accelerator = self.progress, self.config.optimization, self.accelerator
@@ -121,7 +130,8 @@ class Trainer:
         own = [share_of(batch, accelerator.process_index, accelerator.num_processes) for batch in todo]
         on_gpu = accelerator.device.type == "cuda"
         look_every = _LOOK_EVERY if on_gpu or accelerator.num_processes > 1 else 1
-        sums = torch.tensor(progress.running[:3], dtype=torch.float64, device=accelerator.device)
+        sums = torch.tensor(progress.running[:3], dtype=self.sum_type, device=accelerator.device)
+        losses: list[torch.Tensor] = []  # of each step since the last look
         started = time.perf_counter() - progress.running[3]
         self.model.train()
         with self._bar(sum(map(len, batches)), sum(map(len, batches[: progress.step]))) as bar:
@@ -129,12 +139,17 @@ class Trainer:
             for rows, batch, pixels in zip(own, todo, loaded, strict=True):
                 done = (progress.epoch + progress.step / len(batches)) / options.epochs
                 self._set_rate(learning_rate_factor(options.schedule, options.warmup, done))
-                sums += self._train_step(pixels, rows, len(batch))
+                step = self._train_step(pixels, rows, len(batch))
+                sums += step
+                losses.append(step[0])
                 progress.step += 1
                 bar.update(len(batch))
                 if progress.step % look_every == 0 or progress.step == len(batches):
                     progress.running = [*sums.tolist(), time.perf_counter() - started]
-                    self._look(signals, bar, batch)
+                    self._require_finite(torch.stack(losses), batches)
+                    bar.set_postfix(loss=f"{progress.running[0] / progress.running[2]:.4f}", refresh=False)
+                    losses.clear()
+                    self._stop_if_told(signals, save=True)
 
     def _set_rate(self, factor: float) -> None:
         for group in self.optimizer.param_groups:
@@ -143,9 +158,9 @@ class Trainer:
     def _train_step(self, pixels: torch.Tensor, rows: np.ndarray, total: int) -> torch.Tensor:
         """One optimiser step on this process's part of a batch of `total` rows.
 
-        Returns [sum of losses, number correct, rows] of the part: (3,) float64 on the device.
+        Returns [sum of losses, number correct, rows] of the part: (3,) on the device.
         """
-        sums = torch.zeros(3, dtype=torch.float64, device=self.accelerator.device)
+        sums = torch.zeros(3, dtype=self.sum_type, device=self.accelerator.device)
         accumulate = min(self.config.optimization.accumulate, len(rows))
         parts = list(zip(pixels.tensor_split(accumulate), np.array_split(rows, accumulate), strict=True))
         for number, (grey, part) in enumerate(parts, start=1):
@@ -174,23 +189,27 @@ class Trainer:
         losses = nn.functional.cross_entropy(logits, labels, self.class_weights, reduction="none")
         return losses, (logits.detach().argmax(1) == labels).sum()
 
-    def _look(self, signals: Signals, bar: tqdm[Any], batch: np.ndarray) -> None:
-        """Show the loss; stop on one that is not finite, and on a signal to any process."""
-        progress = self.progress
-        state = torch.tensor([float(signals.received), progress.running[0], progress.running[2]])
-        received, loss, rows = sum_over(self.accelerator, state).tolist()
-        where = f"epoch {progress.epoch + 1}, step {progress.step}"
-        if not math.isfinite(loss):
+    def _require_finite(self, losses: torch.Tensor, batches: list[np.ndarray]) -> None:
+        """Name the first of the last steps, and its batch, whose loss (k,) is not finite."""
+        bad = (~torch.isfinite(sum_over(self.accelerator, losses))).nonzero().flatten().tolist()
+        if bad:
+            step = self.progress.step - len(losses) + bad[0] + 1
+            rows = ", ".join(map(str, batches[step - 1][:16]))
             raise DivergedError(
-                f"the loss is {loss} at {where} or shortly before; its batch has the rows "
-                f"{', '.join(map(str, batch[:8]))}… Lower --learning-rate, or use --precision fp32; "
-                "the last checkpoint is from before this epoch."
+                f"the loss is not finite at epoch {self.progress.epoch + 1}, step {step}, "
+                f"whose batch begins with rows {rows} of the data set. {_ADVICE}"
             )
-        bar.set_postfix(loss=f"{loss / rows:.4f}", refresh=False)
-        if received:
+
+    def _stop_if_told(self, signals: Signals, save: bool = False) -> None:
+        """Leave with the state saved if any process has received a signal."""
+        told = sum_over(self.accelerator, torch.tensor(float(signals.received)))
+        if not told:
+            return
+        if save:
             self._save()
-            self._say(f"stopped by a signal at {where}; the state is saved, --resume goes on from here.")
-            raise SystemExit(128 + (signals.received or 15))  # 15, SIGTERM: another process was told
+        where = f"epoch {self.progress.epoch + 1}, step {self.progress.step}"
+        self._say(f"stopped by a signal at {where}; the state is saved, --resume goes on from here.")
+        raise SystemExit(128 + (signals.received or 15))  # 15, SIGTERM: another process was told
 
     def _finish_epoch(self) -> None:
         progress = self.progress
@@ -204,8 +223,12 @@ class Trainer:
             "images_per_second": rows / progress.running[3],
             "seconds": progress.running[3],
         }
-        share_buffers(self.accelerator, self.network.module)
+        self._share_buffers()
         row.update(self._evaluate("validation"))
+        if not math.isfinite(row["validation_loss"]):
+            raise DivergedError(
+                f"the weights are not finite after the last step of epoch {row['epoch']}. {_ADVICE}"
+            )
         if self.config.run.watch_test:
             row.update(self._evaluate("test"))
         progress.epoch, progress.step, progress.running = progress.epoch + 1, 0, [0.0, 0.0, 0.0, 0.0]
@@ -219,7 +242,7 @@ class Trainer:
 
     def _evaluate(self, name: str) -> dict[str, float]:
         rows = self.split.rows(name)
-        logits, labels = self._predict(self.judged, rows), self.labels[rows]
+        logits, labels = self._predict(self.judged, rows, autocast=True), self.labels[rows]
         matrix = metrics.confusion_matrix(labels, logits.argmax(axis=1))
         loss = nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels))
         return {
@@ -228,12 +251,23 @@ class Trainer:
             f"{name}_balanced_accuracy": metrics.balanced_accuracy(matrix),
         }
 
-    def _predict(self, module: nn.Module, rows: np.ndarray) -> np.ndarray:
-        return predict_rows(module, self.network.preprocessing, self.pixels, rows, self.accelerator)
+    def _predict(self, module: nn.Module, rows: np.ndarray, *, autocast: bool) -> np.ndarray:
+        preprocessing = self.network.preprocessing
+        return predict_rows(module, preprocessing, self.pixels, rows, self.accelerator, autocast=autocast)
+
+    def _share_buffers(self) -> None:
+        share_buffers(self.accelerator, self.network.module)
+        if self.average is not None:
+            share_buffers(self.accelerator, self.average.module)
 
     def _restore(self) -> None:
         folder, accelerator = self.config.out, self.accelerator
-        if not (folder / checkpoints.CHECKPOINT_NAME).exists():
+        exists = (folder / checkpoints.CHECKPOINT_NAME).exists()
+        if not is_same_everywhere(exists):
+            raise CheckpointError(
+                f"not all processes see the checkpoint in {folder}; put --out on a shared disk."
+            )
+        if not exists:
             self._say(f"no checkpoint in {folder} yet: starting at epoch 1.")
             return
         state = checkpoints.load(folder, {**self.identity, "processes": accelerator.num_processes})
@@ -245,12 +279,15 @@ class Trainer:
         self.progress = Progress(**state["progress"])
         if not accelerator.is_main_process:
             self.progress.running[:3] = [0.0, 0.0, 0.0]  # the saved sums are those of all processes
-        torch.set_rng_state(state["rng"][accelerator.process_index])
+        for_cpu, for_gpu = state["rng"][accelerator.process_index]
+        torch.set_rng_state(for_cpu)
+        if for_gpu is not None:
+            torch.cuda.set_rng_state(for_gpu)
 
     def _save(self) -> None:
-        share_buffers(self.accelerator, self.network.module)
-        # Only the CPU generators: augmentation draws from them; dropout on a GPU need not repeat to the bit.
-        rng = gather_object([torch.get_rng_state()])
+        self._share_buffers()
+        on_gpu = self.accelerator.device.type == "cuda"
+        rng = gather_object([[torch.get_rng_state(), torch.cuda.get_rng_state() if on_gpu else None]])
         totals = torch.tensor(self.progress.running[:3], dtype=torch.float64)
         running = [*sum_over(self.accelerator, totals).tolist(), self.progress.running[3]]
         if self.accelerator.is_main_process:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import torch
 from accelerate import Accelerator
@@ -23,10 +25,13 @@ def predict_rows(
     pixels: PixelSource,
     rows: np.ndarray,
     accelerator: Accelerator,
+    *,
+    autocast: bool,
 ) -> np.ndarray:
     """Predict rows in evaluation mode: (n,) row numbers, repeats allowed -> (n, C) float32, in their order.
 
-    Every process predicts a share of the distinct rows and all get the whole. Raises RuntimeError if a row
+    autocast: in the run's number format, else in float32. Every process predicts a share of the distinct rows
+    and all get the whole. Raises RuntimeError if a row
     was filled not exactly once.
     """
     module.eval()
@@ -35,7 +40,7 @@ def predict_rows(
     parts = [own[start : start + BATCH] for start in range(0, len(own), BATCH)]
     filled = torch.zeros(len(unique), len(LABELS) + 1, device=accelerator.device)
     for part, grey in zip(parts, load_ahead(pixels, [unique[part] for part in parts]), strict=True):
-        with accelerator.autocast():
+        with accelerator.autocast() if autocast else nullcontext():
             logits = logits_of(module(preprocessing.normalise(grey.to(accelerator.device)))).float()
         filled[part] = nn.functional.pad(logits, (0, 1), value=1)  # the last column counts
     filled = sum_over(accelerator, filled)

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import signal
+from datetime import timedelta
+from importlib.util import find_spec
 from types import FrameType
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import InitProcessGroupKwargs, gather_object, parse_flag_from_env, set_seed
 from torch import nn
 
+from xray_hf.errors import ConfigError
 from xray_hf.training.config import Config
 
 
 def make_accelerator(config: Config) -> Accelerator:
     """Choose device and number format, join the processes that `accelerate launch` started, seed them."""
-    wants_cpu = config.run.device == "cpu"
+    wants_cpu = config.run.device == "cpu" or parse_flag_from_env("ACCELERATE_USE_CPU")
+    tracker = None if config.run.track == "none" else config.run.track
+    if tracker and find_spec(tracker) is None:
+        raise ConfigError(f"--track {tracker} needs a package that is missing; pip install xray_hf[track].")
     precision = config.run.precision
     if precision == "auto":
         precision = "bf16" if _has_fast_bf16(wants_cpu) else "fp32"
@@ -24,8 +30,10 @@ def make_accelerator(config: Config) -> Accelerator:
     return Accelerator(
         cpu=wants_cpu,
         mixed_precision="no" if precision == "fp32" else precision,
-        log_with=None if config.run.track == "none" else config.run.track,
+        log_with=tracker,
         project_dir=str(config.out),
+        # While one process decodes a data set for the first time, the others wait.
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=2))],
     )
 
 
@@ -35,6 +43,12 @@ def sum_over(accelerator: Accelerator, tensor: torch.Tensor) -> torch.Tensor:
         return tensor
     summed: torch.Tensor = accelerator.reduce(tensor.to(accelerator.device), "sum")
     return summed.to(tensor.device)
+
+
+def is_same_everywhere(value: object) -> bool:
+    """Whether every process has an equal `value`."""
+    values = gather_object([value])
+    return all(other == values[0] for other in values)
 
 
 def share_buffers(accelerator: Accelerator, module: nn.Module) -> None:
