@@ -67,10 +67,11 @@ apart. Nothing below is evidence for any clinical use.
 
 ## The paper's recipe, run as it was
 
-`make reproduce DATA=…`{arguments}: protocol `{config["data"]["protocol"]}`, preset `{config["preset"]}`, seed
-{config["run"]["seed"]}; {starts}. The paper started ResNet18 from ImageNet weights, as the command does with a network.
-{training["device"]}, {training["precision"]}; torch {training["versions"]["torch"]}.
-Weights of the last epoch; nothing was tuned, and nothing was chosen by the test set."""
+`make reproduce DATA=…`{arguments}: protocol `{config["data"]["protocol"]}`, preset `{config["preset"]}`,
+seed {config["run"]["seed"]}; {starts}.
+The paper started ResNet18 from ImageNet weights, as this command does without that argument.
+{training["device"]}, {training["precision"]}, torch {training["versions"]["torch"]}. Weights of the last
+epoch; nothing was tuned, nothing chosen by the test set."""
 
 
 def comparison(runs: dict[str, Any]) -> str:
@@ -117,8 +118,9 @@ def epochs(name: str, training: dict[str, Any]) -> str:
     highest = max(row["validation_accuracy"] for row in history)
     lines.append(
         f"\nTest accuracy lies between {min(tests):.1%} and {max(tests):.1%} over the epochs and ends at "
-        f"{tests[-1]:.1%}; validation accuracy reaches {highest:.1%}. Train accuracy is measured while the "
-        "weights change, with dropout; the table above has it for the final ones."
+        f"{tests[-1]:.1%}; validation accuracy reaches {highest:.1%}. Here train accuracy is measured while the "
+        "weights change, and the rest in the training's number format; the table above is of the final weights, "
+        "in float32, as the bundle is loaded."
     )
     lines.append(f"\n![Loss and accuracy of {name} by epoch](figures/paper_{name}_curves.png)")
     return "\n".join(lines)
