@@ -118,9 +118,9 @@ def epochs(name: str, training: dict[str, Any]) -> str:
     highest = max(row["validation_accuracy"] for row in history)
     lines.append(
         f"\nTest accuracy lies between {min(tests):.1%} and {max(tests):.1%} over the epochs and ends at "
-        f"{tests[-1]:.1%}; validation accuracy reaches {highest:.1%}. Here train accuracy is measured while the "
-        "weights change, and the rest in the training's number format; the table above is of the final weights, "
-        "in float32, as the bundle is loaded."
+        f"{tests[-1]:.1%}; validation accuracy reaches {highest:.1%}. Here train accuracy is measured while "
+        "the weights change, the rest in the training's number format; the table above is of the final "
+        "weights, in float32, as the bundle is loaded."
     )
     lines.append(f"\n![Loss and accuracy of {name} by epoch](figures/paper_{name}_curves.png)")
     return "\n".join(lines)
