@@ -131,7 +131,7 @@ def test_rows_come_in_any_order_and_repeatedly(records: list[Record], cache_dir:
 
 def test_a_row_that_is_not_there_is_an_error(records: list[Record], cache_dir: Path) -> None:
     cache = prepare(records, SIDE, cache_dir)
-    with pytest.raises(DataError, match=r"has no row 12; delete this folder, it is made anew"):
+    with pytest.raises(DataError, match=r"there is no row 12; delete this folder, it is made anew"):
         cache.gather(np.array([12]))
 
 

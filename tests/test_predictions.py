@@ -135,7 +135,7 @@ def test_a_missing_column_is_named(tmp_path: Path) -> None:
     toy().write(tmp_path / "p.parquet")
     pq.write_table(pq.read_table(tmp_path / "p.parquet").drop_columns("patient_id"), tmp_path / "p.parquet")
     with pytest.raises(
-        BundleError, match="column patient_id is missing, expected string; write the table again"
+        BundleError, match="column patient_id is missing, expected string; fetch the bundle again"
     ):
         Predictions.read(tmp_path / "p.parquet")
 

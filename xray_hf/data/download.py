@@ -16,16 +16,20 @@ def download(out: Path) -> None:
     files; OutputError if `out` is not an empty folder.
     """
     require_new_folder(out)
+    by_hand = f"or download it by hand from kaggle.com/datasets/{KAGGLE_SLUG} and unpack it into {out}."
+    with atomic_folder(out) as temporary:
+        _fetch(temporary, by_hand)
+        if not (temporary / CSV_NAME).is_file():
+            raise DataError(f"what Kaggle sent holds no {CSV_NAME}; try again later, {by_hand}")
+
+
+def _fetch(folder: Path, by_hand: str) -> None:
     import kagglehub
     from kagglehub import exceptions
     from requests import RequestException
 
-    by_hand = f"or download it by hand from kaggle.com/datasets/{KAGGLE_SLUG} and unpack it into {out}."
     try:
-        with atomic_folder(out) as temporary:
-            kagglehub.dataset_download(KAGGLE_SLUG, output_dir=str(temporary))
-            if not (temporary / CSV_NAME).is_file():
-                raise DataError(f"what Kaggle sent holds no {CSV_NAME}; try again later, {by_hand}")
+        kagglehub.dataset_download(KAGGLE_SLUG, output_dir=str(folder))
     except (exceptions.UnauthenticatedError, exceptions.CredentialError) as error:
         raise DataError(_login_help(error, by_hand)) from error
     except exceptions.KaggleApiHTTPError as error:
@@ -34,13 +38,10 @@ def download(out: Path) -> None:
             raise DataError(_login_help(error, by_hand)) from error
         raise DataError(f"Kaggle answered {status}; try again later, {by_hand}") from error
     except exceptions.DataCorruptionError as error:
-        raise DataError(
-            f"the download is damaged ({error}); remove {out} and try again, {by_hand}"
-        ) from error
+        raise DataError(f"the download is damaged ({error}); try again, {by_hand}") from error
     except RequestException as error:
-        raise DataError(
-            f"Kaggle cannot be reached ({type(error).__name__}); check the network, {by_hand}"
-        ) from error
+        reason = type(error).__name__
+        raise DataError(f"Kaggle cannot be reached ({reason}); check the network, {by_hand}") from error
 
 
 def _login_help(error: Exception, by_hand: str) -> str:

@@ -5,7 +5,6 @@ It holds tensors and plain values only, so it is read without unpickling code (`
 
 from __future__ import annotations
 
-import errno
 import pickle
 from pathlib import Path
 from typing import Any
@@ -21,12 +20,12 @@ _KEYS = {"identity", "network", "optimizer", "average", "best", "progress", "rng
 
 def save(folder: Path, state: dict[str, Any]) -> None:
     """Write `state` as the run's checkpoint; the one before stays until this one is whole."""
-    with atomic_file(folder / CHECKPOINT_NAME) as temporary:
+    with atomic_file(folder / CHECKPOINT_NAME) as temporary, temporary.open("wb") as stream:
         try:
-            torch.save(state, temporary)
+            torch.save(state, stream)
         except RuntimeError as error:
-            # torch reports a full disk as an error of its own.
-            raise OSError(errno.EIO, str(error).partition("\n")[0]) from error
+            # torch's writer fails once more while it gives up, which hides the disk's own error.
+            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
 
 def load(folder: Path, identity: dict[str, Any]) -> dict[str, Any]:
