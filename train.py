@@ -36,7 +36,7 @@ from xray_hf.models import Network, create_model
 from xray_hf.training import checkpoints
 from xray_hf.training.config import Config, parse
 from xray_hf.training.loop import Trainer
-from xray_hf.training.processes import is_same_everywhere, make_accelerator
+from xray_hf.training.processes import is_same_everywhere, keep_freed_memory, make_accelerator
 
 LIBRARIES = ("accelerate", "datasets", "numpy", "pillow", "timm", "torch", "transformers")
 
@@ -44,6 +44,7 @@ LIBRARIES = ("accelerate", "datasets", "numpy", "pillow", "timm", "torch", "tran
 def main() -> None:
     """Run one training from the command line."""
     config = parse()
+    keep_freed_memory()
     logging.disable_progress_bar()  # of saving, which takes a moment; training has its own
     accelerator = make_accelerator(config)
     require_free_folder(config)

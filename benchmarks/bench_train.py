@@ -19,7 +19,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +109,10 @@ def measure(job: Job, rounds: int, scratch: Path) -> dict[str, Any]:
     rates: dict[str, list[float]] = {way: [] for way in WAYS}
     for number in range(1, rounds + 1):
         for way, train in WAYS.items():
-            with tempfile.TemporaryDirectory(dir=scratch) as folder:
-                rate = train(job, Path(folder))
+            # A process each: what one way sets for its process, memory above all, must not help another.
+            alone = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+            with tempfile.TemporaryDirectory(dir=scratch) as folder, alone as pool:
+                rate = pool.submit(train, job, Path(folder)).result()
             rates[way].append(rate)
             print(f"{job.model}, round {number}, {way}: {rate:.1f} images/s", file=sys.stderr, flush=True)
     ratios = {

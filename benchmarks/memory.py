@@ -110,8 +110,9 @@ def train(data_dir: Path, cache_dir: Path, batch_size: int, steps: int) -> dict[
     from xray_hf.models import create_model
     from xray_hf.training.config import resolve
     from xray_hf.training.loop import Trainer
-    from xray_hf.training.processes import make_accelerator
+    from xray_hf.training.processes import keep_freed_memory, make_accelerator
 
+    keep_freed_memory()
     peaks = {"imports_mb": peak_mb()}
     data = open_coronahack(data_dir, SIDE, cache_dir=cache_dir, drop_bad=True)
     split = split_data(data, "grouped", 0)

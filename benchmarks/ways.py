@@ -27,7 +27,7 @@ from xray_hf.models import create_model
 from xray_hf.models.create import logits_of
 from xray_hf.training.config import Config, preset_values, resolve
 from xray_hf.training.loop import Trainer
-from xray_hf.training.processes import make_accelerator
+from xray_hf.training.processes import keep_freed_memory, make_accelerator
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,7 @@ class Job:
 
 def ours(job: Job, folder: Path) -> float:
     """xray_hf's own Trainer as train.py drives it: the second epoch's rate, which is what it logs itself."""
+    keep_freed_memory()
     config = job.config(folder)
     network, accelerator = create_model(job.model, pretrained=False), fresh_accelerator(config)
     labels = np.asarray(labels_of(job.data.records))
@@ -97,6 +98,7 @@ def ours(job: Job, folder: Path) -> float:
 
 def pure(job: Job, folder: Path) -> float:
     """The ceiling: network, number format and optimiser of `ours` on one batch already on the device."""
+    keep_freed_memory()
     config = job.config(folder)
     network, accelerator = create_model(job.model, pretrained=False), fresh_accelerator(config)
     device, side = accelerator.device, network.preprocessing.side

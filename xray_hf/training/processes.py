@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import platform
 import signal
 from datetime import timedelta
 from importlib.util import find_spec
@@ -35,6 +37,18 @@ def make_accelerator(config: Config) -> Accelerator:
         # While one process decodes a data set for the first time, the others wait.
         kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=2))],
     )
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep large blocks that it has freed, for the next step.
+
+    glibc gives them back to the kernel at once, which fills them with zeros page by page when the next step
+    asks again: on a CPU that costs a fifth to a third of training's time. Does nothing without glibc.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        library = ctypes.CDLL(None)
+        library.mallopt(-3, 2**30)  # M_MMAP_THRESHOLD: take blocks up to 1 GB from the heap
+        library.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: and do not shrink it
 
 
 def sum_over(accelerator: Accelerator, tensor: torch.Tensor) -> torch.Tensor:
