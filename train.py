@@ -93,7 +93,7 @@ def main() -> None:
             predictions=predictions,
         )
         mark = SYNTHETIC_MARK if training["is_synthetic"] else ""
-        print(f"{mark}{metrics.as_table(metrics.summarise(predictions))}")
+        print(metrics.as_table(metrics.summarise(predictions), mark))
         print(f"bundle: {config.out / 'bundle'}")
 
 

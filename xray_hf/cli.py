@@ -159,7 +159,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     folder = options.bundle / "bundle" if (options.bundle / "bundle").is_dir() else options.bundle
     summary = bundle.draw_views(folder)
     mark = SYNTHETIC_MARK if bundle.read_json(folder / bundle.TRAINING).get("is_synthetic") else ""
-    print(f"{mark}{metrics.as_table(summary)}")
+    print(metrics.as_table(summary, mark))
 
 
 if __name__ == "__main__":

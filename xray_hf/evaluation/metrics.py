@@ -145,9 +145,12 @@ def summarise(predictions: Predictions) -> dict[str, dict[str, Any]]:
     return {subset: describe(part) for subset, part in parts.items() if len(part)}
 
 
-def as_table(summary: dict[str, dict[str, Any]]) -> str:
-    """The main numbers of `summarise` for a terminal, one line a split; "-" where there is no information."""
-    head = ["", "images", "patients", "accuracy", "balanced", "macro F1", "AUROC"]
+def as_table(summary: dict[str, dict[str, Any]], mark: str = "") -> str:
+    """The main numbers of `summarise` for a terminal, one line a split; "-" where there is no information.
+
+    mark: stands in the first cell of the heading.
+    """
+    head = [mark, "images", "patients", "accuracy", "balanced", "macro F1", "AUROC"]
     rows = [head + [f"found {label}" for label in LABELS]]
     for subset, numbers in summary.items():
         rates = [numbers[key] for key in ("accuracy", "balanced_accuracy", "macro_f1", "macro_auroc")]
