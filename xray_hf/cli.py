@@ -53,19 +53,13 @@ def build_parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("splits", help="show a protocol's splits, and what they share")
     _add_data_options(command)
-    command.add_argument(
-        "--protocol", choices=("grouped", "paper"), default="grouped", help="default grouped"
-    )
-    command.add_argument("--seed", type=int, default=0, help="default %(default)s")
+    _add_split_options(command)
     command.add_argument("--out", type=Path, help="write splits.json here")
     command.set_defaults(run=_splits)
 
     command = commands.add_parser("prepare", help="decode all images into the cache; write the DatasetDict")
     _add_data_options(command)
-    command.add_argument(
-        "--protocol", choices=("grouped", "paper"), default="grouped", help="default grouped"
-    )
-    command.add_argument("--seed", type=int, default=0, help="default %(default)s")
+    _add_split_options(command)
     command.add_argument("--out", type=Path, help="save the datasets.DatasetDict here")
     command.set_defaults(run=_prepare)
 
@@ -83,6 +77,13 @@ def _add_data_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--drop-bad", action="store_true", help="go on without rows that cannot be used")
     command.add_argument("--side", type=int, default=DEFAULT_SIDE, help="pixels (default %(default)s)")
     command.add_argument("--cache-dir", type=Path, help="where pixels are kept (default $XRAY_HF_CACHE)")
+
+
+def _add_split_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--protocol", choices=("grouped", "paper"), default="grouped", help="default grouped"
+    )
+    command.add_argument("--seed", type=int, default=0, help="default %(default)s")
 
 
 def _open(options: argparse.Namespace):  # type: ignore[no-untyped-def]  # naming the type would import numpy
