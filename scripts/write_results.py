@@ -26,6 +26,7 @@ PAPER = {
 SUBSETS = {"train": "train", "validation": "validation", "test": "test", "test_official": "official test"}
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 SPEED = DOCS / "bench_train.md"
+MEMORY = DOCS / "bench_memory.md"  # of `--rounds 0 --memory`
 SPEED_TEXT = """`make bench-train DATA=…`: images per second in training, medians of interleaved rounds
 with their spread. `ours` is the loop of train.py; `pure` the same step on one constant batch, the ceiling;
 `plain` a loop over JPEG files and torchvision transforms in float32; `hf` transformers' Trainer on the
@@ -46,6 +47,8 @@ def main() -> None:
     sections += [on_test(name, measured) for name, (_, _, measured) in runs.items()]
     if SPEED.exists():
         sections.append(f"## Speed\n\n{SPEED_TEXT}\n\n{SPEED.read_text(encoding='utf-8').strip()}")
+    if MEMORY.exists():
+        sections.append(f"## Memory\n\n{MEMORY.read_text(encoding='utf-8').strip()}")
     write_text(DOCS / "results.md", "\n\n".join(sections) + "\n")
     for name, (folder, _, _) in runs.items():
         for figure in ("curves", "confusion_test"):
