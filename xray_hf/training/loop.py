@@ -69,7 +69,8 @@ class Trainer:
     ) -> None:
         """labels: (N,) int64, the class of every row of `pixels`. identity: what a checkpoint must match."""
         self.network, self.pixels, self.labels, self.split = network, pixels, labels, split
-        self.config, self.accelerator, self.identity = config, accelerator, identity
+        self.config, self.accelerator = config, accelerator
+        self.identity = {**identity, "processes": accelerator.num_processes}
         self.progress = Progress()
         self.sum_type = torch.float32 if accelerator.device.type == "mps" else torch.float64
         self.best: dict[str, torch.Tensor] | None = None
@@ -270,7 +271,7 @@ class Trainer:
         if not exists:
             self._say(f"no checkpoint in {folder} yet: starting at epoch 1.")
             return
-        state = checkpoints.load(folder, {**self.identity, "processes": accelerator.num_processes})
+        state = checkpoints.load(folder, self.identity)
         self.network.module.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
@@ -292,7 +293,7 @@ class Trainer:
         running = [*sum_over(self.accelerator, totals).tolist(), self.progress.running[3]]
         if self.accelerator.is_main_process:
             state = {
-                "identity": {**self.identity, "processes": self.accelerator.num_processes},
+                "identity": self.identity,
                 "network": self.network.module.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "average": None if self.average is None else self.average.module.state_dict(),
