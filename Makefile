@@ -3,6 +3,7 @@
 #   make test         all tests                      make check      ruff, mypy
 #   make train        DATA=… MODEL=… ARGS=…          make reproduce  DATA=…  the paper's two models
 #   make bench-train  DATA=…  our loop against its peers
+#   make bench-inference IMAGES=… BUNDLES="…"  our engine against its peers
 PYTHON ?= python3
 MODEL ?= xray-resnet18
 SYNTHETIC := data/synthetic
@@ -10,7 +11,7 @@ DATA ?= $(SYNTHETIC)
 BIN := .venv/bin
 MODELS := xray-resnet18 xray-cnn
 
-.PHONY: demo test check train reproduce bench-train install
+.PHONY: demo test check train reproduce bench-train bench-inference install
 .DEFAULT_GOAL := demo
 
 install: .venv/installed
@@ -24,10 +25,11 @@ install: .venv/installed
 $(SYNTHETIC): | .venv/installed
 	$(BIN)/xray-hf atlas --out $@ --patients 600 --seed 0
 
-runs/demo/%/bundle: | $(SYNTHETIC)
+runs/demo/%/bundle/model.onnx: | $(SYNTHETIC)
 	$(BIN)/python train.py --preset smoke --model $* --data-dir $(SYNTHETIC) --out runs/demo/$* --resume
+	$(BIN)/xray-hf export runs/demo/$*
 
-demo: $(MODELS:%=runs/demo/%/bundle)
+demo: $(MODELS:%=runs/demo/%/bundle/model.onnx)
 	$(BIN)/python app.py
 
 test: install
@@ -51,3 +53,7 @@ reproduce: install
 
 bench-train: install
 	$(BIN)/python benchmarks/bench_train.py $(if $(filter-out $(SYNTHETIC),$(DATA)),--data-dir $(DATA)) $(ARGS)
+
+bench-inference: install
+	@test -n "$(IMAGES)" -a -n "$(BUNDLES)" || { echo "error: pass IMAGES= a folder, BUNDLES= exported bundles" >&2; exit 2; }
+	$(BIN)/python benchmarks/bench_inference.py --images $(IMAGES) $(BUNDLES:%=--bundle %) $(ARGS)

@@ -83,13 +83,13 @@ def serve(folders: list[Path], host: str, port: int, temporary: Path) -> None:
     # In a folder of our own, instead of one that every Gradio program of the computer shares.
     os.environ["GRADIO_TEMP_DIR"] = str(temporary / "uploads")
     # Imported here, so that --help and a wrong option answer at once.
-    from xray_hf.demo.events import load_classifiers
+    from xray_hf.demo.events import load_engines
     from xray_hf.demo.examples import write_examples
     from xray_hf.demo.layout import build, launch_options
 
-    classifiers = load_classifiers(folders)
-    page = build(classifiers, write_examples(temporary / "examples"))
-    print(f"{', '.join(classifiers)} at http://{host}:{port} (Ctrl-C stops)", file=sys.stderr)
+    engines = load_engines(folders)
+    page = build(engines, write_examples(temporary / "examples"))
+    print(f"{', '.join(engines)} at http://{host}:{port} (Ctrl-C stops)", file=sys.stderr)
     page.launch(server_name=host, server_port=port, quiet=True, **launch_options())
 
 

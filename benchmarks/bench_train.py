@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import statistics
 import sys
 import tempfile
 import time
@@ -28,6 +27,7 @@ from typing import Any
 import memory
 import torch
 from peers import hf, plain
+from reporting import cell, cpu_name, summary
 from ways import Job, fresh_accelerator, ours, pure
 
 from xray_hf import __version__
@@ -127,11 +127,6 @@ def measure(job: Job, rounds: int, scratch: Path) -> dict[str, Any]:
     }
 
 
-def summary(values: list[float]) -> dict[str, Any]:
-    """Median, spread and all rounds of one number."""
-    return {"median": statistics.median(values), "min": min(values), "max": max(values), "rounds": values}
-
-
 def describe(options: argparse.Namespace, data: XrayData) -> dict[str, Any]:
     """What the numbers depend on."""
     is_gpu = torch.cuda.is_available() and options.device != "cpu"
@@ -153,14 +148,6 @@ def describe(options: argparse.Namespace, data: XrayData) -> dict[str, Any]:
     }
 
 
-def cpu_name() -> str:
-    """The processor's model, where Linux tells it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
-
-
 def as_table(results: dict[str, Any]) -> str:
     """All results as Markdown."""
     processor = f"{results['cpu']}, {results['cores']} cores, load {results['load_average_before']:.1f}"
@@ -177,17 +164,12 @@ def as_table(results: dict[str, Any]) -> str:
         ]
         lines.append("| --- |" + " ---: |" * 7)
     for model, result in results.get("models", {}).items():
-        rates = [_cell(value, 1) for value in result["images_per_second"].values()]
-        ratios = [_cell(value, 2) for value in result["ratios"].values()]
+        rates = [cell(value, 1) for value in result["images_per_second"].values()]
+        ratios = [cell(value, 2) for value in result["ratios"].values()]
         lines.append(f"| {model} | " + " | ".join(rates + ratios) + " |")
     if "memory" in results:
         lines += ["", memory.as_table(results["memory"])]
     return "\n".join(lines)
-
-
-def _cell(value: dict[str, Any], digits: int) -> str:
-    """Median (lowest to highest)."""
-    return f"{value['median']:.{digits}f} ({value['min']:.{digits}f} to {value['max']:.{digits}f})"
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 python scripts/write_results.py runs/paper/xray-resnet18/bundle runs/paper/xray-cnn/bundle
 
-Everything about our models is read from the bundles, and speed from docs/bench_train.md, which
-`make bench-train ARGS="--out docs/bench_train.json"` writes; nothing is typed in.
+Everything about our models is read from the bundles, and speed from docs/bench_train*.md, one for each
+machine, which `make bench-train ARGS="--out docs/bench_train.json"` writes; nothing is typed in.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from xray_hf import bundle
+from xray_hf import manifest
 from xray_hf.errors import exit_on_error
 from xray_hf.files import atomic_file, write_text
 
@@ -25,7 +25,7 @@ PAPER = {
 }
 SUBSETS = {"train": "train", "validation": "validation", "test": "test", "test_official": "official test"}
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-SPEED = DOCS / "bench_train.md"
+SPEED = sorted(DOCS.glob("bench_train*.md"))
 MEMORY = DOCS / "bench_memory.md"  # of `--rounds 0 --memory`
 SPEED_TEXT = """`make bench-train DATA=…`: images per second in training, medians of interleaved rounds
 with their spread. `ours` is the loop of train.py; `pure` the same step on one constant batch, the ceiling;
@@ -39,21 +39,24 @@ def main() -> None:
     parser.add_argument("bundles", type=Path, nargs="+")
     runs = {}
     for folder in parser.parse_args().bundles:
-        training = bundle.read_json(folder / bundle.TRAINING)
-        runs[training["model"]] = (folder, training, bundle.read_json(folder / bundle.METRICS))
-    splits = bundle.read_json(next(iter(runs.values()))[0] / bundle.SPLITS)
+        training = manifest.read_json(folder / manifest.TRAINING)
+        runs[training["model"]] = (folder, training, manifest.read_json(folder / manifest.METRICS))
+    splits = manifest.read_json(next(iter(runs.values()))[0] / manifest.SPLITS)
     sections = [head(runs), comparison(runs), reading(splits)]
     sections += [epochs(name, training) for name, (_, training, _) in runs.items()]
     sections += [on_test(name, measured) for name, (_, _, measured) in runs.items()]
-    if SPEED.exists():
-        sections.append(f"## Speed\n\n{SPEED_TEXT}\n\n{SPEED.read_text(encoding='utf-8').strip()}")
+    if SPEED:
+        sections += [
+            f"## Speed\n\n{SPEED_TEXT}",
+            *(page.read_text(encoding="utf-8").strip() for page in SPEED),
+        ]
     if MEMORY.exists():
         sections.append(f"## Memory\n\n{MEMORY.read_text(encoding='utf-8').strip()}")
     write_text(DOCS / "results.md", "\n\n".join(sections) + "\n")
     for name, (folder, _, _) in runs.items():
         for figure in ("curves", "confusion_test"):
             with atomic_file(DOCS / "figures" / f"paper_{name}_{figure}.png") as temporary:
-                shutil.copyfile(folder / bundle.FIGURES / f"{figure}.png", temporary)
+                shutil.copyfile(folder / manifest.FIGURES / f"{figure}.png", temporary)
 
 
 def head(runs: dict[str, Any]) -> str:

@@ -33,6 +33,24 @@ def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def cnn_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An xray-cnn of random weights with its graph, without the files that only training writes."""
+    import torch
+
+    from xray_hf import bundle, manifest
+    from xray_hf.export import export
+    from xray_hf.files import write_json
+    from xray_hf.models import create_model
+
+    torch.manual_seed(3)
+    folder = tmp_path_factory.mktemp("bundle")
+    bundle.save_network(create_model("xray-cnn", pretrained=False), folder)
+    write_json(folder / manifest.TRAINING, {"is_synthetic": True})
+    export(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of the real data set; the tests that use it have the marker `real`."""
     folder = Path(os.environ.get("XRAY_HF_DATA") or ROOT.parent / "shared" / "data" / "coronahack")

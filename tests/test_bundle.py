@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from xray_hf import bundle
+from xray_hf import bundle, manifest
 from xray_hf.errors import BundleError
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.images import read_grey, resize
@@ -125,7 +125,7 @@ def test_loading_here_gives_the_same_network(written: tuple[Network, Path]) -> N
     x = torch.randn(2, 3, 224, 224)
     with torch.inference_mode():
         assert torch.equal(logits_of(loaded.module(x)), logits_of(network.module(x)))
-    assert bundle.class_names(folder) == LABELS
+    assert manifest.class_names(folder) == LABELS
 
 
 def test_a_bundle_holds_everything_and_no_pickle(written: tuple[Network, Path]) -> None:

@@ -1,4 +1,4 @@
-"""The demo: the classifier answers as training does, the page in plain words, the app from start to stop."""
+"""The demo: the page answers in plain words, the app from start to stop."""
 
 from __future__ import annotations
 
@@ -12,101 +12,27 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
-import numpy as np
 import pytest
-import torch
-from PIL import Image
-from transformers import AutoImageProcessor
 
-from xray_hf import bundle
 from xray_hf.demo import events
 from xray_hf.demo.examples import write_examples
-from xray_hf.errors import BundleError, ConfigError, ImageError
-from xray_hf.files import write_json
+from xray_hf.errors import ConfigError
 from xray_hf.images import read_grey
-from xray_hf.inference import Classifier
+from xray_hf.inference import Engine
 from xray_hf.labels import LABELS
-from xray_hf.models import Network, create_model
 
 ROOT = Path(__file__).parents[1]
 START_SECONDS = 120  # importing torch, transformers and Gradio on a busy machine
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(3)
-    folder = tmp_path_factory.mktemp("bundle")
-    bundle.save_network(create_model("xray-cnn", pretrained=False), folder)
-    write_json(folder / bundle.TRAINING, {"is_synthetic": True})
-    return folder
-
-
-@pytest.fixture(scope="module")
-def classifier(folder: Path) -> Classifier:
-    return Classifier.from_pretrained(folder)
+def engine(cnn_bundle: Path) -> Engine:
+    return Engine.from_pretrained(cnn_bundle)
 
 
 @pytest.fixture(scope="module")
 def xray(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_examples(tmp_path_factory.mktemp("examples"))[0][0]
-
-
-def test_classifier_knows_what_the_bundle_says(classifier: Classifier) -> None:
-    assert (classifier.name, classifier.labels, classifier.is_synthetic) == ("xray-cnn", LABELS, True)
-    assert not classifier.network.module.training
-
-
-def test_classifier_answers_as_direct_computation(classifier: Classifier, folder: Path, xray: Path) -> None:
-    network: Network = bundle.load(folder)
-    grey = Image.open(xray).convert("L").resize((224, 224), Image.Resampling.BILINEAR)
-    with torch.inference_mode():
-        inputs = network.preprocessing.normalise(torch.tensor(np.asarray(grey))[None])
-        expected = network.module(inputs).logits.softmax(1)[0]
-    assert classifier.predict(xray) == dict(zip(LABELS, expected.tolist(), strict=True))
-
-
-def test_classifier_answers_as_the_image_processor_of_transformers(
-    classifier: Classifier, folder: Path, xray: Path
-) -> None:
-    processor = AutoImageProcessor.from_pretrained(folder)
-    inputs = processor(read_grey(xray).convert("RGB"), return_tensors="pt")["pixel_values"]
-    with torch.inference_mode():
-        expected = classifier.network.module(inputs).logits.softmax(1)[0]
-    assert list(classifier.predict(xray).values()) == pytest.approx(expected.tolist(), abs=1e-3)
-
-
-def test_a_path_its_text_and_its_bytes_give_the_same(classifier: Classifier, xray: Path) -> None:
-    assert classifier.predict(xray) == classifier.predict(str(xray)) == classifier.predict(xray.read_bytes())
-
-
-def test_16_bit_is_scaled_and_not_clipped(classifier: Classifier, xray: Path, tmp_path: Path) -> None:
-    wide = np.asarray(Image.open(xray)).astype(np.uint16) * 257
-    Image.fromarray(wide).save(tmp_path / "wide.png")
-    assert classifier.predict(tmp_path / "wide.png") == classifier.predict(xray)
-
-
-def test_an_unreadable_file_is_an_image_error(classifier: Classifier, tmp_path: Path) -> None:
-    (tmp_path / "scan.png").write_bytes(b"not an image")
-    with pytest.raises(ImageError, match=r"scan\.png is not an image that can be read"):
-        classifier.predict(tmp_path / "scan.png")
-
-
-@pytest.mark.parametrize(
-    ("training", "config", "message"),
-    [
-        ({}, {}, "has is_synthetic None"),
-        ({"is_synthetic": False}, {"label_names": ["x"]}, "names the class"),
-    ],
-)
-def test_a_bundle_that_does_not_fit_together_is_refused(
-    folder: Path, tmp_path: Path, training: dict, config: dict, message: str
-) -> None:
-    for name in (bundle.WEIGHTS, bundle.PREPROCESSOR):
-        (tmp_path / name).symlink_to(folder / name)
-    write_json(tmp_path / bundle.TRAINING, training)
-    write_json(tmp_path / bundle.CONFIG, {**bundle.read_json(folder / bundle.CONFIG), **config})
-    with pytest.raises(BundleError, match=message):
-        Classifier.from_pretrained(tmp_path)
 
 
 def test_one_example_of_every_class_marked_as_synthetic(tmp_path: Path) -> None:
@@ -116,44 +42,42 @@ def test_one_example_of_every_class_marked_as_synthetic(tmp_path: Path) -> None:
     assert all(read_grey(path).width >= 224 for path, _ in examples)
 
 
-def test_only_chosen_models_answer(classifier: Classifier, xray: Path) -> None:
-    both = {"one": classifier, "two": classifier}
+def test_only_chosen_models_answer(engine: Engine, xray: Path) -> None:
+    both = {"one": engine, "two": engine}
     answer = events.answer(both, str(xray), ["two"])
-    assert list(answer.probabilities) == ["two"]
-    assert sum(answer.probabilities["two"].values()) == pytest.approx(1)
+    assert list(answer.predictions) == ["two"]
+    assert sum(answer.predictions["two"].probabilities.values()) == pytest.approx(1)
     assert answer.preview is not None
     assert not answer.problem
 
 
-def test_models_of_one_name_are_told_apart(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "copy").symlink_to(folder)
-    assert list(events.load_classifiers([folder, tmp_path / "copy"])) == [
-        f"xray-cnn ({folder})",
+def test_models_of_one_name_are_told_apart(cnn_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "copy").symlink_to(cnn_bundle)
+    assert list(events.load_engines([cnn_bundle, tmp_path / "copy"])) == [
+        f"xray-cnn ({cnn_bundle})",
         f"xray-cnn ({tmp_path / 'copy'})",
     ]
-    assert list(events.load_classifiers([folder])) == ["xray-cnn"]
+    assert list(events.load_engines([cnn_bundle])) == ["xray-cnn"]
 
 
-def test_no_file_is_no_problem_yet(classifier: Classifier) -> None:
-    assert events.answer({"one": classifier}, None, ["one"]) == events.Answer()
+def test_no_file_is_no_problem_yet(engine: Engine) -> None:
+    assert events.answer({"one": engine}, None, ["one"]) == events.Answer()
 
 
-def test_an_unreadable_file_leaves_no_answer_but_words(classifier: Classifier, tmp_path: Path) -> None:
+def test_an_unreadable_file_leaves_no_answer_but_words(engine: Engine, tmp_path: Path) -> None:
     (tmp_path / "scan.png").write_bytes(b"")
-    answer = events.answer({"one": classifier}, str(tmp_path / "scan.png"), ["one"])
+    answer = events.answer({"one": engine}, str(tmp_path / "scan.png"), ["one"])
     assert answer.problem == "scan.png is empty (0 bytes); copy or download it again."
-    assert (answer.preview, answer.probabilities) == (None, {})
+    assert (answer.preview, answer.predictions) == (None, {})
 
 
-def test_an_upload_that_was_deleted_meanwhile_is_asked_for_again(
-    classifier: Classifier, tmp_path: Path
-) -> None:
-    answer = events.answer({"one": classifier}, str(tmp_path / "scan.png"), ["one"])
+def test_an_upload_that_was_deleted_meanwhile_is_asked_for_again(engine: Engine, tmp_path: Path) -> None:
+    answer = events.answer({"one": engine}, str(tmp_path / "scan.png"), ["one"])
     assert answer.problem == "scan.png is too old and was deleted here; upload it again."
 
 
-def test_no_chosen_model_is_said_and_the_xray_stays(classifier: Classifier, xray: Path) -> None:
-    answer = events.answer({"one": classifier}, str(xray), [])
+def test_no_chosen_model_is_said_and_the_xray_stays(engine: Engine, xray: Path) -> None:
+    answer = events.answer({"one": engine}, str(xray), [])
     assert answer.problem == "no model is chosen; tick at least one."
     assert answer.preview is not None
 
@@ -163,10 +87,10 @@ def test_no_chosen_model_is_said_and_the_xray_stays(classifier: Classifier, xray
     [("x.png", ["other"], "there is no model 'other'"), (None, ["one"], "no X-ray is given")],
 )
 def test_programs_are_told_what_they_did_wrong(
-    classifier: Classifier, path: str | None, chosen: list[str], message: str
+    engine: Engine, path: str | None, chosen: list[str], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        events.classify({"one": classifier}, path, chosen)
+        events.classify({"one": engine}, path, chosen)
 
 
 def run_app(*options: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -184,10 +108,10 @@ def test_app_without_bundles_says_how_to_get_one(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_app_says_that_the_port_is_taken(folder: Path, tmp_path: Path) -> None:
+def test_app_says_that_the_port_is_taken(cnn_bundle: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        done = run_app("--bundle", str(folder), "--port", port, cwd=tmp_path)
+        done = run_app("--bundle", str(cnn_bundle), "--port", port, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: cannot listen on 127.0.0.1:{port}: Address already in use.")
     assert done.stderr.count("\n") == 1
@@ -199,11 +123,11 @@ def temporary(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def url(folder: Path, temporary: Path) -> Iterator[str]:
+def url(cnn_bundle: Path, temporary: Path) -> Iterator[str]:
     """The address of a running app; after it is stopped, none of its files may be left."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = str(probe.getsockname()[1])
-    command = [sys.executable, str(ROOT / "app.py"), "--bundle", str(folder), "--port", port]
+    command = [sys.executable, str(ROOT / "app.py"), "--bundle", str(cnn_bundle), "--port", port]
     environment = {**os.environ, "TMPDIR": str(temporary)}
     with (temporary.parent / "app.log").open("w") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
@@ -235,7 +159,7 @@ def test_page_carries_the_statement_and_asks_nobody_else(url: str) -> None:
     assert "cdnjs" not in page
 
 
-def test_api_gives_what_the_classifier_gives(url: str, classifier: Classifier, xray: Path) -> None:
+def test_api_gives_what_the_engine_gives(url: str, engine: Engine, xray: Path) -> None:
     # Imported here: importing it takes seconds that the other tests do not need.
     from gradio_client import Client, handle_file
 
@@ -244,7 +168,10 @@ def test_api_gives_what_the_classifier_gives(url: str, classifier: Classifier, x
         answer = client.predict(handle_file(str(xray)), ["xray-cnn"], api_name="/classify")
     finally:
         client.close()
-    assert answer == {"xray-cnn": pytest.approx(classifier.predict(xray))}
+    expected = engine.predict(xray)
+    assert answer == {
+        "xray-cnn": {"decision": expected.decision, "probabilities": pytest.approx(expected.probabilities)}
+    }
 
 
 def test_api_answers_a_bad_file_in_words(url: str, tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from xray_hf.models import create_model
 
 ROOT = Path(__file__).resolve().parent.parent
 KILLS = int(os.environ.get("XRAY_HF_KILLS", "2"))  # more of them take 20 s each
+TWO_PROCESSES = "configs/accelerate/two_cpu_processes.yaml"
+WITHOUT_BATCH_NORM = "timm:convnext_atto"
 OPTIONS = ["--model", "xray-cnn", "--epochs", "3", "--batch-size", "8", "--flip", "--device", "cpu"]
 
 
@@ -92,24 +94,25 @@ def test_sigterm_saves_and_tells_how_to_go_on(
 
 
 def test_two_processes_see_every_row_once_and_agree_with_one(synthetic: Path, tmp_path: Path) -> None:
-    more = ["--precision", "fp32", "--balance", "none", "--no-flip", "--keep", "last"]
-    more += ["--epochs", "1", "--learning-rate", "1e-4"]
-    launcher = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2")
+    # Without batch norm and dropout, what half a batch gives does not depend on the other half.
+    more = ["--model", WITHOUT_BATCH_NORM, "--no-pretrained", "--precision", "fp32", "--balance", "none"]
+    more += ["--no-flip", "--keep", "last", "--epochs", "1", "--optimizer", "sgd", "--learning-rate", "1e-2"]
+    launcher = ("-m", "accelerate.commands.launch", "--config_file", TWO_PROCESSES)
     one, two = tmp_path / "one", tmp_path / "two"
     run(command(synthetic, one, *more))
     run(command(synthetic, two, *more), launcher)
 
-    history = [json.loads((out / "bundle" / "training.json").read_text())["history"][0] for out in (one, two)]
+    records = [json.loads((out / "bundle" / "training.json").read_text()) for out in (one, two)]
+    assert [record["processes"] for record in records] == [1, 2]
+    losses = [record["history"][0]["train_loss"] for record in records]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
     splits = json.loads((two / "bundle" / "splits.json").read_text())["splits"]
-    assert history[1]["train_loss"] == pytest.approx(history[0]["train_loss"], rel=0.05)
     table = Predictions.read(two / "bundle" / "predictions.parquet")
     for name, counts in splits.items():
         assert len(table.select(name)) == counts["rows"]
         assert len(set(table.select(name).file_name)) == counts["images"]
 
-    # They moved together from the same start; batch norm sees half batches, so not to the same bits.
     set_seed(0)
-    start = create_model("xray-cnn", pretrained=False).module.state_dict()
+    start = create_model(WITHOUT_BATCH_NORM, pretrained=False).module.state_dict()
     moves = [updates(start, out) for out in (one, two)]
-    cosine = moves[0] @ moves[1] / (np.linalg.norm(moves[0]) * np.linalg.norm(moves[1]))
-    assert cosine > 0.9
+    assert np.linalg.norm(moves[0] - moves[1]) < 1e-2 * np.linalg.norm(moves[0])

@@ -1,7 +1,7 @@
 """Chest X-ray classification, done properly on the Hugging Face stack.
 
 `import xray_hf` is cheap: it imports no torch. Ask for what you need by its floor, for instance
-`from xray_hf.data import coronahack` or `from xray_hf.inference import Classifier`.
+`from xray_hf.data import coronahack` or `from xray_hf.inference import Engine`.
 """
 
 from xray_hf.labels import LABELS

@@ -1,12 +1,5 @@
 """A bundle: one folder that is a model repository of the Hub. Write it, check it, load it.
 
-    config.json, model.safetensors   weights, labels, preprocessing
-    preprocessor_config.json, *.py   xray-cnn only: what AutoModel needs to load it without this package
-    training.json                    configuration, seed, fingerprints, versions, device, duration, history
-    splits.json                      which file went where
-    predictions.parquet              the record that metrics and figures are views of
-    metrics.json, figures/           the views
-
 xray-resnet18 and other timm networks load in timm and in transformers from the same files, without remote
 code; xray-cnn in transformers with `trust_remote_code=True`, or here without it.
 """
@@ -14,7 +7,6 @@ code; xray-cnn in transformers with `trust_remote_code=True`, or here without it
 from __future__ import annotations
 
 import errno
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +19,7 @@ from safetensors import SafetensorError
 from timm.models import save_for_hf
 from transformers import ViTImageProcessor
 
+from xray_hf import manifest
 from xray_hf.errors import BundleError
 from xray_hf.evaluation import figures, metrics
 from xray_hf.evaluation.predictions import Predictions
@@ -34,10 +27,6 @@ from xray_hf.files import atomic_folder, write_json
 from xray_hf.labels import LABELS, SYNTHETIC_MARK
 from xray_hf.models import configuration_xray_cnn, modeling_xray_cnn
 from xray_hf.models.create import Network, Preprocessing
-
-CONFIG, WEIGHTS, PREPROCESSOR = "config.json", "model.safetensors", "preprocessor_config.json"
-TRAINING, SPLITS, PREDICTIONS, METRICS = "training.json", "splits.json", "predictions.parquet", "metrics.json"
-FIGURES = "figures"
 
 # What timm, transformers and safetensors raise on files that are damaged or do not fit together.
 _DAMAGE = (
@@ -68,9 +57,9 @@ def write(
     """
     with atomic_folder(folder) as temporary:
         save_network(network, temporary)
-        write_json(temporary / TRAINING, training)
-        write_json(temporary / SPLITS, splits)
-        predictions.write(temporary / PREDICTIONS)
+        write_json(temporary / manifest.TRAINING, training)
+        write_json(temporary / manifest.SPLITS, splits)
+        predictions.write(temporary / manifest.PREDICTIONS)
         draw_views(temporary)
 
 
@@ -89,18 +78,24 @@ def save_network(network: Network, folder: Path) -> None:
 
 
 def draw_views(folder: Path) -> dict[str, Any]:
-    """Make metrics.json and figures/ anew from predictions.parquet and training.json, without the model.
+    """Make metrics.json and figures/ anew from the bundle's records, without the model.
 
-    Returns the metrics. Raises BundleError if one of the two files is missing or damaged.
+    They are predictions.parquet, training.json and, where there is one, calibration.json.
+    Returns the metrics. Raises BundleError if one of them is missing or damaged.
     """
-    predictions = Predictions.read(folder / PREDICTIONS)
-    training = read_json(folder / TRAINING)
+    predictions = Predictions.read(folder / manifest.PREDICTIONS)
+    training = manifest.read_json(folder / manifest.TRAINING)
     summary = metrics.summarise(predictions)
-    write_json(folder / METRICS, summary)
-    with atomic_folder(folder / FIGURES) as temporary:
+    write_json(folder / manifest.METRICS, summary)
+    with atomic_folder(folder / manifest.FIGURES) as temporary:
         mark = SYNTHETIC_MARK if training.get("is_synthetic") else ""
-        figures.draw_all(predictions, training.get("history", []), temporary, mark)
+        figures.draw_all(predictions, training.get("history", []), temporary, mark, _foreign_scores(folder))
     return summary
+
+
+def _foreign_scores(folder: Path) -> dict[str, list[float]] | None:
+    path = folder / manifest.CALIBRATION
+    return manifest.read_json(path).get("foreign_report", {}).get("scores") if path.exists() else None
 
 
 def load(folder: Path | str) -> Network:
@@ -109,41 +104,18 @@ def load(folder: Path | str) -> Network:
     Raises BundleError if files are missing or do not fit together.
     """
     folder = Path(folder)
-    config = read_json(folder / CONFIG)
-    if not (folder / WEIGHTS).is_file():
-        raise BundleError(f"{folder} holds no {WEIGHTS}; expected a bundle that train.py wrote.")
+    config = manifest.read_json(folder / manifest.CONFIG)
+    if not (folder / manifest.WEIGHTS).is_file():
+        raise BundleError(f"{folder} holds no {manifest.WEIGHTS}; expected a bundle that train.py wrote.")
     with _loading_errors(folder):
         if "architecture" in config:
             return _load_timm(folder, config)
-        if config.get("model_type") == configuration_xray_cnn.XrayCnnConfig.model_type:
+        if config.get("model_type") == manifest.XRAY_CNN:
             return _load_cnn(folder)
     raise BundleError(
-        f"{folder / CONFIG} names neither a timm architecture nor model_type xray-cnn; "
+        f"{folder / manifest.CONFIG} names neither a timm architecture nor model_type xray-cnn; "
         "expected a bundle that train.py wrote."
     )
-
-
-def class_names(folder: Path | str) -> tuple[str, ...]:
-    """The class names that the saved config gives, in the order of the logits."""
-    config = read_json(Path(folder) / CONFIG)
-    with _loading_errors(Path(folder)):
-        saved = config.get("label_names") or [config["id2label"][str(k)] for k in range(len(LABELS))]
-        return tuple(saved)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object of a bundle; raises BundleError with what is wrong."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise BundleError(f"{path} is missing; expected a bundle folder that train.py wrote.") from error
-    except (OSError, ValueError) as error:
-        raise BundleError(
-            f"{path} cannot be read as JSON ({error}); fetch or train the bundle again."
-        ) from error
-    if not isinstance(value, dict):
-        raise BundleError(f"{path} holds {type(value).__name__}; expected a JSON object.")
-    return value
 
 
 def _save_timm(network: Network, folder: Path) -> None:
@@ -159,12 +131,12 @@ def _save_timm(network: Network, folder: Path) -> None:
     }
     model_config = {"label_names": list(LABELS), "pretrained_cfg": pretrained_cfg}
     save_for_hf(network.module, str(folder), model_config, safe_serialization=True)
-    config = read_json(folder / CONFIG)
+    config = manifest.read_json(folder / manifest.CONFIG)
     # transformers passes the root's num_classes on and would meet it twice.
     config.get("model_args", {}).pop("num_classes", None)
     for stale in ("test_input_size", "test_crop_pct"):  # timm's evaluation would prefer them
         config["pretrained_cfg"].pop(stale, None)
-    write_json(folder / CONFIG, {**config, "xray_hf_name": network.name})
+    write_json(folder / manifest.CONFIG, {**config, "xray_hf_name": network.name})
 
 
 def _load_timm(folder: Path, config: dict[str, Any]) -> Network:
@@ -198,9 +170,10 @@ def _load_cnn(folder: Path) -> Network:
     # transformers would go on with random weights in their place.
     if wrong := sorted([*found["missing_keys"], *found["unexpected_keys"]]):
         raise BundleError(
-            f"{folder / WEIGHTS} does not fit {CONFIG}: {', '.join(wrong[:3])}. Fetch or train it again."
+            f"{folder / manifest.WEIGHTS} does not fit {manifest.CONFIG}: {', '.join(wrong[:3])}. "
+            "Fetch or train it again."
         )
-    saved = read_json(folder / PREPROCESSOR)
+    saved = manifest.read_json(folder / manifest.PREPROCESSOR)
     preprocessing = Preprocessing(
         saved["size"]["height"], tuple(saved["image_mean"]), tuple(saved["image_std"])
     )

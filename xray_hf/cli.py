@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from xray_hf import __version__
-from xray_hf.errors import ConfigError, OptionParser, exit_on_error
+from xray_hf import __version__, manifest
+from xray_hf.errors import BundleError, ConfigError, OptionParser, exit_on_error
 from xray_hf.labels import LABELS, SYNTHETIC_MARK
 
 DEFAULT_SIDE = 224  # pixels; what xray-resnet18 and xray-cnn take
@@ -66,9 +66,47 @@ def build_parser() -> argparse.ArgumentParser:
     command = commands.add_parser(
         "evaluate", help="draw a bundle's metrics and figures anew, without its model"
     )
-    command.add_argument("bundle", type=Path, help="a bundle, or the run's folder around it")
+    _add_bundle(command)
     command.set_defaults(run=_evaluate)
+
+    command = commands.add_parser("export", help="write a bundle's model.onnx, which the engine runs")
+    _add_bundle(command)
+    command.set_defaults(run=_export)
+
+    command = commands.add_parser("calibrate", help="fit what a bundle counts as foreign input")
+    _add_bundle(command)
+    _add_data_options(command)
+    command.add_argument(
+        "--foreign-dir",
+        type=Path,
+        required=True,
+        help="folders of images that are no frontal chest X-rays, one per kind; every second one is held out",
+    )
+    command.set_defaults(run=_calibrate)
+
+    command = commands.add_parser("predict", help="classify any number of images into one table")
+    command.add_argument("bundle", help="a bundle, the run's folder around it, or owner/name on the Hub")
+    command.add_argument(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="files, folders, patterns, Parquet files, hf://datasets/owner/name[@revision]",
+    )
+    command.add_argument("--out", type=Path, required=True, help="a new .parquet, .csv or .jsonl")
+    command.add_argument("--heatmaps", type=Path, metavar="DIR", help="new folder of one picture per image")
+    command.add_argument("--resume", action="store_true", help="go on with a run that was stopped, or begin")
+    command.add_argument("--batch-size", type=int, default=8, help="images in one call (default %(default)s)")
+    command.add_argument(
+        "--backend", default="onnxruntime", help="onnxruntime, openvino or torch (default %(default)s)"
+    )
+    command.add_argument("--split", help="of data sets of the Hub (default: the only one)")
+    command.add_argument("--image-column", help="of Parquet and data sets (default: the one with images)")
+    command.set_defaults(run=_predict)
     return parser
+
+
+def _add_bundle(command: argparse.ArgumentParser) -> None:
+    command.add_argument("bundle", type=Path, help="a bundle, or the run's folder around it")
 
 
 def _add_data_options(command: argparse.ArgumentParser) -> None:
@@ -157,10 +195,61 @@ def _evaluate(options: argparse.Namespace) -> None:
     from xray_hf import bundle
     from xray_hf.evaluation import metrics
 
-    folder = options.bundle / "bundle" if (options.bundle / "bundle").is_dir() else options.bundle
+    folder = _bundle(options)
     summary = bundle.draw_views(folder)
-    mark = SYNTHETIC_MARK if bundle.read_json(folder / bundle.TRAINING).get("is_synthetic") else ""
+    mark = SYNTHETIC_MARK if manifest.read_json(folder / manifest.TRAINING).get("is_synthetic") else ""
     print(metrics.as_table(summary, mark))
+
+
+def _export(options: argparse.Namespace) -> None:
+    from xray_hf.export import export
+
+    folder = _bundle(options)
+    found = export(folder)
+    print(
+        f"{folder / manifest.GRAPH}: {found['bytes'] / 1e6:.1f} MB, weights in {found['precision']} "
+        f"precision; {', '.join(found['outputs'])}\n"
+        f"logits within {found['max_logit_difference']:.1e} of torch; "
+        f"half precision moves a probability by {found['max_probability_change']:.1e} at most"
+    )
+
+
+def _calibrate(options: argparse.Namespace) -> None:
+    from xray_hf.inference import calibrate
+
+    folder = _bundle(options)
+    report = calibrate.calibrate(folder, _open(options), options.foreign_dir)
+    print(calibrate.as_table(report))
+    print(f"written: {folder / manifest.CALIBRATION}")
+
+
+def _predict(options: argparse.Namespace) -> None:
+    from xray_hf.inference import bulk, inputs
+
+    if bulk.is_finished(options.out, resume=options.resume):
+        print(f"{options.out} is finished already; nothing was done. Delete it to begin anew.")
+        return
+    found = inputs.find(
+        options.paths, split=options.split, image_column=options.image_column, besides=options.heatmaps
+    )
+    summary = bulk.predict_in_bulk(
+        options.bundle,
+        found,
+        options.out,
+        heatmaps=options.heatmaps,
+        resume=options.resume,
+        batch_size=options.batch_size,
+        backend=options.backend,
+    )
+    if summary:  # of several processes the first has it
+        print(summary)
+
+
+def _bundle(options: argparse.Namespace) -> Path:
+    """A local bundle that a command changes."""
+    if not options.bundle.is_dir():
+        raise BundleError(f"{options.bundle} is no folder; expected a bundle that train.py wrote.")
+    return manifest.locate(options.bundle, weights=True)
 
 
 if __name__ == "__main__":

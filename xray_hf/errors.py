@@ -6,6 +6,7 @@ XrayHFError                 what came, what was expected, what to do next; exit 
 │   └── ImageError          one image that cannot be used
 ├── ModelError              a model name, or weights that cannot be had
 ├── BundleError             a bundle folder that is not complete or does not fit
+├── ExportError             a network without a graph that answers as it does
 ├── CheckpointError         a checkpoint of another model or configuration
 ├── DivergedError           the loss is no longer a number
 └── OutputError             a result could not be written; nothing half-written is left
@@ -45,6 +46,10 @@ class ModelError(XrayHFError):
 
 class BundleError(XrayHFError):
     """A model folder that is incomplete or inconsistent."""
+
+
+class ExportError(XrayHFError):
+    """A network that cannot be exported, or whose graph answers otherwise."""
 
 
 class CheckpointError(XrayHFError):

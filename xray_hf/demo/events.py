@@ -11,7 +11,7 @@ from PIL import Image
 
 from xray_hf.errors import ConfigError, ImageError, XrayHFError
 from xray_hf.images import read_grey
-from xray_hf.inference.classifier import Classifier
+from xray_hf.inference import Engine, Prediction
 
 PREVIEW_SIDE = 1024  # pixels; a detector's full image would take seconds to send and shows no more
 
@@ -20,29 +20,29 @@ PREVIEW_SIDE = 1024  # pixels; a detector's full image would take seconds to sen
 class Answer:
     """What the page shows at a time.
 
-    preview: the X-ray as the models see it, or None. probabilities: {model: {class: 0..1}} of those that
+    preview: the X-ray as the models see it, or None. predictions: {model: what it says} of those that
     answered. problem: why there is no answer, in words for the person at the page, or "".
     """
 
     preview: Image.Image | None = None
-    probabilities: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    predictions: Mapping[str, Prediction] = field(default_factory=dict)
     problem: str = ""
 
 
-def load_classifiers(folders: Sequence[Path]) -> dict[str, Classifier]:
+def load_engines(folders: Sequence[Path]) -> dict[str, Engine]:
     """Load bundles; two of the same name are told apart by their folders.
 
     Raises BundleError for a folder that holds no complete bundle.
     """
-    loaded = {folder: Classifier.from_pretrained(folder) for folder in folders}
-    times = Counter(classifier.name for classifier in loaded.values())
+    loaded = {folder: Engine.from_pretrained(folder) for folder in folders}
+    times = Counter(engine.name for engine in loaded.values())
     return {
-        f"{classifier.name} ({folder})" if times[classifier.name] > 1 else classifier.name: classifier
-        for folder, classifier in loaded.items()
+        f"{engine.name} ({folder})" if times[engine.name] > 1 else engine.name: engine
+        for folder, engine in loaded.items()
     }
 
 
-def answer(classifiers: Mapping[str, Classifier], path: str | None, chosen: Sequence[str]) -> Answer:
+def answer(engines: Mapping[str, Engine], path: str | None, chosen: Sequence[str]) -> Answer:
     """What to show for the uploaded file and the chosen models; never raises for a bad file or choice."""
     if path is None:
         return Answer()
@@ -53,26 +53,31 @@ def answer(classifiers: Mapping[str, Classifier], path: str | None, chosen: Sequ
     except ImageError as error:
         return Answer(problem=str(error))
     try:
-        return Answer(preview, classify(classifiers, path, chosen))
+        return Answer(preview, classify(engines, path, chosen))
     except XrayHFError as error:
         return Answer(preview, problem=str(error))
 
 
-def classify(
-    classifiers: Mapping[str, Classifier], path: str | None, chosen: Sequence[str]
-) -> dict[str, dict[str, float]]:
-    """{model: {class: probability}} of the chosen models, in the page's order.
+def classify(engines: Mapping[str, Engine], path: str | None, chosen: Sequence[str]) -> dict[str, Prediction]:
+    """{model: what it says} of the chosen models, in the page's order.
 
     Raises ConfigError if no file, no model or an unknown model is given, ImageError for an unreadable file.
     """
-    unknown = [name for name in chosen if name not in classifiers]
+    unknown = [name for name in chosen if name not in engines]
     if unknown:
-        raise ConfigError(f"there is no model {unknown[0]!r}; choose from {', '.join(classifiers)}.")
+        raise ConfigError(f"there is no model {unknown[0]!r}; choose from {', '.join(engines)}.")
     if not chosen:
         raise ConfigError("no model is chosen; tick at least one.")
     if path is None:
         raise ConfigError("no X-ray is given; upload one or take an example.")
-    return {name: each.predict(path) for name, each in classifiers.items() if name in chosen}
+    return {name: each.predict(Path(path)) for name, each in engines.items() if name in chosen}
+
+
+def describe(prediction: Prediction) -> str:
+    """A prediction's decision in one sentence of Markdown, where it is not simply the label; or ""."""
+    if prediction.decision == prediction.label:
+        return ""
+    return f"**{prediction.decision[0].upper()}{prediction.decision[1:]}**: {prediction.reason}."
 
 
 def read_preview(path: str) -> Image.Image:

@@ -12,7 +12,7 @@ import gradio as gr
 from xray_hf.demo import events
 from xray_hf.errors import XrayHFError
 from xray_hf.images import FORMATS
-from xray_hf.inference.classifier import Classifier
+from xray_hf.inference import Engine
 from xray_hf.labels import LABELS
 
 TITLE = "Chest X-ray classifier"
@@ -36,24 +36,24 @@ CODE_FONTS = ("ui-monospace", "Consolas", "monospace")
 CSS = Path(__file__).with_name("style.css")
 
 
-def build(classifiers: Mapping[str, Classifier], examples: Sequence[tuple[Path, str]]) -> gr.Blocks:
+def build(engines: Mapping[str, Engine], examples: Sequence[tuple[Path, str]]) -> gr.Blocks:
     """Build the page for these models, with examples as (file, class name); launch it with launch_options."""
     with gr.Blocks(title=TITLE, delete_cache=CACHE_SECONDS, analytics_enabled=False) as page:
         gr.HTML(STATEMENT, elem_id="statement")
         gr.Markdown(INTRODUCTION)
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
-                chosen = _add_choice(list(classifiers))
+                chosen = _add_choice(list(engines))
                 xray = _add_upload()
                 gr.Markdown(PRIVACY)
                 if examples:
                     _add_examples(examples, xray)
             with gr.Column(scale=3, min_width=300):
                 problem = gr.HTML(visible=False, elem_id="problem")
-                columns, labels = _add_results(classifiers)
+                columns, labels, decisions = _add_results(engines)
                 preview = _add_preview()
-        _connect(classifiers, xray, chosen, problem, preview, columns, labels)
-        _add_api(classifiers, xray, chosen)
+        _connect(engines, xray, chosen, problem, preview, columns, labels, decisions)
+        _add_api(engines, xray, chosen)
     return page.queue(max_size=QUEUE_LENGTH)
 
 
@@ -100,16 +100,17 @@ def _add_examples(examples: Sequence[tuple[Path, str]], xray: gr.File) -> None:
     gallery.select(take, None, xray, api_visibility="private", show_progress="hidden")
 
 
-def _add_results(classifiers: Mapping[str, Classifier]) -> tuple[list[gr.Column], list[gr.Label]]:
-    columns, labels = [], []
+def _add_results(engines: Mapping[str, Engine]) -> tuple[list[gr.Column], list[gr.Label], list[gr.Markdown]]:
+    columns, labels, decisions = [], [], []
     with gr.Row():
-        for name, classifier in classifiers.items():
+        for name, engine in engines.items():
             with gr.Column(min_width=240) as column:
                 labels.append(gr.Label(label=name, show_heading=True))
-                if classifier.is_synthetic:
+                decisions.append(gr.Markdown(elem_classes="notice"))
+                if engine.manifest.is_synthetic:
                     gr.Markdown(SYNTHETIC_NOTICE, elem_classes="notice")
             columns.append(column)
-    return columns, labels
+    return columns, labels, decisions
 
 
 def _add_preview() -> gr.Image:
@@ -126,47 +127,56 @@ def _add_preview() -> gr.Image:
 
 
 def _connect(
-    classifiers: Mapping[str, Classifier],
+    engines: Mapping[str, Engine],
     xray: gr.File,
     chosen: gr.CheckboxGroup,
     problem: gr.HTML,
     preview: gr.Image,
     columns: Sequence[gr.Column],
     labels: Sequence[gr.Label],
+    decisions: Sequence[gr.Markdown],
 ) -> None:
     """Show the answer whenever the file or the choice changes."""
 
     def show(path: str | None, names: list[str]) -> list[Any]:
         # One function fills everything at once, so that no answer can stand beside another file.
-        answer = events.answer(classifiers, path, names)
+        answer = events.answer(engines, path, names)
         text = f'<p role="alert"><strong>No answer:</strong> {html.escape(answer.problem)}</p>'
         return [
             gr.HTML(text, visible=bool(answer.problem)),
             gr.Image(answer.preview, visible=answer.preview is not None),
-            *(gr.Column(visible=name in names) for name in classifiers),
-            *(dict(answer.probabilities.get(name, {})) for name in classifiers),
+            *(gr.Column(visible=name in names) for name in engines),
+            *(
+                answer.predictions[name].probabilities if name in answer.predictions else {}
+                for name in engines
+            ),
+            *(events.describe(found) if (found := answer.predictions.get(name)) else "" for name in engines),
         ]
 
     gr.on(
         [xray.change, chosen.change],
         show,
         [xray, chosen],
-        [problem, preview, *columns, *labels],
+        [problem, preview, *columns, *labels, *decisions],
         api_visibility="private",
         trigger_mode="always_last",
         show_progress_on=list(labels),
     )
 
 
-def _add_api(classifiers: Mapping[str, Classifier], xray: gr.File, chosen: gr.CheckboxGroup) -> None:
-    """Offer the same answer to programs, as `/classify`: {model: {class: probability}}, or an error."""
+def _add_api(engines: Mapping[str, Engine], xray: gr.File, chosen: gr.CheckboxGroup) -> None:
+    """Offer the same answer to programs, as `/classify`: {model: decision, probabilities}, or an error."""
 
-    def classify(path: str | None, names: list[str]) -> dict[str, dict[str, float]]:
+    def classify(path: str | None, names: list[str]) -> dict[str, Any]:
         try:
-            return events.classify(classifiers, path, names)
+            found = events.classify(engines, path, names)
         except XrayHFError as error:
             # Gradio shows the text as HTML, and it can hold the file's name.
             raise gr.Error(html.escape(str(error)), print_exception=False) from None
+        return {
+            name: {"decision": each.decision, "probabilities": each.probabilities}
+            for name, each in found.items()
+        }
 
     result = gr.JSON(visible=False)
     gr.Button(visible=False).click(classify, [xray, chosen], result, api_name="classify")

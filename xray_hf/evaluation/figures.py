@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 from PIL import Image
-from sklearn.metrics import roc_curve
+from sklearn.metrics import roc_auc_score, roc_curve
 
 from xray_hf.evaluation.metrics import Counts, accuracy, auroc, confusion_matrix
 from xray_hf.evaluation.predictions import Predictions
@@ -105,6 +105,28 @@ def roc(predictions: Predictions, title: str = "ROC, each class against the rest
     return figure
 
 
+def foreign_roc(scores: Mapping[str, Sequence[float]], title: str) -> Figure:
+    """One ROC curve for each kind of foreign image against the test X-rays; the left fifth of it.
+
+    scores: "test" and each kind, higher is more foreign, above 0 refused: that point is marked.
+    """
+    figure = _figure(7.6, 6.8, title)
+    axes = _plot(figure, "Frontal test X-rays wrongly refused", "Foreign images refused")
+    test = np.asarray(scores["test"])
+    for index, (kind, own) in enumerate((kind, own) for kind, own in scores.items() if kind != "test"):
+        is_foreign = np.repeat([False, True], [len(test), len(own)])
+        x, y, _ = roc_curve(is_foreign, np.concatenate([test, own]), drop_intermediate=False)
+        area = roc_auc_score(is_foreign, np.concatenate([test, own]))
+        line = _line(index % len(PALETTE))
+        axes.plot(x, y, label=f"{kind.replace('_', ' ')}: area {area:.3f} (n = {len(own)})", **line)
+        axes.plot((test > 0).mean(), (np.asarray(own) > 0).mean(), "o", color=line["color"], markersize=9)
+    axes.set(xlim=(-0.005, 0.2), ylim=(0, 1.02))
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.legend(loc="lower right", fontsize=TEXT, frameon=False)
+    return figure
+
+
 def bars(counts: Mapping[str, Mapping[str, int]], title: str) -> Figure:
     """Grouped bars with their numbers: counts[group][series], for instance counts["train"]["Normal"]."""
     series = list(dict.fromkeys(name for group in counts.values() for name in group))
@@ -137,11 +159,16 @@ def sheet(images: Sequence[tuple[str, NDArray[np.uint8]]], columns: int, title: 
 
 
 def draw_all(
-    predictions: Predictions, history: Sequence[Mapping[str, Any]], folder: Path, mark: str = ""
+    predictions: Predictions,
+    history: Sequence[Mapping[str, Any]],
+    folder: Path,
+    mark: str = "",
+    foreign_scores: Mapping[str, Sequence[float]] | None = None,
 ) -> list[Path]:
-    """Write confusion_<subset>.png, roc_test.png and curves.png, each where there is something to draw.
+    """Write confusion_<subset>.png, roc_test.png, curves.png, foreign_roc.png, where there is what to draw.
 
-    mark: stands in front of every title. Returns the paths written; raises OutputError.
+    mark: stands in front of every title. foreign_scores: as foreign_roc takes them.
+    Returns the paths written; raises OutputError.
     """
     drawn: dict[str, Figure] = {}
     for subset, name in SUBSET_NAMES.items():
@@ -153,6 +180,8 @@ def draw_all(
         drawn["roc_test.png"] = roc(test, f"{mark}test, each class against the rest")
     if history:
         drawn["curves.png"] = curves(history, f"{mark}training")
+    if foreign_scores:
+        drawn["foreign_roc.png"] = foreign_roc(foreign_scores, f"{mark}refusal of foreign images")
     for name, figure in drawn.items():
         save(figure, folder / name)
     return [folder / name for name in drawn]
@@ -204,7 +233,7 @@ def _legend_below(figure: Figure, axes: Axes) -> None:
 
 def _line(index: int) -> dict[str, Any]:
     """Colour and dashes of the line with this index, so that either tells it from the others."""
-    return {"color": PALETTE[index], "linestyle": LINES[index], "linewidth": 2.4}
+    return {"color": PALETTE[index], "linestyle": LINES[index % len(LINES)], "linewidth": 2.4}
 
 
 def _png(figure: Figure, dpi: int) -> bytes:

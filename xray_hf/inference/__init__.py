@@ -1,5 +1,5 @@
-"""From a bundle and an X-ray to probabilities."""
+"""From a bundle and X-ray files to probabilities, heatmaps and refusals."""
 
-from xray_hf.inference.classifier import Classifier
+from xray_hf.inference.engine import Engine, Prediction
 
-__all__ = ["Classifier"]
+__all__ = ["Engine", "Prediction"]

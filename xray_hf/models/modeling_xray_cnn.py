@@ -53,7 +53,21 @@ class XrayCnnForImageClassification(PreTrainedModel):
         self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: object
     ) -> ImageClassifierOutputWithNoAttention:
         """labels: (B,) int64; with them the output holds the mean cross entropy as `loss`."""
-        maps = self.features(pixel_values)  # (B, C, 7, 7)
-        logits = self.classifier(self.dropout(maps.mean(dim=(2, 3))))
+        logits = self.forward_head(self.forward_features(pixel_values))
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
         return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits)
+
+    # The parts by timm's names, so that heatmaps and embeddings are made the same way for every network.
+
+    def forward_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """(B, 3, 224, 224) float32, normalised -> the last feature map (B, 256, 7, 7)."""
+        return self.features(pixel_values)
+
+    def forward_head(self, maps: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
+        """(B, 256, 7, 7) -> logits (B, num_labels); with `pre_logits` what the classifier sees, (B, 256)."""
+        embedding = maps.mean(dim=(2, 3))
+        return embedding if pre_logits else self.classifier(self.dropout(embedding))
+
+    def get_classifier(self) -> nn.Linear:
+        """The last layer."""
+        return self.classifier

@@ -25,12 +25,13 @@ from xray_hf.evaluation import metrics
 from xray_hf.files import write_text
 from xray_hf.labels import LABELS
 from xray_hf.models.create import Network, logits_of
+from xray_hf.signals import Signals
 from xray_hf.training import checkpoints
 from xray_hf.training.augment import random_flip
 from xray_hf.training.batches import epoch_batches, load_ahead, share_of
 from xray_hf.training.config import Config, OptimizationConfig
 from xray_hf.training.predict import predict_rows
-from xray_hf.training.processes import Signals, is_same_everywhere, share_buffers, sum_over
+from xray_hf.training.processes import is_same_everywhere, share_buffers, sum_over
 
 LOG_NAME = "log.jsonl"
 _ADVICE = "Lower --learning-rate, or use --precision fp32; the last checkpoint was saved before this epoch."

@@ -1,14 +1,11 @@
-"""The device and the processes of a run, what they tell each other, and the signals that stop them."""
+"""The device and the processes of a run, and what they tell each other."""
 
 from __future__ import annotations
 
 import ctypes
 import platform
-import signal
 from datetime import timedelta
 from importlib.util import find_spec
-from types import FrameType
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -70,26 +67,6 @@ def share_buffers(accelerator: Accelerator, module: nn.Module) -> None:
     if accelerator.num_processes > 1:
         for buffer in module.buffers():
             torch.distributed.broadcast(buffer, src=0)
-
-
-class Signals:
-    """Inside this context SIGTERM and SIGINT are noted, so that the state can be saved between two steps."""
-
-    def __init__(self) -> None:
-        self.received = 0
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Signals:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, _: FrameType | None) -> None:
-        self.received = number
 
 
 def _has_fast_bf16(wants_cpu: bool) -> bool:

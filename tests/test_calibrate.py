@@ -1,0 +1,159 @@
+"""The detector of foreign input is fitted on what may be used for it, and its report counts the rest."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from xray_hf import bundle, cli, manifest
+from xray_hf.data import splits
+from xray_hf.data.dataset import XrayData, open_coronahack, split_data
+from xray_hf.errors import BundleError, DataError, ImageError
+from xray_hf.evaluation.predictions import Predictions
+from xray_hf.files import write_json
+from xray_hf.inference import Engine
+from xray_hf.inference.calibrate import as_table, calibrate
+from xray_hf.inference.engine import FOREIGN
+
+KINDS = ("noise", "stripes")
+FILES = 8  # of each kind
+
+
+@pytest.fixture(scope="module")
+def data(synthetic: Path) -> XrayData:
+    return open_coronahack(synthetic, 224)
+
+
+@pytest.fixture
+def folder(cnn_bundle: Path, data: XrayData, tmp_path: Path) -> Path:
+    """A bundle that was, as far as its splits.json says, trained on the synthetic set."""
+    folder = Path(shutil.copytree(cnn_bundle, tmp_path / "bundle"))
+    split = split_data(data, "grouped", 0)
+    write_json(folder / manifest.SPLITS, splits.as_dict(split, data.records, data.groups))
+    return folder
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    """Two kinds of images, all grey and of the size of X-rays, so that no rule refuses them."""
+    rng = np.random.default_rng(0)
+    for kind in KINDS:
+        (tmp_path / "foreign" / kind).mkdir(parents=True)
+        for number in range(FILES):
+            image = rng.integers(0, 256, (256, 256), dtype=np.uint8)
+            if kind == "stripes":
+                image = (128 + 100 * np.sin(np.arange(256) / (8 + number)) * np.ones((256, 1))).astype(
+                    np.uint8
+                )
+            Image.fromarray(image).save(tmp_path / "foreign" / kind / f"{number}.png")
+    return tmp_path / "foreign"
+
+
+def detector_of(folder: Path) -> dict:
+    return json.loads((folder / manifest.CALIBRATION).read_text())["foreign"]
+
+
+def test_held_out_images_are_refused_and_xrays_are_not(folder: Path, data: XrayData, foreign: Path) -> None:
+    report = calibrate(folder, data, foreign)
+    assert {name: row["n"] for name, row in report["kinds"].items()} == dict.fromkeys(KINDS, FILES // 2)
+    assert all(row["refused"] == 1 for row in report["kinds"].values())
+    assert report["test"]["refused"] < 0.5  # of seven images, with a threshold from as few
+
+    engine = Engine.from_pretrained(folder)
+    assert all(found.decision == FOREIGN for found in engine.predict(sorted(foreign.rglob("*.png"))))
+    test = [data.records[row].path for row in split_data(data, "grouped", 0).rows("test")]
+    refused = np.mean([found.decision == FOREIGN for found in engine.predict(test)])
+    assert refused == pytest.approx(report["test"]["refused"])
+
+
+def test_the_report_counts_its_own_scores(folder: Path, data: XrayData, foreign: Path) -> None:
+    report = calibrate(folder, data, foreign)
+    for name, row in {"test": report["test"], **report["kinds"]}.items():
+        scores = np.asarray(report["scores"][name])
+        assert len(scores) == row["n"]
+        assert row["refused_by_detector"] == (scores > 0).mean()
+        assert row["interval"][0] <= row["refused"] <= row["interval"][1]
+    table = as_table(report)
+    assert "| test X-rays (wrongly) |" in table
+    assert "| stripes | 4 | 100.0% |" in table
+
+
+def test_images_that_are_reported_on_take_no_part_in_the_fit(
+    folder: Path, data: XrayData, foreign: Path
+) -> None:
+    calibrate(folder, data, foreign)
+    before = detector_of(folder)
+    for number in range(1, FILES, 2):
+        Image.fromarray(np.full((200, 200), 10 * number, np.uint8)).save(foreign / "noise" / f"{number}.png")
+    calibrate(folder, data, foreign)
+    assert detector_of(folder) == before
+    Image.fromarray(np.full((200, 200), 90, np.uint8)).save(foreign / "noise" / "0.png")
+    calibrate(folder, data, foreign)
+    assert detector_of(folder) != before
+
+
+def test_what_else_calibrates_the_bundle_stays(folder: Path, data: XrayData, foreign: Path) -> None:
+    write_json(folder / manifest.CALIBRATION, {"temperature": 1.5})
+    calibrate(folder, data, foreign)
+    assert json.loads((folder / manifest.CALIBRATION).read_text())["temperature"] == 1.5
+
+
+def test_the_roc_is_drawn_with_the_other_views(folder: Path, data: XrayData, foreign: Path) -> None:
+    calibrate(folder, data, foreign)
+    one = np.asarray(["test"] * 3)
+    Predictions(
+        file_name=np.asarray(["a", "b", "c"]),
+        patient_id=one,
+        split=one,
+        official_split=np.asarray(["TEST"] * 3),
+        label=np.arange(3),
+        logits=np.eye(3, dtype=np.float32),
+    ).write(folder / manifest.PREDICTIONS)
+    bundle.draw_views(folder)
+    assert (folder / manifest.FIGURES / "foreign_roc.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "message"),
+    [
+        ("no folder", DataError, "is no folder; expected one with a folder of images for each kind"),
+        ("no kind", DataError, "too few images to tune on half and report on half: no folder"),
+        ("one image", DataError, r"noise \(1\); expected a folder of two or more"),
+        ("bad image", ImageError, r"3\.png is"),
+        ("no splits", DataError, r"no readable splits\.json"),
+        ("no graph", BundleError, r"holds no model\.onnx"),
+    ],
+)
+def test_bad_input_is_one_clear_error_and_writes_nothing(
+    folder: Path, data: XrayData, foreign: Path, damage: str, error: type[Exception], message: str
+) -> None:
+    if damage in ("no folder", "no kind"):
+        shutil.rmtree(foreign)
+    if damage == "no kind":
+        foreign.mkdir()
+    elif damage == "one image":
+        for number in range(1, FILES):
+            (foreign / "noise" / f"{number}.png").unlink()
+    elif damage == "bad image":
+        (foreign / "noise" / "3.png").write_bytes(b"no image")
+    elif damage == "no splits":
+        (folder / manifest.SPLITS).unlink()
+    elif damage == "no graph":
+        (folder / manifest.GRAPH).unlink()
+    with pytest.raises(error, match=message):
+        calibrate(folder, data, foreign)
+    assert not (folder / manifest.CALIBRATION).exists()
+
+
+def test_the_command_prints_the_table(
+    folder: Path, synthetic: Path, foreign: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli.main(["calibrate", str(folder), "--data-dir", str(synthetic), "--foreign-dir", str(foreign)])
+    printed = capsys.readouterr().out
+    assert "| noise | 4 |" in printed
+    assert str(folder / manifest.CALIBRATION) in printed

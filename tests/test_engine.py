@@ -1,0 +1,312 @@
+"""The engine answers as the network does, for any input, from any thread, and refuses what is foreign."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib import util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from xray_hf import bundle, manifest
+from xray_hf.demo.examples import write_examples
+from xray_hf.errors import BundleError, ConfigError, ImageError
+from xray_hf.files import write_json
+from xray_hf.images import read_grey
+from xray_hf.inference import Engine, Prediction
+from xray_hf.inference.engine import FOREIGN, UNSURE
+from xray_hf.inference.foreign import THUMBNAIL_SIDE, Detector, thumbnails
+from xray_hf.labels import LABELS
+from xray_hf.models import create_model
+
+EMBEDDING = 256  # xray-cnn's
+TOLERANCES = [("onnxruntime", 1e-3), ("torch", 1e-6), ("openvino", 2e-2)]  # the last computes in bfloat16
+HEAVY = {"torch", "transformers", "timm", "datasets", "sklearn", "scipy", "matplotlib", "pydicom", "openvino"}
+
+
+@pytest.fixture(scope="module")
+def engine(cnn_bundle: Path) -> Engine:
+    return Engine.from_pretrained(cnn_bundle)
+
+
+@pytest.fixture(scope="module")
+def xray(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_examples(tmp_path_factory.mktemp("examples"))[0][0]
+
+
+@pytest.fixture
+def calibrated(cnn_bundle: Path, tmp_path: Path) -> Path:
+    """A copy of the bundle, to be given a calibration.json."""
+    return Path(shutil.copytree(cnn_bundle, tmp_path / "bundle"))
+
+
+def direct(folder: Path, xray: Path) -> list[float]:
+    """The probabilities, computed with nothing but Pillow and torch."""
+    network = bundle.load(folder)
+    grey = Image.open(xray).convert("L").resize((224, 224), Image.Resampling.BILINEAR)
+    with torch.inference_mode():
+        inputs = network.preprocessing.normalise(torch.tensor(np.asarray(grey))[None])
+        return network.module(inputs).logits.softmax(1)[0].tolist()
+
+
+def values(prediction: Prediction) -> list[float]:
+    return list(prediction.probabilities.values())
+
+
+def test_engine_knows_what_the_bundle_says(engine: Engine) -> None:
+    assert (engine.name, engine.labels, engine.manifest.is_synthetic) == ("xray-cnn", LABELS, True)
+
+
+@pytest.mark.parametrize(
+    ("backend", "tolerance"), [("onnxruntime", 1e-3), ("torch", 1e-6), ("openvino", 2e-2)]
+)
+def test_every_backend_answers_as_direct_computation(
+    cnn_bundle: Path, xray: Path, backend: str, tolerance: float
+) -> None:
+    if util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    found = Engine.from_pretrained(cnn_bundle, backend=backend).predict(xray)
+    assert values(found) == pytest.approx(direct(cnn_bundle, xray), abs=tolerance)
+    assert found.heatmap is not None
+    assert found.heatmap.shape == (7, 7)
+    assert found.embedding.shape == (EMBEDDING,)
+
+
+def test_a_prediction_fits_together(engine: Engine, xray: Path) -> None:
+    found = engine.predict(xray)
+    assert list(found.probabilities) == list(LABELS)
+    assert sum(values(found)) == pytest.approx(1)
+    assert (
+        found.decision == found.label == max(found.probabilities, key=lambda name: found.probabilities[name])
+    )
+    assert found.reason == ""
+    assert found.foreign_score is None
+    assert found.warnings == ()
+    assert found.read_ms > 0
+    assert found.network_ms > 0
+
+
+def test_path_text_bytes_image_and_array_give_the_same(engine: Engine, xray: Path) -> None:
+    image = Image.open(xray)
+    sources = [xray, str(xray), xray.read_bytes(), image, np.asarray(image)]
+    answers = [values(engine.predict(source)) for source in sources]
+    assert all(answer == answers[0] for answer in answers)
+
+
+def test_16_bit_is_scaled_and_not_clipped(engine: Engine, xray: Path, tmp_path: Path) -> None:
+    wide = np.asarray(Image.open(xray)).astype(np.uint16) * 257
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    assert values(engine.predict(tmp_path / "wide.png")) == values(engine.predict(xray))
+    assert values(engine.predict(wide)) == values(engine.predict(xray))
+
+
+def test_many_images_come_back_in_their_order(engine: Engine, xray: Path) -> None:
+    grey = np.asarray(read_grey(xray))
+    sources = [np.roll(grey, 9 * k, axis=1) for k in range(21)]
+    alone = [values(engine.predict(source)) for source in sources]
+    for batch_size in (1, 4, 100):
+        together = [values(found) for found in engine.predict(sources, batch_size=batch_size)]
+        np.testing.assert_allclose(together, alone, atol=1e-5)
+    assert engine.predict([]) == []
+
+
+def test_a_bad_file_is_its_error_in_its_place(engine: Engine, xray: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"not an image")
+    found = list(engine.stream([xray, tmp_path / "bad.png", xray], batch_size=2))
+    assert [type(each) for each in found] == [Prediction, ImageError, Prediction]
+    with pytest.raises(ImageError, match=r"bad\.png"):
+        engine.predict([xray, tmp_path / "bad.png"])
+    with pytest.raises(ImageError, match=r"bad\.png"):
+        engine.predict(tmp_path / "bad.png")
+
+
+def test_a_stream_holds_only_a_few_and_can_be_left(engine: Engine, xray: Path) -> None:
+    taken = 0
+
+    def endless() -> Iterator[Path]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield xray
+
+    stream = engine.stream(endless(), batch_size=2)
+    for _ in range(5):
+        next(stream)
+    stream.close()
+    assert taken < 5 + 2 * (2 * 64 + 2)
+
+
+def test_many_threads_share_one_engine(engine: Engine, xray: Path) -> None:
+    grey = np.asarray(read_grey(xray))
+    sources = [np.roll(grey, 7 * k, axis=0) for k in range(8)] * 4
+    expected = [values(engine.predict(source)) for source in sources]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(engine.predict, sources))
+    np.testing.assert_allclose([values(each) for each in found], expected, atol=1e-6)
+
+
+def test_answering_imports_neither_torch_nor_transformers_nor_datasets(cnn_bundle: Path, xray: Path) -> None:
+    code = (
+        "import sys; from xray_hf.inference import Engine; "
+        f"print(Engine.from_pretrained({str(cnn_bundle)!r}).predict({str(xray)!r}).decision); "
+        "print(*sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    decision, modules = run.stdout.splitlines()
+    assert decision in LABELS
+    heavy = {
+        "torch",
+        "transformers",
+        "timm",
+        "datasets",
+        "sklearn",
+        "scipy",
+        "matplotlib",
+        "pydicom",
+        "openvino",
+    }
+    assert not heavy & set(modules.split())
+
+
+@pytest.mark.parametrize(
+    ("shape", "fill", "reason"),
+    [
+        ((300, 300, 3), "colour", "it is coloured"),
+        ((300, 1400), "noise", "it is 4.7 times as wide as high"),
+        ((90, 90), "noise", "it has 90×90 pixels, fewer than 96 on a side"),
+        ((300, 300), "plain", "it is almost uniform"),
+    ],
+)
+def test_what_looks_like_no_xray_is_refused(
+    engine: Engine, shape: tuple[int, ...], fill: str, reason: str
+) -> None:
+    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    if fill == "plain":
+        image[:] = 90
+    elif fill == "colour":
+        image[..., 2] = 0
+    found = engine.predict(image)
+    assert (found.decision, found.reason) == (FOREIGN, reason)
+    assert sum(values(found)) == pytest.approx(1)  # what the network would have said stays known
+
+
+@pytest.mark.parametrize(("bias", "is_foreign"), [(3.0, True), (-3.0, False)])
+def test_the_detector_decides_above_one_half(
+    calibrated: Path, xray: Path, bias: float, is_foreign: bool
+) -> None:
+    nothing = {"embedding": [0.0] * EMBEDDING, "thumbnail": [0.0] * THUMBNAIL_SIDE**2}
+    write_json(calibrated / manifest.CALIBRATION, {"foreign": {**nothing, "bias": bias}})
+    found = Engine.from_pretrained(calibrated).predict(xray)
+    assert found.foreign_score == pytest.approx(1 / (1 + np.exp(-bias)))
+    assert (found.decision == FOREIGN) is is_foreign
+    assert bool(found.reason) is is_foreign
+
+
+def test_a_detector_is_the_same_after_saving() -> None:
+    rng = np.random.default_rng(1)
+    detector = Detector(
+        rng.normal(size=EMBEDDING).astype(np.float32),
+        rng.normal(size=THUMBNAIL_SIDE**2).astype(np.float32),
+        0.3,
+    )
+    again = Detector.from_dict(json.loads(json.dumps(detector.as_dict())))
+    embedding, pixels = rng.normal(size=(4, EMBEDDING)), rng.integers(0, 256, (4, 224, 224), dtype=np.uint8)
+    np.testing.assert_allclose(again.scores(embedding, pixels), detector.scores(embedding, pixels), atol=1e-5)
+
+
+def test_thumbnails_do_not_know_brightness_nor_contrast() -> None:
+    pixels = np.random.default_rng(2).integers(0, 100, (1, 224, 224), dtype=np.uint8).repeat(2, axis=0)
+    pixels[1] = pixels[1] * 2 + 50
+    first, second = thumbnails(pixels)
+    assert np.corrcoef(first, second)[0, 1] > 0.99
+    assert abs(first.mean()) < 1e-5
+
+
+def test_temperature_and_abstention_are_applied(calibrated: Path, xray: Path) -> None:
+    write_json(calibrated / manifest.CALIBRATION, {"temperature": 1000.0, "unsure_below": 0.4})
+    found = Engine.from_pretrained(calibrated).predict(xray)
+    assert values(found) == pytest.approx([1 / 3] * 3, abs=1e-2)
+    assert (found.decision, found.reason) == (UNSURE, "no class has a probability of 40% or more")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"temperature": 0},
+        {"temperature": "hot"},
+        {"unsure_below": 2},
+        {"foreign": {"embedding": [1.0]}},
+        {"foreign": {"embedding": [1.0], "thumbnail": [0.0], "bias": 0}},
+        {"foreign": {"embedding": [0.0] * EMBEDDING, "thumbnail": [0.0] * THUMBNAIL_SIDE**2, "bias": "NaN"}},
+        {"foreign": {"embedding": [0.0] * 7, "thumbnail": [0.0] * THUMBNAIL_SIDE**2, "bias": 0}},
+    ],
+)
+def test_a_damaged_calibration_is_one_clear_error(calibrated: Path, damage: dict) -> None:
+    write_json(calibrated / manifest.CALIBRATION, damage)
+    with pytest.raises(BundleError, match=r"calibration\.json"):
+        Engine.from_pretrained(calibrated)
+
+
+def test_a_bundle_without_graph_says_how_to_make_one(calibrated: Path, xray: Path) -> None:
+    (calibrated / manifest.GRAPH).unlink()
+    with pytest.raises(BundleError, match=r"holds no model\.onnx; run `xray-hf export"):
+        Engine.from_pretrained(calibrated)
+    assert Engine.from_pretrained(calibrated, backend="torch").predict(xray).label in LABELS
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_a_damaged_graph_is_one_clear_error(calibrated: Path, backend: str) -> None:
+    graph = (calibrated / manifest.GRAPH).read_bytes()
+    (calibrated / manifest.GRAPH).write_bytes(graph[: len(graph) // 2])
+    with pytest.raises(BundleError, match=r"model\.onnx cannot be loaded"):
+        Engine.from_pretrained(calibrated, backend=backend)
+
+
+def test_an_unknown_or_missing_backend_is_a_clear_error(
+    cnn_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match="there is no backend 'tensorflow'"):
+        Engine.from_pretrained(cnn_bundle, backend="tensorflow")
+    monkeypatch.setattr("xray_hf.inference.backends.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="backend openvino is not installed; run `pip install openvino`"):
+        Engine.from_pretrained(cnn_bundle, backend="openvino")
+
+
+@pytest.mark.parametrize("source", ["no/such/folder/here", "nowhere", "owner/name"])
+def test_a_source_that_is_nothing_is_a_clear_error(source: str) -> None:
+    with pytest.raises(BundleError, match=source):
+        Engine.from_pretrained(source)
+
+
+@pytest.mark.parametrize(
+    ("training", "config", "message"),
+    [
+        ({}, {}, "has is_synthetic None"),
+        ({"is_synthetic": False}, {"id2label": {"0": "x"}}, "names the classes"),
+        ({"is_synthetic": False}, {"id2label": {"0": 1, "1": 2, "2": 3}}, "expected texts"),
+        ({"is_synthetic": False}, {"id2label": None}, "lacks what a bundle's has"),
+    ],
+)
+def test_a_bundle_that_does_not_fit_together_is_refused(
+    calibrated: Path, training: dict, config: dict, message: str
+) -> None:
+    write_json(calibrated / manifest.TRAINING, training)
+    write_json(calibrated / manifest.CONFIG, {**manifest.read_json(calibrated / manifest.CONFIG), **config})
+    with pytest.raises(BundleError, match=message):
+        Engine.from_pretrained(calibrated)
+
+
+def test_torch_gives_heatmaps_where_the_graph_has_none(tmp_path: Path, xray: Path) -> None:
+    bundle.save_network(create_model("timm:convnext_atto", pretrained=False), tmp_path)
+    write_json(tmp_path / manifest.TRAINING, {"is_synthetic": True})
+    found = Engine.from_pretrained(tmp_path, backend="torch").predict(xray)
+    assert found.heatmap is not None
+    assert found.heatmap.shape == (7, 7)

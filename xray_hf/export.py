@@ -1,0 +1,156 @@
+"""A bundle's network -> model.onnx, from grey pixels to logits, heatmaps and embedding.
+
+Large weights are stored in half precision, which halves the file, and computed in float32; a bundle whose
+answers that would change keeps float32. Batch normalisation is folded in before rounding.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+from torch.fx.experimental.optimization import fuse
+
+from xray_hf import bundle, manifest
+from xray_hf.data.atlas import sample_images
+from xray_hf.errors import ExportError
+from xray_hf.files import atomic_file
+from xray_hf.images import resize
+from xray_hf.models.one_pass import OUTPUTS, OnePass
+
+INPUT = "pixels"
+MAX_LOGIT_DIFFERENCE = 1e-4  # between the graph and torch on the same weights
+MAX_PROBABILITY_CHANGE = 5e-4  # that rounding the weights may cause
+MAX_BATCH = 4096
+_LARGE = 10_000  # elements; rounding smaller tensors saves nothing, and of the first layer moves answers most
+_PROBES = 8  # synthetic patients, besides noise and plain images
+
+
+def export(folder: Path) -> dict[str, Any]:
+    """Write model.onnx into a bundle, if it answers as the bundle's network does.
+
+    Returns what was found: precision ("half" or "float"), bytes, outputs, max_logit_difference from torch
+    with the same weights, max_probability_change that rounding them causes
+    or, too much, would have caused.
+    Raises BundleError for a bundle that cannot be loaded, ExportError if its network has no graph or the
+    graph answers otherwise (nothing is written then), OutputError.
+    """
+    network = bundle.load(folder)
+    original = OnePass(network).eval()
+    pixels = probe_images(network.preprocessing.side)
+    rounded = round_weights(fold_batch_norm(original))
+    change = float((_probabilities(rounded, pixels) - _probabilities(original, pixels)).abs().max())
+    use_half = change <= MAX_PROBABILITY_CHANGE
+    module = rounded if use_half else original
+    graph = to_onnx(module, original.outputs, network.preprocessing.side)
+    if use_half:
+        store_in_half(graph)
+    difference = logit_difference(graph, module, pixels)
+    if not difference <= MAX_LOGIT_DIFFERENCE:  # NaN is no agreement either
+        raise ExportError(
+            f"the graph of {folder} differs from torch by {difference:g} in a logit; at most "
+            f"{MAX_LOGIT_DIFFERENCE:g} is accepted, so {manifest.GRAPH} was not written. Use backend torch."
+        )
+    with atomic_file(folder / manifest.GRAPH) as temporary:
+        onnx.save(graph, temporary)
+    return {
+        "precision": "half" if use_half else "float",
+        "bytes": (folder / manifest.GRAPH).stat().st_size,
+        "outputs": list(original.outputs),
+        "max_logit_difference": difference,
+        "max_probability_change": change,
+    }
+
+
+def probe_images(side: int) -> np.ndarray:
+    """Images to compare on, since a bundle holds none: synthetic patients, noise, black and white.
+
+    Returns (N, 1, side, side) uint8.
+    """
+    patients = [resize(image, side) for _, image in sample_images(_PROBES, seed=0)]
+    noise = np.random.default_rng(0).integers(0, 256, (2, side, side), dtype=np.uint8)
+    plain = [np.full((side, side), grey, np.uint8) for grey in (0, 255)]
+    return np.stack([*patients, *noise, *plain])[:, None]
+
+
+def fold_batch_norm(module: OnePass) -> nn.Module:
+    """A copy with batch normalisation folded into the convolutions, where torch.fx can follow the network.
+
+    Where it cannot, the exporter folds; what it folded is then not exact in half precision and stays float.
+    """
+    try:
+        return fuse(copy.deepcopy(module))
+    except torch.fx.proxy.TraceError:
+        return copy.deepcopy(module)
+
+
+def round_weights(module: nn.Module) -> nn.Module:
+    """Round the large weights of convolutions and linear layers to half precision, in place, as float32."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear) and layer.weight.numel() >= _LARGE:
+            layer.weight.data = layer.weight.data.half().float()
+    return module
+
+
+def to_onnx(module: nn.Module, outputs: Sequence[str], side: int) -> onnx.ModelProto:
+    """Export a module of (B, 1, side, side) uint8 with any batch size; raises ExportError."""
+    example = torch.zeros(2, 1, side, side, dtype=torch.uint8)
+    batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
+    try:
+        program = torch.onnx.export(
+            module,
+            (example,),
+            input_names=[INPUT],
+            output_names=list(outputs),
+            dynamic_shapes=({0: batch},),
+            dynamo=True,
+            verbose=False,
+        )
+    except (torch.onnx.OnnxExporterError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ExportError(f"torch cannot export this network to ONNX: {reason} Use backend torch.") from error
+    assert program is not None  # for mypy: it is None only without dynamo
+    graph = program.model_proto
+    # Paths and lines of the exporting machine, which nobody needs.
+    for part in (*graph.graph.node, *graph.graph.input, *graph.graph.output, *graph.graph.initializer):
+        del part.metadata_props[:]
+    del graph.graph.value_info[:]
+    return graph
+
+
+def store_in_half(graph: onnx.ModelProto) -> None:
+    """Store in half precision every large tensor that loses nothing by it, cast back when it is loaded."""
+    tensors = graph.graph.initializer
+    for tensor in [t for t in tensors if t.data_type == TensorProto.FLOAT and np.prod(t.dims) >= _LARGE]:
+        values = numpy_helper.to_array(tensor)
+        half = values.astype(np.float16)
+        if np.array_equal(half.astype(np.float32), values):
+            stored = f"{tensor.name}.half"
+            cast = helper.make_node("Cast", [stored], [tensor.name], to=TensorProto.FLOAT)
+            graph.graph.node.insert(0, cast)
+            tensors.remove(tensor)
+            tensors.append(numpy_helper.from_array(half, stored))
+
+
+def logit_difference(graph: onnx.ModelProto, module: nn.Module, pixels: np.ndarray) -> float:
+    """The largest difference of a logit between a graph in ONNX Runtime and a module in torch."""
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    logits = session.run([OUTPUTS[0]], {INPUT: pixels})[0]
+    return float(np.abs(logits - _logits(module, pixels).numpy()).max())
+
+
+def _probabilities(module: nn.Module, pixels: np.ndarray) -> torch.Tensor:
+    return _logits(module, pixels).softmax(1)
+
+
+@torch.inference_mode()
+def _logits(module: nn.Module, pixels: np.ndarray) -> torch.Tensor:
+    return module(torch.from_numpy(pixels))[0]

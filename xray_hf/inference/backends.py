@@ -1,0 +1,152 @@
+"""What computes: grey pixels -> logits, heatmaps, embedding, on ONNX Runtime, OpenVINO or torch.
+
+Each backend is loaded with a number of threads per call: all of the machine's to answer one image soonest,
+one to answer many, where as many calls run at a time as there are cores. Calls may come from any thread.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, Protocol
+
+import numpy as np
+
+from xray_hf.errors import BundleError, ConfigError
+from xray_hf.manifest import GRAPH, Manifest
+
+INPUT = "pixels"
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """logits (B, C), heatmaps (B, C, h, w) or None, embedding (B, D); all float32."""
+
+    logits: np.ndarray
+    heatmaps: np.ndarray | None
+    embedding: np.ndarray
+
+
+class Backend(Protocol):
+    """Something that runs a bundle's network."""
+
+    def run(self, pixels: np.ndarray) -> Outputs:
+        """(B, 1, side, side) uint8 -> what the network says of each image."""
+        ...
+
+
+class OnnxRuntime:
+    """The bundle's graph on ONNX Runtime's CPU provider, in float32."""
+
+    def __init__(self, manifest: Manifest, threads: int) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3  # errors
+        # Threads that spin between calls would take the cores from decoding.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(manifest.folder / GRAPH), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # ONNX Runtime's own kinds have no common base
+            raise _damaged(manifest, error) from error
+        self._names = [output.name for output in self._session.get_outputs()]
+
+    def run(self, pixels: np.ndarray) -> Outputs:
+        """As Backend.run."""
+        return _outputs(self._names, self._session.run(self._names, {INPUT: pixels}))
+
+
+class OpenVino:
+    """The bundle's graph on OpenVINO, in bfloat16 where the CPU computes it, else in float32."""
+
+    def __init__(self, manifest: Manifest, threads: int) -> None:
+        import openvino
+
+        core = openvino.Core()
+        has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        options = {
+            "INFERENCE_PRECISION_HINT": "bf16" if has_bf16 else "f32",
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+        }
+        try:
+            self._model = core.compile_model(str(manifest.folder / GRAPH), "CPU", options)
+        except RuntimeError as error:
+            raise _damaged(manifest, error) from error
+        self._names = [output.get_any_name() for output in self._model.outputs]
+        self._local = threading.local()  # a request serves one call at a time
+
+    def run(self, pixels: np.ndarray) -> Outputs:
+        """As Backend.run."""
+        if not hasattr(self._local, "request"):
+            self._local.request = self._model.create_infer_request()
+        results = self._local.request.infer([pixels])
+        return _outputs(self._names, [np.array(results[name]) for name in self._names])
+
+
+class Torch:
+    """The bundle's network in torch, in float32, on a GPU if there is one; needs no graph."""
+
+    def __init__(self, manifest: Manifest, threads: int) -> None:
+        import torch
+
+        from xray_hf import bundle
+        from xray_hf.models.one_pass import OnePass
+
+        self._torch = torch
+        # Of several processes on one machine, each has its own GPU.
+        gpu = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        self._device = gpu if torch.cuda.is_available() else "cpu"
+        self._module = OnePass(bundle.load(manifest.folder)).eval().to(self._device)
+
+    def run(self, pixels: np.ndarray) -> Outputs:
+        """As Backend.run."""
+        inputs = self._torch.from_numpy(pixels).to(self._device)
+        with self._torch.no_grad():
+            named = dict(zip(self._module.outputs, self._module(inputs), strict=True))
+        if not self._module.is_linear:
+            named["heatmaps"] = self._module.grad_cam(inputs)
+        return _outputs(list(named), [value.cpu().numpy() for value in named.values()])
+
+
+BACKENDS: dict[str, Callable[[Manifest, int], Backend]] = {
+    "onnxruntime": OnnxRuntime,
+    "openvino": OpenVino,
+    "torch": Torch,
+}
+DEFAULT = "onnxruntime"
+
+
+def load(name: str, manifest: Manifest, threads: int) -> Backend:
+    """Load a bundle's network; threads: how many one call may use.
+
+    Raises ConfigError for a backend that does not exist or is not installed, BundleError for a bundle
+    without the file that the backend needs, or with a damaged one.
+    """
+    if name not in BACKENDS:
+        raise ConfigError(f"there is no backend {name!r}; expected one of {', '.join(BACKENDS)}.")
+    if find_spec(name) is None:
+        raise ConfigError(f"backend {name} is not installed; run `pip install {name}`, or choose another.")
+    if name != "torch" and not (manifest.folder / GRAPH).is_file():
+        raise BundleError(
+            f"{manifest.folder} holds no {GRAPH}; run `xray-hf export {manifest.folder}`, or choose "
+            "backend torch."
+        )
+    return BACKENDS[name](manifest, threads)
+
+
+def _outputs(names: Sequence[str], values: Sequence[Any]) -> Outputs:
+    named = dict(zip(names, values, strict=True))
+    return Outputs(named["logits"], named.get("heatmaps"), named["embedding"])
+
+
+def _damaged(manifest: Manifest, error: Exception) -> BundleError:
+    return BundleError(
+        f"{manifest.folder / GRAPH} cannot be loaded ({error}). Run `xray-hf export {manifest.folder}` again."
+    )

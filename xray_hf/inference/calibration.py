@@ -1,0 +1,54 @@
+"""calibration.json: what turns logits into probabilities and decisions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from xray_hf.errors import BundleError
+from xray_hf.inference.foreign import Detector
+from xray_hf.manifest import CALIBRATION, Manifest, read_json
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How to read a network's answers; the defaults take them as they are.
+
+    temperature: divides the logits (Guo et al. 2017). unsure_below: the smallest probability of the label
+    that is no "unsure", None for never. detector: of foreign input, None for none.
+    """
+
+    temperature: float = 1.0
+    unsure_below: float | None = None
+    detector: Detector | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what no file should say."""
+        if not 0 < self.temperature < np.inf:
+            raise ValueError(f"temperature is {self.temperature}; expected more than 0")
+        if self.unsure_below is not None and not 0 <= self.unsure_below <= 1:
+            raise ValueError(f"unsure_below is {self.unsure_below}; expected 0 to 1")
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """(B, C) logits -> (B, C) probabilities, float32."""
+        scaled = logits / np.float32(self.temperature)
+        powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+        return powers / powers.sum(axis=1, keepdims=True)
+
+
+def read(manifest: Manifest) -> Calibration:
+    """The calibration of a bundle, or the defaults where it has none; raises BundleError if it is damaged."""
+    path = manifest.folder / CALIBRATION
+    if not path.exists():
+        return Calibration()
+    saved = read_json(path)
+    try:
+        foreign = saved.get("foreign")
+        return Calibration(
+            temperature=float(saved.get("temperature", 1.0)),
+            unsure_below=saved.get("unsure_below"),
+            detector=Detector.from_dict(foreign) if foreign else None,
+        )
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise BundleError(f"{path} is damaged ({error}); run `xray-hf calibrate` again.") from error

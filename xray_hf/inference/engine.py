@@ -1,0 +1,260 @@
+"""From X-ray files to decisions: the one code path of Python, the command line and the demo.
+
+    engine = Engine.from_pretrained("runs/demo/xray-resnet18/bundle")
+    engine.predict("chest.png").decision
+
+Neither torch nor transformers is imported, unless the backend is torch.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+from PIL import Image
+
+from xray_hf import manifest
+from xray_hf.errors import BundleError, ConfigError, ImageError
+from xray_hf.images import Reading, from_array, from_image, read, resize
+from xray_hf.inference import backends, calibration
+from xray_hf.inference.backends import Backend
+from xray_hf.inference.calibration import Calibration
+from xray_hf.inference.foreign import rule_against
+from xray_hf.manifest import Manifest
+
+UNSURE = "unsure"
+FOREIGN = "not a frontal chest X-ray"
+BATCH_SIZE = 8  # images; larger ones are no faster on a CPU and answer later
+
+Source = Path | str | bytes | Image.Image | np.ndarray
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the engine says of one image.
+
+    probabilities: {class: 0..1}, adding up to 1, calibrated if the bundle has a temperature.
+    label: the most probable class. decision: `label`, or UNSURE, or FOREIGN. reason: in words, why the
+    decision is not the label; empty if it is.
+    heatmaps: (C, h, w) float32, how much each position speaks for each class, in logits; None for a graph
+    without them. embedding: (D,) float32. foreign_score: 0 to 1, above 0.5 is refused;
+    None if the bundle has no detector.
+    warnings: what to know of the file, for a person. read_ms, network_ms: where the time went; of a batch
+    each image's share.
+    """
+
+    probabilities: dict[str, float]
+    label: str
+    decision: str
+    reason: str
+    heatmaps: np.ndarray | None
+    embedding: np.ndarray
+    foreign_score: float | None
+    warnings: tuple[str, ...]
+    read_ms: float
+    network_ms: float
+
+    @property
+    def heatmap(self) -> np.ndarray | None:
+        """(h, w) float32: the heatmap of `label`."""
+        if self.heatmaps is None:
+            return None
+        return self.heatmaps[list(self.probabilities).index(self.label)]
+
+
+class Engine:
+    """A loaded bundle. Nothing in it changes after loading, so that many threads may share it."""
+
+    def __init__(self, description: Manifest, settings: Calibration, backend: str, threads: int) -> None:
+        self.manifest = description
+        self.calibration = settings
+        self._cores = threads
+        self._backend = backend
+        # One image has all cores, for its computation as for its resizing. Of many, each core has its own.
+        self._alone = backends.load(backend, description, self._cores)
+        self._helper = ThreadPoolExecutor(self._cores, thread_name_prefix="xray-resize")
+        self._require_answer()
+
+    @classmethod
+    def from_pretrained(
+        cls, source: Path | str, *, backend: str = backends.DEFAULT, threads: int | None = None
+    ) -> Engine:
+        """Load a bundle; no code of the bundle is run.
+
+        source: a bundle's folder, or the id of a Hub repository, "owner/name", which is then fetched.
+        backend: "onnxruntime", "openvino" (bfloat16 where the CPU has it) or "torch".
+        threads: cores to use, default all.
+        Raises BundleError if files are missing, damaged or do not fit together, ConfigError for a backend
+        that is unknown or not installed.
+        """
+        folder = manifest.locate(source, weights=backend == "torch")
+        description = manifest.read(folder)
+        if threads is not None and threads < 1:
+            raise ConfigError(f"threads is {threads}; expected 1 or more, or None for all cores.")
+        settings = calibration.read(description)
+        return cls(description, settings, backend, threads or os.cpu_count() or 1)
+
+    @property
+    def name(self) -> str:
+        """The network's name, as "xray-resnet18"."""
+        return self.manifest.name
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The class names in the order of the logits."""
+        return self.manifest.labels
+
+    @overload  # a text is a sequence of texts, for mypy alone
+    def predict(self, sources: Source, batch_size: int = ...) -> Prediction: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def predict(self, sources: Sequence[Source], batch_size: int = ...) -> list[Prediction]: ...
+
+    def predict(
+        self, sources: Source | Sequence[Source], batch_size: int = BATCH_SIZE
+    ) -> Prediction | list[Prediction]:
+        """Read and classify one image, or several in their order.
+
+        sources: a path, a file's bytes, a PIL image or an array (H, W) or (H, W, 3), or a sequence of them.
+        Raises ImageError for the first that cannot be read; `stream` goes on instead.
+        """
+        if isinstance(sources, Source):
+            return _require(self._answer([sources], self._alone, self._helper)[0])
+        return [_require(found) for found in self.stream(sources, batch_size)]
+
+    def stream(
+        self, sources: Iterable[Source], batch_size: int = BATCH_SIZE
+    ) -> Iterator[Prediction | ImageError]:
+        """Classify any number of images, in order, holding only a few at a time.
+
+        An image that cannot be read gives its error in its place. Every core reads and computes its own
+        batches, so that none waits for another.
+        """
+        remaining, network = iter(sources), self._together
+        waiting: deque[Future[list[Prediction | ImageError]]] = deque()
+        with ThreadPoolExecutor(self._cores, thread_name_prefix="xray-predict") as pool:
+            try:
+                while batch := list(islice(remaining, batch_size)):
+                    waiting.append(pool.submit(self._answer, batch, network))
+                    if len(waiting) > 2 * self._cores:
+                        yield from waiting.popleft().result()
+                while waiting:
+                    yield from waiting.popleft().result()
+            finally:  # who stops in the middle does not wait for the rest
+                pool.shutdown(cancel_futures=True)
+
+    @cached_property
+    def _together(self) -> Backend:
+        """The network once more, one core a call; only who has many images pays for it."""
+        return self._alone if self._backend == "torch" else backends.load(self._backend, self.manifest, 1)
+
+    def _answer(
+        self, sources: Sequence[Source], backend: Backend, helper: ThreadPoolExecutor | None = None
+    ) -> list[Prediction | ImageError]:
+        found = [self._read(source, helper) for source in sources]
+        inputs = [each for each in found if isinstance(each, _Input)]
+        predictions = iter(self._classify(inputs, backend) if inputs else [])
+        return [next(predictions) if isinstance(each, _Input) else each for each in found]
+
+    def _read(self, source: Source, helper: ThreadPoolExecutor | None) -> _Input | ImageError:
+        started = time.perf_counter()
+        try:
+            reading = _open(source)
+        except ImageError as error:
+            return error
+        pixels = resize(reading.grey, self.manifest.side, helper)
+        return _Input(reading, pixels, 1000 * (time.perf_counter() - started))
+
+    def _classify(self, inputs: Sequence[_Input], backend: Backend) -> list[Prediction]:
+        started = time.perf_counter()
+        pixels = np.stack([each.pixels for each in inputs])
+        outputs = backend.run(pixels[:, None])
+        network_ms = 1000 * (time.perf_counter() - started) / len(inputs)
+        probabilities = self.calibration.probabilities(outputs.logits)
+        detector = self.calibration.detector
+        scores = detector.scores(outputs.embedding, pixels) if detector else [None] * len(inputs)
+        heatmaps = outputs.heatmaps if outputs.heatmaps is not None else [None] * len(inputs)
+        rows = zip(inputs, probabilities, heatmaps, outputs.embedding, scores, strict=True)
+        return [self._decide(*row, network_ms) for row in rows]
+
+    def _decide(
+        self,
+        given: _Input,
+        probabilities: np.ndarray,
+        heatmaps: np.ndarray | None,
+        embedding: np.ndarray,
+        foreign_score: float | None,
+        network_ms: float,
+    ) -> Prediction:
+        label = self.labels[int(probabilities.argmax())]
+        lowest = self.calibration.unsure_below
+        decision, reason = label, ""
+        if rule := rule_against(given.reading, given.pixels):
+            decision, reason = FOREIGN, rule
+        elif foreign_score is not None and foreign_score > 0.5:
+            decision, reason = FOREIGN, "it is unlike the X-rays that the model was trained on"
+        elif lowest is not None and probabilities.max() < lowest:
+            decision, reason = UNSURE, f"no class has a probability of {lowest:.0%} or more"
+        return Prediction(
+            probabilities=dict(zip(self.labels, probabilities.tolist(), strict=True)),
+            label=label,
+            decision=decision,
+            reason=reason,
+            heatmaps=heatmaps,
+            embedding=embedding,
+            foreign_score=None if foreign_score is None else float(foreign_score),
+            warnings=given.reading.warnings,
+            read_ms=given.read_ms,
+            network_ms=network_ms,
+        )
+
+    def _require_answer(self) -> None:
+        """Try the network on a black image: what cannot answer is found here, not at the first X-ray."""
+        side, folder = self.manifest.side, self.manifest.folder
+        outputs = self._alone.run(np.zeros((1, 1, side, side), np.uint8))
+        logits, detector = outputs.logits[0], self.calibration.detector
+        self.has_heatmaps = outputs.heatmaps is not None
+        if len(logits) != len(self.labels):
+            raise BundleError(
+                f"{folder / manifest.CONFIG} names the classes {self.labels}; expected {len(logits)} names, "
+                "one for each output of the network. Train or fetch the bundle again."
+            )
+        if not np.isfinite(logits).all():
+            raise BundleError(f"the weights in {folder} give {logits.tolist()}; train or fetch them again.")
+        if detector is not None and len(detector.embedding) != outputs.embedding.shape[1]:
+            raise BundleError(
+                f"{folder / manifest.CALIBRATION} is of another network: it weighs {len(detector.embedding)} "
+                f"numbers, this one gives {outputs.embedding.shape[1]}; run `xray-hf calibrate` again."
+            )
+
+
+@dataclass(frozen=True)
+class _Input:
+    """One image on its way: as read, and (side, side) uint8 as the network takes it."""
+
+    reading: Reading
+    pixels: np.ndarray
+    read_ms: float
+
+
+def _open(source: Source) -> Reading:
+    if isinstance(source, Image.Image):
+        return from_image(source)
+    if isinstance(source, np.ndarray):
+        return from_array(source)
+    return read(source)
+
+
+def _require(found: Prediction | ImageError) -> Prediction:
+    if isinstance(found, ImageError):
+        raise found
+    return found

@@ -1,0 +1,84 @@
+"""What is no frontal chest X-ray: rules on the file's looks, and a detector on the network's embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from xray_hf.images import Reading, resize
+
+MIN_SIDE = 96  # pixels; smaller ones are thumbnails
+ASPECTS = (0.5, 3.5)  # width to height; CoronaHack's widest child has 3.2
+MAX_COLOUR = 0.10  # mean difference between the channels; scans and tints of films stay below 0.05
+MIN_CONTRAST = 8.0  # grey levels of standard deviation
+THUMBNAIL_SIDE = 32  # pixels
+_SOFTENING = 5.0  # grey levels, so that the noise of a uniform image stays small
+
+
+def rule_against(reading: Reading, pixels: np.ndarray) -> str | None:
+    """Why an image cannot be a frontal chest X-ray, judged by its looks alone, or None.
+
+    pixels: (side, side) uint8, the image at the network's size.
+    """
+    width, height = reading.grey.size
+    if min(width, height) < MIN_SIDE:
+        return f"it has {width}×{height} pixels, fewer than {MIN_SIDE} on a side"
+    if not ASPECTS[0] <= width / height <= ASPECTS[1]:
+        return f"it is {width / height:.1f} times as wide as high"
+    if reading.colour > MAX_COLOUR:
+        return "it is coloured"
+    if pixels.std() < MIN_CONTRAST:
+        return "it is almost uniform"
+    return None
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A logistic regression on what the network sees and on what the image looks like from afar.
+
+    embedding: (D,) and thumbnail: (THUMBNAIL_SIDE²,) float32, the weights of the network's embedding and of
+    the standardised thumbnail. bias: chosen so that a score above 0.5 is refused.
+    """
+
+    embedding: np.ndarray
+    thumbnail: np.ndarray
+    bias: float
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for weights that are no finite numbers or of the wrong shape."""
+        if self.embedding.ndim != 1 or self.thumbnail.shape != (THUMBNAIL_SIDE**2,):
+            raise ValueError(f"weights of shape {self.embedding.shape} and {self.thumbnail.shape}")
+        if not all(np.isfinite(part).all() for part in (self.embedding, self.thumbnail, self.bias)):
+            raise ValueError("weights that are not finite")
+
+    def scores(self, embedding: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+        """(B, D) float32 and (B, side, side) uint8 -> (B,) float32, 0 to 1; above 0.5 is foreign.
+
+        Raises ValueError if the embedding has another length than the weights.
+        """
+        logits = embedding @ self.embedding + thumbnails(pixels) @ self.thumbnail + self.bias
+        return 1 / (1 + np.exp(-logits.clip(-80, 80)))
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> Detector:
+        """From what as_dict gives; raises ValueError, LookupError or TypeError for anything else."""
+        embedding, thumbnail = (np.asarray(saved[name], np.float32) for name in ("embedding", "thumbnail"))
+        return cls(embedding, thumbnail, float(saved["bias"]))
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready, in float32's precision."""
+        short = [[float(f"{value:.7g}") for value in part] for part in (self.embedding, self.thumbnail)]
+        return {"embedding": short[0], "thumbnail": short[1], "bias": self.bias}
+
+
+def thumbnails(pixels: np.ndarray) -> np.ndarray:
+    """(B, side, side) uint8 -> (B, THUMBNAIL_SIDE²) float32: small, each of mean 0 and deviation about 1."""
+    images = (Image.fromarray(image) for image in pixels)
+    small = np.stack([resize(image, THUMBNAIL_SIDE) for image in images]).reshape(len(pixels), -1)
+    values = small.astype(np.float32)
+    centred = values - values.mean(axis=1, keepdims=True)
+    return centred / (values.std(axis=1, keepdims=True) + _SOFTENING)

@@ -1,0 +1,281 @@
+"""What a bulk run is given, as one sequence of images.
+
+Each PATH is one of
+
+chest.png               a file, whatever its suffix
+scans/                  a folder and all below it, but no hidden files and no obvious companions (.csv, …)
+'scans/**/*.png'        a pattern, for shells that do not expand it
+rows.parquet, set/      Parquet with a column of images; a folder that holds such files and no images
+hf://datasets/ID        a data set of the Hub, ID being owner/name or owner/name@revision
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xray_hf.errors import DataError
+
+# By suffix, or by the whole name; in small letters.
+COMPANIONS = frozenset(
+    {".csv", ".tsv", ".json", ".jsonl", ".txt", ".md", ".parquet", ".xml", ".yaml", ".yml", ".html"}
+    | {"dicomdir", "thumbs.db"}
+)
+_HUB = "hf://datasets/"
+_IN_REPOSITORY = re.compile(r"(\w+://[^:]*::)?hf://datasets/")  # itself, or in an archive
+_HUB_ID = re.compile(r"((?:[\w.-]+/)?[\w.-]+)(?:@([\w./-]+))?")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image of a run.
+
+    source: its name in the results. content: a path, or the bytes of a file, or with is_url where these are.
+    """
+
+    source: str
+    content: str | bytes
+    is_url: bool = False
+
+    def fetch(self) -> str | bytes:
+        """A path or bytes, as the engine takes them; raises DataError if a URL does not answer."""
+        if not self.is_url:
+            return self.content
+        import fsspec  # type: ignore[import-untyped]
+
+        try:
+            with fsspec.open(self.content, "rb") as stream:
+                return bytes(stream.read())
+        except FileNotFoundError:
+            return self.content  # which the reader will not find either, and say so in the row
+        except (OSError, ValueError) as error:
+            raise DataError(f"{self.source} cannot be fetched: {_first_line(error)}") from error
+
+
+@dataclass(frozen=True)
+class Files:
+    """Image files. Only their names are held."""
+
+    names: Sequence[str]
+
+    @property
+    def count(self) -> int:
+        """How many."""
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[Item]:
+        return (Item(name, name) for name in self.names)
+
+    def identity(self) -> Iterator[str]:
+        """What changes when a file does."""
+        return map(_stamp, self.names)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows with an image each, streamed by `datasets`.
+
+    name: what rows without a path of their own are called by. count: of the rows, None if unknown.
+    version: what changes when the rows do.
+    """
+
+    name: str
+    rows: Any
+    column: str
+    count: int | None
+    version: tuple[str, ...]
+
+    def __iter__(self) -> Iterator[Item]:
+        """The rows as they are stored; raises DataError where they cannot be read."""
+        from datasets import Image
+        from datasets.exceptions import DatasetsError
+
+        number = 0
+        # Not decoded by `datasets`: that is for the one reader.
+        rows = self.rows.select_columns([self.column]).cast_column(self.column, Image(decode=False))
+        try:
+            for row in rows:
+                image = row[self.column] or {"bytes": None, "path": None}
+                source = image["path"] or f"{self.name}#{number}"
+                # A row may name a file of its own repository, but no other, neither here nor on the net.
+                is_url = image["bytes"] is None and _IN_REPOSITORY.match(source) is not None
+                yield Item(source, source if is_url else image["bytes"] or b"", is_url)
+                number += 1
+        except (OSError, ValueError, RuntimeError, DatasetsError) as error:
+            raise DataError(
+                f"{self.name} cannot be read from row {number} on, column {self.column}: {_first_line(error)}"
+            ) from error
+
+    def identity(self) -> Iterator[str]:
+        """What changes when the rows or the choice of the column do."""
+        return iter((self.name, self.column, *self.version))
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """All images of a run, in order; each iteration begins anew.
+
+    skipped: how many files of folders were left out, by suffix.
+    """
+
+    parts: tuple[Files | Table, ...]
+    skipped: Counter[str]
+
+    def __iter__(self) -> Iterator[Item]:
+        for part in self.parts:
+            yield from part
+
+    @property
+    def count(self) -> int | None:
+        """The number of images; None if a data set of the Hub does not say it."""
+        counts = [part.count for part in self.parts]
+        return None if None in counts else sum(count or 0 for count in counts)
+
+    def fingerprint(self) -> str:
+        """A hash of the files' names, sizes and times of change, and of the data sets' commits."""
+        digest = hashlib.sha256()
+        for part in self.parts:
+            for line in part.identity():
+                digest.update(os.fsencode(line) + b"\n")
+        return digest.hexdigest()
+
+
+def find(
+    paths: Sequence[str],
+    *,
+    split: str | None = None,
+    image_column: str | None = None,
+    besides: Path | None = None,
+) -> Inputs:
+    """Find what `paths` name, in their order; within a folder or a pattern sorted.
+
+    split: of data sets of the Hub. image_column: of these and of Parquet files. besides: a folder whose files
+    are no input, since the run itself writes there.
+    Raises DataError for a path that does not exist or holds nothing, and for a data set without images.
+    """
+    skipped: Counter[str] = Counter()
+    parts: list[Files | Table] = []
+    for path in paths:
+        if path.startswith(_HUB):
+            parts.append(_open_hub(path, split, image_column))
+            continue
+        images, parquet = _files(path, besides, skipped)
+        parts.append(_open_parquet(path, parquet, image_column) if parquet else Files(images))
+    return Inputs(tuple(parts), skipped)
+
+
+def _files(path: str, besides: Path | None, skipped: Counter[str]) -> tuple[list[str], list[str]]:
+    """The images that a path names, or the Parquet files if there is nothing else."""
+    if Path(path).is_dir():
+        return _without_companions(path, sorted(_walk(path, besides)), skipped)
+    if os.path.lexists(path):
+        return ([], [path]) if _kind(path) == ".parquet" else ([path], [])
+    if not glob.has_magic(path):
+        raise DataError(f"{path} does not exist; expected a file, a folder, a pattern or {_HUB}owner/name.")
+    matches = glob.iglob(path, recursive=True)  # noqa: PTH207  # Path.glob takes no absolute pattern
+    names = sorted(name for name in matches if not Path(name).is_dir())
+    return _without_companions(path, names, skipped)
+
+
+def _walk(folder: str, besides: Path | None) -> Iterator[str]:
+    """Every file below a folder, but no hidden ones; links to folders are not followed."""
+
+    def fail(error: OSError) -> None:
+        raise DataError(f"{error.filename} cannot be listed: {error.strerror}.") from error
+
+    left_out = besides.resolve() if besides else None
+    for parent, folders, names in os.walk(folder, onerror=fail):
+        here = Path(parent)
+        folders[:] = [name for name in folders if name[0] != "." and (here / name).resolve() != left_out]
+        for path in (here / name for name in names if name[0] != "."):
+            # A broken link is an image that cannot be read. Reading a pipe would never end.
+            if path.is_file() or not path.exists():
+                yield str(path)
+
+
+def _without_companions(path: str, names: list[str], skipped: Counter[str]) -> tuple[list[str], list[str]]:
+    images = [name for name in names if _kind(name) not in COMPANIONS]
+    parquet = [] if images else [name for name in names if _kind(name) == ".parquet"]
+    if not images and not parquet:
+        found = f"only {', '.join(sorted(set(map(_kind, names))))}" if names else "no files"
+        raise DataError(f"{path} holds no images: {found} that are not hidden.")
+    skipped.update(kind for kind in map(_kind, names) if kind in COMPANIONS)
+    skipped.subtract([".parquet"] * len(parquet))
+    return images, parquet
+
+
+def _kind(name: str) -> str:
+    """A file's suffix, or its whole name where that tells more; in small letters."""
+    path = Path(name.lower())
+    return path.name if path.name in COMPANIONS else path.suffix
+
+
+def _stamp(name: str) -> str:
+    try:
+        stat = Path(name).stat()
+    except OSError:  # its row will say why
+        return f"{name}\0missing"
+    return f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}"
+
+
+def _open_parquet(name: str, files: list[str], column: str | None) -> Table:
+    from datasets import load_dataset
+    from pyarrow import parquet
+
+    try:
+        count = sum(parquet.read_metadata(file).num_rows for file in files)
+        rows = load_dataset("parquet", data_files=files, split="train", streaming=True)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{name} cannot be read as Parquet: {_first_line(error)}") from error
+    return Table(name, rows, _image_column(name, rows, column), count, tuple(map(_stamp, files)))
+
+
+def _open_hub(path: str, split: str | None, column: str | None) -> Table:
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
+    from huggingface_hub import HfApi
+
+    found = _HUB_ID.fullmatch(path.removeprefix(_HUB))
+    if found is None:
+        raise DataError(f"{path} is no data set; expected {_HUB}owner/name or {_HUB}owner/name@revision.")
+    name, revision = found.groups()
+    try:
+        # The commit that the revision names now, so that a resumed run gets the same rows.
+        commit = HfApi().dataset_info(name, revision=revision).sha
+        splits: dict[str, Any] = load_dataset(name, revision=commit, streaming=True)
+    except (OSError, ValueError, DatasetsError) as error:
+        raise DataError(
+            f"the Hub did not give the data set {name}: {_first_line(error)} Check the name and the network."
+        ) from error
+    if split is None and len(splits) == 1:
+        split = next(iter(splits))
+    if split is None or split not in splits:
+        asked = f"there is no split {split}" if split else "choose a --split"
+        raise DataError(f"{asked}; the data set {name} has {', '.join(splits)}.")
+    rows = splits[split]
+    count = (rows.info.splits or {})[split].num_examples if split in (rows.info.splits or {}) else None
+    return Table(name, rows, _image_column(name, rows, column), count, (str(commit), split))
+
+
+def _image_column(name: str, rows: Any, wanted: str | None) -> str:
+    from datasets import Image
+
+    features = rows.features or {}
+    images = [column for column, kind in features.items() if isinstance(kind, Image)]
+    found = wanted or (images[0] if images else "image")
+    if found not in features:
+        raise DataError(
+            f"{name} has no column {found}; found: {', '.join(features) or 'none'}. Choose --image-column."
+        )
+    return found
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

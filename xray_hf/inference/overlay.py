@@ -1,0 +1,79 @@
+"""Pictures of where a network saw a class."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from xray_hf.errors import ImageError
+from xray_hf.files import atomic_file
+from xray_hf.images import read
+from xray_hf.inference.engine import FOREIGN, Prediction
+
+PICTURE_SIDE = 512  # pixels; the longer side of a heatmap's picture
+_FULL = 3.0  # logits, where peaks of 6 to 17 are usual; lower ones stay paler, as they say little
+_ALPHA = 0.65  # of the strongest evidence
+_STRENGTHS, _RED_GREEN_BLUE = (0, 0.5, 1), ((190, 255, 255), (0, 85, 205), (70, 0, 70))
+
+
+def overlay(grey: Image.Image, heatmap: np.ndarray) -> Image.Image:
+    """Where a class was seen: warm colours on an X-ray, less transparent where more speaks for the class.
+
+    grey: mode "L". heatmap: (h, w) float32, in logits; only what is above 0 is shown.
+    Returns an RGB image of at most 512 pixels a side.
+    """
+    picture = grey.copy()
+    picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.BILINEAR)
+    wide = np.asarray(Image.fromarray(heatmap).resize(picture.size, Image.Resampling.BICUBIC))
+    strength = np.clip(wide / max(float(heatmap.max()), _FULL), 0, 1)
+    colours = np.stack([np.interp(strength, _STRENGTHS, each) for each in _RED_GREEN_BLUE], axis=-1)
+    alpha = _ALPHA * strength[..., None] ** 1.5  # a haze over all of it would tell nothing
+    mixed = (1 - alpha) * np.asarray(picture)[..., None] + alpha * colours
+    return Image.fromarray(np.rint(mixed).astype(np.uint8))
+
+
+class Pictures:
+    """Draws heatmaps in threads; a few at a time wait. folder: None for no pictures."""
+
+    def __init__(self, folder: Path | None, threads: int | None) -> None:
+        self._folder, self._threads = folder, threads or os.cpu_count() or 1
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="xray-heatmap")
+        self._waiting: deque[Future[None]] = deque()
+
+    def __enter__(self) -> Pictures:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def draw(self, number: int, source: str, content: str | bytes, found: Prediction | ImageError) -> None:
+        """Have one drawn soon, unless the image has no answer or was refused as foreign."""
+        if isinstance(found, ImageError) or found.decision == FOREIGN:
+            return
+        if self._folder is None or found.heatmap is None:
+            return
+        # The number makes it unique; of the name only what is safe in every file system is kept.
+        stem = re.sub(r"[^\w.-]+", "_", Path(source).stem)[:40]
+        path = self._folder / f"{number:07d}-{stem}.png"
+        self._waiting.append(self._pool.submit(_draw, content, found.heatmap, path))
+        if len(self._waiting) > 4 * self._threads:
+            self._waiting.popleft().result()
+
+    def finish(self) -> None:
+        """Wait until all are written; raises OutputError if one could not be."""
+        while self._waiting:
+            self._waiting.popleft().result()
+
+
+def _draw(content: str | bytes, heatmap: np.ndarray, path: Path) -> None:
+    with suppress(ImageError):  # the file has gone since it was classified; its row stays
+        picture = overlay(read(content).grey, heatmap)
+        with atomic_file(path) as temporary:
+            picture.save(temporary, compress_level=1)  # four times as fast as the default

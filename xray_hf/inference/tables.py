@@ -1,0 +1,159 @@
+"""The table of a bulk run: its rows, the pieces in which it is made, the formats it can have."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xray_hf.errors import ImageError, OutputError
+from xray_hf.files import write_json, write_text
+from xray_hf.inference.engine import Prediction
+
+PIECE = 1000  # rows, or a few more to fill the last batch
+JOB = "job.json"
+
+Row = dict[str, Any]
+
+
+class Pieces:
+    """The rows of a job on disk, as JSON lines, until all are there. rows: in each piece but the last."""
+
+    def __init__(self, out: Path, rows: int = PIECE) -> None:
+        self.out, self.rows = out, rows
+        self.folder = out.parent / f".{out.name}.pieces"
+
+    def begin(self, job: dict[str, Any], heatmaps: Path | None, *, resume: bool) -> None:
+        """Make the folder, with a description of the job; raises OutputError if that is not wanted."""
+        if (self.folder / JOB).exists():
+            if not resume:
+                raise OutputError(
+                    f"{self.folder} holds an unfinished run; pass --resume to go on, or delete that folder."
+                )
+            return
+        if heatmaps and heatmaps.exists() and (not heatmaps.is_dir() or any(heatmaps.iterdir())):
+            raise OutputError(f"{heatmaps} exists and is not an empty folder; choose another --heatmaps.")
+        self.remove()  # what a killed run had not yet tidied up
+        write_json(self.folder / JOB, job)
+
+    def require_same(self, job: dict[str, Any]) -> None:
+        """Raise OutputError if the pieces are of another job."""
+        path = self.folder / JOB
+        try:
+            begun = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise OutputError(
+                f"{path} cannot be read ({error}). All processes must see the same folder of --out; if they "
+                f"do, delete {self.folder}."
+            ) from error
+        differences = [
+            f"{name} {_short(begun.get(name))}, now {_short(value)}"
+            for name, value in job.items()
+            if begun.get(name) != value
+        ]
+        if differences:
+            raise OutputError(
+                f"{self.folder} holds pieces of another job: {'; '.join(differences)}. "
+                "Give what was given then, choose another --out, or delete that folder."
+            )
+
+    def existing(self) -> Iterator[int]:
+        """The numbers of the pieces that are there."""
+        return (int(path.stem) for path in self.folder.glob("[0-9]*.jsonl"))
+
+    def count(self, total: int) -> int:
+        """How many pieces `total` rows make."""
+        return math.ceil(total / self.rows)
+
+    def size(self, number: int, total: int) -> int:
+        """How many of `total` rows are in a piece."""
+        return min(self.rows, total - number * self.rows)
+
+    def write(self, number: int, rows: Sequence[Row]) -> None:
+        """Write a piece, as a whole or not at all."""
+        lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+        write_text(self._path(number), "".join(lines))
+
+    def read_all(self, total: int) -> Iterator[list[Row]]:
+        """Each piece's rows, in order; raises OutputError if one is missing."""
+        for number in range(self.count(total)):
+            try:
+                text = self._path(number).read_text(encoding="utf-8")
+            except OSError as error:
+                raise OutputError(
+                    f"{self._path(number)} is missing; do all processes see this folder? --resume goes on."
+                ) from error
+            yield [json.loads(line) for line in text.split("\n")[:-1]]
+
+    def remove(self) -> None:
+        """Delete the folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number:06d}.jsonl"
+
+
+def _short(value: object) -> str:
+    return str(value)[:12] if isinstance(value, str) and len(value) == 64 else str(value)
+
+
+def columns(labels: Iterable[str]) -> list[str]:
+    probabilities = [f"probability_{label}" for label in labels]
+    return [*_TEXTS[:4], *probabilities, "foreign_score", *_TEXTS[4:]]
+
+
+def to_row(source: str, found: Prediction | ImageError, labels: Iterable[str]) -> Row:
+    row: Row = dict.fromkeys(columns(labels))
+    # File names may hold bytes that are no text.
+    row["source"] = source.encode("utf-8", "backslashreplace").decode()
+    if isinstance(found, ImageError):
+        return row | {"error": str(found).encode("utf-8", "backslashreplace").decode()}
+    row |= {"label": found.label, "decision": found.decision, "reason": found.reason}
+    row |= {f"probability_{label}": _number(value) for label, value in found.probabilities.items()}
+    return row | {"foreign_score": _number(found.foreign_score), "warnings": "; ".join(found.warnings)}
+
+
+def _number(value: float | None) -> float | None:
+    """A float32 with no more digits than it has; None if it is not finite."""
+    return float(str(np.float32(value))) if value is not None and math.isfinite(value) else None
+
+
+_TEXTS = ("source", "label", "decision", "reason", "warnings", "error")
+
+
+def _write_parquet(path: Path, columns: Sequence[str], pieces: Iterable[list[Row]]) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    kinds = [(name, pa.string() if name in _TEXTS else pa.float32()) for name in columns]
+    schema = pa.schema(kinds)
+    with parquet.ParquetWriter(path, schema) as writer:
+        for rows in pieces:
+            writer.write_table(pa.Table.from_pylist(rows, schema))
+
+
+def _write_csv(path: Path, columns: Sequence[str], pieces: Iterable[list[Row]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, columns, lineterminator="\n")
+        writer.writeheader()
+        for rows in pieces:
+            writer.writerows(rows)
+
+
+def _write_jsonl(path: Path, columns: Sequence[str], pieces: Iterable[list[Row]]) -> None:
+    with path.open("w", encoding="utf-8") as stream:
+        for rows in pieces:
+            stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+WRITERS: dict[str, Callable[[Path, Sequence[str], Iterable[list[Row]]], None]] = {
+    ".parquet": _write_parquet,
+    ".csv": _write_csv,
+    ".jsonl": _write_jsonl,
+}

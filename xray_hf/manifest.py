@@ -1,0 +1,144 @@
+"""What a bundle says of itself: names of its files, classes, input; read without torch.
+
+config.json, model.safetensors   weights, labels, preprocessing
+preprocessor_config.json, *.py   xray-cnn only: what AutoModel needs to load it without this package
+model.onnx                       the same network as one graph, from grey pixels to logits and heatmaps
+calibration.json                 temperature, abstention, what counts as foreign input
+training.json                    configuration, seed, fingerprints, versions, device, duration, history
+splits.json                      which file went where
+predictions.parquet              the record that metrics and figures are views of
+metrics.json, figures/           the views
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xray_hf.errors import BundleError
+
+CONFIG, WEIGHTS, PREPROCESSOR = "config.json", "model.safetensors", "preprocessor_config.json"
+GRAPH, CALIBRATION = "model.onnx", "calibration.json"
+TRAINING, SPLITS, PREDICTIONS, METRICS = "training.json", "splits.json", "predictions.parquet", "metrics.json"
+FIGURES = "figures"
+XRAY_CNN = "xray-cnn"  # the model_type in its config
+_DESCRIPTION = (CONFIG, PREPROCESSOR, TRAINING, CALIBRATION)
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A bundle's own description.
+
+    name: the network's, as "xray-resnet18". labels: the class names in the order of the logits.
+    side: height and width of the input in pixels. is_synthetic: whether it was trained on synthetic
+    patients, so that its answers mean nothing.
+    """
+
+    folder: Path
+    name: str
+    labels: tuple[str, ...]
+    side: int
+    is_synthetic: bool
+
+
+def read(folder: Path | str) -> Manifest:
+    """Read config.json, preprocessor_config.json and training.json of a bundle.
+
+    Raises BundleError if one is missing, damaged or says what cannot be.
+    """
+    folder = Path(folder)
+    config, training = read_json(folder / CONFIG), read_json(folder / TRAINING)
+    try:
+        labels, side = _labels(config), _side(folder, config)
+    except (LookupError, TypeError, AttributeError) as error:
+        raise BundleError(
+            f"{folder / CONFIG} lacks what a bundle's has ({type(error).__name__}: {error}). "
+            "Train or fetch the bundle again."
+        ) from error
+    if not labels or not all(isinstance(label, str) for label in labels):
+        raise BundleError(
+            f"{folder / CONFIG} names the classes {labels}; expected texts. Train or fetch the bundle again."
+        )
+    if not isinstance(side, int) or not 32 <= side <= 2048:
+        raise BundleError(
+            f"{folder} has an input of {side!r} pixels; expected 32 to 2048. Train or fetch the bundle again."
+        )
+    is_synthetic = training.get("is_synthetic")
+    if not isinstance(is_synthetic, bool):
+        raise BundleError(
+            f"{folder / TRAINING} has is_synthetic {is_synthetic!r}; expected true or false. "
+            "Train or fetch the bundle again."
+        )
+    return Manifest(folder, _name(config), labels, side, is_synthetic)
+
+
+def locate(source: Path | str, *, weights: bool) -> Path:
+    """The folder of a bundle: `source` itself, `bundle` in it, or what is fetched from the Hub.
+
+    source: a folder, or the id of a Hub repository, "owner/name". weights: fetch model.safetensors too, and
+    not only what the graph needs. Of a repository no code is fetched.
+    Raises BundleError if there is neither.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        return folder / "bundle" if (folder / "bundle").is_dir() else folder
+    if not _HUB_ID.fullmatch(str(source)):
+        raise BundleError(
+            f"{source} is neither a folder nor the id of a Hub repository, owner/name; "
+            "pass a bundle that train.py wrote, or such an id."
+        )
+    return _fetch(str(source), (*_DESCRIPTION, *((WEIGHTS,) if weights else (GRAPH,))))
+
+
+def _fetch(repo_id: str, names: Sequence[str]) -> Path:
+    # Imported here, because who has the folder needs no client.
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        return Path(snapshot_download(repo_id, allow_patterns=list(names)))
+    except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BundleError(
+            f"there is no folder {repo_id}, and the Hub did not give that repository: {reason} "
+            "Check the name and the network."
+        ) from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object of a bundle; raises BundleError with what is wrong."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BundleError(f"{path} is missing; expected a bundle folder that train.py wrote.") from error
+    except (OSError, ValueError) as error:
+        raise BundleError(
+            f"{path} cannot be read as JSON ({error}); fetch or train the bundle again."
+        ) from error
+    if not isinstance(value, dict):
+        raise BundleError(f"{path} holds {type(value).__name__}; expected a JSON object.")
+    return value
+
+
+def _labels(config: dict[str, Any]) -> tuple[str, ...]:
+    if "label_names" in config:
+        return tuple(config["label_names"])
+    names = config["id2label"]
+    return tuple(names[str(k)] for k in range(len(names)))
+
+
+def _side(folder: Path, config: dict[str, Any]) -> int:
+    if "architecture" in config:
+        return config["pretrained_cfg"]["input_size"][-1]
+    return read_json(folder / PREPROCESSOR)["size"]["height"]
+
+
+def _name(config: dict[str, Any]) -> str:
+    if "architecture" in config:
+        return str(config.get("xray_hf_name", f"timm:{config['architecture']}"))
+    return XRAY_CNN
