@@ -1,4 +1,4 @@
-"""The training benchmark runs and reports what it promises; how fast anything is, no test can say."""
+"""The benchmarks run and report what they promise; how fast anything is, no test can say."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from xray_hf.data.atlas import write_synthetic
+import pytest
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "bench_train.py"
+from xray_hf.data.atlas import sample_images, write_synthetic
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 WAYS = {"ours", "pure", "plain", "hf"}
 
 
@@ -19,7 +21,7 @@ def run_small(folder: Path, *arguments: str) -> tuple[str, dict[str, Any]]:
     data, out = write_synthetic(folder / "data", 60, seed=0).folder, folder / "results.json"
     folders = ["--data-dir", data, "--cache-dir", folder / "cache", "--out", out]
     small = ["--device", "cpu", "--batch-size", "4", "--steps", "2"]
-    command = [sys.executable, SCRIPT, *folders, *small, *arguments]
+    command = [sys.executable, BENCHMARKS / "bench_train.py", *folders, *small, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout, json.loads(out.read_text(encoding="utf-8"))
@@ -46,3 +48,48 @@ def test_memory_is_measured_on_ten_times_the_rows(tmp_path: Path) -> None:
     assert ten["train"]["rows"] == ten["decode"]["rows"] == 10 * one["train"]["rows"]
     for phase in (one["decode"], one["train"], ten["decode"], ten["train"]):
         assert 0 < phase["imports_mb"] < phase["peak_mb"]
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight synthetic X-rays."""
+    folder = tmp_path_factory.mktemp("scans")
+    for number, (_, image) in enumerate(sample_images(3, seed=1)[:8]):
+        image.save(folder / f"{number}.png")
+    return folder
+
+
+def run_script(name: str, scans: Path, bundle: Path, out: Path, *more: str) -> dict[str, Any]:
+    command = [sys.executable, BENCHMARKS / name, "--images", scans, "--bundle", bundle, "--out", out, *more]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert out.with_suffix(".md").read_text(encoding="utf-8").strip() == done.stdout.strip()
+    return json.loads(out.read_text(encoding="utf-8"))
+
+
+def test_inference_is_compared_with_floor_ceiling_and_peers(
+    scans: Path, cnn_bundle: Path, tmp_path: Path
+) -> None:
+    results = run_script("bench_inference.py", scans, cnn_bundle, tmp_path / "results.json", "--rounds", "1")
+    assert results["images"] == 8
+    measured = results["models"]["xray-cnn"]
+    ours, floor = measured["one_file"]["ours, onnxruntime"], measured["one_file"]["floor, onnxruntime"]
+    assert 0 < ours["median_ms"]["median"] <= ours["p99_ms"]["median"]
+    assert floor["median_ms"]["median"] > 0
+    assert {"ours, onnxruntime", "ceiling, onnxruntime", "pipeline", "loader"} <= measured["bulk"].keys()
+    assert (
+        measured["start_up"]["ours"]["seconds"]["median"]
+        < measured["start_up"]["pipeline"]["seconds"]["median"]
+    )
+    assert (
+        measured["start_up"]["ours"]["peak_mb"]["median"]
+        < measured["start_up"]["pipeline"]["peak_mb"]["median"]
+    )
+
+
+def test_python_command_and_pipeline_agree(scans: Path, cnn_bundle: Path, tmp_path: Path) -> None:
+    results = run_script("agreement.py", scans, cnn_bundle, tmp_path / "results.json")
+    assert (results["images"], results["tinted_left_out"]) == (8, 0)
+    found = results["models"]["xray-cnn"]
+    assert found.keys() == {"cli", "pipeline"}
+    assert all(row["max_difference"] < 1e-3 and row["equal_labels"] == 1 for row in found.values())

@@ -1,7 +1,7 @@
 """What computes: grey pixels -> logits, heatmaps, embedding, on ONNX Runtime, OpenVINO or torch.
 
-Each backend is loaded with a number of threads per call: all of the machine's to answer one image soonest,
-one to answer many, where as many calls run at a time as there are cores. Calls may come from any thread.
+Each backend is loaded for a number of calls at a time and of threads for each: one call with all cores
+answers one image soonest, a call on every core answers many. Calls may come from any thread; more wait.
 """
 
 from __future__ import annotations
@@ -41,14 +41,12 @@ class Backend(Protocol):
 class OnnxRuntime:
     """The bundle's graph on ONNX Runtime's CPU provider, in float32."""
 
-    def __init__(self, manifest: Manifest, threads: int) -> None:
+    def __init__(self, manifest: Manifest, threads: int, calls: int) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3  # errors
-        # Threads that spin between calls would take the cores from decoding.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = onnxruntime.InferenceSession(
                 str(manifest.folder / GRAPH), options, providers=["CPUExecutionProvider"]
@@ -65,15 +63,15 @@ class OnnxRuntime:
 class OpenVino:
     """The bundle's graph on OpenVINO, in bfloat16 where the CPU computes it, else in float32."""
 
-    def __init__(self, manifest: Manifest, threads: int) -> None:
+    def __init__(self, manifest: Manifest, threads: int, calls: int) -> None:
         import openvino
 
         core = openvino.Core()
         has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         options = {
             "INFERENCE_PRECISION_HINT": "bf16" if has_bf16 else "f32",
-            "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": threads * calls,
+            "NUM_STREAMS": calls,
         }
         try:
             self._model = core.compile_model(str(manifest.folder / GRAPH), "CPU", options)
@@ -93,7 +91,7 @@ class OpenVino:
 class Torch:
     """The bundle's network in torch, in float32, on a GPU if there is one; needs no graph."""
 
-    def __init__(self, manifest: Manifest, threads: int) -> None:
+    def __init__(self, manifest: Manifest, threads: int, calls: int) -> None:
         import torch
 
         from xray_hf import bundle
@@ -115,7 +113,7 @@ class Torch:
         return _outputs(list(named), [value.cpu().numpy() for value in named.values()])
 
 
-BACKENDS: dict[str, Callable[[Manifest, int], Backend]] = {
+BACKENDS: dict[str, Callable[[Manifest, int, int], Backend]] = {
     "onnxruntime": OnnxRuntime,
     "openvino": OpenVino,
     "torch": Torch,
@@ -123,8 +121,8 @@ BACKENDS: dict[str, Callable[[Manifest, int], Backend]] = {
 DEFAULT = "onnxruntime"
 
 
-def load(name: str, manifest: Manifest, threads: int) -> Backend:
-    """Load a bundle's network; threads: how many one call may use.
+def load(name: str, manifest: Manifest, *, threads: int, calls: int = 1) -> Backend:
+    """Load a bundle's network; threads: how many one call may use. calls: how many may run at a time.
 
     Raises ConfigError for a backend that does not exist or is not installed, BundleError for a bundle
     without the file that the backend needs, or with a damaged one.
@@ -138,7 +136,7 @@ def load(name: str, manifest: Manifest, threads: int) -> Backend:
             f"{manifest.folder} holds no {GRAPH}; run `xray-hf export {manifest.folder}`, or choose "
             "backend torch."
         )
-    return BACKENDS[name](manifest, threads)
+    return BACKENDS[name](manifest, threads, calls)
 
 
 def _outputs(names: Sequence[str], values: Sequence[Any]) -> Outputs:

@@ -6,6 +6,7 @@ through all but 1 % of its validation rows. Neither the test rows nor the other 
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -62,7 +63,7 @@ def calibrate(folder: Path, data: XrayData, foreign_dir: Path) -> dict[str, Any]
     Raises BundleError, DataError (also for a file that is no readable image), OutputError.
     """
     description = manifest.read(folder)
-    network = backends.load(backends.DEFAULT, description, 0)
+    network = backends.load(backends.DEFAULT, description, threads=os.cpu_count() or 1)
     split = splits.read(folder / manifest.SPLITS, data.records)
     rows = {name: np.unique(split.rows(name)) for name in ("train", "validation", "test")}
     if missing := [name for name, own in rows.items() if not len(own)]:

@@ -80,7 +80,7 @@ class Engine:
         self._cores = threads
         self._backend = backend
         # One image has all cores, for its computation as for its resizing. Of many, each core has its own.
-        self._alone = backends.load(backend, description, self._cores)
+        self._alone = backends.load(backend, description, threads=self._cores)
         self._helper = ThreadPoolExecutor(self._cores, thread_name_prefix="xray-resize")
         self._require_answer()
 
@@ -155,7 +155,9 @@ class Engine:
     @cached_property
     def _together(self) -> Backend:
         """The network once more, one core a call; only who has many images pays for it."""
-        return self._alone if self._backend == "torch" else backends.load(self._backend, self.manifest, 1)
+        if self._backend == "torch":
+            return self._alone
+        return backends.load(self._backend, self.manifest, threads=1, calls=self._cores)
 
     def _answer(
         self, sources: Sequence[Source], backend: Backend, helper: ThreadPoolExecutor | None = None
