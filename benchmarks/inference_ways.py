@@ -150,7 +150,9 @@ def _network(job: Job, backend: str, threads: int) -> tuple[Any, Any]:
 def _decode(file: Path) -> None:
     from PIL import Image
 
-    Image.open(file).convert("L").resize((224, 224), Image.Resampling.BILINEAR)
+    image = Image.open(file)
+    grey = image if image.mode == "L" else image.convert("L")
+    grey.resize((224, 224), Image.Resampling.BILINEAR)
 
 
 def _rate(classify: Callable[[Any], Any], files: Sequence[Any]) -> float:

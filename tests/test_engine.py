@@ -23,7 +23,7 @@ from xray_hf.files import write_json
 from xray_hf.images import read_grey
 from xray_hf.inference import Engine, Prediction
 from xray_hf.inference.engine import FOREIGN, UNSURE
-from xray_hf.inference.foreign import THUMBNAIL_SIDE, Detector, thumbnails
+from xray_hf.inference.foreign import THUMBNAIL_SIDE, Detector, standardised
 from xray_hf.labels import LABELS
 from xray_hf.models import create_model
 
@@ -176,6 +176,23 @@ def test_answering_imports_neither_torch_nor_transformers_nor_datasets(cnn_bundl
     assert not heavy & set(modules.split())
 
 
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "torch"])
+def test_answering_asks_nobody_on_the_network(cnn_bundle: Path, xray: Path, backend: str) -> None:
+    code = f"""
+import sys
+def hook(event, arguments):
+    if event.startswith("socket."):
+        print(event, file=sys.stderr)
+sys.addaudithook(hook)
+from xray_hf.inference import Engine
+print(Engine.from_pretrained({str(cnn_bundle)!r}, backend={backend!r}).predict({str(xray)!r}).label)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() in LABELS
+    assert "socket.connect" not in run.stderr
+    assert "socket.getaddrinfo" not in run.stderr
+
+
 @pytest.mark.parametrize(
     ("shape", "fill", "reason"),
     [
@@ -218,14 +235,14 @@ def test_a_detector_is_the_same_after_saving() -> None:
         0.3,
     )
     again = Detector.from_dict(json.loads(json.dumps(detector.as_dict())))
-    embedding, pixels = rng.normal(size=(4, EMBEDDING)), rng.integers(0, 256, (4, 224, 224), dtype=np.uint8)
-    np.testing.assert_allclose(again.scores(embedding, pixels), detector.scores(embedding, pixels), atol=1e-5)
+    embedding, small = rng.normal(size=(4, EMBEDDING)), rng.integers(0, 256, (4, 32, 32), dtype=np.uint8)
+    np.testing.assert_allclose(again.scores(embedding, small), detector.scores(embedding, small), atol=1e-5)
 
 
 def test_thumbnails_do_not_know_brightness_nor_contrast() -> None:
-    pixels = np.random.default_rng(2).integers(0, 100, (1, 224, 224), dtype=np.uint8).repeat(2, axis=0)
+    pixels = np.random.default_rng(2).integers(0, 100, (1, 32, 32), dtype=np.uint8).repeat(2, axis=0)
     pixels[1] = pixels[1] * 2 + 50
-    first, second = thumbnails(pixels)
+    first, second = standardised(pixels)
     assert np.corrcoef(first, second)[0, 1] > 0.99
     assert abs(first.mean()) < 1e-5
 

@@ -108,7 +108,10 @@ def test_every_training_option_has_a_help_text() -> None:
         ("import xray_hf", {"torch", "numpy", "transformers", "datasets", "gradio"}),
         ("import xray_hf.cli; xray_hf.cli.build_parser()", {"torch", "numpy", "transformers", "datasets"}),
         ("import xray_hf.data.dataset", {"torch", "transformers", "gradio"}),
-        ("import xray_hf.inference", {"torch", "transformers", "datasets", "onnxruntime", "pydicom", "gradio"}),
+        (
+            "import xray_hf.inference",
+            {"torch", "transformers", "datasets", "onnxruntime", "pydicom", "gradio"},
+        ),
     ],
 )
 def test_imports_are_cheap(statement: str, absent: set[str]) -> None:

@@ -564,3 +564,13 @@ def test_a_shared_resize_gives_the_same_pixels(size: tuple[int, int]) -> None:
     image = Image.effect_noise(size, 80)
     with ThreadPoolExecutor(1) as helper:
         assert np.array_equal(resize(image, 224, helper), resize(image, 224))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_nothing_but_pixels_leaves_the_reader(kind: str, mode: str) -> None:
+    exif = Image.Exif()
+    exif[0x010E], exif[0x0112] = "Zebedee Quixote", 1  # description, orientation
+    grey = read(encoded(Image.effect_noise((200, 200), 50).convert(mode), kind, exif=exif)).grey
+    assert type(grey) is Image.Image
+    assert (grey.info, dict(grey.getexif())) == ({}, {})

@@ -7,6 +7,7 @@ answers one image soonest, a call on every core answers many. Calls may come fro
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -64,6 +65,8 @@ class OpenVino:
     """The bundle's graph on OpenVINO, in bfloat16 where the CPU computes it, else in float32."""
 
     def __init__(self, manifest: Manifest, threads: int, calls: int) -> None:
+        # Importing openvino tells Google Analytics so; where this package is missing it keeps quiet.
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
         import openvino
 
         core = openvino.Core()

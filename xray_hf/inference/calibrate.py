@@ -28,7 +28,7 @@ from xray_hf.files import write_json
 from xray_hf.images import Reading, read, resize
 from xray_hf.inference import backends
 from xray_hf.inference.backends import Backend
-from xray_hf.inference.foreign import Detector, rule_against, thumbnails
+from xray_hf.inference.foreign import Detector, rule_against, standardised, thumbnail_of
 from xray_hf.labels import LABELS
 
 VALIDATION_REFUSED = 0.01  # share of the validation rows that the threshold gives up
@@ -40,7 +40,8 @@ _BATCH = 32
 class Features:
     """What the detector sees of N images.
 
-    embedding: (N, D) float32. thumbnail: (N, THUMBNAIL_SIDE²) float32. by_rule: (N,) bool, refused already.
+    embedding: (N, D) float32. thumbnail: (N, THUMBNAIL_SIDE²) float32, standardised.
+    by_rule: (N,) bool, refused already.
     """
 
     embedding: np.ndarray
@@ -142,7 +143,7 @@ def as_table(report: Mapping[str, Any]) -> str:
 
 
 def _logits(detector: Detector, features: Features) -> np.ndarray:
-    return features.embedding @ detector.embedding + features.thumbnail @ detector.thumbnail + detector.bias
+    return detector.logits(features.embedding, features.thumbnail)
 
 
 def _shares(by_detector: np.ndarray, by_rule: np.ndarray) -> dict[str, Any]:
@@ -186,9 +187,10 @@ def _of_rows(network: Backend, data: XrayData, rows: np.ndarray) -> Features:
 
 def _features(network: Backend, readings: Sequence[Reading], pixels: np.ndarray) -> Features:
     batches = [pixels[start : start + _BATCH, None] for start in range(0, len(pixels), _BATCH)]
-    by_rule = [rule_against(*each) is not None for each in zip(readings, pixels, strict=True)]
+    thumbnails = [thumbnail_of(image) for image in pixels]
+    by_rule = [rule_against(*each) is not None for each in zip(readings, thumbnails, strict=True)]
     return Features(
         embedding=np.concatenate([network.run(batch).embedding for batch in batches]),
-        thumbnail=thumbnails(pixels),
+        thumbnail=standardised(np.stack(thumbnails)),
         by_rule=np.asarray(by_rule),
     )

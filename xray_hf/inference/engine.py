@@ -28,7 +28,7 @@ from xray_hf.images import Reading, from_array, from_image, read, resize
 from xray_hf.inference import backends, calibration
 from xray_hf.inference.backends import Backend
 from xray_hf.inference.calibration import Calibration
-from xray_hf.inference.foreign import rule_against
+from xray_hf.inference.foreign import rule_against, thumbnail_of
 from xray_hf.manifest import Manifest
 
 UNSURE = "unsure"
@@ -174,16 +174,17 @@ class Engine:
         except ImageError as error:
             return error
         pixels = resize(reading.grey, self.manifest.side, helper)
-        return _Input(reading, pixels, 1000 * (time.perf_counter() - started))
+        return _Input(reading, pixels, thumbnail_of(pixels), 1000 * (time.perf_counter() - started))
 
     def _classify(self, inputs: Sequence[_Input], backend: Backend) -> list[Prediction]:
         started = time.perf_counter()
         pixels = np.stack([each.pixels for each in inputs])
+        thumbnails = np.stack([each.thumbnail for each in inputs])
         outputs = backend.run(pixels[:, None])
         network_ms = 1000 * (time.perf_counter() - started) / len(inputs)
         probabilities = self.calibration.probabilities(outputs.logits)
         detector = self.calibration.detector
-        scores = detector.scores(outputs.embedding, pixels) if detector else [None] * len(inputs)
+        scores = detector.scores(outputs.embedding, thumbnails) if detector else [None] * len(inputs)
         heatmaps = outputs.heatmaps if outputs.heatmaps is not None else [None] * len(inputs)
         rows = zip(inputs, probabilities, heatmaps, outputs.embedding, scores, strict=True)
         return [self._decide(*row, network_ms) for row in rows]
@@ -200,7 +201,7 @@ class Engine:
         label = self.labels[int(probabilities.argmax())]
         lowest = self.calibration.unsure_below
         decision, reason = label, ""
-        if rule := rule_against(given.reading, given.pixels):
+        if rule := rule_against(given.reading, given.thumbnail):
             decision, reason = FOREIGN, rule
         elif foreign_score is not None and foreign_score > 0.5:
             decision, reason = FOREIGN, "it is unlike the X-rays that the model was trained on"
@@ -241,10 +242,11 @@ class Engine:
 
 @dataclass(frozen=True)
 class _Input:
-    """One image on its way: as read, and (side, side) uint8 as the network takes it."""
+    """One image on its way: as read, (side, side) uint8 for the network, a small one for the detector."""
 
     reading: Reading
     pixels: np.ndarray
+    thumbnail: np.ndarray
     read_ms: float
 
 

@@ -19,10 +19,10 @@ THUMBNAIL_SIDE = 32  # pixels
 _SOFTENING = 5.0  # grey levels, so that the noise of a uniform image stays small
 
 
-def rule_against(reading: Reading, pixels: np.ndarray) -> str | None:
+def rule_against(reading: Reading, thumbnail: np.ndarray) -> str | None:
     """Why an image cannot be a frontal chest X-ray, judged by its looks alone, or None.
 
-    pixels: (side, side) uint8, the image at the network's size.
+    thumbnail: (THUMBNAIL_SIDE, THUMBNAIL_SIDE) uint8.
     """
     width, height = reading.grey.size
     if min(width, height) < MIN_SIDE:
@@ -31,7 +31,7 @@ def rule_against(reading: Reading, pixels: np.ndarray) -> str | None:
         return f"it is {width / height:.1f} times as wide as high"
     if reading.colour > MAX_COLOUR:
         return "it is coloured"
-    if pixels.std() < MIN_CONTRAST:
+    if thumbnail.std() < MIN_CONTRAST:
         return "it is almost uniform"
     return None
 
@@ -55,13 +55,16 @@ class Detector:
         if not all(np.isfinite(part).all() for part in (self.embedding, self.thumbnail, self.bias)):
             raise ValueError("weights that are not finite")
 
-    def scores(self, embedding: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-        """(B, D) float32 and (B, side, side) uint8 -> (B,) float32, 0 to 1; above 0.5 is foreign.
+    def scores(self, embedding: np.ndarray, thumbnails: np.ndarray) -> np.ndarray:
+        """Score images, 0 to 1; above 0.5 is foreign: (B,) float32.
 
-        Raises ValueError if the embedding has another length than the weights.
+        embedding: (B, D) float32. thumbnails: (B, THUMBNAIL_SIDE, THUMBNAIL_SIDE) uint8.
         """
-        logits = embedding @ self.embedding + thumbnails(pixels) @ self.thumbnail + self.bias
-        return 1 / (1 + np.exp(-logits.clip(-80, 80)))
+        return 1 / (1 + np.exp(-self.logits(embedding, standardised(thumbnails)).clip(-80, 80)))
+
+    def logits(self, embedding: np.ndarray, standardised: np.ndarray) -> np.ndarray:
+        """The same of standardised thumbnails and without bounds, above 0 is foreign: (B,) float32."""
+        return embedding @ self.embedding + standardised @ self.thumbnail + self.bias
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> Detector:
@@ -75,10 +78,13 @@ class Detector:
         return {"embedding": short[0], "thumbnail": short[1], "bias": self.bias}
 
 
-def thumbnails(pixels: np.ndarray) -> np.ndarray:
-    """(B, side, side) uint8 -> (B, THUMBNAIL_SIDE²) float32: small, each of mean 0 and deviation about 1."""
-    images = (Image.fromarray(image) for image in pixels)
-    small = np.stack([resize(image, THUMBNAIL_SIDE) for image in images]).reshape(len(pixels), -1)
-    values = small.astype(np.float32)
+def thumbnail_of(pixels: np.ndarray) -> np.ndarray:
+    """(side, side) uint8 -> (THUMBNAIL_SIDE, THUMBNAIL_SIDE) uint8."""
+    return resize(Image.fromarray(pixels), THUMBNAIL_SIDE)
+
+
+def standardised(thumbnails: np.ndarray) -> np.ndarray:
+    """(B, n, n) uint8 -> (B, n²) float32: each of mean 0 and deviation about 1."""
+    values = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
     centred = values - values.mean(axis=1, keepdims=True)
     return centred / (values.std(axis=1, keepdims=True) + _SOFTENING)
