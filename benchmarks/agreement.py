@@ -51,14 +51,13 @@ def main() -> None:
 
 
 def choose(paths: Sequence[Path]) -> tuple[list[Path], int]:
-    """COUNT grey images, first all of the largest folder's share, evenly spaced; and how many were tinted."""
+    """COUNT grey images, all that are not 224×224 and others evenly spaced; and how many were tinted."""
     images = [path for path in paths if path.suffix.lower() in SUFFIXES]
     is_grey = {path: _is_grey(path) for path in images}
     grey = [path for path in images if is_grey[path]]
-    # By size, so that those that must be shrunk, where readers may differ, are all among them.
-    grey.sort(key=lambda path: (-Image.open(path).width, path))
-    large = [path for path in grey if Image.open(path).size != (224, 224)][:COUNT]
-    rest = [path for path in grey if path not in set(large)]
+    # Those that must be shrunk, where readers may differ, are all among them.
+    large = [path for path in grey if _size(path) != (224, 224)][:COUNT]
+    rest = sorted(set(grey) - set(large))
     step = max(1, len(rest) // max(1, COUNT - len(large)))
     return (large + rest[::step])[:COUNT], len(images) - len(grey)
 
@@ -115,6 +114,11 @@ def as_table(results: dict[str, Any]) -> str:
             lines.append(f"| {model} | {way} | {row['max_difference']:.1e} | {row['equal_labels']:.1%} |")
     lines += ["", f"{results['images']} images; {results['tinted_left_out']} tinted ones left out."]
     return "\n".join(lines)
+
+
+def _size(path: Path) -> tuple[int, int]:
+    with Image.open(path) as image:
+        return image.size
 
 
 def _is_grey(path: Path) -> bool:

@@ -65,6 +65,7 @@ def main() -> None:
     for folder in options.bundle:
         job = Job(folder, files)
         results["models"][manifest.read(folder).name] = {
+            "refuses_foreign": (folder / manifest.CALIBRATION).exists(),
             "one_file": one_file(job, options.rounds),
             "bulk": in_rounds(job, bulk_ways(), options.rounds),
             "start_up": start_up(job, options.rounds),
@@ -91,14 +92,22 @@ def latency_ways() -> dict[str, Callable[[Job], list[float]]]:
     """Name -> milliseconds of every file."""
     ours = {f"ours, {name}": partial(ways.ours_latency, backend=name) for name in BACKENDS}
     floors = {f"floor, {name}": partial(ways.floor_latency, backend=name) for name in BACKENDS}
-    return {**ours, **floors, "pipeline": ways.pipeline_latency}
+    return {**ours, **floors, **pipelines(ways.pipeline_latency)}
 
 
 def bulk_ways() -> dict[str, Callable[[Job], float]]:
     """Name -> images per second."""
     ours = {f"ours, {name}": partial(ways.ours_bulk, backend=name) for name in BACKENDS}
     ceilings = {f"ceiling, {name}": partial(ways.ceiling_bulk, backend=name) for name in BACKENDS}
-    return {**ours, **ceilings, "pipeline": ways.pipeline_bulk, "loader": ways.loader_bulk}
+    return {**ours, **ceilings, **pipelines(ways.pipeline_bulk), "loader": ways.loader_bulk}
+
+
+def pipelines(measure: Callable[..., Any]) -> dict[str, Callable[[Job], Any]]:
+    """The pipeline as it comes, and in the number format that OpenVINO may use."""
+    return {
+        "pipeline": partial(measure, dtype="float32"),
+        "pipeline, bfloat16": partial(measure, dtype="bfloat16"),
+    }
 
 
 def one_file(job: Job, rounds: int) -> dict[str, Any]:
@@ -131,18 +140,17 @@ def in_processes(job: Job, measured: dict[str, Callable[[Job], Any]], rounds: in
 
 def start_up(job: Job, rounds: int) -> dict[str, Any]:
     """Seconds and peak megabytes of a process that classifies one file."""
-    found: dict[str, Any] = {}
-    for way, code in STARTS.items():
-        seconds, peaks = [], []
-        given = f"bundle, image = {json.dumps([str(job.bundle), str(job.files[0])])}"
-        command = [sys.executable, "-c", given + code + MEASURE_PEAK]
-        for _ in range(rounds):
+    given = f"bundle, image = {json.dumps([str(job.bundle), str(job.files[0])])}"
+    seconds: dict[str, list[float]] = {way: [] for way in STARTS}
+    peaks: dict[str, list[float]] = {way: [] for way in STARTS}
+    for _ in range(rounds):
+        for way, code in STARTS.items():
+            command = [sys.executable, "-c", given + code + MEASURE_PEAK]
             started = time.perf_counter()
             done = subprocess.run(command, capture_output=True, text=True, check=True)
-            seconds.append(time.perf_counter() - started)
-            peaks.append(float(done.stdout.split()[-1]))
-        found[way] = {"seconds": summary(seconds), "peak_mb": summary(peaks)}
-    return found
+            seconds[way].append(time.perf_counter() - started)
+            peaks[way].append(float(done.stdout.split()[-1]))
+    return {way: {"seconds": summary(seconds[way]), "peak_mb": summary(peaks[way])} for way in STARTS}
 
 
 def describe(options: argparse.Namespace, count: int) -> dict[str, Any]:

@@ -52,9 +52,9 @@ def ours_latency(job: Job, backend: str) -> list[float]:
     return milliseconds(engine.predict, job.files)
 
 
-def pipeline_latency(job: Job) -> list[float]:
+def pipeline_latency(job: Job, dtype: str) -> list[float]:
     """transformers.pipeline("image-classification") on the same bundle."""
-    classify = _pipeline(job)
+    classify = _pipeline(job, dtype)
     return milliseconds(lambda file: classify(str(file)), job.files)
 
 
@@ -75,9 +75,9 @@ def ours_bulk(job: Job, backend: str) -> float:
     return _rate(lambda files: list(engine.stream(files)), job.files)
 
 
-def pipeline_bulk(job: Job) -> float:
+def pipeline_bulk(job: Job, dtype: str) -> float:
     """The pipeline on the whole list, at its fastest batch size."""
-    classify = _pipeline(job)
+    classify = _pipeline(job, dtype)
     names = job.names
     rates = []
     for batch_size in PIPELINE_BATCHES:
@@ -107,9 +107,12 @@ def loader_bulk(job: Job) -> float:
 
 def ceiling_bulk(job: Job, backend: str) -> float:
     """What the cores allow: CPU seconds of decoding and of the bare network, each alone, spread over all."""
+    from xray_hf.inference.engine import BATCH_SIZE
+
     network, pixels = _network(job, backend, 1)
+    batch = pixels.repeat(BATCH_SIZE, axis=0)
     decoding = _cpu_seconds(_decode, job.files)
-    forward = _cpu_seconds(lambda _: network.run(pixels), job.files)
+    forward = _cpu_seconds(lambda _: network.run(batch), job.files) / BATCH_SIZE
     return (os.cpu_count() or 1) / (decoding + forward)
 
 
@@ -129,12 +132,12 @@ class Folder:
         return self.transform(Image.open(self.files[index]).convert("RGB"))
 
 
-def _pipeline(job: Job) -> Any:
+def _pipeline(job: Job, dtype: str) -> Any:
     from transformers import pipeline
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    return pipeline("image-classification", model=str(job.bundle), trust_remote_code=True)
+    return pipeline("image-classification", model=str(job.bundle), trust_remote_code=True, dtype=dtype)
 
 
 def _network(job: Job, backend: str, threads: int) -> tuple[Any, Any]:

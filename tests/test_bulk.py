@@ -475,20 +475,37 @@ def test_a_column_of_bytes_can_be_chosen(tmp_path: Path) -> None:
         list(inputs.find([str(tmp_path / "rows.parquet")], image_column="label"))
 
 
-@pytest.mark.parametrize("scheme", ["", "file://", "http://127.0.0.1/", "hf://spaces/owner/name"])
-def test_rows_cannot_have_anything_else_opened(scans: Path, tmp_path: Path, scheme: str) -> None:
-    path = scheme + str(scans / "00.png")
-    write_table(tmp_path / "rows.parquet", image=[{"bytes": None, "path": path}])
-    [item] = inputs.find([str(tmp_path / "rows.parquet")])
-    assert (item.source, item.fetch()) == (path, b"")
+OWN = "hf://datasets/owner/set@commit of v1/"
 
 
-def test_rows_may_name_files_of_a_repository(
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/etc/hostname",
+        "file:///etc/hostname",
+        "http://127.0.0.1:9/x.png",
+        "hf://datasets/owner/other@main/x.png",
+        f"file:///etc/hostname::{OWN}x",
+        f"http://127.0.0.1:9/x::{OWN}x",
+        f"zip://x::file:///etc/hostname::{OWN}x",
+        f"{OWN}../../other/x.png",
+    ],
+)
+@pytest.mark.usefixtures("hub")
+def test_rows_cannot_have_anything_else_opened(tmp_path: Path, path: str) -> None:
+    write_table(tmp_path / "hub" / "a.parquet", image=[{"bytes": None, "path": path}])
+    for given in ("hf://datasets/owner/set@v1", str(tmp_path / "hub" / "a.parquet")):
+        [item] = inputs.find([given], split="train")
+        assert (item.source, item.fetch()) == (path, b"")
+
+
+@pytest.mark.usefixtures("hub")
+def test_rows_may_name_files_of_their_repository(
     scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import fsspec
 
-    there = "zip://00.png::hf://datasets/owner/name@main/images.zip"
+    there, gone = f"zip://00.png::{OWN}images.zip", f"{OWN}gone.png"
 
     def open_it(url: str, mode: str) -> Any:
         if url != there:
@@ -496,10 +513,9 @@ def test_rows_may_name_files_of_a_repository(
         return (scans / "00.png").open(mode)
 
     monkeypatch.setattr(fsspec, "open", open_it)
-    urls = [there, "hf://datasets/owner/name/gone.png"]
-    write_table(tmp_path / "rows.parquet", image=[{"bytes": None, "path": url} for url in urls])
-    found = [item.fetch() for item in inputs.find([str(tmp_path / "rows.parquet")])]
-    assert found == [(scans / "00.png").read_bytes(), urls[1]]
+    write_table(tmp_path / "hub" / "a.parquet", image=[{"bytes": None, "path": url} for url in (there, gone)])
+    found = [item.fetch() for item in inputs.find(["hf://datasets/owner/set@v1"], split="train")]
+    assert found == [(scans / "00.png").read_bytes(), gone]
 
 
 @pytest.fixture
@@ -511,8 +527,10 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     write_table(tmp_path / "hub" / "a.parquet", image=[{"bytes": png(1), "path": "one.png"}])
     original = datasets.load_dataset
 
-    def load_dataset(name: str, *, revision: str, streaming: bool) -> Any:
-        assert (name, revision, streaming) == ("owner/set", "commit of v1", True)
+    def load_dataset(name: str, **options: Any) -> Any:
+        if name == "parquet":
+            return original(name, **options)
+        assert (name, options) == ("owner/set", {"revision": "commit of v1", "streaming": True})
         files = [str(tmp_path / "hub" / "a.parquet")]
         return original("parquet", data_files={"train": files, "test": files}, streaming=True)
 

@@ -13,7 +13,7 @@ from PIL import Image
 from xray_hf import bundle, cli, manifest
 from xray_hf.data import splits
 from xray_hf.data.dataset import XrayData, open_coronahack, split_data
-from xray_hf.errors import BundleError, DataError, ImageError
+from xray_hf.errors import BundleError, ConfigError, DataError, ImageError
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.files import write_json
 from xray_hf.inference import Engine
@@ -45,7 +45,7 @@ def foreign(tmp_path: Path) -> Path:
     for kind in KINDS:
         (tmp_path / "foreign" / kind).mkdir(parents=True)
         for number in range(FILES):
-            image = rng.integers(0, 256, (256, 256), dtype=np.uint8)
+            image = rng.integers(0, 256, (16, 16), dtype=np.uint8).repeat(16, axis=0).repeat(16, axis=1)
             if kind == "stripes":
                 image = (128 + 100 * np.sin(np.arange(256) / (8 + number)) * np.ones((256, 1))).astype(
                     np.uint8
@@ -61,7 +61,7 @@ def detector_of(folder: Path) -> dict:
 def test_held_out_images_are_refused_and_xrays_are_not(folder: Path, data: XrayData, foreign: Path) -> None:
     report = calibrate(folder, data, foreign)
     assert {name: row["n"] for name, row in report["kinds"].items()} == dict.fromkeys(KINDS, FILES // 2)
-    assert all(row["refused"] == 1 for row in report["kinds"].values())
+    assert all(row["refused"] == row["refused_by_detector"] == 1 for row in report["kinds"].values())
     assert report["test"]["refused"] < 0.5  # of seven images, with a threshold from as few
 
     engine = Engine.from_pretrained(folder)
@@ -69,6 +69,16 @@ def test_held_out_images_are_refused_and_xrays_are_not(folder: Path, data: XrayD
     test = [data.records[row].path for row in split_data(data, "grouped", 0).rows("test")]
     refused = np.mean([found.decision == FOREIGN for found in engine.predict(test)])
     assert refused == pytest.approx(report["test"]["refused"])
+
+
+def test_no_rule_refuses_the_kinds_of_these_tests(folder: Path, foreign: Path) -> None:
+    found = Engine.from_pretrained(folder).predict(sorted(foreign.rglob("*.png")))
+    assert [each.reason for each in found] == [""] * (2 * FILES)
+
+
+def test_data_of_another_size_are_refused(folder: Path, synthetic: Path, foreign: Path) -> None:
+    with pytest.raises(ConfigError, match=r"opened at 64 pixels, .* takes 224; pass --side 224"):
+        calibrate(folder, open_coronahack(synthetic, 64), foreign)
 
 
 def test_the_report_counts_its_own_scores(folder: Path, data: XrayData, foreign: Path) -> None:

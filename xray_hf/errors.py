@@ -64,6 +64,14 @@ class OutputError(XrayHFError):
     """A file or folder could not be written."""
 
 
+def hub_errors() -> tuple[type[Exception], ...]:
+    """What the Hub's client raises for a name that is not there, or without a network; imports the client."""
+    from httpx2 import HTTPError
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return (OSError, ValueError, HfHubHTTPError, HTTPError)
+
+
 class OptionParser(argparse.ArgumentParser):
     """An ArgumentParser whose complaints end as every other error does: one line, exit code 2."""
 

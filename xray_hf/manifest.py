@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xray_hf.errors import BundleError
+from xray_hf.errors import BundleError, hub_errors
 
 CONFIG, WEIGHTS, PREPROCESSOR = "config.json", "model.safetensors", "preprocessor_config.json"
 GRAPH, CALIBRATION = "model.onnx", "calibration.json"
@@ -60,9 +60,10 @@ def read(folder: Path | str) -> Manifest:
             f"{folder / CONFIG} lacks what a bundle's has ({type(error).__name__}: {error}). "
             "Train or fetch the bundle again."
         ) from error
-    if not labels or not all(isinstance(label, str) for label in labels):
+    if not all(isinstance(label, str) for label in labels) or not 1 < len(labels) == len(set(labels)):
         raise BundleError(
-            f"{folder / CONFIG} names the classes {labels}; expected texts. Train or fetch the bundle again."
+            f"{folder / CONFIG} names the classes {labels}; expected different texts. "
+            "Train or fetch the bundle again."
         )
     if not isinstance(side, int) or not 32 <= side <= 2048:
         raise BundleError(
@@ -87,7 +88,8 @@ def locate(source: Path | str, *, weights: bool) -> Path:
     folder = Path(source)
     if folder.is_dir():
         return folder / "bundle" if (folder / "bundle").is_dir() else folder
-    if not _HUB_ID.fullmatch(str(source)):
+    # A slip in the path below a folder that exists must not become a question to the Hub.
+    if not _HUB_ID.fullmatch(str(source)) or Path(folder.parts[0]).is_dir():
         raise BundleError(
             f"{source} is neither a folder nor the id of a Hub repository, owner/name; "
             "pass a bundle that train.py wrote, or such an id."
@@ -98,11 +100,10 @@ def locate(source: Path | str, *, weights: bool) -> Path:
 def _fetch(repo_id: str, names: Sequence[str]) -> Path:
     # Imported here, because who has the folder needs no client.
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
         return Path(snapshot_download(repo_id, allow_patterns=list(names)))
-    except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
+    except hub_errors() as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BundleError(
             f"there is no folder {repo_id}, and the Hub did not give that repository: {reason} "
@@ -116,7 +117,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise BundleError(f"{path} is missing; expected a bundle folder that train.py wrote.") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleError(
             f"{path} cannot be read as JSON ({error}); fetch or train the bundle again."
         ) from error

@@ -92,7 +92,7 @@ class OpenVino:
 
 
 class Torch:
-    """The bundle's network in torch, in float32, on a GPU if there is one; needs no graph."""
+    """The bundle's network in torch, on a GPU if there is one; needs no graph. torch has its own threads."""
 
     def __init__(self, manifest: Manifest, threads: int, calls: int) -> None:
         import torch
@@ -102,8 +102,8 @@ class Torch:
 
         self._torch = torch
         # Of several processes on one machine, each has its own GPU.
-        gpu = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-        self._device = gpu if torch.cuda.is_available() else "cpu"
+        gpus, rank = torch.cuda.device_count(), int(os.environ.get("LOCAL_RANK", "0"))
+        self._device = f"cuda:{rank % gpus}" if gpus else "cpu"
         self._module = OnePass(bundle.load(manifest.folder)).eval().to(self._device)
 
     def run(self, pixels: np.ndarray) -> Outputs:
@@ -143,6 +143,7 @@ def load(name: str, manifest: Manifest, *, threads: int, calls: int = 1) -> Back
 
 
 def _outputs(names: Sequence[str], values: Sequence[Any]) -> Outputs:
+    """By name; raises LookupError if one that is needed is not among them."""
     named = dict(zip(names, values, strict=True))
     return Outputs(named["logits"], named.get("heatmaps"), named["embedding"])
 

@@ -21,7 +21,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -110,8 +110,9 @@ def predict_in_bulk(
         return None
     if batch_size < 1:
         raise ConfigError(f"--batch-size is {batch_size}; expected 1 or more.")
-    with Signals() as signals, _join() as processes:
+    with _join() as processes, ExitStack() as stack:
         engine = Engine.from_pretrained(bundle, backend=backend, threads=processes.threads)
+        signals = stack.enter_context(Signals())  # now, since nobody looks for one while a bundle is fetched
         if heatmaps:
             _require_heatmaps(engine)
         # Whole batches, so that the images computed together, and so every bit, are the same in every run.
@@ -279,7 +280,7 @@ def _fingerprint(folder: Path, backend: str) -> str:
     """A hash of the files of a bundle that decide its answers."""
     network = manifest.WEIGHTS if backend == "torch" else manifest.GRAPH
     digest = hashlib.sha256()
-    for name in (manifest.CONFIG, network, manifest.CALIBRATION):
+    for name in (manifest.CONFIG, manifest.PREPROCESSOR, network, manifest.CALIBRATION):
         with suppress(FileNotFoundError), (folder / name).open("rb") as stream:
             digest.update(f"{name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()

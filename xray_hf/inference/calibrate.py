@@ -23,7 +23,7 @@ from xray_hf import manifest
 from xray_hf.data import splits
 from xray_hf.data.dataset import XrayData
 from xray_hf.data.records import labels_of
-from xray_hf.errors import DataError
+from xray_hf.errors import ConfigError, DataError
 from xray_hf.files import write_json
 from xray_hf.images import Reading, read, resize
 from xray_hf.inference import backends
@@ -61,9 +61,15 @@ def calibrate(folder: Path, data: XrayData, foreign_dir: Path) -> dict[str, Any]
 
     data: the data set that the bundle was trained on, whose rows its splits.json names. foreign_dir: one
     folder for each kind; of its sorted files every even one tunes and every odd one is reported on.
-    Raises BundleError, DataError (also for a file that is no readable image), OutputError.
+    Raises ConfigError if the data were opened at another size, BundleError, OutputError, DataError (also for
+    a file that is no readable image).
     """
     description = manifest.read(folder)
+    if data.pixels.side != description.side:
+        raise ConfigError(
+            f"the data were opened at {data.pixels.side} pixels, {folder} takes {description.side}; "
+            f"pass --side {description.side}."
+        )
     network = backends.load(backends.DEFAULT, description, threads=os.cpu_count() or 1)
     split = splits.read(folder / manifest.SPLITS, data.records)
     rows = {name: np.unique(split.rows(name)) for name in ("train", "validation", "test")}
@@ -111,7 +117,8 @@ def measure(
     """Shares refused, with exact 95 % intervals: of the test rows wrongly, of each foreign kind rightly.
 
     labels: (N,) of the test rows, of which each class is reported too. Of both the rules and the detector
-    together, and of the detector alone; `scores` draws the ROC.
+    together, and of the detector alone; of test rows, which come from the cache, only contrast is a rule.
+    `scores` draws the ROC.
     """
     scores = {name: _logits(detector, own) for name, own in {"test": test, **kinds}.items()}
     refused = scores["test"] > 0
@@ -176,21 +183,29 @@ def _find(foreign_dir: Path) -> dict[str, list[Path]]:
 
 
 def _of_files(network: Backend, files: Sequence[Path], side: int) -> Features:
-    readings = [read(file) for file in files]
-    return _features(network, readings, np.stack([resize(reading.grey, side) for reading in readings]))
+    pixels = np.empty((len(files), side, side), np.uint8)
+    by_rule = np.empty(len(files), bool)
+    for place, file in enumerate(files):  # one at a time, since they come at full size
+        reading = read(file)
+        pixels[place] = resize(reading.grey, side)
+        by_rule[place] = rule_against(reading, thumbnail_of(pixels[place])) is not None
+    return _features(network, pixels, by_rule)
 
 
 def _of_rows(network: Backend, data: XrayData, rows: np.ndarray) -> Features:
+    # Of size, proportions and colour the cache knows nothing: only the contrast can be judged.
     pixels = data.pixels.gather(rows)
-    return _features(network, [Reading(Image.fromarray(image), 0.0, ()) for image in pixels], pixels)
+    readings = [Reading(Image.fromarray(image)) for image in pixels]
+    by_rule = [
+        rule_against(*each) is not None for each in zip(readings, map(thumbnail_of, pixels), strict=True)
+    ]
+    return _features(network, pixels, np.asarray(by_rule))
 
 
-def _features(network: Backend, readings: Sequence[Reading], pixels: np.ndarray) -> Features:
+def _features(network: Backend, pixels: np.ndarray, by_rule: np.ndarray) -> Features:
     batches = [pixels[start : start + _BATCH, None] for start in range(0, len(pixels), _BATCH)]
-    thumbnails = [thumbnail_of(image) for image in pixels]
-    by_rule = [rule_against(*each) is not None for each in zip(readings, thumbnails, strict=True)]
     return Features(
         embedding=np.concatenate([network.run(batch).embedding for batch in batches]),
-        thumbnail=standardised(np.stack(thumbnails)),
-        by_rule=np.asarray(by_rule),
+        thumbnail=standardised(np.stack([thumbnail_of(image) for image in pixels])),
+        by_rule=by_rule,
     )

@@ -25,8 +25,8 @@ class Calibration:
 
     def __post_init__(self) -> None:
         """Raise ValueError for what no file should say."""
-        if not 0 < self.temperature < np.inf:
-            raise ValueError(f"temperature is {self.temperature}; expected more than 0")
+        if not 1e-3 <= self.temperature <= 1e6:
+            raise ValueError(f"temperature is {self.temperature}; expected 0.001 to a million")
         if self.unsure_below is not None and not 0 <= self.unsure_below <= 1:
             raise ValueError(f"unsure_below is {self.unsure_below}; expected 0 to 1")
 
@@ -50,5 +50,5 @@ def read(manifest: Manifest) -> Calibration:
             unsure_below=saved.get("unsure_below"),
             detector=Detector.from_dict(foreign) if foreign else None,
         )
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise BundleError(f"{path} is damaged ({error}); run `xray-hf calibrate` again.") from error

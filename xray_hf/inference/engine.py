@@ -9,12 +9,12 @@ Neither torch nor transformers is imported, unless the backend is torch.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import overload
@@ -72,7 +72,7 @@ class Prediction:
 
 
 class Engine:
-    """A loaded bundle. Nothing in it changes after loading, so that many threads may share it."""
+    """A loaded bundle, which many threads may share."""
 
     def __init__(self, description: Manifest, settings: Calibration, backend: str, threads: int) -> None:
         self.manifest = description
@@ -81,6 +81,8 @@ class Engine:
         self._backend = backend
         # One image has all cores, for its computation as for its resizing. Of many, each core has its own.
         self._alone = backends.load(backend, description, threads=self._cores)
+        self._of_many: Backend | None = self._alone if backend == "torch" else None
+        self._lock = threading.Lock()
         self._helper = ThreadPoolExecutor(self._cores, thread_name_prefix="xray-resize")
         self._require_answer()
 
@@ -127,6 +129,8 @@ class Engine:
         sources: a path, a file's bytes, a PIL image or an array (H, W) or (H, W, 3), or a sequence of them.
         Raises ImageError for the first that cannot be read; `stream` goes on instead.
         """
+        if batch_size < 1:
+            raise ConfigError(f"batch_size is {batch_size}; expected 1 or more.")
         if isinstance(sources, Source):
             return _require(self._answer([sources], self._alone, self._helper)[0])
         return [_require(found) for found in self.stream(sources, batch_size)]
@@ -139,7 +143,7 @@ class Engine:
         An image that cannot be read gives its error in its place. Every core reads and computes its own
         batches, so that none waits for another.
         """
-        remaining, network = iter(sources), self._together
+        remaining, network = iter(sources), self._together()
         waiting: deque[Future[list[Prediction | ImageError]]] = deque()
         with ThreadPoolExecutor(self._cores, thread_name_prefix="xray-predict") as pool:
             try:
@@ -152,12 +156,12 @@ class Engine:
             finally:  # who stops in the middle does not wait for the rest
                 pool.shutdown(cancel_futures=True)
 
-    @cached_property
     def _together(self) -> Backend:
         """The network once more, one core a call; only who has many images pays for it."""
-        if self._backend == "torch":
-            return self._alone
-        return backends.load(self._backend, self.manifest, threads=1, calls=self._cores)
+        with self._lock:
+            if self._of_many is None:
+                self._of_many = backends.load(self._backend, self.manifest, threads=1, calls=self._cores)
+            return self._of_many
 
     def _answer(
         self, sources: Sequence[Source], backend: Backend, helper: ThreadPoolExecutor | None = None
@@ -176,7 +180,7 @@ class Engine:
         pixels = resize(reading.grey, self.manifest.side, helper)
         return _Input(reading, pixels, thumbnail_of(pixels), 1000 * (time.perf_counter() - started))
 
-    def _classify(self, inputs: Sequence[_Input], backend: Backend) -> list[Prediction]:
+    def _classify(self, inputs: Sequence[_Input], backend: Backend) -> list[Prediction | ImageError]:
         started = time.perf_counter()
         pixels = np.stack([each.pixels for each in inputs])
         thumbnails = np.stack([each.thumbnail for each in inputs])
@@ -186,8 +190,15 @@ class Engine:
         detector = self.calibration.detector
         scores = detector.scores(outputs.embedding, thumbnails) if detector else [None] * len(inputs)
         heatmaps = outputs.heatmaps if outputs.heatmaps is not None else [None] * len(inputs)
+        is_number = np.isfinite(outputs.logits).all(axis=1)
         rows = zip(inputs, probabilities, heatmaps, outputs.embedding, scores, strict=True)
-        return [self._decide(*row, network_ms) for row in rows]
+        answers = (self._decide(*row, network_ms) for row in rows)
+        return [
+            answer
+            if is_finite
+            else ImageError(f"the weights in {self.manifest.folder} give no number for it.")
+            for answer, is_finite in zip(answers, is_number, strict=True)
+        ]
 
     def _decide(
         self,
@@ -221,15 +232,21 @@ class Engine:
         )
 
     def _require_answer(self) -> None:
-        """Try the network on a black image: what cannot answer is found here, not at the first X-ray."""
+        """Try the network on two black images: what cannot answer is found here, not at the first X-ray."""
         side, folder = self.manifest.side, self.manifest.folder
-        outputs = self._alone.run(np.zeros((1, 1, side, side), np.uint8))
-        logits, detector = outputs.logits[0], self.calibration.detector
-        self.has_heatmaps = outputs.heatmaps is not None
-        if len(logits) != len(self.labels):
+        try:
+            outputs = self._alone.run(np.zeros((2, 1, side, side), np.uint8))
+        except Exception as error:  # of three libraries, without a common base
             raise BundleError(
-                f"{folder / manifest.CONFIG} names the classes {self.labels}; expected {len(logits)} names, "
-                "one for each output of the network. Train or fetch the bundle again."
+                f"the network in {folder} does not take two images of {side}×{side} pixels, or gives no "
+                f"logits and embedding ({type(error).__name__}); run `xray-hf export {folder}` again."
+            ) from error
+        logits, detector = outputs.logits, self.calibration.detector
+        self.has_heatmaps = outputs.heatmaps is not None
+        if logits.shape != (2, len(self.labels)) or len(outputs.embedding) != 2:
+            raise BundleError(
+                f"{folder / manifest.CONFIG} names the classes {self.labels}; expected one name for each of "
+                f"the network's outputs {logits.shape[1:]}. Train or fetch the bundle again."
             )
         if not np.isfinite(logits).all():
             raise BundleError(f"the weights in {folder} give {logits.tolist()}; train or fetch them again.")

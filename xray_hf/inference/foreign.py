@@ -13,8 +13,8 @@ from xray_hf.images import Reading, resize
 
 MIN_SIDE = 96  # pixels; smaller ones are thumbnails
 ASPECTS = (0.5, 3.5)  # width to height; CoronaHack's widest child has 3.2
-MAX_COLOUR = 0.10  # mean difference between the channels; scans and tints of films stay below 0.05
-MIN_CONTRAST = 8.0  # grey levels of standard deviation
+MAX_COLOUR = 0.10  # mean difference between the channels; the most tinted film of CoronaHack has 0.08
+MIN_CONTRAST = 8.0  # grey levels, standard deviation of the thumbnail; the flattest of CoronaHack has 23
 THUMBNAIL_SIDE = 32  # pixels
 _SOFTENING = 5.0  # grey levels, so that the noise of a uniform image stays small
 

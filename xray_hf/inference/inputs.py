@@ -19,9 +19,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tarfile import ReadError
 from typing import Any
+from zipfile import BadZipFile
 
-from xray_hf.errors import DataError
+from xray_hf.errors import DataError, hub_errors
+from xray_hf.images import MAX_BYTES
 
 # By suffix, or by the whole name; in small letters.
 COMPANIONS = frozenset(
@@ -29,7 +32,6 @@ COMPANIONS = frozenset(
     | {"dicomdir", "thumbs.db"}
 )
 _HUB = "hf://datasets/"
-_IN_REPOSITORY = re.compile(r"(\w+://[^:]*::)?hf://datasets/")  # itself, or in an archive
 _HUB_ID = re.compile(r"((?:[\w.-]+/)?[\w.-]+)(?:@([\w./-]+))?")
 
 
@@ -50,12 +52,13 @@ class Item:
             return self.content
         import fsspec  # type: ignore[import-untyped]
 
+        failures: tuple[type[Exception], ...] = (*hub_errors(), BadZipFile, ReadError)
         try:
             with fsspec.open(self.content, "rb") as stream:
-                return bytes(stream.read())
+                return bytes(stream.read(MAX_BYTES + 1))  # one more than the reader takes
         except FileNotFoundError:
             return self.content  # which the reader will not find either, and say so in the row
-        except (OSError, ValueError) as error:
+        except failures as error:
             raise DataError(f"{self.source} cannot be fetched: {_first_line(error)}") from error
 
 
@@ -83,7 +86,8 @@ class Table:
     """Rows with an image each, streamed by `datasets`.
 
     name: what rows without a path of their own are called by. count: of the rows, None if unknown.
-    version: what changes when the rows do.
+    version: what changes when the rows do. repository: the URL of the Hub below which rows may name files,
+    themselves or in archives; None if they may name none.
     """
 
     name: str
@@ -91,6 +95,7 @@ class Table:
     column: str
     count: int | None
     version: tuple[str, ...]
+    repository: str | None = None
 
     def __iter__(self) -> Iterator[Item]:
         """The rows as they are stored; raises DataError where they cannot be read."""
@@ -104,14 +109,20 @@ class Table:
             for row in rows:
                 image = row[self.column] or {"bytes": None, "path": None}
                 source = image["path"] or f"{self.name}#{number}"
-                # A row may name a file of its own repository, but no other, neither here nor on the net.
-                is_url = image["bytes"] is None and _IN_REPOSITORY.match(source) is not None
+                is_url = image["bytes"] is None and self._is_own(source)
                 yield Item(source, source if is_url else image["bytes"] or b"", is_url)
                 number += 1
-        except (OSError, ValueError, RuntimeError, DatasetsError) as error:
+        except (*hub_errors(), RuntimeError, DatasetsError) as error:
             raise DataError(
                 f"{self.name} cannot be read from row {number} on, column {self.column}: {_first_line(error)}"
             ) from error
+
+    def _is_own(self, url: str) -> bool:
+        """Whether a row names a file of its repository. No other is opened, neither here nor on the net."""
+        archive, _, inner = url.rpartition("::")
+        is_archive = re.fullmatch(r"(zip|tar)://[^:]*", archive) is not None
+        is_here = self.repository is not None and inner.startswith(self.repository) and ".." not in inner
+        return is_here and (is_archive or not archive)
 
     def identity(self) -> Iterator[str]:
         """What changes when the rows or the choice of the column do."""
@@ -250,7 +261,7 @@ def _open_hub(path: str, split: str | None, column: str | None) -> Table:
         # The commit that the revision names now, so that a resumed run gets the same rows.
         commit = HfApi().dataset_info(name, revision=revision).sha
         splits: dict[str, Any] = load_dataset(name, revision=commit, streaming=True)
-    except (OSError, ValueError, DatasetsError) as error:
+    except (*hub_errors(), DatasetsError) as error:
         raise DataError(
             f"the Hub did not give the data set {name}: {_first_line(error)} Check the name and the network."
         ) from error
@@ -261,7 +272,8 @@ def _open_hub(path: str, split: str | None, column: str | None) -> Table:
         raise DataError(f"{asked}; the data set {name} has {', '.join(splits)}.")
     rows = splits[split]
     count = (rows.info.splits or {})[split].num_examples if split in (rows.info.splits or {}) else None
-    return Table(name, rows, _image_column(name, rows, column), count, (str(commit), split))
+    repository = f"{_HUB}{name}@{commit}/"
+    return Table(name, rows, _image_column(name, rows, column), count, (str(commit), split), repository)
 
 
 def _image_column(name: str, rows: Any, wanted: str | None) -> str:

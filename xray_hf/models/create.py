@@ -8,10 +8,9 @@ from functools import cache
 import timm
 import torch
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError
 from torch import nn
 
-from xray_hf.errors import ModelError
+from xray_hf.errors import ModelError, hub_errors
 from xray_hf.labels import LABELS
 from xray_hf.models.configuration_xray_cnn import XrayCnnConfig
 from xray_hf.models.modeling_xray_cnn import XrayCnnForImageClassification
@@ -118,7 +117,7 @@ def _download_weights(timm_name: str) -> str:
         raise ModelError(f"{timm_name} has no weights on the Hub; use --no-pretrained.")
     try:
         return hf_hub_download(config.hf_hub_id, "model.safetensors")
-    except (OSError, HfHubHTTPError) as error:
+    except hub_errors() as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(
             f"cannot fetch the ImageNet weights {config.hf_hub_id}: {reason} "
