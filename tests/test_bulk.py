@@ -23,22 +23,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-import torch
 from conftest import ROOT
 from PIL import Image
 from pyarrow import parquet
 
-from xray_hf import bundle, cli, manifest
+from xray_hf import cli, manifest
 from xray_hf.data.atlas import sample_images
 from xray_hf.errors import ConfigError, DataError, ImageError, OutputError, exit_on_error
-from xray_hf.export import export
 from xray_hf.files import write_json
 from xray_hf.images import read_grey
 from xray_hf.inference import Engine, bulk, inputs, overlay, tables
 from xray_hf.inference.engine import FOREIGN
 from xray_hf.inference.inputs import Files, Inputs
 from xray_hf.labels import LABELS
-from xray_hf.models import create_model
 
 ACCELERATE = "accelerate.commands.launch --multi_gpu --num_processes 2"  # which needs no GPU
 TORCHRUN = "torch.distributed.run --standalone --nproc_per_node 2"
@@ -64,14 +61,8 @@ if __name__ == "__main__":
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle with random weights."""
-    torch.manual_seed(3)
-    folder = tmp_path_factory.mktemp("bundle")
-    bundle.save_network(create_model("xray-cnn", pretrained=False), folder)
-    write_json(folder / manifest.TRAINING, {"is_synthetic": True})
-    export(folder)
-    return folder
+def folder(cnn_bundle: Path) -> Path:
+    return cnn_bundle
 
 
 @pytest.fixture(scope="module")

@@ -163,7 +163,7 @@ def from_array(values: np.ndarray, name: str = "the image") -> Reading:
     """Make pixels a Reading; the same limits as for files.
 
     values: (H, W) grey or (H, W, 3) RGB; uint8, uint16 (scaled from 16, 14 or 12 bits, the fewest that hold
-    the largest value) or float in 0..1 or 0..255.
+    the largest value; from 16 if that is below 256) or float in 0..1 or 0..255.
     name: what errors call it.
     Raises ImageError for any other shape, type, range or size.
     """
@@ -180,7 +180,7 @@ def from_array(values: np.ndarray, name: str = "the image") -> Reading:
 
 
 def to_grey(image: Image.Image, name: str = "the image") -> Image.Image:
-    """Make a decoded image of any mode an upright grey one (mode "L").
+    """Make a decoded image of any mode an upright grey one (mode "L"); of an upright grey one no copy.
 
     name: what errors call it.
     Integer modes are scaled from 16 bits to 8, or from 12 or 14 if they use no more; float ones must lie in

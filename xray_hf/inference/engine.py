@@ -33,6 +33,7 @@ from xray_hf.manifest import Manifest
 
 UNSURE = "unsure"
 FOREIGN = "not a frontal chest X-ray"
+UNLIKE = "it is unlike the X-rays that the model was trained on"  # the detector's reason
 BATCH_SIZE = 8  # images; larger ones are no faster on a CPU and answer later
 
 Source = Path | str | bytes | Image.Image | np.ndarray
@@ -215,7 +216,7 @@ class Engine:
         if rule := rule_against(given.reading, given.thumbnail):
             decision, reason = FOREIGN, rule
         elif foreign_score is not None and foreign_score > 0.5:
-            decision, reason = FOREIGN, "it is unlike the X-rays that the model was trained on"
+            decision, reason = FOREIGN, UNLIKE
         elif lowest is not None and probabilities.max() < lowest:
             decision, reason = UNSURE, f"no class has a probability of {lowest:.0%} or more"
         return Prediction(
