@@ -13,6 +13,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
+from PIL import Image
 
 from xray_hf.demo import events
 from xray_hf.demo.examples import write_examples
@@ -49,6 +50,13 @@ def test_only_chosen_models_answer(engine: Engine, xray: Path) -> None:
     assert sum(answer.predictions["two"].probabilities.values()) == pytest.approx(1)
     assert answer.preview is not None
     assert not answer.problem
+
+
+def test_a_refused_image_shows_words_and_no_probabilities(engine: Engine, tmp_path: Path) -> None:
+    Image.new("L", (300, 300), 90).save(tmp_path / "plain.png")
+    found = events.answer({"one": engine}, str(tmp_path / "plain.png"), ["one"]).predictions["one"]
+    assert events.shares(found) == {}
+    assert events.describe(found) == "**Not a frontal chest X-ray**: it is almost uniform."
 
 
 def test_models_of_one_name_are_told_apart(cnn_bundle: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 from xray_hf.errors import ConfigError, ImageError, XrayHFError
 from xray_hf.images import read_grey
 from xray_hf.inference import Engine, Prediction
+from xray_hf.inference.engine import FOREIGN
 
 PREVIEW_SIDE = 1024  # pixels; a detector's full image would take seconds to send and shows no more
 
@@ -73,9 +74,14 @@ def classify(engines: Mapping[str, Engine], path: str | None, chosen: Sequence[s
     return {name: each.predict(Path(path)) for name, each in engines.items() if name in chosen}
 
 
-def describe(prediction: Prediction) -> str:
+def shares(prediction: Prediction | None) -> dict[str, float]:
+    """The probabilities to show; none of an image that was refused, since they would mean nothing."""
+    return prediction.probabilities if prediction and prediction.decision != FOREIGN else {}
+
+
+def describe(prediction: Prediction | None) -> str:
     """A prediction's decision in one sentence of Markdown, where it is not simply the label; or ""."""
-    if prediction.decision == prediction.label:
+    if prediction is None or prediction.decision == prediction.label:
         return ""
     return f"**{prediction.decision[0].upper()}{prediction.decision[1:]}**: {prediction.reason}."
 

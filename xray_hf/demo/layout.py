@@ -78,7 +78,7 @@ def _add_choice(names: Sequence[str]) -> gr.CheckboxGroup:
 def _add_upload() -> gr.File:
     # Not gr.Image: it clips 16-bit files, cannot show TIFF, and answers a damaged file with a stack trace.
     # And no file_types: the content decides what a file is, and our reader says what is wrong with it.
-    return gr.File(label=f"X-ray ({', '.join(FORMATS)})", type="filepath", height=150, elem_id="xray")
+    return gr.File(label=f"X-ray ({', '.join(FORMATS)}, DICOM)", type="filepath", height=150, elem_id="xray")
 
 
 def _add_examples(examples: Sequence[tuple[Path, str]], xray: gr.File) -> None:
@@ -146,11 +146,8 @@ def _connect(
             gr.HTML(text, visible=bool(answer.problem)),
             gr.Image(answer.preview, visible=answer.preview is not None),
             *(gr.Column(visible=name in names) for name in engines),
-            *(
-                answer.predictions[name].probabilities if name in answer.predictions else {}
-                for name in engines
-            ),
-            *(events.describe(found) if (found := answer.predictions.get(name)) else "" for name in engines),
+            *(events.shares(answer.predictions.get(name)) for name in engines),
+            *(events.describe(answer.predictions.get(name)) for name in engines),
         ]
 
     gr.on(
