@@ -125,7 +125,7 @@ def test_loading_here_gives_the_same_network(written: tuple[Network, Path]) -> N
     x = torch.randn(2, 3, 224, 224)
     with torch.inference_mode():
         assert torch.equal(logits_of(loaded.module(x)), logits_of(network.module(x)))
-    assert manifest.class_names(folder) == LABELS
+    assert manifest.read(folder).labels == LABELS
 
 
 def test_a_bundle_holds_everything_and_no_pickle(written: tuple[Network, Path]) -> None:
