@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Signals:
-    """Inside this context SIGTERM and the first SIGINT are noted, to stop where nothing is lost."""
+    """Inside this context SIGTERM and SIGINT are noted, to stop where nothing is lost."""
 
     def __init__(self) -> None:
         self.received = 0
@@ -24,7 +24,4 @@ class Signals:
             signal.signal(number, handler)
 
     def _note(self, number: int, _: FrameType | None) -> None:
-        # Who presses Ctrl-C twice wants out; launchers send SIGTERM twice without meaning it.
-        if self.received and number == signal.SIGINT:
-            raise KeyboardInterrupt
         self.received = number
