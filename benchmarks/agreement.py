@@ -26,11 +26,10 @@ from transformers.utils import logging
 from xray_hf import manifest
 from xray_hf.errors import exit_on_error
 from xray_hf.files import write_json, write_text
-from xray_hf.inference import Engine
+from xray_hf.inference import Engine, inputs
 
 OUT = Path("runs/agreement.json")
 COUNT = 300
-SUFFIXES = (".jpg", ".jpeg", ".png")
 COMMAND = "from xray_hf.cli import console; console()"
 
 
@@ -41,7 +40,8 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, action="append", required=True, help="may be repeated")
     parser.add_argument("--out", type=Path, default=OUT, help="the table goes beside it as .md")
     options = parser.parse_args()
-    files, tinted = choose([path for folder in options.images for path in sorted(folder.rglob("*"))])
+    found = inputs.find([str(folder) for folder in options.images])
+    files, tinted = choose([Path(item.source) for item in found])
     results = {"images": len(files), "tinted_left_out": tinted, "models": {}}
     for folder in options.bundle:
         results["models"][manifest.read(folder).name] = compare(folder, files)
@@ -50,9 +50,8 @@ def main() -> None:
     print(as_table(results))
 
 
-def choose(paths: Sequence[Path]) -> tuple[list[Path], int]:
+def choose(images: Sequence[Path]) -> tuple[list[Path], int]:
     """COUNT grey images, all that are not 224×224 and others evenly spaced; and how many were tinted."""
-    images = [path for path in paths if path.suffix.lower() in SUFFIXES]
     is_grey = {path: _is_grey(path) for path in images}
     grey = [path for path in images if is_grey[path]]
     # Those that must be shrunk, where readers may differ, are all among them.
@@ -122,11 +121,11 @@ def _size(path: Path) -> tuple[int, int]:
 
 
 def _is_grey(path: Path) -> bool:
-    image = Image.open(path)
-    if image.mode != "RGB":
-        return image.mode == "L"
-    red, green, blue = (channel.tobytes() for channel in image.split())
-    return red == green == blue
+    with Image.open(path) as image:
+        if image.mode != "RGB":
+            return image.mode == "L"
+        red, green, blue = (channel.tobytes() for channel in image.split())
+        return red == green == blue
 
 
 if __name__ == "__main__":

@@ -36,10 +36,10 @@ from reporting import cell, cpu_name, summary
 from xray_hf import __version__, manifest
 from xray_hf.errors import ConfigError, exit_on_error
 from xray_hf.files import write_json, write_text
+from xray_hf.inference import inputs
 
 BACKENDS = tuple(name for name in ("onnxruntime", "openvino") if find_spec(name))
 OUT = Path("runs/bench_inference.json")
-SUFFIXES = (".jpg", ".jpeg", ".png")
 LIBRARIES = ("numpy", "onnxruntime", "openvino", "pillow", "timm", "torch", "torchvision", "transformers")
 STARTS = {
     "ours": """
@@ -57,8 +57,7 @@ print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"""
 def main() -> None:
     """Measure; write JSON and tables, print the tables."""
     options = parse()
-    found = (path for path in options.images.rglob("*") if path.suffix.lower() in SUFFIXES)
-    files = sorted(found)[: options.limit]
+    files = [Path(item.source) for item in inputs.find([str(options.images)])][: options.limit]
     if len(files) <= ways.WARMUP:
         raise ConfigError(f"{options.images} holds {len(files)} images; expected more than {ways.WARMUP}.")
     results = describe(options, len(files))

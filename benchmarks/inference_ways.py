@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from xray_hf import manifest
+
 WARMUP = 5  # files
 PIPELINE_BATCHES = (1, 8, 32)  # of which the fastest counts
 LOADER_BATCH = 64
@@ -64,7 +66,7 @@ def floor_latency(job: Job, backend: str) -> list[float]:
     forward = milliseconds(lambda _: network.run(pixels), job.files)
     forward.sort()
     median = forward[len(forward) // 2]
-    return [median + decoding for decoding in milliseconds(_decode, job.files)]
+    return [median + decoding for decoding in milliseconds(_decoder(job), job.files)]
 
 
 def ours_bulk(job: Job, backend: str) -> float:
@@ -92,7 +94,8 @@ def loader_bulk(job: Job) -> float:
     from transformers import AutoModelForImageClassification
 
     model = AutoModelForImageClassification.from_pretrained(job.bundle, trust_remote_code=True).eval()
-    transform = create_transform(input_size=(3, 224, 224), crop_pct=1.0, crop_mode="squash")
+    side = manifest.read(job.bundle).side
+    transform = create_transform(input_size=(3, side, side), crop_pct=1.0, crop_mode="squash")
 
     @torch.inference_mode()
     def classify(files: Sequence[Path]) -> None:
@@ -111,7 +114,7 @@ def ceiling_bulk(job: Job, backend: str) -> float:
 
     network, pixels = _network(job, backend, 1)
     batch = pixels.repeat(BATCH_SIZE, axis=0)
-    decoding = _cpu_seconds(_decode, job.files)
+    decoding = _cpu_seconds(_decoder(job), job.files)
     forward = _cpu_seconds(lambda _: network.run(batch), job.files) / BATCH_SIZE
     return (os.cpu_count() or 1) / (decoding + forward)
 
@@ -143,19 +146,25 @@ def _pipeline(job: Job, dtype: str) -> Any:
 def _network(job: Job, backend: str, threads: int) -> tuple[Any, Any]:
     import numpy as np
 
-    from xray_hf import manifest
     from xray_hf.inference import backends
 
-    pixels = np.random.default_rng(0).integers(0, 256, (1, 1, 224, 224), dtype=np.uint8)
-    return backends.load(backend, manifest.read(job.bundle), threads=threads), pixels
+    description = manifest.read(job.bundle)
+    shape = (1, 1, description.side, description.side)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    return backends.load(backend, description, threads=threads), pixels
 
 
-def _decode(file: Path) -> None:
+def _decoder(job: Job) -> Callable[[Path], None]:
     from PIL import Image
 
-    image = Image.open(file)
-    grey = image if image.mode == "L" else image.convert("L")
-    grey.resize((224, 224), Image.Resampling.BILINEAR)
+    size = (manifest.read(job.bundle).side,) * 2
+
+    def decode(file: Path) -> None:
+        image = Image.open(file)
+        grey = image if image.mode == "L" else image.convert("L")
+        grey.resize(size, Image.Resampling.BILINEAR)
+
+    return decode
 
 
 def _rate(classify: Callable[[Any], Any], files: Sequence[Any]) -> float:

@@ -1,7 +1,6 @@
 """Write docs/inference.md: speed, agreement, and what the engine refuses, of two bundles.
 
-python scripts/write_inference.py runs/real/xray-resnet18/bundle runs/real/xray-cnn/bundle \\
-    --whole ORIGINALS --external DIR
+python scripts/write_inference.py BUNDLE BUNDLE --whole ORIGINALS --external DIR
 
 No number of the tables is typed in: refusals are read from the bundles' calibration.json, speed from
 docs/bench_inference.md (`make bench-inference ARGS="--out docs/bench_inference.json"`), agreement from
@@ -23,7 +22,7 @@ from xray_hf import manifest
 from xray_hf.errors import exit_on_error
 from xray_hf.evaluation import figures
 from xray_hf.files import write_text
-from xray_hf.inference import Engine
+from xray_hf.inference import Engine, inputs
 from xray_hf.inference.calibrate import as_table
 from xray_hf.inference.engine import FOREIGN, UNLIKE
 
@@ -110,7 +109,7 @@ def refusal(folder: Path) -> str:
 
 def refused(engines: Sequence[Engine], images: Path) -> str:
     """How many frontal X-rays of a folder are refused, and by what, as a table."""
-    files = sorted(path for path in images.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    files = [item.source for item in inputs.find([str(images)])]
     lines = ["| model | n | refused | 95 % interval | by a rule |", "| --- | ---: | ---: | ---: | ---: |"]
     for engine in engines:
         reasons = [each.reason for each in engine.predict(files) if each.decision == FOREIGN]

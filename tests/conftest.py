@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from xray_hf.inference import Engine
 
 # Read when huggingface_hub is imported, hence before any test is.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -48,6 +52,22 @@ def cnn_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_json(folder / manifest.TRAINING, {"is_synthetic": True})
     export(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def engine(cnn_bundle: Path) -> Engine:
+    """The engine of that bundle."""
+    from xray_hf.inference import Engine
+
+    return Engine.from_pretrained(cnn_bundle)
+
+
+@pytest.fixture(scope="session")
+def xray(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a synthetic X-ray."""
+    from xray_hf.demo.examples import write_examples
+
+    return write_examples(tmp_path_factory.mktemp("examples"))[0][0]
 
 
 @pytest.fixture(scope="session")

@@ -26,16 +26,6 @@ ROOT = Path(__file__).parents[1]
 START_SECONDS = 120  # importing torch, transformers and Gradio on a busy machine
 
 
-@pytest.fixture(scope="module")
-def engine(cnn_bundle: Path) -> Engine:
-    return Engine.from_pretrained(cnn_bundle)
-
-
-@pytest.fixture(scope="module")
-def xray(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_examples(tmp_path_factory.mktemp("examples"))[0][0]
-
-
 def test_one_example_of_every_class_marked_as_synthetic(tmp_path: Path) -> None:
     examples = write_examples(tmp_path)
     assert [label for _, label in examples] == list(LABELS)

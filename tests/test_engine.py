@@ -20,7 +20,6 @@ import torch
 from PIL import Image
 
 from xray_hf import bundle, manifest
-from xray_hf.demo.examples import write_examples
 from xray_hf.errors import BundleError, ConfigError, ImageError
 from xray_hf.files import write_json
 from xray_hf.images import read_grey
@@ -34,16 +33,6 @@ from xray_hf.models import create_model
 EMBEDDING = 256  # xray-cnn's
 TOLERANCES = [("onnxruntime", 1e-3), ("torch", 1e-6), ("openvino", 2e-2)]  # the last computes in bfloat16
 HEAVY = {"torch", "transformers", "timm", "datasets", "sklearn", "scipy", "matplotlib", "pydicom", "openvino"}
-
-
-@pytest.fixture(scope="module")
-def engine(cnn_bundle: Path) -> Engine:
-    return Engine.from_pretrained(cnn_bundle)
-
-
-@pytest.fixture(scope="module")
-def xray(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_examples(tmp_path_factory.mktemp("examples"))[0][0]
 
 
 @pytest.fixture

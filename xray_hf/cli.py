@@ -202,8 +202,11 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
+    from transformers.utils import logging
+
     from xray_hf.export import export
 
+    logging.disable_progress_bar()  # of loading the weights, which takes a moment
     folder = _bundle(options)
     found = export(folder)
     print(

@@ -72,6 +72,11 @@ def hub_errors() -> tuple[type[Exception], ...]:
     return (OSError, ValueError, HfHubHTTPError, HTTPError)
 
 
+def first_line(error: Exception) -> str:
+    """What a library's error says, for a sentence of ours: its first line, or its kind if it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 class OptionParser(argparse.ArgumentParser):
     """An ArgumentParser whose complaints end as every other error does: one line, exit code 2."""
 

@@ -21,17 +21,16 @@ from torch.fx.experimental.optimization import fuse
 
 from xray_hf import bundle, manifest
 from xray_hf.data.atlas import sample_images
-from xray_hf.errors import ExportError
+from xray_hf.errors import ExportError, first_line
 from xray_hf.files import atomic_file
 from xray_hf.images import resize
 from xray_hf.models.one_pass import OUTPUTS, OnePass
 
-INPUT = "pixels"
 MAX_LOGIT_DIFFERENCE = 1e-4  # between the graph and torch on the same weights
 MAX_PROBABILITY_CHANGE = 5e-4  # that rounding the weights may cause
 MAX_BATCH = 4096
 _LARGE = 10_000  # elements; rounding smaller tensors saves nothing, and of the first layer moves answers most
-_PROBES = 8  # synthetic patients, besides noise and plain images
+_PROBES = 8  # synthetic patients of each class, besides noise and plain images
 
 
 def export(folder: Path) -> dict[str, Any]:
@@ -108,15 +107,16 @@ def to_onnx(module: nn.Module, outputs: Sequence[str], side: int) -> onnx.ModelP
         program = torch.onnx.export(
             module,
             (example,),
-            input_names=[INPUT],
+            input_names=[manifest.GRAPH_INPUT],
             output_names=list(outputs),
             dynamic_shapes=({0: batch},),
             dynamo=True,
             verbose=False,
         )
     except (torch.onnx.OnnxExporterError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ExportError(f"torch cannot export this network to ONNX: {reason} Use backend torch.") from error
+        raise ExportError(
+            f"torch cannot export this network to ONNX: {first_line(error)} Use backend torch."
+        ) from error
     assert program is not None  # for mypy: it is None only without dynamo
     graph = program.model_proto
     # Paths and lines of the exporting machine, which nobody needs.
@@ -143,7 +143,7 @@ def store_in_half(graph: onnx.ModelProto) -> None:
 def logit_difference(graph: onnx.ModelProto, module: nn.Module, pixels: np.ndarray) -> float:
     """The largest difference of a logit between a graph in ONNX Runtime and a module in torch."""
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
-    logits = session.run([OUTPUTS[0]], {INPUT: pixels})[0]
+    logits = session.run([OUTPUTS[0]], {manifest.GRAPH_INPUT: pixels})[0]
     return float(np.abs(logits - _logits(module, pixels).numpy()).max())
 
 

@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xray_hf.errors import BundleError, hub_errors
+from xray_hf.errors import BundleError, first_line, hub_errors
 
 CONFIG, WEIGHTS, PREPROCESSOR = "config.json", "model.safetensors", "preprocessor_config.json"
 GRAPH, CALIBRATION = "model.onnx", "calibration.json"
+GRAPH_INPUT = "pixels"  # of the graph: (B, 1, side, side) uint8
 TRAINING, SPLITS, PREDICTIONS, METRICS = "training.json", "splits.json", "predictions.parquet", "metrics.json"
 FIGURES = "figures"
 XRAY_CNN = "xray-cnn"  # the model_type in its config
@@ -104,9 +105,8 @@ def _fetch(repo_id: str, names: Sequence[str]) -> Path:
     try:
         return Path(snapshot_download(repo_id, allow_patterns=list(names)))
     except hub_errors() as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BundleError(
-            f"there is no folder {repo_id}, and the Hub did not give that repository: {reason} "
+            f"there is no folder {repo_id}, and the Hub did not give that repository: {first_line(error)} "
             "Check the name and the network."
         ) from error
 

@@ -123,7 +123,8 @@ def foreign_roc(scores: Mapping[str, Sequence[float]], title: str) -> Figure:
     axes.set(xlim=(-0.005, 0.2), ylim=(0, 1.02))
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
-    axes.legend(loc="lower right", fontsize=TEXT, frameon=False)
+    legend = {"title": "dot: where the threshold is set", "title_fontsize": TEXT, "fontsize": TEXT}
+    axes.legend(loc="lower right", frameon=False, **legend)
     return figure
 
 

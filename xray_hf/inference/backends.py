@@ -17,9 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from xray_hf.errors import BundleError, ConfigError
-from xray_hf.manifest import GRAPH, Manifest
-
-INPUT = "pixels"
+from xray_hf.manifest import GRAPH, GRAPH_INPUT, Manifest
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ class OnnxRuntime:
 
     def run(self, pixels: np.ndarray) -> Outputs:
         """As Backend.run."""
-        return _outputs(self._names, self._session.run(self._names, {INPUT: pixels}))
+        return _outputs(self._names, self._session.run(self._names, {GRAPH_INPUT: pixels}))
 
 
 class OpenVino:

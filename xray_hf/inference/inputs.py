@@ -23,7 +23,7 @@ from tarfile import ReadError
 from typing import Any
 from zipfile import BadZipFile
 
-from xray_hf.errors import DataError, hub_errors
+from xray_hf.errors import DataError, first_line, hub_errors
 from xray_hf.images import MAX_BYTES
 
 # By suffix, or by the whole name; in small letters.
@@ -59,7 +59,7 @@ class Item:
         except FileNotFoundError:
             return self.content  # which the reader will not find either, and say so in the row
         except failures as error:
-            raise DataError(f"{self.source} cannot be fetched: {_first_line(error)}") from error
+            raise DataError(f"{self.source} cannot be fetched: {first_line(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Table:
                 number += 1
         except (*hub_errors(), RuntimeError, DatasetsError) as error:
             raise DataError(
-                f"{self.name} cannot be read from row {number} on, column {self.column}: {_first_line(error)}"
+                f"{self.name} cannot be read from row {number} on, column {self.column}: {first_line(error)}"
             ) from error
 
     def _is_own(self, url: str) -> bool:
@@ -244,7 +244,7 @@ def _open_parquet(name: str, files: list[str], column: str | None) -> Table:
         count = sum(parquet.read_metadata(file).num_rows for file in files)
         rows = load_dataset("parquet", data_files=files, split="train", streaming=True)
     except (OSError, ValueError) as error:
-        raise DataError(f"{name} cannot be read as Parquet: {_first_line(error)}") from error
+        raise DataError(f"{name} cannot be read as Parquet: {first_line(error)}") from error
     return Table(name, rows, _image_column(name, rows, column), count, tuple(map(_stamp, files)))
 
 
@@ -263,7 +263,7 @@ def _open_hub(path: str, split: str | None, column: str | None) -> Table:
         splits: dict[str, Any] = load_dataset(name, revision=commit, streaming=True)
     except (*hub_errors(), DatasetsError) as error:
         raise DataError(
-            f"the Hub did not give the data set {name}: {_first_line(error)} Check the name and the network."
+            f"the Hub did not give the data set {name}: {first_line(error)} Check the name and the network."
         ) from error
     if split is None and len(splits) == 1:
         split = next(iter(splits))
@@ -287,7 +287,3 @@ def _image_column(name: str, rows: Any, wanted: str | None) -> str:
             f"{name} has no column {found}; found: {', '.join(features) or 'none'}. Choose --image-column."
         )
     return found
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

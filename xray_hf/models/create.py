@@ -10,7 +10,7 @@ import torch
 from huggingface_hub import hf_hub_download
 from torch import nn
 
-from xray_hf.errors import ModelError, hub_errors
+from xray_hf.errors import ModelError, first_line, hub_errors
 from xray_hf.labels import LABELS
 from xray_hf.models.configuration_xray_cnn import XrayCnnConfig
 from xray_hf.models.modeling_xray_cnn import XrayCnnForImageClassification
@@ -118,8 +118,7 @@ def _download_weights(timm_name: str) -> str:
     try:
         return hf_hub_download(config.hf_hub_id, "model.safetensors")
     except hub_errors() as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(
-            f"cannot fetch the ImageNet weights {config.hf_hub_id}: {reason} "
+            f"cannot fetch the ImageNet weights {config.hf_hub_id}: {first_line(error)} "
             "Without a network, train from random weights with --no-pretrained."
         ) from error
