@@ -48,10 +48,11 @@ def main() -> None:
     logging.disable_progress_bar()  # of saving, which takes a moment; training has its own
     accelerator = make_accelerator(config)
     require_free_folder(config)
-    network = create_model(config.model.model, pretrained=config.model.pretrained)
+    network = create_model(config.model.model, pretrained=config.model.pretrained, side=config.model.side)
     data = open_data(config, network, accelerator)
-    split = split_data(data, config.data.protocol, config.data.split_seed, optional_path(config.data.splits))
-    used = replace(config.data, protocol=split.protocol, split_seed=split.seed)  # --splits brings its own
+    asked, file = config.data, optional_path(config.data.splits)
+    split = split_data(data, asked.protocol, asked.split_seed, file, fold=asked.fold)
+    used = replace(asked, protocol=split.protocol, split_seed=split.seed, fold=split.fold)  # of the file's
     config = replace(config, data=used)
     if accelerator.is_main_process:
         print(splits.as_table(splits.describe(split, data.records, data.groups)), file=sys.stderr)

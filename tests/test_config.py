@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from xray_hf.errors import ConfigError, exit_on_error
-from xray_hf.training.config import GROUPS, PRESETS, Config, parse, preset_values, resolve
+from xray_hf.training.config import GROUPS, PRESETS, AugmentationConfig, Config, parse, preset_values, resolve
 
 
 def config_of(*arguments: str) -> Config:
@@ -36,12 +36,8 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 def test_defaults_are_the_honest_protocol() -> None:
     config = config_of()
-    assert config.preset is None
-    assert (config.data.protocol, config.optimization.balance, config.optimization.keep) == (
-        "grouped",
-        "sampling",
-        "best",
-    )
+    assert config.preset == "robust"
+    assert (config.data.protocol, config.data.fold, config.optimization.balance) == ("grouped", 0, "sampling")
     assert config.out == Path("runs/xray-resnet18")
     assert config_of("--model", "timm:resnet50").out == Path("runs/timm-resnet50")
 
@@ -52,8 +48,10 @@ def test_the_paper_preset_is_the_papers_training(model: str, decay: float) -> No
     options = config.optimization
     assert config.data.protocol == "paper"
     assert (options.optimizer, options.learning_rate, options.weight_decay) == ("adam", 1e-4, decay)
-    assert (options.epochs, options.batch_size, options.flip, options.balance) == (8, 32, True, "none")
+    assert (options.epochs, options.batch_size, options.balance) == (8, 32, "none")
     assert (options.schedule, options.warmup, options.keep) == ("constant", 0, "last")
+    assert (options.decay_all, options.label_smoothing, options.ema) == (True, 0, 0)
+    assert config.augmentation == AugmentationConfig(flip=True)
 
 
 def test_every_preset_resolves_for_every_model() -> None:
@@ -63,7 +61,7 @@ def test_every_preset_resolves_for_every_model() -> None:
 
 
 def test_an_unknown_preset_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ConfigError, match="unknown preset 'best'; expected one of paper, smoke"):
+    with pytest.raises(ConfigError, match="unknown preset 'best'; expected one of robust, paper, smoke"):
         preset_values("best", "xray-cnn")
     assert "unknown preset 'best'" in refusal(capsys, "--config", yaml_of(tmp_path, "preset: best"))
 
@@ -90,9 +88,11 @@ def test_a_preset_on_the_command_line_wins_over_the_files(tmp_path: Path) -> Non
 
 
 def test_groups_hyphens_and_underscores_are_understood_in_yaml(tmp_path: Path) -> None:
-    path = yaml_of(tmp_path, "optimization: {weight-decay: 0.5, flip: yes}\nrun:\n  watch_test: true\n")
+    path = yaml_of(
+        tmp_path, "optimization: {weight-decay: 0.5}\naugmentation: {flip: yes}\nrun:\n  watch_test: true\n"
+    )
     config = config_of("--config", path)
-    assert (config.optimization.weight_decay, config.optimization.flip, config.run.watch_test) == (
+    assert (config.optimization.weight_decay, config.augmentation.flip, config.run.watch_test) == (
         0.5,
         True,
         True,

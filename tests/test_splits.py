@@ -85,6 +85,34 @@ def test_grouped_draws_validation_within_each_class(seed: int) -> None:
         assert in_validation == round(0.15 * (in_validation + in_train))
 
 
+def test_folds_share_the_test_and_no_validation_group() -> None:
+    records, groups = toy()
+    folds = [splits.make_split("grouped", records, groups, 1, fold) for fold in range(splits.FOLDS)]
+    seen: set[int] = set()
+    for split in folds:
+        np.testing.assert_array_equal(split.test, folds[0].test)
+        splits.require_disjoint(splits.describe(split, records, groups))
+        own = set(groups[split.validation].tolist())
+        assert own
+        assert not own & seen
+        seen |= own
+
+
+@pytest.mark.parametrize(("protocol", "fold"), [("grouped", -1), ("grouped", splits.FOLDS), ("paper", 1)])
+def test_a_fold_that_cannot_be_is_refused(protocol: str, fold: int) -> None:
+    with pytest.raises(ConfigError, match="fold"):
+        splits.make_split(protocol, *toy(), 0, fold)
+
+
+def test_a_fold_is_written_and_read_back(tmp_path: Path) -> None:
+    records, groups = toy()
+    split = splits.make_split("grouped", records, groups, 1, 2)
+    write_json(tmp_path / "s.json", splits.as_dict(split, records, groups))
+    again = splits.read(tmp_path / "s.json", records)
+    assert again.fold == 2
+    np.testing.assert_array_equal(again.validation, split.validation)
+
+
 @pytest.mark.parametrize("protocol", splits.PROTOCOLS)
 def test_the_same_seed_gives_the_same_split_and_another_seed_another(protocol: str) -> None:
     records, groups = toy()

@@ -17,7 +17,6 @@ from xray_hf.errors import CheckpointError, ConfigError, DivergedError
 from xray_hf.models import Network, create_model
 from xray_hf.models.create import logits_of
 from xray_hf.training import checkpoints
-from xray_hf.training.augment import random_flip
 from xray_hf.training.batches import epoch_batches, load_ahead, share_of
 from xray_hf.training.config import Config, resolve
 from xray_hf.training.loop import Trainer, learning_rate_factor
@@ -127,16 +126,6 @@ def test_batches_come_in_order() -> None:
         assert np.array_equal(loaded.numpy(), pixels.images[rows])
 
 
-def test_a_flip_mirrors_or_leaves() -> None:
-    torch.manual_seed(0)
-    images = torch.randint(0, 256, (64, 4, 4), dtype=torch.uint8)
-    flipped = random_flip(images)
-    mirrored = [torch.equal(a, b.flip(-1)) for a, b in zip(flipped, images, strict=True)]
-    same = [torch.equal(a, b) for a, b in zip(flipped, images, strict=True)]
-    assert all(m or s for m, s in zip(mirrored, same, strict=True))
-    assert 16 < sum(mirrored) < 48
-
-
 def test_learning_rate_schedules() -> None:
     assert learning_rate_factor("constant", 0, 0) == learning_rate_factor("constant", 0, 0.99) == 1
     assert learning_rate_factor("linear", 0, 0.25) == pytest.approx(0.75)
@@ -154,7 +143,14 @@ def test_a_toy_problem_is_learnt(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"ema": 0.9}, {"accumulate": 2}, {"balance": "none", "keep": "last"}]
+    "options",
+    [
+        {},
+        {"ema": 0.9},
+        {"accumulate": 2},
+        {"balance": "none", "keep": "last"},
+        {"rotate": 10.0, "gamma": 1.5, "noise": 0.5, "erase": 0.5, "mixup": 0.4, "cutmix": 1.0},
+    ],
 )
 @pytest.mark.parametrize("stop_at", [2, 7, 10])
 def test_a_stopped_run_continues_to_the_same_weights(
@@ -184,7 +180,17 @@ def test_a_signal_in_the_last_evaluation_is_not_lost(tmp_path: Path) -> None:
     assert len(resumed.fit()) == 2
 
 
-@pytest.mark.parametrize("options", [{"balance": "loss"}, {"optimizer": "sgd"}, {"optimizer": "adam"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"balance": "loss"},
+        {"balance": "logits"},
+        {"optimizer": "sgd"},
+        {"optimizer": "adam"},
+        {"label_smoothing": 0.1},
+        {"mixup": 0.2},
+    ],
+)
 def test_every_optimiser_and_balance_trains(tmp_path: Path, options: dict[str, Any]) -> None:
     history = make_trainer(tmp_path, epochs=1, **options).fit()
     assert np.isfinite(history[0]["train_loss"])
@@ -218,6 +224,36 @@ def test_predictions_are_in_float32_whatever_the_training(tmp_path: Path) -> Non
         grey = torch.from_numpy(trainer.pixels.gather(rows))
         expected = logits_of(plain.module.eval()(plain.preprocessing.normalise(grey)))
     np.testing.assert_allclose(trainer.predict(rows), expected.numpy(), atol=1e-5)
+
+
+def test_validation_and_test_images_are_never_augmented(tmp_path: Path) -> None:
+    """A wild augmentation of training changes nothing in what an untrained network predicts."""
+    options = {"rotate": 90.0, "noise": 1.0, "erase": 1.0, "mixup": 1.0}
+    plain, wild = make_trainer(tmp_path / "plain"), make_trainer(tmp_path / "wild", **options)
+    rows = np.arange(6)
+    assert np.array_equal(plain.predict(rows), wild.predict(rows))
+
+
+def test_logit_adjustment_asks_more_of_rare_classes(tmp_path: Path) -> None:
+    """With equal logits the loss of a row is -log of its class's share of the training rows."""
+    labels = np.repeat([0, 1, 2], [24, 9, 3]).tolist() + [0, 1, 2] * 4
+    trainer = make_trainer(tmp_path, balance="logits")
+    trainer.labels = np.asarray(labels)
+    trainer.shift = trainer._class_shares().log()
+    losses = trainer._losses(torch.zeros(3, 3), torch.arange(3))
+    torch.testing.assert_close(losses.exp(), torch.tensor([36 / 24, 36 / 9, 36 / 3]))
+
+
+def test_biases_and_normalisation_are_not_decayed_unless_asked(tmp_path: Path) -> None:
+    def decayed(trainer: Trainer) -> set[int]:
+        groups = trainer.optimizer.param_groups
+        return {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
+
+    trainer = make_trainer(tmp_path / "matrices", weight_decay=0.1)
+    parameters = list(trainer.network.module.parameters())
+    assert decayed(trainer) == {id(p) for p in parameters if p.ndim > 1}
+    trainer = make_trainer(tmp_path / "all", weight_decay=0.1, decay_all=True)
+    assert decayed(trainer) == {id(p) for p in trainer.network.module.parameters()}
 
 
 def test_weights_that_turn_nan_at_the_end_of_an_epoch_are_noticed(tmp_path: Path) -> None:

@@ -59,12 +59,14 @@ def open_coronahack(
     return XrayData(kept, cache, groups, report)
 
 
-def split_data(data: XrayData, protocol: str, seed: int, splits_file: Path | None = None) -> Split:
-    """Split by protocol and seed, or exactly as `splits_file` says; checks that `grouped` shares nothing."""
+def split_data(
+    data: XrayData, protocol: str, seed: int, splits_file: Path | None = None, *, fold: int = 0
+) -> Split:
+    """Split by protocol, seed and fold, or as `splits_file` says; checks that `grouped` shares nothing."""
     if splits_file:
         split = splits.read(splits_file, data.records)
     else:
-        split = splits.make_split(protocol, data.records, data.groups, seed)
+        split = splits.make_split(protocol, data.records, data.groups, seed, fold)
     splits.require_disjoint(splits.describe(split, data.records, data.groups))
     return split
 

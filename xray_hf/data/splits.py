@@ -26,17 +26,22 @@ from xray_hf.labels import COVID19, LABELS, SPLITS
 PROTOCOLS = ("grouped", "paper")
 COVID_TEST_SHARE = 0.25
 VALIDATION_SHARE = 0.15
+FOLDS = 6  # disjoint validation parts of 15 %, as many as there can be
 
 
 @dataclass(frozen=True)
 class Split:
-    """Row numbers of each split, ascending; a row that stands more than once was upsampled."""
+    """Row numbers of each split, ascending; a row that stands more than once was upsampled.
+
+    fold: which of FOLDS disjoint parts is validation, with the same test in all; 0 under `paper`.
+    """
 
     protocol: str
     seed: int
     train: np.ndarray
     validation: np.ndarray
     test: np.ndarray
+    fold: int = 0
 
     def rows(self, name: str) -> np.ndarray:
         """Rows of "train", "validation" or "test": (n,) int64."""
@@ -44,10 +49,14 @@ class Split:
         return rows
 
 
-def make_split(protocol: str, records: Sequence[Record], groups: np.ndarray, seed: int) -> Split:
+def make_split(
+    protocol: str, records: Sequence[Record], groups: np.ndarray, seed: int, fold: int = 0
+) -> Split:
     """Split by protocol name; raises ConfigError for an unknown one, DataError if a split is empty."""
     if protocol == "grouped":
-        split = grouped(records, groups, seed)
+        split = grouped(records, groups, seed, fold)
+    elif protocol == "paper" and fold:
+        raise ConfigError("protocol paper has no folds; use --protocol grouped, or --fold 0.")
     elif protocol == "paper":
         split = paper(records, seed)
     else:
@@ -84,12 +93,15 @@ def paper(records: Sequence[Record], seed: int) -> Split:
     return Split("paper", seed, np.sort(shuffled[cut:]), np.sort(shuffled[:cut]), np.sort(test))
 
 
-def grouped(records: Sequence[Record], groups: np.ndarray, seed: int) -> Split:
+def grouped(records: Sequence[Record], groups: np.ndarray, seed: int, fold: int = 0) -> Split:
     """The honest protocol: groups (patients, joined by near-duplicates) are never divided.
 
     Test: every group with an official TEST image, and whole COVID-19 groups up to a quarter of the
-    COVID-19 images. Validation: 15 % of the other groups, drawn within each class. Nothing is copied.
+    COVID-19 images. Validation: 15 % of the other groups, drawn within each class; another fold has another
+    15 %, and the same test. Nothing is copied. Raises ConfigError for a fold outside 0..FOLDS-1.
     """
+    if not 0 <= fold < FOLDS:
+        raise ConfigError(f"fold is {fold}; expected 0 to {FOLDS - 1}.")
     rng = np.random.default_rng(seed)
     labels, official_test = _arrays(records)
     test_groups = set(groups[official_test].tolist())
@@ -106,12 +118,13 @@ def grouped(records: Sequence[Record], groups: np.ndarray, seed: int) -> Split:
     validation_groups: set[int] = set()
     for label in range(len(LABELS)):
         own = [g for g, c in class_of_group.items() if c == label and g not in test_groups]
-        validation_groups.update(rng.permutation(own).tolist()[: round(VALIDATION_SHARE * len(own))])
+        size = round(VALIDATION_SHARE * len(own))
+        validation_groups.update(rng.permutation(own).tolist()[fold * size : (fold + 1) * size])
 
     in_test = np.isin(groups, list(test_groups))
     in_validation = np.isin(groups, list(validation_groups))
     train, validation = np.flatnonzero(~in_test & ~in_validation), np.flatnonzero(in_validation)
-    return Split("grouped", seed, train, validation, np.flatnonzero(in_test))
+    return Split("grouped", seed, train, validation, np.flatnonzero(in_test), fold)
 
 
 def describe(split: Split, records: Sequence[Record], groups: np.ndarray) -> dict[str, Any]:
@@ -148,6 +161,7 @@ def describe(split: Split, records: Sequence[Record], groups: np.ndarray) -> dic
     return {
         "protocol": split.protocol,
         "seed": split.seed,
+        "fold": split.fold,
         "splits": counts,
         "overlap": overlap,
         "leak": leak,
@@ -157,7 +171,8 @@ def describe(split: Split, records: Sequence[Record], groups: np.ndarray) -> dic
 def as_table(description: dict[str, Any]) -> str:
     """The description for a terminal."""
     columns = ["rows", "images", "patients", *LABELS]
-    lines = [f"protocol {description['protocol']}, seed {description['seed']}"]
+    fold = f", fold {description['fold']}" if description["fold"] else ""
+    lines = [f"protocol {description['protocol']}, seed {description['seed']}{fold}"]
     lines.append(f"{'':<18}" + "".join(f"{column:>11}" for column in columns))
     for name, counts in description["splits"].items():
         lines.append(f"{name:<18}" + "".join(f"{counts[column]:>11,}" for column in columns))
@@ -205,7 +220,7 @@ def read(path: Path, records: Sequence[Record]) -> Split:
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
         files = {name: _copies(saved["files"][name], name) for name in SPLITS}
-        protocol, seed = str(saved["protocol"]), int(saved["seed"])
+        protocol, seed, fold = str(saved["protocol"]), int(saved["seed"]), int(saved.get("fold", 0))
         if protocol not in PROTOCOLS:
             raise ValueError(f"protocol {protocol!r}")
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -223,7 +238,7 @@ def read(path: Path, records: Sequence[Record]) -> Split:
         name: np.sort(np.repeat([row_of[file] for file in names], list(names.values())).astype(np.int64))
         for name, names in files.items()
     }
-    return Split(protocol, seed, **rows)
+    return Split(protocol, seed, fold=fold, **rows)
 
 
 def _copies(names: Any, split: str) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import timm
@@ -67,13 +67,28 @@ class Network:
         return not isinstance(self.module, XrayCnnForImageClassification)
 
 
-def create_model(name: str, *, pretrained: bool) -> Network:
+def create_model(name: str, *, pretrained: bool, side: int = 0) -> Network:
     """Build a network with a new head for LABELS.
 
     name: "xray-resnet18", "xray-cnn" or "timm:NAME" with any name of timm.
     pretrained: start from ImageNet weights, fetched from the Hub; xray-cnn has none and starts at random.
-    Raises ModelError for an unknown name and for weights that cannot be had; never falls back to random.
+    side: height and width of the input in pixels, 0 for the network's own.
+    Raises ModelError for an unknown name, for a side that the network cannot take and for weights that
+    cannot be had; never falls back to random.
     """
+    network = _create(name, pretrained)
+    if not side:
+        return network
+    try:
+        preprocessing = replace(network.preprocessing, side=side)
+        with torch.inference_mode():
+            network.module.eval()(torch.zeros(1, 3, side, side))
+    except (ValueError, RuntimeError, AssertionError) as error:
+        raise ModelError(f"{name} cannot take {side}×{side} pixels: {first_line(error)}") from error
+    return replace(network, preprocessing=preprocessing)
+
+
+def _create(name: str, pretrained: bool) -> Network:
     if name == "xray-cnn":
         return Network(name, _create_cnn(), Preprocessing(224, IMAGENET_MEAN, IMAGENET_STD), "random")
     if name == "xray-resnet18":

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from timm.optim import param_groups_weight_decay
 from timm.utils import ModelEmaV3
 from torch import nn
 from tqdm import tqdm
@@ -27,7 +28,7 @@ from xray_hf.labels import LABELS
 from xray_hf.models.create import Network, logits_of
 from xray_hf.signals import Signals
 from xray_hf.training import checkpoints
-from xray_hf.training.augment import random_flip
+from xray_hf.training.augment import Augmentation, mix
 from xray_hf.training.batches import epoch_batches, load_ahead, share_of
 from xray_hf.training.config import Config, OptimizationConfig
 from xray_hf.training.predict import predict_rows
@@ -84,7 +85,9 @@ class Trainer:
             self.model = torch.compile(self.model)
         # Processes start from the same weights, but draw different noise.
         torch.manual_seed(config.run.seed + 1_000_003 * accelerator.process_index)
-        self.class_weights = self._class_weights() if options.balance == "loss" else None
+        self.augment = Augmentation(config.augmentation, network.preprocessing.side)
+        self.class_weights = 1 / (len(LABELS) * self._class_shares()) if options.balance == "loss" else None
+        self.shift = self._class_shares().log() if options.balance == "logits" else None
 
     @property
     def judged(self) -> nn.Module:
@@ -182,14 +185,25 @@ class Trainer:
 
     def _forward(self, grey: torch.Tensor, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Losses (B,) and the number correct of grey images (B, side, side) uint8."""
-        device = self.accelerator.device
-        grey = grey.to(device, non_blocking=True)
-        grey = random_flip(grey) if self.config.optimization.flip else grey
+        device, options = self.accelerator.device, self.config.augmentation
+        grey = self.augment(grey.to(device, non_blocking=True))
         labels = torch.from_numpy(self.labels[rows]).to(device, non_blocking=True)
+        grey, others, share = mix(grey, labels, mixup=options.mixup, cutmix=options.cutmix)
         with self.accelerator.autocast():
             logits = logits_of(self.model(self.network.preprocessing.normalise(grey))).float()
-        losses = nn.functional.cross_entropy(logits, labels, self.class_weights, reduction="none")
+        losses = self._losses(logits, labels)
+        if share < 1:
+            losses = share * losses + (1 - share) * self._losses(logits, others)
         return losses, (logits.detach().argmax(1) == labels).sum()
+
+    def _losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Cross entropy of each row: (B, C) float32 and (B,) -> (B,)."""
+        if self.shift is not None:
+            logits = logits + self.shift  # logit adjustment, Menon et al. 2021, eq. 10
+        smoothing = self.config.optimization.label_smoothing
+        return nn.functional.cross_entropy(
+            logits, labels, self.class_weights, reduction="none", label_smoothing=smoothing
+        )
 
     def _require_finite(self, losses: torch.Tensor, batches: list[np.ndarray]) -> None:
         """Name the first of the last steps, and its batch, whose loss (k,) is not finite."""
@@ -310,12 +324,15 @@ class Trainer:
         is_stale = patience > 0 and progress.epoch - progress.best_epoch >= patience
         return is_stale or progress.epoch >= self.config.optimization.epochs
 
-    def _class_weights(self) -> torch.Tensor:
+    def _class_shares(self) -> torch.Tensor:
+        """(C,) float32, each class's share of the training rows; raises ConfigError if one has none."""
         counts = np.bincount(self.labels[self.split.train], minlength=len(LABELS))
         if not counts.all():
-            raise ConfigError("--balance loss needs images of every class in training; use --balance none.")
-        weights = counts.sum() / (len(LABELS) * counts)
-        return torch.tensor(weights, dtype=torch.float32, device=self.accelerator.device)
+            choice = self.config.optimization.balance
+            raise ConfigError(
+                f"--balance {choice} needs images of every class in training; use --balance none."
+            )
+        return torch.tensor(counts / counts.sum(), dtype=torch.float32, device=self.accelerator.device)
 
     def _bar(self, total: int, initial: int) -> tqdm[Any]:
         title = f"epoch {self.progress.epoch + 1}/{self.config.optimization.epochs}"
@@ -357,8 +374,12 @@ def learning_rate_factor(schedule: str, warmup: float, done: float) -> float:
 
 
 def _make_optimizer(module: nn.Module, options: OptimizationConfig) -> torch.optim.Optimizer:
-    rates: dict[str, Any] = {"lr": options.learning_rate, "weight_decay": options.weight_decay, "fused": True}
+    rates: dict[str, Any] = {"lr": options.learning_rate, "fused": True}
+    if options.decay_all:
+        groups = [{"params": list(module.parameters()), "weight_decay": options.weight_decay}]
+    else:  # biases and normalisation have no scale to be decayed
+        groups = param_groups_weight_decay(module, options.weight_decay)
     if options.optimizer == "sgd":
-        return torch.optim.SGD(module.parameters(), momentum=0.9, nesterov=True, **rates)
+        return torch.optim.SGD(groups, momentum=0.9, nesterov=True, **rates)
     kind = torch.optim.Adam if options.optimizer == "adam" else torch.optim.AdamW
-    return kind(module.parameters(), **rates)
+    return kind(groups, **rates)

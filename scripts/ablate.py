@@ -1,0 +1,279 @@
+"""Compare choices of the recipe on validation rows alone, one change at a time.
+
+python scripts/ablate.py --data-dir data/coronahack               # hours; a stopped one goes on where it was
+python scripts/ablate.py --data-dir data/coronahack --only base   # some of them
+
+A small proxy: 112 pixels, 8 epochs, random weights. Every variant is trained on several folds, with another
+seed in each, and judged on the fold's validation rows twice: as they are, and changed as other machines and
+hands would have taken them (STRESSES), since validation comes from the same source as training and hardly
+tells recipes apart. Test rows are taken away before anything begins. Results: runs/ablations, one JSON a run,
+and docs/ablations.json, .md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.state import AcceleratorState
+from PIL import Image, ImageFilter, ImageOps
+
+from xray_hf.data.dataset import XrayData, open_coronahack, split_data
+from xray_hf.data.records import labels_of
+from xray_hf.data.splits import Split
+from xray_hf.errors import exit_on_error
+from xray_hf.evaluation import metrics
+from xray_hf.files import write_json, write_text
+from xray_hf.models import create_model
+from xray_hf.training.config import AugmentationConfig, preset_values, resolve
+from xray_hf.training.loop import Trainer
+from xray_hf.training.predict import predict_rows
+from xray_hf.training.processes import keep_freed_memory, make_accelerator
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+MEASURED = ("accuracy", "balanced_accuracy", "sensitivity")
+PROXY = {"side": 112, "epochs": 8, "pretrained": False}
+NOTHING = {field: getattr(AugmentationConfig, field) for field in AugmentationConfig.__dataclass_fields__}
+GEOMETRY = {name: NOTHING[name] for name in ("rotate", "shift", "scale_low", "scale_high")}
+GREY = {name: NOTHING[name] for name in ("gamma", "contrast", "brightness")}
+
+# What changes against the preset `robust`, by question.
+VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+    "": {"base": {}},
+    "augmentation": {
+        "no augmentation": NOTHING,
+        "grey values only": GEOMETRY,
+        "geometry only": GREY,
+        "stronger geometry": {"rotate": 15.0, "shift": 0.12, "scale_low": 0.7, "scale_high": 1.2},
+        "stronger grey values": {"gamma": 2.0, "contrast": 0.5, "brightness": 0.25},
+        "blur and noise": {"blur": 0.3, "noise": 0.3},
+        "random erasing": {"erase": 0.5},
+        "mirror": {"flip": True},
+        "mixup 0.2": {"mixup": 0.2},
+        "cutmix 1": {"cutmix": 1.0},
+    },
+    "class imbalance": {
+        "nothing": {"balance": "none"},
+        "loss weights": {"balance": "loss"},
+        "logit adjustment": {"balance": "logits"},
+    },
+    "loss and averaging": {"no label smoothing": {"label_smoothing": 0.0}, "no EMA": {"ema": 0.0}},
+    "optimisation": {
+        "learning rate 2.5e-4": {"learning_rate": 2.5e-4},
+        "learning rate 1e-3": {"learning_rate": 1e-3},
+        "learning rate 2e-3": {"learning_rate": 2e-3},
+        "warm-up 5 %": {"warmup": 0.05},
+        "constant rate": {"schedule": "constant"},
+        "weight decay 0.005": {"weight_decay": 0.005},
+        "weight decay 0.5": {"weight_decay": 0.5},
+        "decay everything": {"decay_all": True},
+        "batches of 64": {"batch_size": 64},
+    },
+    "size and length": {
+        "64 pixels": {"side": 64},
+        "160 pixels": {"side": 160},
+        "4 epochs": {"epochs": 4},
+        "16 epochs": {"epochs": 16},
+    },
+}
+
+
+def _seen_from(share: float) -> Callable[[Image.Image], Image.Image]:
+    """The image cut to its middle (share below 1), or smaller on black (above 1)."""
+
+    def change(image: Image.Image) -> Image.Image:
+        side = image.width
+        edge = side * (1 - share) / 2
+        box = (edge, edge, side - edge, side - edge)
+        return image.transform(image.size, Image.Transform.EXTENT, box, Image.Resampling.BILINEAR)
+
+    return change
+
+
+def _curve(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[Image.Image], Image.Image]:
+    table = (np.clip(function(np.arange(256) / 255), 0, 1) * 255).round().astype(int).tolist()
+    return lambda image: image.point(table)
+
+
+def _noisy(image: Image.Image) -> Image.Image:
+    noise = np.random.default_rng(0).normal(0, 20, (image.height, image.width))
+    return Image.fromarray(np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8))
+
+
+STRESSES: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "darker": _curve(lambda x: x**1.7),
+    "brighter": _curve(lambda x: x ** (1 / 1.7)),
+    "flatter": _curve(lambda x: 0.25 + 0.5 * x),
+    "equalised": ImageOps.equalize,
+    "softer": lambda image: image.filter(ImageFilter.GaussianBlur(image.width / 100)),
+    "noisier": _noisy,
+    "closer": _seen_from(0.8),
+    "farther": _seen_from(1.2),
+}
+
+
+class Memory:
+    """Images in memory as a PixelSource."""
+
+    def __init__(self, images: np.ndarray) -> None:
+        self.images = images
+
+    def gather(self, rows: np.ndarray) -> np.ndarray:
+        """(B,) rows -> (B, side, side) uint8."""
+        return self.images[rows]
+
+
+def main() -> None:
+    """Run what has no result yet, then write the tables."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("runs/ablations"))
+    parser.add_argument("--models", nargs="+", default=["xray-cnn", "xray-resnet18"])
+    parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--only", nargs="+", help="names of variants")
+    options = parser.parse_args()
+    keep_freed_memory()
+    jobs = [
+        (model, name, fold, change)
+        for fold in options.folds
+        for model in options.models
+        for variants in VARIANTS.values()
+        for name, change in variants.items()
+        if not options.only or name in options.only
+    ]
+    todo = [job for job in jobs if not result_file(options.out, *job[:3]).exists()]
+    times: list[float] = []
+    for number, (model, name, fold, change) in enumerate(todo, start=1):
+        started = time.perf_counter()
+        found = run(options.data_dir, model, fold, change)
+        write_json(result_file(options.out, model, name, fold), {"variant": name, "change": change, **found})
+        times.append(time.perf_counter() - started)
+        left = (len(todo) - number) * sum(times) / len(times) / 60
+        scores = ", ".join(f"{key} {found[key]['balanced_accuracy']:.3f}" for key in ("clean", "stressed"))
+        print(f"{model}, {name}, fold {fold}: {scores}; about {left:.0f} minutes left", file=sys.stderr)
+    write_tables(options.out)
+
+
+def result_file(out: Path, model: str, name: str, fold: int) -> Path:
+    """Where the result of a run is kept."""
+    return out / model / name.replace(" ", "-") / f"fold-{fold}.json"
+
+
+def run(data_dir: Path, model: str, fold: int, change: dict[str, Any]) -> dict[str, Any]:
+    """Train one variant on one fold; its numbers on the fold's validation rows."""
+    values = {**preset_values("robust", model), **PROXY, **change}
+    out = Path("runs/ablations/unfinished")
+    config = resolve(
+        {**values, "data_dir": str(data_dir), "model": model, "seed": fold, "fold": fold, "out": str(out)},
+        "robust",
+    )
+    torch.manual_seed(fold)
+    network = create_model(model, pretrained=config.model.pretrained, side=config.model.side)
+    data = open_coronahack(data_dir, network.preprocessing.side)
+    split = without_test(split_data(data, config.data.protocol, config.data.split_seed, fold=fold))
+    AcceleratorState._reset_state(reset_partial_state=True)
+    accelerator = make_accelerator(config)
+    labels = np.asarray(labels_of(data.records))
+    trainer = Trainer(network, data.pixels, labels, split, config, accelerator, config.identity())
+    history = trainer.fit()
+    return {
+        "model": model,
+        "fold": fold,
+        "seconds": sum(row["seconds"] for row in history),
+        "last": history[-1],
+        **judge(trainer, data, labels, split.validation),
+    }
+
+
+def without_test(split: Split) -> Split:
+    """The split without its test rows, so that nothing here can look at them."""
+    return replace(split, test=np.empty(0, np.int64))
+
+
+def judge(trainer: Trainer, data: XrayData, labels: np.ndarray, rows: np.ndarray) -> dict[str, Any]:
+    """Numbers of the kept weights on these rows: as they are, averaged with their mirror, under stress."""
+    images = data.pixels.gather(rows)
+    clean, mirrored = logits(trainer, images), logits(trainer, images[:, :, ::-1])
+    stresses = {name: measure(labels[rows], logits(trainer, stressed(images, name))) for name in STRESSES}
+    mean = {key: np.mean([each[key] for each in stresses.values()], axis=0).tolist() for key in MEASURED}
+    return {
+        "clean": measure(labels[rows], clean),
+        "with_mirror": measure(labels[rows], (clean + mirrored) / 2),
+        "stressed": mean,
+        "stresses": {name: each["balanced_accuracy"] for name, each in stresses.items()},
+    }
+
+
+def stressed(images: np.ndarray, name: str) -> np.ndarray:
+    """(N, side, side) uint8 -> same, every image changed."""
+    return np.stack([np.asarray(STRESSES[name](Image.fromarray(image))) for image in images])
+
+
+def logits(trainer: Trainer, images: np.ndarray) -> np.ndarray:
+    """(N, side, side) uint8 -> (N, C)."""
+    preprocessing, rows = trainer.network.preprocessing, np.arange(len(images))
+    source = Memory(np.ascontiguousarray(images))
+    return predict_rows(trainer.judged, preprocessing, source, rows, trainer.accelerator, autocast=True)
+
+
+def measure(labels: np.ndarray, found: np.ndarray) -> dict[str, Any]:
+    """Accuracy, balanced accuracy and the sensitivity to each class."""
+    matrix = metrics.confusion_matrix(labels, found.argmax(axis=1))
+    return {
+        "accuracy": metrics.accuracy(matrix),
+        "balanced_accuracy": metrics.balanced_accuracy(matrix),
+        "sensitivity": metrics.sensitivity(matrix).tolist(),
+    }
+
+
+def write_tables(out: Path) -> None:
+    """docs/ablations.json: every run; docs/ablations.md: mean ± sd over the folds."""
+    runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("*/*/fold-*.json"))]
+    write_json(DOCS / "ablations.json", {"proxy": PROXY, "runs": runs})
+    models = sorted({run["model"] for run in runs}, reverse=True)
+    write_text(DOCS / "ablations.md", "\n\n".join(table(runs, model) for model in models) + "\n")
+
+
+def table(runs: list[dict[str, Any]], model: str) -> str:
+    """One model's table as Markdown."""
+    lines = [
+        f"### {model}\n",
+        "| | folds | balanced accuracy | stressed | stressed, accuracy | with mirror | minutes |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for question, variants in VARIANTS.items():
+        for name in variants:
+            own = [run for run in runs if run["model"] == model and run["variant"] == name]
+            if not own:
+                continue
+            cells = [
+                spread([run[part][key] for run in own])
+                for part, key in (
+                    ("clean", "balanced_accuracy"),
+                    ("stressed", "balanced_accuracy"),
+                    ("stressed", "accuracy"),
+                    ("with_mirror", "balanced_accuracy"),
+                )
+            ]
+            minutes = np.mean([run["seconds"] for run in own]) / 60
+            title = f"{question}: {name}" if question else f"**{name}**"
+            lines.append(f"| {title} | {len(own)} | {' | '.join(cells)} | {minutes:.1f} |")
+    return "\n".join(lines)
+
+
+def spread(values: list[float]) -> str:
+    """Mean ± standard deviation in percent."""
+    deviation = f" ± {100 * np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
+    return f"{100 * np.mean(values):.1f}{deviation}"
+
+
+if __name__ == "__main__":
+    sys.exit(exit_on_error(main))
