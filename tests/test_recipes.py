@@ -1,0 +1,55 @@
+"""What is compared and reported can be run: every variant of the ablations, every recipe of the results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ablate
+import numpy as np
+import pytest
+import reproduce
+
+from xray_hf.data.splits import Split
+from xray_hf.training.config import parse, preset_values, resolve
+
+VARIANTS = [
+    (name, change) for variants in ablate.VARIANTS.values() for name, change in variants.items() if change
+]
+
+
+@pytest.mark.parametrize(("name", "change"), VARIANTS, ids=[name for name, _ in VARIANTS])
+def test_every_variant_is_understood_and_differs_from_the_recipe(name: str, change: dict[str, Any]) -> None:
+    base = {**preset_values("robust", "xray-cnn"), **ablate.PROXY, "data_dir": "d", "model": "xray-cnn"}
+    assert resolve({**base, **change}) != resolve(base)
+
+
+@pytest.mark.parametrize("name", ablate.STRESSES)
+def test_every_stress_changes_the_image_and_not_its_size(name: str) -> None:
+    blocks = np.random.default_rng(0).integers(60, 180, (28, 28), np.uint8)
+    image = blocks.repeat(4, axis=0).repeat(4, axis=1)[None]
+    changed = ablate.stressed(image, name)
+    assert (changed.shape, changed.dtype) == (image.shape, np.uint8)
+    assert abs(changed.astype(int) - image).mean() > 0.5
+
+
+def test_ablations_never_see_a_test_row() -> None:
+    split = Split("grouped", 0, np.arange(5), np.arange(5, 7), np.arange(7, 9))
+    assert not len(ablate.without_test(split).test)
+
+
+@pytest.mark.parametrize("recipe", reproduce.RECIPES)
+def test_every_recipe_is_understood_by_training(recipe: str) -> None:
+    config = parse(["--data-dir", "d", *reproduce.RECIPES[recipe]])
+    assert config.data.protocol == ("paper" if recipe == "paper" else "grouped")
+    assert config.run.watch_test == (config.preset == "paper")  # ours looks at test once, at the end
+
+
+def test_time_left_is_that_of_runs_alike(tmp_path: Path) -> None:
+    jobs = [reproduce.Job("robust", model, seed) for model in reproduce.MODELS for seed in (0, 1, 2)]
+    bundle = jobs[0].folder(tmp_path) / "bundle"
+    bundle.mkdir(parents=True)
+    (bundle / "training.json").write_text('{"seconds": 600}')
+    (bundle / "metrics.json").write_text("{}")
+    text = reproduce.left(jobs, tmp_path)
+    assert text.startswith("about 20 minutes left, and 3 runs")
