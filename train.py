@@ -86,7 +86,7 @@ def main() -> None:
             "wall_seconds_of_last_part": time.time() - started,
             "history": history,
         }
-        bundle.write(
+        summary = bundle.write(
             config.out / "bundle",
             network,
             training=training,
@@ -94,7 +94,7 @@ def main() -> None:
             predictions=predictions,
         )
         mark = SYNTHETIC_MARK if training["is_synthetic"] else ""
-        print(metrics.as_table(metrics.summarise(predictions), mark))
+        print(metrics.as_table(summary, mark))
         print(f"bundle: {config.out / 'bundle'}")
 
 

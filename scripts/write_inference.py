@@ -23,7 +23,7 @@ from xray_hf.errors import exit_on_error
 from xray_hf.evaluation import figures
 from xray_hf.files import write_text
 from xray_hf.inference import Engine, inputs
-from xray_hf.inference.calibrate import as_table
+from xray_hf.inference.calibrate_foreign import as_table
 from xray_hf.inference.engine import FOREIGN, UNLIKE
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"

@@ -149,6 +149,16 @@ def test_views_are_drawn_anew_without_the_model(written: tuple[Network, Path]) -
     assert json.loads((folder / "metrics.json").read_text()) == before
 
 
+def test_every_subset_has_its_intervals(written: tuple[Network, Path]) -> None:
+    _, folder = written
+    found = json.loads((folder / "metrics.json").read_text())
+    assert list(found) == ["train", "validation", "test", "test_official"]
+    for numbers in found.values():
+        overall = {name for name in numbers["intervals"] if name in numbers}
+        assert overall >= {"accuracy", "balanced_accuracy", "macro_f1", "macro_auroc", "cross_entropy"}
+        assert numbers["patients_per_class"] == numbers["class_counts"]  # one image a patient
+
+
 def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     network = create_model("xray-cnn", pretrained=False)
     broken = example_predictions()

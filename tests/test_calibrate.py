@@ -17,7 +17,7 @@ from xray_hf.errors import BundleError, ConfigError, DataError, ImageError
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.files import write_json
 from xray_hf.inference import Engine
-from xray_hf.inference.calibrate import as_table, calibrate
+from xray_hf.inference.calibrate_foreign import as_table, calibrate
 from xray_hf.inference.engine import FOREIGN
 
 KINDS = ("noise", "stripes")
@@ -160,10 +160,22 @@ def test_bad_input_is_one_clear_error_and_writes_nothing(
     assert not (folder / manifest.CALIBRATION).exists()
 
 
-def test_the_command_prints_the_table(
+def test_the_command_fits_both_halves_and_prints_their_tables(
     folder: Path, synthetic: Path, foreign: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    three = np.asarray(["a", "b", "c"])
+    Predictions(
+        file_name=three,
+        patient_id=three,
+        split=np.asarray(["validation"] * 3),
+        official_split=np.asarray(["TRAIN"] * 3),
+        label=np.arange(3),
+        logits=np.eye(3, dtype=np.float32),
+    ).write(folder / manifest.PREDICTIONS)
     cli.main(["calibrate", str(folder), "--data-dir", str(synthetic), "--foreign-dir", str(foreign)])
     printed = capsys.readouterr().out
     assert "| noise | 4 |" in printed
+    assert "temperature 0.050" in printed  # of three rows that are right
     assert str(folder / manifest.CALIBRATION) in printed
+    assert Engine.from_pretrained(folder).calibration.temperature < 0.051
+    assert detector_of(folder)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from xray_hf.errors import OutputError
 from xray_hf.evaluation import figures
+from xray_hf.evaluation.confidence import Confidence
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.labels import LABELS
 
@@ -46,6 +47,7 @@ def texts_of(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.findobj(Text)]
 
 
+FITTED = Confidence(temperature=1.5, unsure_below=0.8, target_risk=0.02, operating_points=())
 RAMP = np.linspace(0, 255, 64 * 64).reshape(64, 64).astype(np.uint8)
 COUNTS = {"train": {"Normal": 3, "Pneumonia": 1234}, "test": {"Pneumonia": 2, "COVID-19": 1}}
 DRAWINGS: dict[str, Callable[[], Figure]] = {
@@ -53,6 +55,8 @@ DRAWINGS: dict[str, Callable[[], Figure]] = {
     "curves": lambda: figures.curves(HISTORY, "A title"),
     "curves of one epoch": lambda: figures.curves(HISTORY[:1], "A title"),
     "roc": lambda: figures.roc(toy(), "A title"),
+    "reliability": lambda: figures.reliability(toy(), 1.5, "A title"),
+    "risk and coverage": lambda: figures.risk_coverage({"test": toy()}, FITTED, "A title"),
     "bars": lambda: figures.bars(COUNTS, "A title"),
     "sheet": lambda: figures.sheet([("one", RAMP), ("two", RAMP), ("three", RAMP)], 2, "A title"),
 }
@@ -120,6 +124,24 @@ def test_a_roc_curve_is_drawn_for_each_class_with_cases() -> None:
     assert sum("area" in text and "(n = 20)" in text for text in texts) == 2
 
 
+def test_reliability_is_shown_before_and_after_the_temperature() -> None:
+    figure = figures.reliability(toy(), 1.5, "Test")
+    texts = texts_of(figure)
+    assert any(text.startswith("before: ECE 0.") for text in texts)
+    assert any(text.startswith("after, T = 1.50: ECE 0.") for text in texts)
+    bars = [sum(bar.get_height() for bar in axes.patches) for axes in figure.axes]
+    assert bars == [0, 60, 0, 60]  # above each histogram of all images lies its plot
+
+
+def test_the_threshold_is_a_dot_on_each_line_unless_nothing_is_answered() -> None:
+    parts = {"validation": toy(), "test": toy()}
+    figure = figures.risk_coverage(parts, FITTED, "Test")
+    assert "dots: unsure below 80.0%, for 2.0% wrong on validation" in texts_of(figure)
+    assert [line.get_marker() for line in figure.axes[0].lines].count("o") == 2
+    never = Confidence(1.5, 1.0, 0.02, ())
+    assert "o" not in [line.get_marker() for line in figures.risk_coverage(parts, never, "x").axes[0].lines]
+
+
 def test_bars_carry_their_numbers_and_the_colours_of_their_classes() -> None:
     figure = figures.bars({"train": dict.fromkeys(LABELS, 1234)}, "Images")
     assert texts_of(figure).count("1,234") == 3
@@ -136,6 +158,11 @@ def test_draw_all_leaves_out_what_has_no_rows(tmp_path: Path) -> None:
     none: list[dict[str, Any]] = []
     paths = figures.draw_all(toy(official=False), none, tmp_path)
     assert [path.name for path in paths] == ["confusion_test.png", "roc_test.png"]
+
+
+def test_draw_all_draws_a_calibration_where_there_is_one(tmp_path: Path) -> None:
+    paths = figures.draw_all(toy(), [], tmp_path, fitted=FITTED)
+    assert {"reliability_test.png", "risk_coverage.png"} <= {path.name for path in paths}
 
 
 def test_a_figure_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ from transformers import ViTImageProcessor
 
 from xray_hf import manifest
 from xray_hf.errors import BundleError
-from xray_hf.evaluation import figures, metrics
+from xray_hf.evaluation import confidence, figures, metrics, uncertainty
+from xray_hf.evaluation.confidence import Confidence
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.files import atomic_folder, write_json
 from xray_hf.labels import LABELS, SYNTHETIC_MARK
@@ -48,19 +49,19 @@ def write(
     training: Mapping[str, Any],
     splits: Mapping[str, Any],
     predictions: Predictions,
-) -> None:
+) -> dict[str, Any]:
     """Write a whole bundle; `folder` appears, or is replaced, only when everything is in it.
 
     training: JSON-ready, with the epochs under "history", and "is_synthetic", which marks the
     figures. splits: as splits.as_dict gives.
-    Raises OutputError.
+    Returns the metrics, as draw_views does. Raises OutputError.
     """
     with atomic_folder(folder) as temporary:
         save_network(network, temporary)
         write_json(temporary / manifest.TRAINING, training)
         write_json(temporary / manifest.SPLITS, splits)
         predictions.write(temporary / manifest.PREDICTIONS)
-        draw_views(temporary)
+        return draw_views(temporary)
 
 
 def save_network(network: Network, folder: Path) -> None:
@@ -81,21 +82,40 @@ def draw_views(folder: Path) -> dict[str, Any]:
     """Make metrics.json and figures/ anew from the bundle's records, without the model.
 
     They are predictions.parquet, training.json and, where there is one, calibration.json.
-    Returns the metrics. Raises BundleError if one of them is missing or damaged.
+    Returns the metrics: {subset: numbers with their intervals, and what the calibration does there}.
+    Raises BundleError if one of them is missing or damaged.
     """
     predictions = Predictions.read(folder / manifest.PREDICTIONS)
     training = manifest.read_json(folder / manifest.TRAINING)
+    fitted, foreign_scores = _calibration(folder)
     summary = metrics.summarise(predictions)
+    for subset, numbers in summary.items():
+        part = predictions.select(subset)
+        numbers |= uncertainty.describe(part)
+        if fitted:
+            numbers |= confidence.describe(part, fitted)
     write_json(folder / manifest.METRICS, summary)
     with atomic_folder(folder / manifest.FIGURES) as temporary:
-        mark = SYNTHETIC_MARK if training.get("is_synthetic") else ""
-        figures.draw_all(predictions, training.get("history", []), temporary, mark, _foreign_scores(folder))
+        figures.draw_all(
+            predictions,
+            training.get("history", []),
+            temporary,
+            mark=SYNTHETIC_MARK if training.get("is_synthetic") else "",
+            fitted=fitted,
+            foreign_scores=foreign_scores,
+        )
     return summary
 
 
-def _foreign_scores(folder: Path) -> dict[str, list[float]] | None:
+def _calibration(folder: Path) -> tuple[Confidence | None, dict[str, list[float]] | None]:
+    """What was fitted on validation rows, and the scores of foreign images; None for what was not done."""
     path = folder / manifest.CALIBRATION
-    return manifest.read_json(path).get("foreign_report", {}).get("scores") if path.exists() else None
+    saved = manifest.read_json(path) if path.exists() else {}
+    try:
+        fitted = Confidence.from_dict(saved) if "temperature" in saved else None
+        return fitted, saved.get("foreign_report", {}).get("scores")
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise BundleError(f"{path} is damaged ({error!r}); run `xray-hf calibrate` again.") from error
 
 
 def load(folder: Path | str) -> Network:

@@ -73,13 +73,17 @@ def build_parser() -> argparse.ArgumentParser:
     _add_bundle(command)
     command.set_defaults(run=_export)
 
-    command = commands.add_parser("calibrate", help="fit what a bundle counts as foreign input")
+    command = commands.add_parser(
+        "calibrate", help="fit what a bundle counts as unsure, and with the data as foreign input"
+    )
     _add_bundle(command)
-    _add_data_options(command)
+    command.add_argument(
+        "--risk", type=float, default=0.02, help="share of wrong answers to allow (default %(default)s)"
+    )
+    _add_data_options(command, is_required=False)
     command.add_argument(
         "--foreign-dir",
         type=Path,
-        required=True,
         help="folders of images that are no frontal chest X-rays, one per kind; every second one is held out",
     )
     command.set_defaults(run=_calibrate)
@@ -109,8 +113,10 @@ def _add_bundle(command: argparse.ArgumentParser) -> None:
     command.add_argument("bundle", type=Path, help="a bundle, or the run's folder around it")
 
 
-def _add_data_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--data-dir", type=Path, required=True, help="the data set in Kaggle's layout")
+def _add_data_options(command: argparse.ArgumentParser, is_required: bool = True) -> None:
+    command.add_argument(
+        "--data-dir", type=Path, required=is_required, help="the data set in Kaggle's layout"
+    )
     command.add_argument("--covid-metadata", type=Path, help="CSV with the patients of the COVID-19 images")
     command.add_argument("--drop-bad", action="store_true", help="go on without rows that cannot be used")
     command.add_argument("--side", type=int, default=DEFAULT_SIDE, help="pixels (default %(default)s)")
@@ -197,8 +203,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
     folder = _bundle(options)
     summary = bundle.draw_views(folder)
-    mark = SYNTHETIC_MARK if manifest.read_json(folder / manifest.TRAINING).get("is_synthetic") else ""
-    print(metrics.as_table(summary, mark))
+    print(metrics.as_table(summary, _mark(folder)))
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -218,11 +223,21 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _calibrate(options: argparse.Namespace) -> None:
-    from xray_hf.inference import calibrate
+    if (options.data_dir is None) != (options.foreign_dir is None):
+        raise ConfigError(
+            "what is foreign is fitted with both --data-dir and --foreign-dir; pass both or none."
+        )
+    from xray_hf import bundle
+    from xray_hf.evaluation import confidence
+    from xray_hf.inference import calibrate_confidence, calibrate_foreign
 
     folder = _bundle(options)
-    report = calibrate.calibrate(folder, _open(options), options.foreign_dir)
-    print(calibrate.as_table(report))
+    fitted = calibrate_confidence.calibrate(folder, options.risk)
+    if options.foreign_dir:
+        report = calibrate_foreign.calibrate(folder, _open(options), options.foreign_dir)
+        print(calibrate_foreign.as_table(report), end="\n\n")
+    print(confidence.as_table(bundle.draw_views(folder), _mark(folder)))
+    print(f"temperature {fitted.temperature:.3f}, unsure below {fitted.unsure_below:.3f}")
     print(f"written: {folder / manifest.CALIBRATION}")
 
 
@@ -246,6 +261,11 @@ def _predict(options: argparse.Namespace) -> None:
     )
     if summary:  # of several processes the first has it
         print(summary)
+
+
+def _mark(folder: Path) -> str:
+    """What stands in front of numbers that mean nothing."""
+    return SYNTHETIC_MARK if manifest.read_json(folder / manifest.TRAINING).get("is_synthetic") else ""
 
 
 def _bundle(options: argparse.Namespace) -> Path:

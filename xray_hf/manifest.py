@@ -3,11 +3,11 @@
 config.json, model.safetensors   weights, labels, preprocessing
 preprocessor_config.json, *.py   xray-cnn only: what AutoModel needs to load it without this package
 model.onnx                       the same network as one graph, from grey pixels to logits and heatmaps
-calibration.json                 temperature, abstention, what counts as foreign input
+calibration.json                 temperature, what is unsure, operating points, what is foreign input
 training.json                    configuration, seed, fingerprints, versions, device, duration, history
 splits.json                      which file went where
 predictions.parquet              the record that metrics and figures are views of
-metrics.json, figures/           the views
+metrics.json, figures/           the views; numbers with 95 % intervals
 """
 
 from __future__ import annotations

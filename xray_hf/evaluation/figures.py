@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from xray_hf.evaluation import confidence
+from xray_hf.evaluation.confidence import BINS, Confidence, calibrated
 from xray_hf.evaluation.metrics import Counts, accuracy, auroc, confusion_matrix
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.files import atomic_file
@@ -105,6 +107,58 @@ def roc(predictions: Predictions, title: str = "ROC, each class against the rest
     return figure
 
 
+def reliability(predictions: Predictions, temperature: float, title: str) -> Figure:
+    """Accuracy by confidence, before and after the temperature, above how many images have that confidence.
+
+    The dots of a model that knows what it knows lie on the dotted line; below it, it is too sure. Their area
+    is the number of images, so that bins of a few say little to the eye too.
+    """
+    figure = _figure(11, 6.6, title)
+    labels = predictions.label
+    for column, (name, by) in enumerate(
+        {"before": 1.0, f"after, T = {temperature:.2f}": temperature}.items()
+    ):
+        probabilities = calibrated(predictions.logits, by)
+        n, sure, right = confidence.reliability(labels, probabilities)
+        above = _plot(figure, "", "Accuracy", (4, 2, (1 + column, 5 + column)))
+        above.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
+        above.scatter(sure, right, s=20 + 400 * n / n.max(), color=BLUE, clip_on=False, zorder=3)
+        error = confidence.expected_calibration_error(labels, probabilities)
+        above.set_title(f"{name}: ECE {error:.3f}", fontsize=TEXT)
+        above.set_ylim(0, 1)
+        above.yaxis.set_major_formatter(PercentFormatter(1))
+        below = _plot(figure, "Confidence (highest probability)", "Images", (4, 2, 7 + column))
+        below.bar((np.arange(BINS) + 0.5) / BINS, n, 0.94 / BINS, color=BLUE)
+        below.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+        for axes in (above, below):
+            axes.set_xlim(0.3, 1)  # of three classes the highest has a third or more
+            axes.xaxis.set_major_formatter(PercentFormatter(1))
+    return figure
+
+
+def risk_coverage(parts: Mapping[str, Predictions], fitted: Confidence, title: str) -> Figure:
+    """Share of wrong answers by share answered, one line for each of {name: rows}; the threshold as a dot."""
+    figure = _figure(7.6, 6.4, title)
+    axes = _plot(figure, "Images answered, the surest first", "Of these wrong")
+    axes.axhline(fitted.target_risk, color=GREY, linewidth=1, linestyle=":")
+    for index, (name, part) in enumerate(parts.items()):
+        curve = confidence.risk_coverage(part.label, calibrated(part.logits, fitted.temperature))
+        line = _line(index)
+        label = f"{name}: area {curve.area:.3f} (n = {len(part):,})"
+        axes.plot(curve.coverage, curve.risk, label=label, **line)
+        if answered := int((curve.confidence >= fitted.unsure_below).sum()):
+            place = curve.coverage[answered - 1], curve.risk[answered - 1]
+            axes.plot(*place, "o", color=line["color"], markersize=10, clip_on=False)
+    axes.set(xlim=(0, 1), ylim=(0, max(0.05, axes.get_ylim()[1])))
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.yaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    dots = f"dots: unsure below {fitted.unsure_below:.1%}, for {fitted.target_risk:.1%} wrong on validation"
+    axes.set_title(dots, fontsize=TEXT)
+    _legend_below(figure, axes)
+    return figure
+
+
 def foreign_roc(scores: Mapping[str, Sequence[float]], title: str) -> Figure:
     """One ROC curve for each kind of foreign image against the test X-rays; the left fifth of it.
 
@@ -164,9 +218,11 @@ def draw_all(
     history: Sequence[Mapping[str, Any]],
     folder: Path,
     mark: str = "",
+    fitted: Confidence | None = None,
     foreign_scores: Mapping[str, Sequence[float]] | None = None,
 ) -> list[Path]:
-    """Write confusion_<subset>.png, roc_test.png, curves.png, foreign_roc.png, where there is what to draw.
+    """Write the pictures of a bundle: confusion_<subset>.png, roc_test.png, curves.png, and of a calibration
+    reliability_test.png, risk_coverage.png, foreign_roc.png; each where there is what to draw.
 
     mark: stands in front of every title. foreign_scores: as foreign_roc takes them.
     Returns the paths written; raises OutputError.
@@ -179,6 +235,13 @@ def draw_all(
             drawn[f"confusion_{subset}.png"] = confusion(matrix, f"{mark}{name}: {right}")
     if len(test := predictions.select("test")):
         drawn["roc_test.png"] = roc(test, f"{mark}test, each class against the rest")
+        if fitted:
+            title = f"{mark}test, accuracy by confidence"
+            drawn["reliability_test.png"] = reliability(test, fitted.temperature, title)
+    if fitted:
+        parts = {SUBSET_NAMES[subset]: predictions.select(subset) for subset in ("validation", "test")}
+        parts = {name: part for name, part in parts.items() if len(part)}
+        drawn["risk_coverage.png"] = risk_coverage(parts, fitted, f"{mark}errors among the answered")
     if history:
         drawn["curves.png"] = curves(history, f"{mark}training")
     if foreign_scores:
@@ -213,7 +276,7 @@ def _figure(width: float, height: float, title: str) -> Figure:
     return figure
 
 
-def _plot(figure: Figure, x: str, y: str, place: tuple[int, int, int] = (1, 1, 1)) -> Axes:
+def _plot(figure: Figure, x: str, y: str, place: tuple[int, int, int | tuple[int, int]] = (1, 1, 1)) -> Axes:
     """A plot with named axes and light grid lines behind the data, without a frame."""
     axes = figure.add_subplot(*place)
     axes.set_xlabel(x, fontsize=TEXT, labelpad=6)

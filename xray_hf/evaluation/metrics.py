@@ -1,12 +1,14 @@
 """One function counts; every rate is a pure function of those counts.
 
 A ratio without cases is NaN here and null in JSON: "no information", never 0. So a class that is absent from
-the truth has no sensitivity and stays out of every mean.
+the truth has no sensitivity and stays out of every mean. The rates of classes take many matrices at once,
+(..., C, C), as the bootstrap of `uncertainty` needs them.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -37,29 +39,33 @@ def confusion_matrix(labels: NDArray[np.integer], predicted: NDArray[np.integer]
 
 def accuracy(matrix: Counts) -> float:
     """Share of all cases that are right, 0 to 1; NaN without cases."""
-    return float(_ratio(matrix.trace(), matrix.sum()))
+    return float(ratio(matrix.trace(), matrix.sum()))
 
 
 def sensitivity(matrix: Counts) -> Rates:
-    """(C,) share of each class's cases that are found (recall); NaN for a class without cases."""
-    return _ratio(matrix.diagonal(), matrix.sum(axis=1))
+    """(..., C) share of each class's cases that are found (recall); NaN for a class without cases."""
+    return ratio(_hits(matrix), matrix.sum(axis=-1))
 
 
 def specificity(matrix: Counts) -> Rates:
-    """(C,) share of the other classes' cases that are not called this class; NaN if there are none."""
-    others = matrix.sum() - matrix.sum(axis=1)
-    false_positives = matrix.sum(axis=0) - matrix.diagonal()
-    return _ratio(others - false_positives, others)
+    """(..., C) share of the other classes' cases that are not called this class; NaN if there are none."""
+    others = matrix.sum(axis=(-2, -1))[..., None] - matrix.sum(axis=-1)
+    false_positives = matrix.sum(axis=-2) - _hits(matrix)
+    return ratio(others - false_positives, others)
 
 
 def precision(matrix: Counts) -> Rates:
-    """(C,) share of the cases called this class that are of it; NaN if none was called so."""
-    return _ratio(matrix.diagonal(), matrix.sum(axis=0))
+    """(..., C) share of the cases called this class that are of it; NaN if none was called so."""
+    return ratio(_hits(matrix), matrix.sum(axis=-2))
 
 
 def f1(matrix: Counts) -> Rates:
-    """(C,) harmonic mean of precision and sensitivity, 2 TP / (2 TP + FP + FN); NaN if all three are 0."""
-    return _ratio(2 * matrix.diagonal(), matrix.sum(axis=0) + matrix.sum(axis=1))
+    """(..., C) harmonic mean of precision and sensitivity, 2 TP / (2 TP + FP + FN); NaN if those are 0."""
+    return ratio(2 * _hits(matrix), matrix.sum(axis=-2) + matrix.sum(axis=-1))
+
+
+# What each class has by counts alone, under its name in JSON.
+PER_CLASS = {"sensitivity": sensitivity, "specificity": specificity, "precision": precision, "f1": f1}
 
 
 def balanced_accuracy(matrix: Counts) -> float:
@@ -86,15 +92,18 @@ def auroc(labels: NDArray[np.integer], probabilities: Rates) -> Rates:
     )
 
 
-def cross_entropy(labels: NDArray[np.integer], probabilities: Rates) -> float:
-    """Mean of -log(probability of the true class), in nats, not weighted; NaN without cases.
+def losses(labels: NDArray[np.integer], probabilities: Rates) -> Rates:
+    """(N,) -log(probability of the true class), in nats.
 
     A probability of 0 counts as the smallest normal float64, so that one row adds at most 708.
     """
-    if len(labels) == 0:
-        return math.nan
     of_truth = probabilities[np.arange(len(labels)), labels]
-    return float(-np.log(np.maximum(of_truth, np.finfo(np.float64).tiny)).mean())
+    return -np.log(np.maximum(of_truth, np.finfo(np.float64).tiny))
+
+
+def cross_entropy(labels: NDArray[np.integer], probabilities: Rates) -> float:
+    """Mean of `losses`, not weighted; NaN without cases."""
+    return float(losses(labels, probabilities).mean()) if len(labels) else math.nan
 
 
 def measure(
@@ -105,12 +114,7 @@ def measure(
     Raises ValueError for shapes or values that do not fit.
     """
     matrix = confusion_matrix(labels, predicted)
-    classes = {
-        "sensitivity": sensitivity(matrix),
-        "specificity": specificity(matrix),
-        "precision": precision(matrix),
-        "f1": f1(matrix),
-    }
+    classes = {name: rates(matrix) for name, rates in PER_CLASS.items()}
     overall = {
         "accuracy": accuracy(matrix),
         "balanced_accuracy": balanced_accuracy(matrix),
@@ -125,9 +129,9 @@ def measure(
         "n": int(matrix.sum()),
         "class_counts": dict(zip(LABELS, matrix.sum(axis=1).tolist(), strict=True)),
         "confusion_matrix": matrix.tolist(),
-        **{name: _null_if_nan(value) for name, value in overall.items()},
+        **{name: null_if_nan(value) for name, value in overall.items()},
         "per_class": {
-            label: {name: _null_if_nan(values[index]) for name, values in classes.items()}
+            label: {name: null_if_nan(values[index]) for name, values in classes.items()}
             for index, label in enumerate(LABELS)
         },
     }
@@ -148,25 +152,52 @@ def summarise(predictions: Predictions) -> dict[str, dict[str, Any]]:
 def as_table(summary: dict[str, dict[str, Any]], mark: str = "") -> str:
     """The main numbers of `summarise` for a terminal, one line a split; "-" where there is no information.
 
-    mark: stands in the first cell of the heading.
+    summary: with the intervals of `uncertainty`, or without. mark: stands in the first cell of the heading.
     """
-    head = [mark, "images", "patients", "accuracy", "balanced", "macro F1", "AUROC"]
-    rows = [head + [f"found {label}" for label in LABELS]]
+    first, *others = LABELS
+    rows = [
+        [mark, "images", "patients", "accuracy", "balanced", "F1", "AUROC", f"found: {first}", *others],
+    ]
     for subset, numbers in summary.items():
-        rates = [numbers[key] for key in ("accuracy", "balanced_accuracy", "macro_f1", "macro_auroc")]
+        intervals = numbers.get("intervals", {})
+        cells = [in_words(numbers[key], intervals.get(key)) for key in ("accuracy", "balanced_accuracy")]
+        rates = [numbers[key] for key in ("macro_f1", "macro_auroc")]
         rates += [numbers["per_class"][label]["sensitivity"] for label in LABELS]
-        shown = ["-" if rate is None else f"{rate:.3f}" for rate in rates]
-        rows.append([subset, f"{numbers['n']:,}", f"{numbers['patients']:,}", *shown])
+        rows.append([subset, f"{numbers['n']:,}", f"{numbers['patients']:,}", *cells, *map(in_words, rates)])
+    return in_columns(rows)
+
+
+def in_words(rate: float | None, interval: Sequence[float] | None = None) -> str:
+    """A rate for a terminal, as "0.813 (.780–.844)"; "-" where there is no information."""
+    if rate is None:
+        return "-"
+    if interval is None:
+        return f"{rate:.3f}"
+    low, high = (f"{end:.3f}".removeprefix("0") for end in interval)
+    return f"{rate:.3f} ({low}–{high})"
+
+
+def in_columns(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as lines of equal columns; the first column is flush left, the others flush right."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows
     )
 
 
-def _ratio(parts: Any, wholes: Any) -> Rates:
-    """parts / wholes; NaN where the whole is 0."""
+def ratio(parts: Any, wholes: Any) -> Rates:
+    """parts / wholes, of one shape; NaN where the whole is 0."""
     wholes = np.asarray(wholes, dtype=np.float64)
     return np.divide(parts, wholes, out=np.full_like(wholes, math.nan), where=wholes > 0)
+
+
+def null_if_nan(value: float) -> float | None:
+    """A number as JSON has it."""
+    return None if math.isnan(value) else float(value)
+
+
+def _hits(matrix: Counts) -> Counts:
+    return matrix.diagonal(axis1=-2, axis2=-1)
 
 
 def _present(matrix: Counts) -> NDArray[np.bool_]:
@@ -175,10 +206,6 @@ def _present(matrix: Counts) -> NDArray[np.bool_]:
 
 def _mean_over(chosen: NDArray[np.bool_], rates: Rates) -> float:
     return float(rates[chosen].mean()) if chosen.any() else math.nan
-
-
-def _null_if_nan(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
 
 
 def _check_probabilities(probabilities: Rates, n: int) -> None:

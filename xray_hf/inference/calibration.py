@@ -1,12 +1,20 @@
-"""calibration.json: what turns logits into probabilities and decisions."""
+"""calibration.json: what turns logits into probabilities and decisions.
+
+temperature, unsure_below, target_risk, operating_points, fitted_on   by `calibrate_confidence`
+foreign, foreign_report                                               by `calibrate_foreign`
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from xray_hf.errors import BundleError
+from xray_hf.files import write_json
 from xray_hf.inference.foreign import Detector
 from xray_hf.manifest import CALIBRATION, Manifest, read_json
 
@@ -35,6 +43,13 @@ class Calibration:
         scaled = logits / np.float32(self.temperature)
         powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
         return powers / powers.sum(axis=1, keepdims=True)
+
+
+def update(folder: Path, part: Mapping[str, Any]) -> None:
+    """Write some of a bundle's calibration.json; the rest stays. Raises BundleError, OutputError."""
+    path = folder / CALIBRATION
+    before = read_json(path) if path.exists() else {}
+    write_json(path, {**before, **part})
 
 
 def read(manifest: Manifest) -> Calibration:

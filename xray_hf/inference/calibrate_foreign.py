@@ -24,9 +24,8 @@ from xray_hf.data import splits
 from xray_hf.data.dataset import XrayData
 from xray_hf.data.records import labels_of
 from xray_hf.errors import ConfigError, DataError
-from xray_hf.files import write_json
 from xray_hf.images import Reading, read, resize
-from xray_hf.inference import backends
+from xray_hf.inference import backends, calibration
 from xray_hf.inference.backends import Backend
 from xray_hf.inference.foreign import Detector, rule_against, standardised, thumbnail_of
 from xray_hf.labels import LABELS
@@ -57,7 +56,7 @@ class Features:
 
 
 def calibrate(folder: Path, data: XrayData, foreign_dir: Path) -> dict[str, Any]:
-    """Fit the detector of a bundle, write calibration.json and return its report.
+    """Fit the detector of a bundle, write its part of calibration.json and return its report.
 
     data: the data set that the bundle was trained on, whose rows its splits.json names. foreign_dir: one
     folder for each kind; of its sorted files every even one tunes and every odd one is reported on.
@@ -82,9 +81,7 @@ def calibrate(folder: Path, data: XrayData, foreign_dir: Path) -> dict[str, Any]
     held_out = {name: each.take(slice(1, None, 2)) for name, each in kinds.items()}
     detector = fit(own["train"], labels["train"], own["validation"], tuning)
     report = measure(detector, own["test"], labels["test"], held_out)
-    path = folder / manifest.CALIBRATION
-    before = manifest.read_json(path) if path.exists() else {}
-    write_json(path, {**before, "foreign": detector.as_dict(), "foreign_report": report})
+    calibration.update(folder, {"foreign": detector.as_dict(), "foreign_report": report})
     return report
 
 

@@ -1,0 +1,205 @@
+"""Intervals are those of drawing patients anew, row by row; two models are compared on the same images."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from xray_hf.errors import ConfigError
+from xray_hf.evaluation import metrics, uncertainty
+from xray_hf.evaluation.predictions import Predictions
+from xray_hf.evaluation.uncertainty import Draws, compare, describe, weighted_auroc
+from xray_hf.labels import COVID19, LABELS, NORMAL, PNEUMONIA
+
+
+def table(labels: np.ndarray, logits: np.ndarray, patients: np.ndarray | None = None) -> Predictions:
+    """Test rows; a patient for each unless `patients` says otherwise."""
+    n = len(labels)
+    names = np.array([f"{row}.jpeg" for row in range(n)])
+    owners = names if patients is None else np.array([f"p{patient}" for patient in patients])
+    return Predictions(names, owners, np.full(n, "test"), np.full(n, "TEST"), labels, logits)
+
+
+def toy(seed: int = 0, n: int = 60, patients: int = 25) -> Predictions:
+    """All classes, several images a patient, equal logits here and there."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % 3
+    logits = (rng.normal(size=(n, 3)) + 1.5 * np.eye(3)[labels]).round(1).astype(np.float32)
+    return table(labels, logits, rng.integers(patients, size=n))
+
+
+def of_answers(labels: Any, answers: Any, patients: Any = None) -> Predictions:
+    """A table of these true and predicted classes."""
+    logits = 4 * np.eye(3, dtype=np.float32)[np.asarray(answers)]
+    return table(np.asarray(labels), logits, None if patients is None else np.asarray(patients))
+
+
+def rows(predictions: Predictions, chosen: np.ndarray) -> Predictions:
+    return Predictions(
+        *(getattr(predictions, field.name)[chosen] for field in dataclasses.fields(predictions))
+    )
+
+
+def flat(numbers: dict[str, Any]) -> dict[str, Any]:
+    """Overall numbers and those of the classes, side by side."""
+    names = ("accuracy", "balanced_accuracy", "macro_f1", "macro_auroc", "cross_entropy")
+    classes = {
+        f"{label} {name}": value for label, own in numbers["per_class"].items() for name, value in own.items()
+    }
+    return {name: numbers[name] for name in names} | classes
+
+
+def test_every_number_has_an_interval_that_holds_it() -> None:
+    numbers, intervals = flat(metrics.describe(toy())), flat(describe(toy())["intervals"])
+    assert set(numbers) == set(intervals)
+    assert all(low < numbers[name] < high for name, (low, high) in intervals.items())
+
+
+def test_intervals_are_those_of_measuring_each_draw_row_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    predictions = toy()
+    draws = Draws.of(predictions, draws=60)
+    monkeypatch.setattr(Draws, "of", lambda _: draws)
+    measured: dict[str, list[float]] = {}
+    for times in draws.times.astype(int):
+        drawn = rows(predictions, np.repeat(np.arange(len(predictions)), times[draws.patient]))
+        for name, value in flat(metrics.describe(drawn)).items():
+            measured.setdefault(name, []).append(value)
+    for name, interval in flat(describe(predictions)["intervals"]).items():
+        assert interval == pytest.approx(np.quantile(measured[name], [0.025, 0.975])), name
+
+
+def test_every_draw_has_as_many_patients_as_there_are_and_all_their_rows() -> None:
+    predictions = toy()
+    draws = Draws.of(predictions)
+    assert draws.times.shape == (2000, len(np.unique(predictions.patient_id)))
+    assert (draws.times.sum(axis=1) == draws.times.shape[1]).all()
+    for weights in draws.weights():
+        for row in range(1, len(predictions)):
+            same = predictions.patient_id == predictions.patient_id[row]
+            assert (weights[:, same] == weights[:, [row]]).all()
+
+
+def test_more_images_of_the_same_patients_make_no_interval_narrower() -> None:
+    once = toy()
+    four_times = rows(once, np.tile(np.arange(len(once)), 4))
+    expected = flat(describe(once)["intervals"])
+    for name, interval in flat(describe(four_times)["intervals"]).items():
+        assert interval == pytest.approx(expected[name]), name
+
+
+def test_one_patient_has_no_width_and_many_have() -> None:
+    predictions = toy(patients=1)
+    for name, (low, high) in flat(describe(predictions)["intervals"]).items():
+        assert low == high == pytest.approx(flat(metrics.describe(predictions))[name]), name
+    low, high = describe(toy())["intervals"]["accuracy"]
+    assert high - low > 0.1
+
+
+def test_nineteen_of_twenty_intervals_hold_the_truth() -> None:
+    rng, held = np.random.default_rng(0), 0
+    for _ in range(300):
+        # Three images a patient that are right or wrong together.
+        is_right = np.repeat(rng.random(80) < 0.8, 3)
+        predictions = of_answers(np.zeros(240, int), (~is_right).astype(int), np.arange(240) // 3)
+        low, high = uncertainty.interval(Draws.of(predictions, draws=400).means(is_right)) or [1, 0]
+        held += low <= 0.8 <= high
+    assert 0.91 <= held / 300 <= 0.98
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_weighted_areas_agree_with_scikit_learn(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    is_case, scores = rng.random(80) < 0.4, rng.random(80).round(1)  # most scores have equals
+    weights = rng.integers(0, 4, size=(20, 80)).astype(float)
+    expected = [roc_auc_score(is_case, scores, sample_weight=row) for row in weights]
+    np.testing.assert_allclose(weighted_auroc(is_case, scores, weights), expected)
+
+
+def test_a_draw_without_cases_has_no_area() -> None:
+    weights = np.array([[1.0, 1, 0], [0, 0, 3]])
+    areas = weighted_auroc(np.array([True, False, False]), np.array([0.9, 0.5, 0.1]), weights)
+    np.testing.assert_array_equal(areas, [1, np.nan])
+
+
+def test_a_class_without_cases_is_null_and_has_no_patients() -> None:
+    found = describe(of_answers([0, 0, 1, 1], [0, 1, 1, 0], [0, 0, 0, 1]))
+    assert found["patients_per_class"] == {"Normal": 1, "Pneumonia": 2, "COVID-19": 0}
+    of_covid = found["intervals"]["per_class"]["COVID-19"]
+    assert (of_covid["sensitivity"], of_covid["precision"], of_covid["auroc"]) == (None, None, None)
+    assert of_covid["specificity"] == [1, 1]
+    assert found["intervals"]["balanced_accuracy"] is not None
+
+
+def test_a_draw_that_lacks_a_class_takes_no_part_in_means_over_classes() -> None:
+    # Who is never right on COVID-19 has 2/3; without its one patient it would seem to be 1.
+    labels = np.repeat([NORMAL, PNEUMONIA, COVID19], [10, 10, 1])
+    found = describe(of_answers(labels, np.minimum(labels, PNEUMONIA)))["intervals"]
+    assert found["balanced_accuracy"] == pytest.approx([2 / 3, 2 / 3])
+    assert found["per_class"]["COVID-19"]["sensitivity"] == [0, 0]
+
+
+def test_the_same_table_has_the_same_intervals_and_they_are_json() -> None:
+    assert json.loads(json.dumps(describe(toy()), allow_nan=False)) == describe(toy())
+
+
+def test_mcnemar_worked_out_by_hand() -> None:
+    # One image only a has right, nine only b: 2 * (1 + 10) / 2**10.
+    a = of_answers(np.zeros(15, int), [0] * 6 + [1] * 9)
+    b = of_answers(np.zeros(15, int), [0] * 5 + [1] + [0] * 9)
+    found = compare(a, b)
+    assert found["mcnemar"] == {"only_a_right": 1, "only_b_right": 9, "p_value": pytest.approx(22 / 1024)}
+    assert found["accuracy"]["difference"] == pytest.approx(8 / 15)
+    assert found["accuracy"]["interval"][0] > 0
+    assert compare(b, a)["accuracy"]["difference"] == pytest.approx(-8 / 15)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_a_model_does_not_differ_from_itself() -> None:
+    found = compare(toy(), toy())
+    assert found["mcnemar"]["p_value"] == 1
+    for name in ("accuracy", "balanced_accuracy"):
+        assert (found[name]["difference"], found[name]["interval"]) == (0, [0, 0])
+        assert found[name]["a"] == metrics.describe(toy())[name]
+
+
+def test_the_difference_of_two_models_is_taken_on_the_same_patients() -> None:
+    # b mends one of a's errors: on no draw can it be worse, though each alone is wide.
+    a = toy()
+    logits = a.logits.copy()
+    wrong = np.flatnonzero(a.predicted != a.label)[0]
+    logits[wrong] = 9 * np.eye(3)[a.label[wrong]]
+    found = compare(a, dataclasses.replace(a, logits=logits))
+    assert found["accuracy"]["interval"][0] == 0
+    assert 0 < found["accuracy"]["interval"][1] < 0.1
+    assert found["balanced_accuracy"]["interval"][0] == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"file_name": np.array(["x", "1.jpeg", "y"])}, r"2 of 3 rows .* first: 0\.jpeg and x\. Compare two"),
+        ({"label": np.array([0, 1, 1])}, r"1 of 3 rows .* first: 2\.jpeg and 2\.jpeg"),
+        ({"patient_id": np.array(["a", "b", "c"])}, "3 of 3 rows"),
+    ],
+)
+def test_models_on_different_images_are_not_compared(change: dict[str, np.ndarray], message: str) -> None:
+    one = of_answers([0, 1, 2], [0, 1, 2])
+    with pytest.raises(ConfigError, match=message):
+        compare(one, dataclasses.replace(one, **change))
+
+
+def test_more_or_no_rows_are_not_compared() -> None:
+    with pytest.raises(ConfigError, match="60 rows against 30; expected the same images"):
+        compare(toy(), toy(n=30))
+    with pytest.raises(ConfigError, match="0 rows against 0"):
+        compare(toy(n=0), toy(n=0))
+
+
+def test_patients_of_each_class_are_counted_once() -> None:
+    found = describe(of_answers([0, 0, 1, 2, 2, 2], [0, 0, 1, 2, 2, 2], [1, 1, 1, 2, 2, 3]))
+    assert found["patients_per_class"] == dict(zip(LABELS, (1, 1, 2), strict=True))

@@ -1,0 +1,199 @@
+"""How far a number could be off: 95 % intervals, of one model and of the difference of two.
+
+Percentile bootstrap over patients (Efron and Tibshirani 1993, chapter 13): as many patients as there are,
+drawn with replacement, each with all rows, since images of one patient resemble each other. A draw has the
+numbers that `metrics` would give for it; where that is NaN the draw is left out. A rate of 0 or 1 is the same
+in every draw, so that its interval has no width however few the patients are: their number stands beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+from xray_hf.errors import ConfigError
+from xray_hf.evaluation import metrics
+from xray_hf.evaluation.metrics import Counts, Rates, ratio
+from xray_hf.evaluation.predictions import Predictions
+from xray_hf.labels import LABELS
+
+DRAWS, SEED = 2000, 0
+TAILS = (0.025, 0.975)
+_AT_ONCE = 100  # draws; each holds a weight for every row
+
+Interval = list[float] | None  # [low, high]; None where no draw has a number
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """The same D draws of patients for every number of a set.
+
+    patient: (N,) int64, which of the P patients each row is of. times: (D, P) float64, how often each patient
+    was drawn; rows sum to P.
+    """
+
+    patient: NDArray[np.int64]
+    times: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, predictions: Predictions, draws: int = DRAWS, seed: int = SEED) -> Draws:
+        """Draw the patients of a table that has rows."""
+        names, patient = np.unique(predictions.patient_id, return_inverse=True)
+        shape = (draws, len(names))
+        drawn = np.random.default_rng(seed).integers(len(names), size=shape)
+        cells = drawn + len(names) * np.arange(draws)[:, None]
+        return cls(patient, np.bincount(cells.ravel(), minlength=cells.size).reshape(shape).astype(float))
+
+    def totals(self, values: NDArray[Any]) -> Rates:
+        """(N, ...) numbers of rows -> (D, ...) their sums over the rows of each draw."""
+        by_patient = np.zeros((self.times.shape[1], *values.shape[1:]))
+        np.add.at(by_patient, self.patient, values)
+        return np.tensordot(self.times, by_patient, axes=1)
+
+    def means(self, values: NDArray[Any], among: NDArray[np.bool_] | None = None) -> Rates:
+        """(N,) numbers of rows -> (D,) their means over the rows of each draw, or over those in `among`."""
+        chosen = np.ones(len(values), bool) if among is None else among
+        return ratio(self.totals(values * chosen), self.totals(chosen))
+
+    def weights(self) -> Iterator[Rates]:
+        """(at most 100, N) how often each row is in each draw, until all draws were given."""
+        for start in range(0, len(self.times), _AT_ONCE):
+            yield self.times[start : start + _AT_ONCE, self.patient]
+
+
+def interval(drawn: Rates) -> Interval:
+    """(D,) what the draws gave -> the middle 95 % of what is a number."""
+    numbers = drawn[np.isfinite(drawn)]
+    return np.quantile(numbers, TAILS).tolist() if len(numbers) else None
+
+
+def describe(predictions: Predictions) -> dict[str, Any]:
+    """Intervals of all that `metrics.describe` measures, under the same keys, and patients of each class.
+
+    Ready for JSON; the table must have rows.
+    """
+    draws = Draws.of(predictions)
+    matrices, areas = confusion_matrices(predictions, draws), aurocs(predictions, draws)
+    classes = {name: rates(matrices) for name, rates in metrics.PER_CLASS.items()} | {"auroc": areas}
+    label = predictions.label
+    overall = {
+        "accuracy": draws.means(predictions.predicted == label),
+        "balanced_accuracy": _mean_of_classes(classes["sensitivity"], matrices),
+        "macro_f1": _mean_of_classes(classes["f1"], matrices),
+        "macro_auroc": _mean_of_classes(areas, matrices),
+        "cross_entropy": draws.means(metrics.losses(label, predictions.probabilities)),
+    }
+    return {
+        "patients_per_class": {
+            name: len(np.unique(predictions.patient_id[label == index])) for index, name in enumerate(LABELS)
+        },
+        "intervals": {
+            **{name: interval(drawn) for name, drawn in overall.items()},
+            "per_class": {
+                label: {name: interval(drawn[:, index]) for name, drawn in classes.items()}
+                for index, label in enumerate(LABELS)
+            },
+        },
+    }
+
+
+def compare(a: Predictions, b: Predictions) -> dict[str, Any]:
+    """Two models on the same rows, ready for JSON: is b better than a, or is it chance?
+
+    Accuracy and balanced accuracy of each, and the interval of the difference b - a, for which each draw
+    gives both the same patients. McNemar's exact test (1947) counts the images that only one of them has
+    right. It takes images as independent, which those of one patient are not: p is rather too small.
+    Raises ConfigError unless both are of the same rows in the same order.
+    """
+    _require_same_rows(a, b)
+    draws = Draws.of(a)
+    a_right, b_right = a.predicted == a.label, b.predicted == b.label
+    only_a, only_b = int((a_right & ~b_right).sum()), int((b_right & ~a_right).sum())
+    of_a, of_b = (metrics.describe(each) for each in (a, b))
+    drawn_a, drawn_b = (confusion_matrices(each, draws) for each in (a, b))
+    drawn = {
+        "accuracy": draws.means(b_right) - draws.means(a_right),
+        "balanced_accuracy": _mean_of_classes(metrics.sensitivity(drawn_b), drawn_b)
+        - _mean_of_classes(metrics.sensitivity(drawn_a), drawn_a),
+    }
+    differences = {
+        name: {
+            "a": of_a[name],
+            "b": of_b[name],
+            "difference": of_b[name] - of_a[name],
+            "interval": interval(values),
+        }
+        for name, values in drawn.items()
+    }
+    disagreements = only_a + only_b
+    p_value = float(binomtest(only_a, disagreements).pvalue) if disagreements else 1.0
+    mcnemar = {"only_a_right": only_a, "only_b_right": only_b, "p_value": p_value}
+    return {"n": len(a), "patients": of_a["patients"], **differences, "mcnemar": mcnemar}
+
+
+def confusion_matrices(predictions: Predictions, draws: Draws) -> Counts:
+    """(D, C, C) int64, the confusion matrix of each draw."""
+    one_hot = np.eye(len(LABELS))
+    cells = one_hot[predictions.label][:, :, None] * one_hot[predictions.predicted][:, None, :]
+    return np.rint(draws.totals(cells)).astype(np.int64)
+
+
+def aurocs(predictions: Predictions, draws: Draws) -> Rates:
+    """(D, C) area under each class's ROC curve in each draw."""
+    probabilities = predictions.probabilities
+    return np.concatenate(
+        [
+            np.stack(
+                [
+                    weighted_auroc(predictions.label == index, probabilities[:, index], weights)
+                    for index in range(len(LABELS))
+                ],
+                axis=1,
+            )
+            for weights in draws.weights()
+        ]
+    )
+
+
+def weighted_auroc(is_case: NDArray[np.bool_], scores: Rates, weights: Rates) -> Rates:
+    """(N,) truth, (N,) scores, (D, N) weights of rows -> (D,) areas under the ROC curve.
+
+    The share of the pairs of a case and another row where the case has the higher score; equal scores count
+    half (Mann and Whitney 1947). NaN where either has no weight.
+    """
+    rows = np.flatnonzero(~is_case)
+    rows = rows[np.argsort(scores[rows])]
+    others = scores[rows]
+    below = np.zeros((len(weights), len(rows) + 1))  # weight of the k others with the lowest scores
+    np.cumsum(weights[:, rows], axis=1, out=below[:, 1:])
+    of_cases = weights[:, is_case]
+    less, at_most = (below[:, np.searchsorted(others, scores[is_case], side)] for side in ("left", "right"))
+    wins = (of_cases * (less + at_most)).sum(axis=1) / 2
+    return ratio(wins, of_cases.sum(axis=1) * below[:, -1])
+
+
+def _mean_of_classes(rates: Rates, matrices: Counts) -> Rates:
+    """(D, C) -> (D,) mean over the set's classes; NaN, not a mean of fewer, for a draw that lacks one."""
+    drawn = matrices.sum(axis=-1) > 0
+    present = drawn.any(axis=0)
+    return np.where(drawn[:, present].all(axis=1), rates[:, present].mean(axis=1), np.nan)
+
+
+def _require_same_rows(a: Predictions, b: Predictions) -> None:
+    if len(a) != len(b) or not len(a):
+        raise ConfigError(
+            f"{len(a):,} rows against {len(b):,}; expected the same images, at least one. "
+            "Compare the same subset of two bundles with the same split."
+        )
+    same = (a.file_name == b.file_name) & (a.patient_id == b.patient_id) & (a.label == b.label)
+    if not same.all():
+        first = int(np.flatnonzero(~same)[0])
+        raise ConfigError(
+            f"{(~same).sum():,} of {len(a):,} rows are of different images, patients or labels, first: "
+            f"{a.file_name[first]} and {b.file_name[first]}. Compare two bundles with the same split."
+        )
