@@ -23,7 +23,19 @@ ROOT = Path(__file__).resolve().parent.parent
 KILLS = int(os.environ.get("XRAY_HF_KILLS", "2"))  # more of them take 20 s each
 TWO_PROCESSES = "configs/accelerate/two_cpu_processes.yaml"
 WITHOUT_BATCH_NORM = "timm:convnext_atto"
-OPTIONS = ["--model", "xray-cnn", "--epochs", "3", "--batch-size", "8", "--flip", "--device", "cpu"]
+OPTIONS = [
+    "--preset",
+    "smoke",
+    "--model",
+    "xray-cnn",
+    "--epochs",
+    "3",
+    "--batch-size",
+    "8",
+    "--flip",
+    "--device",
+    "cpu",
+]
 
 
 def command(data_dir: Path, out: Path, *more: str) -> list[str]:
