@@ -65,17 +65,26 @@ def example_predictions(n: int = 12) -> Predictions:
     )
 
 
-@pytest.fixture(scope="module", params=["xray-resnet18", "xray-cnn"])
+@pytest.fixture(
+    scope="module", params=["xray-resnet18", "xray-cnn", "xray-resnet18 in half", "xray-cnn in half"]
+)
 def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Network, Path]:
+    """A network and its bundle; "in half": with the large weights rounded and stored so."""
     torch.manual_seed(1)
-    network = create_model(request.param, pretrained=False)
+    name, _, half = request.param.partition(" in ")
+    network = create_model(name, pretrained=False)
     network.module.train()
     with torch.no_grad():  # batch-norm statistics that differ from the initial ones
         network.module(torch.randn(4, 3, 224, 224))
     network.module.eval().to(memory_format=torch.channels_last)  # as training leaves it
-    folder = tmp_path_factory.mktemp(request.param) / "bundle"
+    folder = tmp_path_factory.mktemp(name) / "bundle"
     training = {"history": [], "is_synthetic": True}
     bundle.write(folder, network, training=training, splits={}, predictions=example_predictions())
+    if half:
+        whole = (folder / manifest.WEIGHTS).stat().st_size
+        bundle.round_to_half(network.module)
+        bundle.store_in_half(folder)
+        assert (folder / manifest.WEIGHTS).stat().st_size < 0.55 * whole
     return network, folder
 
 

@@ -16,7 +16,9 @@ from typing import Any
 import timm
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from timm.models import save_for_hf
+from torch import nn
 from transformers import ViTImageProcessor
 
 from xray_hf import manifest
@@ -24,10 +26,15 @@ from xray_hf.errors import BundleError
 from xray_hf.evaluation import confidence, figures, metrics, uncertainty
 from xray_hf.evaluation.confidence import Confidence
 from xray_hf.evaluation.predictions import Predictions
-from xray_hf.files import atomic_folder, write_json
+from xray_hf.files import atomic_file, atomic_folder, write_json
 from xray_hf.labels import LABELS, SYNTHETIC_MARK
 from xray_hf.models import configuration_xray_cnn, modeling_xray_cnn
 from xray_hf.models.create import Network, Preprocessing
+
+# Elements from which a tensor is stored in half precision: smaller ones save nothing, and those of the first
+# layer move answers most.
+LARGE = 10_000
+
 
 # What timm, transformers and safetensors raise on files that are damaged or do not fit together.
 _DAMAGE = (
@@ -76,6 +83,28 @@ def save_network(network: Network, folder: Path) -> None:
     except SafetensorError as error:
         # safetensors reports a full disk as an error of its own.
         raise OSError(errno.EIO, str(error)) from error
+
+
+def round_to_half(module: nn.Module) -> None:
+    """Round, in place, the weights that `store_in_half` stores in half precision; they stay float32."""
+    for parameter in module.parameters():
+        if parameter.numel() >= LARGE:
+            parameter.data = parameter.data.half().to(parameter.dtype)
+
+
+def store_in_half(folder: Path) -> None:
+    """Store a bundle's large weights in half precision; whoever loads them gets float32, rounded.
+
+    Raises BundleError for weights that cannot be read, OutputError.
+    """
+    with _loading_errors(folder):
+        weights = load_file(folder / manifest.WEIGHTS)
+    halved = {
+        name: value.half() if value.numel() >= LARGE and value.is_floating_point() else value
+        for name, value in weights.items()
+    }
+    with atomic_file(folder / manifest.WEIGHTS) as temporary:
+        save_file(halved, temporary, metadata={"format": "pt"})  # which transformers asks for
 
 
 def draw_views(folder: Path) -> dict[str, Any]:

@@ -29,7 +29,6 @@ from xray_hf.models.one_pass import OUTPUTS, OnePass
 MAX_LOGIT_DIFFERENCE = 1e-4  # between the graph and torch on the same weights
 MAX_PROBABILITY_CHANGE = 5e-4  # that rounding the weights may cause
 MAX_BATCH = 4096
-_LARGE = 10_000  # elements; rounding smaller tensors saves nothing, and of the first layer moves answers most
 _PROBES = 8  # synthetic patients of each class, besides noise and plain images
 
 
@@ -94,7 +93,7 @@ def fold_batch_norm(module: OnePass) -> nn.Module:
 def round_weights(module: nn.Module) -> nn.Module:
     """Round the large weights of convolutions and linear layers to half precision, in place, as float32."""
     for layer in module.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear) and layer.weight.numel() >= _LARGE:
+        if isinstance(layer, nn.Conv2d | nn.Linear) and layer.weight.numel() >= bundle.LARGE:
             layer.weight.data = layer.weight.data.half().float()
     return module
 
@@ -129,7 +128,9 @@ def to_onnx(module: nn.Module, outputs: Sequence[str], side: int) -> onnx.ModelP
 def store_in_half(graph: onnx.ModelProto) -> None:
     """Store in half precision every large tensor that loses nothing by it, cast back when it is loaded."""
     tensors = graph.graph.initializer
-    for tensor in [t for t in tensors if t.data_type == TensorProto.FLOAT and np.prod(t.dims) >= _LARGE]:
+    for tensor in [
+        t for t in tensors if t.data_type == TensorProto.FLOAT and np.prod(t.dims) >= bundle.LARGE
+    ]:
         values = numpy_helper.to_array(tensor)
         half = values.astype(np.float16)
         if np.array_equal(half.astype(np.float32), values):
