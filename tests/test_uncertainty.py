@@ -126,12 +126,20 @@ def test_a_draw_without_cases_has_no_area() -> None:
     np.testing.assert_array_equal(areas, [1, np.nan])
 
 
+def test_a_rate_of_all_or_none_has_the_exact_interval_of_its_patients() -> None:
+    """Fourteen images of nine patients, all found: the true rate may still be two thirds."""
+    patients = [*range(9), *range(5), 20, 21]
+    found = describe(of_answers([2] * 14 + [0, 1], [2] * 14 + [1, 0], patients))["intervals"]["per_class"]
+    assert found["COVID-19"]["sensitivity"] == pytest.approx([0.664, 1], abs=1e-3)
+    assert found["Normal"]["sensitivity"] == pytest.approx([0, 0.975], abs=1e-3)
+
+
 def test_a_class_without_cases_is_null_and_has_no_patients() -> None:
     found = describe(of_answers([0, 0, 1, 1], [0, 1, 1, 0], [0, 0, 0, 1]))
     assert found["patients_per_class"] == {"Normal": 1, "Pneumonia": 2, "COVID-19": 0}
     of_covid = found["intervals"]["per_class"]["COVID-19"]
     assert (of_covid["sensitivity"], of_covid["precision"], of_covid["auroc"]) == (None, None, None)
-    assert of_covid["specificity"] == [1, 1]
+    assert of_covid["specificity"] == pytest.approx([0.025**0.5, 1])  # two patients, none called so
     assert found["intervals"]["balanced_accuracy"] is not None
 
 

@@ -3,7 +3,8 @@
 Percentile bootstrap over patients (Efron and Tibshirani 1993, chapter 13): as many patients as there are,
 drawn with replacement, each with all rows, since images of one patient resemble each other. A draw has the
 numbers that `metrics` would give for it; where that is NaN the draw is left out. A rate of 0 or 1 is the same
-in every draw, so that its interval has no width however few the patients are: their number stands beside it.
+in every draw, and its interval would have no width however few the patients are: a sensitivity or specificity
+then has the exact interval (Clopper and Pearson 1934) of so many patients, all right or all wrong.
 """
 
 from __future__ import annotations
@@ -72,6 +73,15 @@ def interval(drawn: Rates) -> Interval:
     return np.quantile(numbers, TAILS).tolist() if len(numbers) else None
 
 
+def interval_of_rate(drawn: Rates, patients: int) -> Interval:
+    """The same of a rate that is measured on so many patients, exact where every draw gave 0 or 1."""
+    found = interval(drawn)
+    if found not in ([0, 0], [1, 1]):
+        return found
+    exact = binomtest(patients * int(found[0]), patients).proportion_ci(method="exact")
+    return [float(exact.low), float(exact.high)]
+
+
 def describe(predictions: Predictions) -> dict[str, Any]:
     """Intervals of all that `metrics.describe` measures, under the same keys, and patients of each class.
 
@@ -90,13 +100,21 @@ def describe(predictions: Predictions) -> dict[str, Any]:
     }
     return {
         "patients_per_class": {
-            name: len(np.unique(predictions.patient_id[label == index])) for index, name in enumerate(LABELS)
+            name: _patients(predictions, label == index) for index, name in enumerate(LABELS)
         },
         "intervals": {
             **{name: interval(drawn) for name, drawn in overall.items()},
             "per_class": {
-                label: {name: interval(drawn[:, index]) for name, drawn in classes.items()}
-                for index, label in enumerate(LABELS)
+                name: {
+                    **{what: interval(drawn[:, index]) for what, drawn in classes.items()},
+                    "sensitivity": interval_of_rate(
+                        classes["sensitivity"][:, index], _patients(predictions, label == index)
+                    ),
+                    "specificity": interval_of_rate(
+                        classes["specificity"][:, index], _patients(predictions, label != index)
+                    ),
+                }
+                for index, name in enumerate(LABELS)
             },
         },
     }
@@ -175,6 +193,10 @@ def weighted_auroc(is_case: NDArray[np.bool_], scores: Rates, weights: Rates) ->
     less, at_most = (below[:, np.searchsorted(others, scores[is_case], side)] for side in ("left", "right"))
     wins = (of_cases * (less + at_most)).sum(axis=1) / 2
     return ratio(wins, of_cases.sum(axis=1) * below[:, -1])
+
+
+def _patients(predictions: Predictions, rows: NDArray[np.bool_]) -> int:
+    return len(np.unique(predictions.patient_id[rows]))
 
 
 def _mean_of_classes(rates: Rates, matrices: Counts) -> Rates:
