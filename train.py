@@ -25,6 +25,7 @@ from transformers.utils import logging
 from xray_hf import __version__, bundle
 from xray_hf.data import splits
 from xray_hf.data.dataset import XrayData, open_coronahack, split_data
+from xray_hf.data.pixels import seen_in
 from xray_hf.data.records import is_synthetic, labels_of
 from xray_hf.data.splits import Split
 from xray_hf.errors import DataError, OutputError, exit_on_error
@@ -69,7 +70,8 @@ def main() -> None:
     if not is_same_everywhere(identity):
         raise DataError("the processes do not see the same data set; is it whole on every machine?")
     labels = np.asarray(labels_of(data.records))
-    trainer = Trainer(network, data.pixels, labels, split, config, accelerator, identity)
+    pixels = seen_in(data.pixels, config.data.view)
+    trainer = Trainer(network, pixels, labels, split, config, accelerator, identity)
     history = trainer.fit()
     predictions = predict_splits(trainer, data, split)
     accelerator.end_training()

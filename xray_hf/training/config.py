@@ -17,6 +17,8 @@ from typing import Any
 import yaml
 
 from xray_hf.errors import ConfigError, OptionParser
+from xray_hf.manifest import WHOLE
+from xray_hf.views import VIEWS
 
 PRESETS = ("paper", "smoke")
 
@@ -47,6 +49,7 @@ class DataConfig:
     drop_bad: bool = option(
         False, "go on without rows that have no file, label or decodable image", kind=bool
     )
+    view: str = option(WHOLE, "train and evaluate on a control view, not on X-rays", choices=(WHOLE, *VIEWS))
     cache_dir: str | None = option(None, "where decoded pixels are kept (default $XRAY_HF_CACHE)")
 
 
