@@ -20,13 +20,18 @@ from timm.models import save_for_hf
 from transformers import ViTImageProcessor
 
 from xray_hf import manifest
+from xray_hf.data.atlas import sample_images
 from xray_hf.errors import BundleError
-from xray_hf.evaluation import figures, metrics
+from xray_hf.evaluation import controls, external, figures, metrics
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.files import atomic_folder, write_json
-from xray_hf.labels import LABELS, SYNTHETIC_MARK
+from xray_hf.images import resize
+from xray_hf.labels import LABELS, PNEUMONIA, SYNTHETIC_MARK
 from xray_hf.models import configuration_xray_cnn, modeling_xray_cnn
 from xray_hf.models.create import Network, Preprocessing
+from xray_hf.views import VIEWS
+
+VIEW_SIDE = 224  # pixels of the synthetic patient that shows the control views
 
 # What timm, transformers and safetensors raise on files that are damaged or do not fit together.
 _DAMAGE = (
@@ -80,17 +85,43 @@ def save_network(network: Network, folder: Path) -> None:
 def draw_views(folder: Path) -> dict[str, Any]:
     """Make metrics.json and figures/ anew from the bundle's records, without the model.
 
-    They are predictions.parquet, training.json and, where there is one, calibration.json.
-    Returns the metrics. Raises BundleError if one of them is missing or damaged.
+    They are predictions.parquet, training.json and, where there are such, calibration.json, external/ and
+    controls/. Returns the metrics. Raises BundleError if one of them is missing or damaged.
     """
     predictions = Predictions.read(folder / manifest.PREDICTIONS)
     training = manifest.read_json(folder / manifest.TRAINING)
-    summary = metrics.summarise(predictions)
+    elsewhere = external.read_all(folder)
+    summary: dict[str, Any] = metrics.summarise(predictions)
+    if elsewhere:
+        summary["external"] = {name: record.describe() for name, record in elsewhere.items()}
+    summary |= controls.summarise(folder, predictions)
     write_json(folder / manifest.METRICS, summary)
     with atomic_folder(folder / manifest.FIGURES) as temporary:
-        mark = SYNTHETIC_MARK if training.get("is_synthetic") else ""
+        mark = manifest.mark_of(training)
         figures.draw_all(predictions, training.get("history", []), temporary, mark, _foreign_scores(folder))
+        for name, record in elsewhere.items():
+            figure = figures.confusion_of(record.predictions, f"{mark}{name}")
+            figures.save(figure, temporary / f"confusion_external_{name}.png")
+        if "controls" in summary:
+            _draw_controls(summary, temporary, mark)
     return summary
+
+
+def _draw_controls(summary: Mapping[str, Any], folder: Path, mark: str) -> None:
+    """control_sensitivity.png, and control_views.png of a synthetic patient: a bundle shows no real one."""
+    shares = {}
+    for name, numbers in {"whole": summary["test"], **summary["controls"]}.items():
+        # All of one class found can mean that all is called so, which balanced accuracy shows.
+        group = f"{name.replace('_', ' ')}\nbalanced {numbers['balanced_accuracy']:.0%}"
+        found = {label: own["sensitivity"] for label, own in numbers["per_class"].items()}
+        shares[group] = {label: share for label, share in found.items() if share is not None}
+    title = f"{mark}test rows in control views"
+    figures.save(figures.rates(shares, title, "Sensitivity"), folder / "control_sensitivity.png")
+    patient = resize(dict(sample_images(1, seed=0))[LABELS[PNEUMONIA]], VIEW_SIDE)
+    seen = {"whole": patient, **{name: view(patient[None])[0] for name, view in VIEWS.items()}}
+    images = [(name.replace("_", " "), image) for name, image in seen.items()]
+    sheet = figures.sheet(images, len(images), f"{SYNTHETIC_MARK}control views")
+    figures.save(sheet, folder / "control_views.png")
 
 
 def _foreign_scores(folder: Path) -> dict[str, list[float]] | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from xray_hf import __version__, manifest
 from xray_hf.errors import BundleError, ConfigError, OptionParser, exit_on_error
-from xray_hf.labels import LABELS, SYNTHETIC_MARK
+from xray_hf.labels import LABELS
 
 DEFAULT_SIDE = 224  # pixels; what xray-resnet18 and xray-cnn take
 
@@ -64,10 +64,27 @@ def build_parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_prepare)
 
     command = commands.add_parser(
-        "evaluate", help="draw a bundle's metrics and figures anew, without its model"
+        "evaluate", help="draw a bundle's metrics and figures anew, without its model; or test it elsewhere"
     )
     _add_bundle(command)
+    command.add_argument("--external", action="store_true", help="first classify the images of --data-dir")
+    command.add_argument("--data-dir", type=Path, help="images, and labels.csv with file_name and label")
+    command.add_argument("--name", help="of the record (default: the folder's name)")
+    command.add_argument("--drop-bad", action="store_true", help="go on without rows that cannot be used")
     command.set_defaults(run=_evaluate)
+
+    command = commands.add_parser(
+        "report", help="controls that could prove a bundle wrong: views, subgroups, source, labels"
+    )
+    _add_bundle(command)
+    _add_data_options(command)
+    command.add_argument(
+        "--sheets",
+        type=Path,
+        metavar="DIR",
+        help="draw the X-rays whose labels are believed least, in private",
+    )
+    command.set_defaults(run=_report)
 
     command = commands.add_parser("export", help="write a bundle's model.onnx, which the engine runs")
     _add_bundle(command)
@@ -194,11 +211,49 @@ def _prepare(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from xray_hf import bundle
     from xray_hf.evaluation import metrics
+    from xray_hf.evaluation.predictions import SUBSETS
 
+    if options.external:
+        _evaluate_elsewhere(options)
+        return
+    if options.data_dir or options.name or options.drop_bad:
+        raise ConfigError("--data-dir, --name and --drop-bad go with --external; the record needs no data.")
     folder = _bundle(options)
     summary = bundle.draw_views(folder)
-    mark = SYNTHETIC_MARK if manifest.read_json(folder / manifest.TRAINING).get("is_synthetic") else ""
-    print(metrics.as_table(summary, mark))
+    splits = {subset: summary[subset] for subset in SUBSETS if subset in summary}
+    print(metrics.as_table(splits, _mark(folder)))
+
+
+def _evaluate_elsewhere(options: argparse.Namespace) -> None:
+    from xray_hf import bundle
+    from xray_hf.evaluation import external, metrics
+    from xray_hf.inference.external import evaluate
+
+    if not options.data_dir:
+        raise ConfigError("--external needs --data-dir, the folder of images with labels.csv.")
+    folder = _bundle(options)
+    name = options.name or options.data_dir.resolve().name
+    print(evaluate(folder, options.data_dir, name, drop_bad=options.drop_bad).as_table(), end="\n\n")
+    numbers = bundle.draw_views(folder)["external"][name]
+    print(metrics.as_table({name: numbers}, _mark(folder)))
+    print(external.as_line(numbers["decisions"]))
+
+
+def _report(options: argparse.Namespace) -> None:
+    from xray_hf import bundle
+    from xray_hf.evaluation import controls, metrics
+    from xray_hf.inference.report import report
+
+    folder = _bundle(options)
+    report(folder, _open(options), options.sheets)
+    summary = bundle.draw_views(folder)
+    print(metrics.as_table({"test": summary["test"], **summary["controls"]}, _mark(folder)))
+    print(controls.as_table(summary))
+    print(f"written: {folder / manifest.CONTROLS}")
+
+
+def _mark(folder: Path) -> str:
+    return manifest.mark_of(manifest.read_json(folder / manifest.TRAINING))
 
 
 def _export(options: argparse.Namespace) -> None:
