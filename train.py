@@ -22,16 +22,17 @@ import torch
 from accelerate import Accelerator
 from transformers.utils import logging
 
-from xray_hf import __version__, bundle
+from xray_hf import __version__, bundle, manifest
 from xray_hf.data import splits
 from xray_hf.data.dataset import XrayData, open_coronahack, split_data
+from xray_hf.data.pixels import seen_in
 from xray_hf.data.records import is_synthetic, labels_of
 from xray_hf.data.splits import Split
 from xray_hf.errors import DataError, OutputError, exit_on_error
 from xray_hf.evaluation import metrics
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.files import write_json
-from xray_hf.labels import SPLITS, SYNTHETIC_MARK
+from xray_hf.labels import SPLITS
 from xray_hf.models import Network, create_model
 from xray_hf.training import checkpoints
 from xray_hf.training.config import Config, parse
@@ -70,7 +71,8 @@ def main() -> None:
     if not is_same_everywhere(identity):
         raise DataError("the processes do not see the same data set; is it whole on every machine?")
     labels = np.asarray(labels_of(data.records))
-    trainer = Trainer(network, data.pixels, labels, split, config, accelerator, identity)
+    pixels = seen_in(data.pixels, config.data.view)
+    trainer = Trainer(network, pixels, labels, split, config, accelerator, identity)
     history = trainer.fit()
     predictions = predict_splits(trainer, data, split)
     accelerator.end_training()
@@ -93,8 +95,7 @@ def main() -> None:
             splits=splits.as_dict(split, data.records, data.groups),
             predictions=predictions,
         )
-        mark = SYNTHETIC_MARK if training["is_synthetic"] else ""
-        print(metrics.as_table(summary, mark))
+        print(metrics.as_table(metrics.of_splits(summary), manifest.mark_of(training)))
         print(f"bundle: {config.out / 'bundle'}")
 
 

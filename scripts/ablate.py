@@ -44,6 +44,10 @@ PROXY = {"side": 112, "epochs": 8, "pretrained": False}
 NOTHING = {field: getattr(AugmentationConfig, field) for field in AugmentationConfig.__dataclass_fields__}
 GEOMETRY = {name: NOTHING[name] for name in ("rotate", "shift", "scale_low", "scale_high")}
 GREY = {name: NOTHING[name] for name in ("gamma", "contrast", "brightness")}
+STRONG_GEOMETRY = {"rotate": 15.0, "shift": 0.12, "scale_low": 0.7, "scale_high": 1.2}
+STRONG_GREY = {"gamma": 2.0, "contrast": 0.5, "brightness": 0.25}
+DAMAGE = {"blur": 0.5, "noise": 0.5}
+STRONG = STRONG_GREY | DAMAGE | STRONG_GEOMETRY
 
 # What changes against the preset `robust`, by question.
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
@@ -52,13 +56,22 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "no augmentation": NOTHING,
         "grey values only": GEOMETRY,
         "geometry only": GREY,
-        "stronger geometry": {"rotate": 15.0, "shift": 0.12, "scale_low": 0.7, "scale_high": 1.2},
-        "stronger grey values": {"gamma": 2.0, "contrast": 0.5, "brightness": 0.25},
+        "stronger geometry": STRONG_GEOMETRY,
+        "stronger grey values": STRONG_GREY,
         "blur and noise": {"blur": 0.3, "noise": 0.3},
         "random erasing": {"erase": 0.5},
         "mirror": {"flip": True},
         "mixup 0.2": {"mixup": 0.2},
         "cutmix 1": {"cutmix": 1.0},
+    },
+    "combined": {
+        "grey values, blur, noise": STRONG_GREY | DAMAGE,
+        "geometry too": STRONG,
+        "geometry too, rate 1e-3": STRONG | {"learning_rate": 1e-3},
+        "geometry too, rate 2e-3": STRONG | {"learning_rate": 2e-3},
+        "geometry and mirror too, rate 1e-3": STRONG | {"learning_rate": 1e-3, "flip": True},
+        "geometry, erasing, mixup too, rate 1e-3": STRONG
+        | {"learning_rate": 1e-3, "erase": 0.3, "mixup": 0.2},
     },
     "class imbalance": {
         "nothing": {"balance": "none"},

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from accelerate import Accelerator
 
-from xray_hf import bundle, cli, manifest
+from xray_hf import bundle, cli, evidence, manifest
 from xray_hf.data.dataset import XrayData, open_coronahack
 from xray_hf.errors import DataError, exit_on_error
 from xray_hf.evaluation.predictions import Predictions
@@ -85,7 +85,7 @@ def shrink(folder: Path, data: XrayData) -> bool:
         return False
     bundle.store_in_half(folder)
     after.write(folder / manifest.PREDICTIONS)
-    bundle.draw_views(folder)
+    evidence.draw(folder)
     return True
 
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from xray_hf import bundle, manifest
+from xray_hf import bundle, evidence, manifest
 from xray_hf.errors import BundleError
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.images import read_grey, resize
@@ -152,7 +152,7 @@ def test_views_are_drawn_anew_without_the_model(written: tuple[Network, Path]) -
     (folder / "metrics.json").unlink()
     weights = (folder / "model.safetensors").rename(folder / "away")
     try:
-        bundle.draw_views(folder)
+        evidence.draw(folder)
     finally:
         weights.rename(folder / "model.safetensors")
     assert json.loads((folder / "metrics.json").read_text()) == before

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xray_hf import bundle, cli, manifest
+from xray_hf import cli, evidence, manifest
 from xray_hf.data import splits
 from xray_hf.data.dataset import XrayData, open_coronahack, split_data
 from xray_hf.errors import BundleError, ConfigError, DataError, ImageError
@@ -124,7 +124,7 @@ def test_the_roc_is_drawn_with_the_other_views(folder: Path, data: XrayData, for
         label=np.arange(3),
         logits=np.eye(3, dtype=np.float32),
     ).write(folder / manifest.PREDICTIONS)
-    bundle.draw_views(folder)
+    evidence.draw(folder)
     assert (folder / manifest.FIGURES / "foreign_roc.png").stat().st_size > 1000
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xray_hf import bundle, cli, manifest
+from xray_hf import cli, evidence, manifest
 from xray_hf.errors import BundleError, ConfigError
 from xray_hf.evaluation import confidence
 from xray_hf.evaluation.confidence import (
@@ -277,7 +277,7 @@ def test_validation_rows_that_were_trained_on_calibrate_nothing(folder: Path) ->
         ("", -0.1, ConfigError, r"--risk is -0\.1; expected 0 to below 1"),
         ("", 1.0, ConfigError, r"--risk is 1\.0"),
         ("", float("nan"), ConfigError, "--risk is nan"),
-        ("no predictions", 0.02, BundleError, r"no predictions at .*predictions\.parquet"),
+        ("no predictions", 0.02, BundleError, r"there is no .*predictions\.parquet"),
         ("no splits", 0.02, BundleError, r"splits\.json is missing"),
         ("no validation", 0.02, BundleError, "0 rows of 0 classes; .* train with more data"),
         ("always wrong", 0.02, ConfigError, r"no threshold keeps the wrong answers at 2\.0%"),
@@ -302,9 +302,9 @@ def test_bad_input_is_one_clear_error_and_writes_nothing(
 
 
 def test_metrics_and_figures_show_the_calibration_once_there_is_one(folder: Path) -> None:
-    before = bundle.draw_views(folder)
+    before = evidence.draw(folder)
     calibrate(folder)
-    after = bundle.draw_views(folder)
+    after = evidence.draw(folder)
     assert list(after) == ["validation", "test", "test_official"]
     for subset, numbers in after.items():
         new = {"calibration", "abstention", "operating_points"}
@@ -322,7 +322,7 @@ def test_views_of_a_damaged_calibration_are_one_clear_error(folder: Path, change
     calibrate(folder)
     write_json(folder / manifest.CALIBRATION, saved(folder) | change)
     with pytest.raises(BundleError, match=r"calibration\.json is damaged .* run `xray-hf calibrate` again"):
-        bundle.draw_views(folder)
+        evidence.draw(folder)
 
 
 def test_the_command_fits_prints_and_draws(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -150,7 +150,7 @@ def test_counts_of_the_real_set(real_data: Path) -> None:
     ],
 )
 def test_the_patient_is_named_by_the_file_name_or_the_metadata(name: str, split: str, patient: str) -> None:
-    assert patient_id(name, split, {"a.png": "4"}) == patient
+    assert patient_id(name, split, {"a.png": "4"}.get(name, "")) == patient
 
 
 def test_covid_metadata_joins_the_images_of_a_patient(data: Path, tmp_path: Path) -> None:
@@ -161,6 +161,8 @@ def test_covid_metadata_joins_the_images_of_a_patient(data: Path, tmp_path: Path
     patients = {record.file_name: record.patient_id for record in records}
     assert patients["cohen-a.png"] == patients["cohen-b.png"] == "cohen-7"
     assert patients["cohen-c.jpg"] == "file-cohen-c.jpg"
+    assert [record.view_position for record in records if record.source == "Cohen"] == ["PA", "L", "PA"]
+    assert {record.view_position for record in records if record.source == "Kermany"} == {""}
     assert report.covid_patients_from == str(metadata)
 
 

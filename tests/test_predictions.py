@@ -141,7 +141,7 @@ def test_a_missing_column_is_named(tmp_path: Path) -> None:
 
 
 def test_no_file_and_no_parquet_are_told_apart(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"no predictions at .*p\.parquet"):
+    with pytest.raises(BundleError, match=r"there is no .*p\.parquet"):
         Predictions.read(tmp_path / "p.parquet")
     (tmp_path / "p.parquet").write_text("file_name,label\n")
     with pytest.raises(BundleError, match="cannot be read as Parquet"):

@@ -21,13 +21,11 @@ from timm.models import save_for_hf
 from torch import nn
 from transformers import ViTImageProcessor
 
-from xray_hf import manifest
+from xray_hf import evidence, manifest
 from xray_hf.errors import BundleError
-from xray_hf.evaluation import confidence, figures, metrics, uncertainty
-from xray_hf.evaluation.confidence import Confidence
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.files import atomic_file, atomic_folder, write_json
-from xray_hf.labels import LABELS, SYNTHETIC_MARK
+from xray_hf.labels import LABELS
 from xray_hf.models import configuration_xray_cnn, modeling_xray_cnn
 from xray_hf.models.create import Network, Preprocessing
 
@@ -61,14 +59,14 @@ def write(
 
     training: JSON-ready, with the epochs under "history", and "is_synthetic", which marks the
     figures. splits: as splits.as_dict gives.
-    Returns the metrics, as draw_views does. Raises OutputError.
+    Returns the metrics, as evidence.draw does. Raises OutputError.
     """
     with atomic_folder(folder) as temporary:
         save_network(network, temporary)
         write_json(temporary / manifest.TRAINING, training)
         write_json(temporary / manifest.SPLITS, splits)
         predictions.write(temporary / manifest.PREDICTIONS)
-        return draw_views(temporary)
+        return evidence.draw(temporary)
 
 
 def save_network(network: Network, folder: Path) -> None:
@@ -105,46 +103,6 @@ def store_in_half(folder: Path) -> None:
     }
     with atomic_file(folder / manifest.WEIGHTS) as temporary:
         save_file(halved, temporary, metadata={"format": "pt"})  # which transformers asks for
-
-
-def draw_views(folder: Path) -> dict[str, Any]:
-    """Make metrics.json and figures/ anew from the bundle's records, without the model.
-
-    They are predictions.parquet, training.json and, where there is one, calibration.json.
-    Returns the metrics: {subset: numbers with their intervals, and what the calibration does there}.
-    Raises BundleError if one of them is missing or damaged.
-    """
-    predictions = Predictions.read(folder / manifest.PREDICTIONS)
-    training = manifest.read_json(folder / manifest.TRAINING)
-    fitted, foreign_scores = _calibration(folder)
-    summary = metrics.summarise(predictions)
-    for subset, numbers in summary.items():
-        part = predictions.select(subset)
-        numbers |= uncertainty.describe(part)
-        if fitted:
-            numbers |= confidence.describe(part, fitted)
-    write_json(folder / manifest.METRICS, summary)
-    with atomic_folder(folder / manifest.FIGURES) as temporary:
-        figures.draw_all(
-            predictions,
-            training.get("history", []),
-            temporary,
-            mark=SYNTHETIC_MARK if training.get("is_synthetic") else "",
-            fitted=fitted,
-            foreign_scores=foreign_scores,
-        )
-    return summary
-
-
-def _calibration(folder: Path) -> tuple[Confidence | None, dict[str, list[float]] | None]:
-    """What was fitted on validation rows, and the scores of foreign images; None for what was not done."""
-    path = folder / manifest.CALIBRATION
-    saved = manifest.read_json(path) if path.exists() else {}
-    try:
-        fitted = Confidence.from_dict(saved) if "temperature" in saved else None
-        return fitted, saved.get("foreign_report", {}).get("scores")
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise BundleError(f"{path} is damaged ({error!r}); run `xray-hf calibrate` again.") from error
 
 
 def load(folder: Path | str) -> Network:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from xray_hf import __version__, manifest
 from xray_hf.errors import BundleError, ConfigError, OptionParser, exit_on_error
-from xray_hf.labels import LABELS, SYNTHETIC_MARK
+from xray_hf.labels import LABELS
 
 DEFAULT_SIDE = 224  # pixels; what xray-resnet18 and xray-cnn take
 
@@ -64,10 +64,27 @@ def build_parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_prepare)
 
     command = commands.add_parser(
-        "evaluate", help="draw a bundle's metrics and figures anew, without its model"
+        "evaluate", help="draw a bundle's metrics and figures anew, without its model; or test it elsewhere"
     )
     _add_bundle(command)
+    command.add_argument("--external", action="store_true", help="first classify the images of --data-dir")
+    command.add_argument("--data-dir", type=Path, help="images, and labels.csv with file_name and label")
+    command.add_argument("--name", help="of the record (default: the folder's name)")
+    command.add_argument("--drop-bad", action="store_true", help="go on without rows that cannot be used")
     command.set_defaults(run=_evaluate)
+
+    command = commands.add_parser(
+        "report", help="controls that could prove a bundle wrong: views, subgroups, source, labels"
+    )
+    _add_bundle(command)
+    _add_data_options(command)
+    command.add_argument(
+        "--sheets",
+        type=Path,
+        metavar="DIR",
+        help="draw the X-rays whose labels are believed least, in private",
+    )
+    command.set_defaults(run=_report)
 
     command = commands.add_parser("export", help="write a bundle's model.onnx, which the engine runs")
     _add_bundle(command)
@@ -198,12 +215,49 @@ def _prepare(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from xray_hf import bundle
+    from xray_hf import evidence
     from xray_hf.evaluation import metrics
 
+    if options.external:
+        _evaluate_elsewhere(options)
+        return
+    if options.data_dir or options.name or options.drop_bad:
+        raise ConfigError("--data-dir, --name and --drop-bad go with --external; the record needs no data.")
     folder = _bundle(options)
-    summary = bundle.draw_views(folder)
-    print(metrics.as_table(summary, _mark(folder)))
+    print(metrics.as_table(metrics.of_splits(evidence.draw(folder)), _mark(folder)))
+
+
+def _evaluate_elsewhere(options: argparse.Namespace) -> None:
+    from xray_hf import evidence
+    from xray_hf.evaluation import external, metrics
+    from xray_hf.inference.external import evaluate
+
+    if not options.data_dir:
+        raise ConfigError("--external needs --data-dir, the folder of images with labels.csv.")
+    folder = _bundle(options)
+    name = options.name or options.data_dir.resolve().name
+    print(evaluate(folder, options.data_dir, name, drop_bad=options.drop_bad).as_table(), end="\n\n")
+    numbers = evidence.draw(folder)["external"][name]
+    print(metrics.as_table({name: numbers}, _mark(folder)))
+    print(external.as_line(numbers["decisions"]))
+
+
+def _report(options: argparse.Namespace) -> None:
+    from xray_hf import evidence
+    from xray_hf.evaluation import controls, metrics
+    from xray_hf.inference.report import report
+
+    folder = _bundle(options)
+    report(folder, _open(options), options.sheets)
+    summary = evidence.draw(folder)
+    print(metrics.as_table({"test": summary["test"], **summary["controls"]}, _mark(folder)))
+    print(controls.as_table(summary))
+    print(f"written: {folder / manifest.CONTROLS}")
+
+
+def _mark(folder: Path) -> str:
+    """What stands in front of numbers that mean nothing."""
+    return manifest.mark_of(manifest.read_json(folder / manifest.TRAINING))
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -227,8 +281,8 @@ def _calibrate(options: argparse.Namespace) -> None:
         raise ConfigError(
             "what is foreign is fitted with both --data-dir and --foreign-dir; pass both or none."
         )
-    from xray_hf import bundle
-    from xray_hf.evaluation import confidence
+    from xray_hf import evidence
+    from xray_hf.evaluation import confidence, metrics
     from xray_hf.inference import calibrate_confidence, calibrate_foreign
 
     folder = _bundle(options)
@@ -236,7 +290,7 @@ def _calibrate(options: argparse.Namespace) -> None:
     if options.foreign_dir:
         report = calibrate_foreign.calibrate(folder, _open(options), options.foreign_dir)
         print(calibrate_foreign.as_table(report), end="\n\n")
-    print(confidence.as_table(bundle.draw_views(folder), _mark(folder)))
+    print(confidence.as_table(metrics.of_splits(evidence.draw(folder)), _mark(folder)))
     print(f"temperature {fitted.temperature:.3f}, unsure below {fitted.unsure_below:.3f}")
     print(f"written: {folder / manifest.CALIBRATION}")
 
@@ -261,11 +315,6 @@ def _predict(options: argparse.Namespace) -> None:
     )
     if summary:  # of several processes the first has it
         print(summary)
-
-
-def _mark(folder: Path) -> str:
-    """What stands in front of numbers that mean nothing."""
-    return SYNTHETIC_MARK if manifest.read_json(folder / manifest.TRAINING).get("is_synthetic") else ""
 
 
 def _bundle(options: argparse.Namespace) -> Path:

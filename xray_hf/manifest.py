@@ -7,6 +7,8 @@ calibration.json                 temperature, what is unsure, operating points, 
 training.json                    configuration, seed, fingerprints, versions, device, duration, history
 splits.json                      which file went where
 predictions.parquet              the record that metrics and figures are views of
+external/NAME.parquet            a record too: what the engine says of another collection's images
+controls/*.parquet               records too: `xray-hf report`'s, listed in evaluation/controls.py
 metrics.json, figures/           the views; numbers with 95 % intervals
 """
 
@@ -19,13 +21,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xray_hf.errors import BundleError, first_line, hub_errors
+from xray_hf.errors import BundleError, ConfigError, first_line, hub_errors
+from xray_hf.labels import SYNTHETIC_MARK
 
 CONFIG, WEIGHTS, PREPROCESSOR = "config.json", "model.safetensors", "preprocessor_config.json"
 GRAPH, CALIBRATION = "model.onnx", "calibration.json"
 GRAPH_INPUT = "pixels"  # of the graph: (B, 1, side, side) uint8
 TRAINING, SPLITS, PREDICTIONS, METRICS = "training.json", "splits.json", "predictions.parquet", "metrics.json"
-FIGURES = "figures"
+FIGURES, EXTERNAL, CONTROLS = "figures", "external", "controls"
+WHOLE = "none"  # the control view of a network that was trained on whole images
 XRAY_CNN = "xray-cnn"  # the model_type in its config
 _DESCRIPTION = (CONFIG, PREPROCESSOR, TRAINING, CALIBRATION)
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -46,11 +50,20 @@ class Manifest:
     side: int
     is_synthetic: bool
 
+    def require_side(self, side: int) -> None:
+        """Raise ConfigError unless data opened at so many pixels fit the network."""
+        if side != self.side:
+            raise ConfigError(
+                f"the data were opened at {side} pixels, {self.folder} takes {self.side}; "
+                f"pass --side {self.side}."
+            )
+
 
 def read(folder: Path | str) -> Manifest:
     """Read config.json, preprocessor_config.json and training.json of a bundle.
 
-    Raises BundleError if one is missing, damaged or says what cannot be.
+    Raises BundleError if one is missing, damaged or says what cannot be, and for a network trained on a
+    control view: it is evidence about the data, and its answer to a whole X-ray would mean nothing.
     """
     folder = Path(folder)
     config, training = read_json(folder / CONFIG), read_json(folder / TRAINING)
@@ -76,7 +89,27 @@ def read(folder: Path | str) -> Manifest:
             f"{folder / TRAINING} has is_synthetic {is_synthetic!r}; expected true or false. "
             "Train or fetch the bundle again."
         )
+    if (view := view_of(training)) != WHOLE:
+        raise BundleError(
+            f"{folder} was trained on the control view {view}: it has metrics, but answers nothing about "
+            "X-rays. Use a bundle trained without --view."
+        )
     return Manifest(folder, _name(config), labels, side, is_synthetic)
+
+
+def view_of(training: dict[str, Any]) -> str:
+    """The control view that training.json says the network was trained on, or WHOLE."""
+    try:
+        return str(training["config"]["data"]["view"])
+    except (LookupError, TypeError):  # written before there were views, or not by train.py
+        return WHOLE
+
+
+def mark_of(training: dict[str, Any]) -> str:
+    """What stands in front of titles and tables where the numbers are not of whole X-rays of people."""
+    view = view_of(training)
+    of_view = "" if view == WHOLE else f"control view {view}: "
+    return (SYNTHETIC_MARK if training.get("is_synthetic") else "") + of_view
 
 
 def locate(source: Path | str, *, weights: bool) -> Path:

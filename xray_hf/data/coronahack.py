@@ -12,12 +12,10 @@ errors     from adults of the web. 34 pairs of images are near-duplicates, 4 COV
 
 from __future__ import annotations
 
-import csv
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
-from xray_hf.data.records import SYNTHETIC, SYNTHETIC_PREFIX, Record, Report
+from xray_hf.data.records import SYNTHETIC, SYNTHETIC_PREFIX, Record, Report, read_rows, without_repeats
 from xray_hf.errors import DataError
 from xray_hf.labels import COVID19, NORMAL, OFFICIAL_SPLITS, PNEUMONIA
 
@@ -42,7 +40,7 @@ def read(data_dir: Path, covid_metadata: Path | None = None) -> tuple[list[Recor
     """Read the CSV and look for every image file; no image is decoded.
 
     data_dir: the unpacked Kaggle folder. covid_metadata: the metadata CSV of
-    ieee8023/covid-chestxray-dataset, which tells the patients of the COVID-19 images; without it
+    ieee8023/covid-chestxray-dataset, which tells patient and view of the COVID-19 images; without it
     `covid_chestxray_metadata.csv` or `metadata.csv` in `data_dir` or its parent is used if there is one.
     Returns the usable records in the CSV's order and a report of all other rows and files.
     Raises DataError if the folder, the CSV, a column or all images are missing.
@@ -52,20 +50,14 @@ def read(data_dir: Path, covid_metadata: Path | None = None) -> tuple[list[Recor
         files = {split: _files_in(image_root / split.lower()) for split in OFFICIAL_SPLITS}
     except OSError as error:
         raise DataError(f"{data_dir} cannot be read: {error.strerror}. {HOW_TO_GET}") from error
-    rows = _read_csv(csv_path, COLUMNS, HOW_TO_GET)
+    rows = read_rows(csv_path, COLUMNS, HOW_TO_GET)
     covid_metadata = covid_metadata or _find_covid_metadata(data_dir)
-    covid_patients = _read_covid_patients(covid_metadata) if covid_metadata else {}
+    of_covid = _read_covid_metadata(covid_metadata) if covid_metadata else {}
 
     report = Report(str(data_dir), rows=len(rows), covid_patients_from=str(covid_metadata or "") or None)
     records: dict[str, Record] = {}
-    seen: dict[str, dict[str, str]] = {}
-    for row in rows:
+    for row in without_repeats(rows, "X_ray_image_name", csv_path, report):
         name = row["X_ray_image_name"]
-        if name in seen:
-            _require_same(seen[name], row, csv_path)
-            report.duplicate_rows.append(name)
-            continue
-        seen[name] = row
         path = files.get(row["Dataset_type"], {}).get(name)
         label = _label_of(row)
         if row["Dataset_type"] not in OFFICIAL_SPLITS:
@@ -77,16 +69,17 @@ def read(data_dir: Path, covid_metadata: Path | None = None) -> tuple[list[Recor
         elif path is None:
             report.rows_without_file.append(name)
         else:
-            records[name] = _record(row, path, label, covid_patients)
+            records[name] = _record(row, path, label, of_covid.get(name, {}))
 
+    listed = {row["X_ray_image_name"] for row in rows}
     report.files_without_metadata = [
-        name for found in files.values() for name in sorted(found) if name not in seen
+        name for found in files.values() for name in sorted(found) if name not in listed
     ]
     return list(records.values()), report
 
 
-def patient_id(file_name: str, official_split: str, covid_patients: dict[str, str]) -> str:
-    """Name the patient behind a file.
+def patient_id(file_name: str, official_split: str, covid_patient: str = "") -> str:
+    """Name the patient behind a file; covid_patient: what the metadata of the COVID-19 images call them.
 
     `personN_…` is numbered anew in TRAIN and TEST; `IM-NNNN-…` and `NORMAL2-IM-NNNN-…` are not. COVID-19
     images have the patient of their collection's metadata; without it each file is its own patient.
@@ -96,9 +89,7 @@ def patient_id(file_name: str, official_split: str, covid_patients: dict[str, st
         return f"{official_split}-{person}" if person else scan
     if match := _SYNTHETIC_COVID_NAME.match(file_name):
         return match.group(1)
-    if file_name in covid_patients:
-        return f"cohen-{covid_patients[file_name]}"
-    return f"file-{file_name}"
+    return f"cohen-{covid_patient}" if covid_patient else f"file-{file_name}"
 
 
 def _locate(data_dir: Path) -> tuple[Path, Path]:
@@ -117,21 +108,6 @@ def _locate(data_dir: Path) -> tuple[Path, Path]:
     )
 
 
-def _read_csv(path: Path, columns: Iterable[str], how_to_get: str) -> list[dict[str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            missing = [column for column in columns if column not in (reader.fieldnames or ())]
-            if missing:
-                raise DataError(
-                    f"{path} has no column {', '.join(missing)}; found: "
-                    f"{', '.join(reader.fieldnames or ()) or 'none'}. {how_to_get}"
-                )
-            return [{column: (row[column] or "").strip() for column in columns} for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as a CSV file ({error}). {how_to_get}") from error
-
-
 def _find_covid_metadata(data_dir: Path) -> Path | None:
     candidates = (
         folder / name for folder in (data_dir, data_dir.resolve().parent) for name in COVID_METADATA_NAMES
@@ -142,15 +118,16 @@ def _find_covid_metadata(data_dir: Path) -> Path | None:
 def _is_covid_metadata(path: Path) -> bool:
     """Whether a file that merely lies there has the columns; `metadata.csv` is a common name."""
     try:
-        _read_covid_patients(path)
+        _read_covid_metadata(path)
     except DataError:
         return False
     return True
 
 
-def _read_covid_patients(path: Path) -> dict[str, str]:
-    rows = _read_csv(path, ("patientid", "filename"), HOW_TO_GET_COVID)
-    return {row["filename"]: row["patientid"] for row in rows if row["patientid"]}
+def _read_covid_metadata(path: Path) -> dict[str, dict[str, str]]:
+    """{file name: its row}, with patientid and view."""
+    rows = read_rows(path, ("patientid", "filename"), HOW_TO_GET_COVID, optional=("view",))
+    return {row["filename"]: row for row in rows}
 
 
 def _files_in(folder: Path) -> dict[str, Path]:
@@ -163,25 +140,18 @@ def _label_of(row: dict[str, str]) -> int | None:
     return _LABELS.get(row["Label"])
 
 
-def _require_same(first: dict[str, str], second: dict[str, str], csv_path: Path) -> None:
-    if first != second:
-        raise DataError(
-            f"{csv_path} has two different rows for {first['X_ray_image_name']}: "
-            f"{list(first.values())} and {list(second.values())}; keep the right one."
-        )
-
-
-def _record(row: dict[str, str], path: Path, label: int, covid_patients: dict[str, str]) -> Record:
+def _record(row: dict[str, str], path: Path, label: int, of_covid: dict[str, str]) -> Record:
     name = row["X_ray_image_name"]
     return Record(
         file_name=name,
         path=path,
         label=label,
-        patient_id=patient_id(name, row["Dataset_type"], covid_patients),
+        patient_id=patient_id(name, row["Dataset_type"], of_covid.get("patientid", "")),
         official_split=row["Dataset_type"],
         pathogen=row["Label_1_Virus_category"],
         virus_category=row["Label_2_Virus_category"],
         source=_source_of(name),
+        view_position=of_covid.get("view", ""),
     )
 
 

@@ -26,6 +26,8 @@ from xray_hf.data.records import Record
 from xray_hf.errors import DataError, ImageError
 from xray_hf.files import atomic_folder, write_json
 from xray_hf.images import READER_VERSION, read_grey, resize
+from xray_hf.manifest import WHOLE
+from xray_hf.views import VIEWS, View
 
 PIXELS_NAME = "pixels.u8"
 INDEX_NAME = "index.json"
@@ -38,6 +40,23 @@ class PixelSource(Protocol):
     def gather(self, rows: np.ndarray) -> np.ndarray:
         """(B,) row numbers -> (B, side, side) uint8."""
         ...
+
+
+@dataclass(frozen=True)
+class Viewed:
+    """Another source's images, seen in a control view."""
+
+    source: PixelSource
+    view: View
+
+    def gather(self, rows: np.ndarray) -> np.ndarray:
+        """As PixelSource.gather."""
+        return self.view(self.source.gather(rows))
+
+
+def seen_in(source: PixelSource, view: str) -> PixelSource:
+    """The images of `source` in one of VIEWS, or themselves for "none"."""
+    return source if view == WHOLE else Viewed(source, VIEWS[view])
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
-"""What a checked row of the data set is, and the report of everything that was not."""
+"""What a checked row of a data set is, and the report of everything that was not."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import csv
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ class Record:
     official_split: "TRAIN" or "TEST", the data set's own.
     pathogen: "bacteria", "Virus", "Stress-Smoking" or "" (the CSV's Label_1_Virus_category).
     virus_category: "COVID-19", "SARS", "ARDS", "Streptococcus" or "" (its Label_2_Virus_category).
-    source: "Kermany" (children of one hospital), "Cohen" (collected from the web) or "synthetic".
+    source: "Kermany" (children of one hospital), "Cohen" (collected from the web), "synthetic" or "external".
+    view_position: "PA", "AP", "AP Supine" or "L" (lateral), where a collection's metadata tell it, else "".
     """
 
     file_name: str
@@ -33,14 +35,16 @@ class Record:
     pathogen: str
     virus_category: str
     source: str
+    view_position: str = ""
 
 
 @dataclass
 class Report:
     """What reading a data set found; every list holds file names in the CSV's order.
 
-    rows: rows of the CSV. Files without metadata and exact duplicate rows are dropped, as the paper does
-    with the former; the other three kinds are an error unless the user says that they may be dropped.
+    rows: rows of the CSV. covid_patients_from: what names the patients of the COVID-19 images. Files without
+    metadata and exact duplicate rows are dropped, as the paper does with the former; the other three kinds
+    are an error unless the user says that they may be dropped.
     """
 
     root: str
@@ -94,6 +98,51 @@ class Report:
             raise DataError(
                 f"of {self.rows:,} rows in {self.root}, {'; '.join(found)}. Is the archive unpacked whole? "
                 "Repair them, or pass --drop-bad to go on without these rows (no substitute is ever used)."
+            )
+
+
+def read_rows(
+    path: Path, columns: Sequence[str], how_to_get: str, optional: Sequence[str] = ()
+) -> list[dict[str, str]]:
+    """The columns of a CSV, row by row, without blanks around the cells; what is missing of a row is "".
+
+    how_to_get: ends every error. optional: columns that may be missing; their cells are "" then.
+    Raises DataError if the file cannot be read or lacks one of `columns`.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            missing = [column for column in columns if column not in (reader.fieldnames or ())]
+            if missing:
+                raise DataError(
+                    f"{path} has no column {', '.join(missing)}; found: "
+                    f"{', '.join(reader.fieldnames or ()) or 'none'}. {how_to_get}"
+                )
+            wanted = (*columns, *optional)
+            return [{column: (row.get(column) or "").strip() for column in wanted} for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read as a CSV file ({error}). {how_to_get}") from error
+
+
+def without_repeats(
+    rows: Iterable[dict[str, str]], key: str, csv_path: Path, report: Report
+) -> Iterator[dict[str, str]]:
+    """The rows, each name in the column `key` once; repeats that say the same are noted in the report.
+
+    Raises DataError for two rows of one name that differ.
+    """
+    seen: dict[str, dict[str, str]] = {}
+    for row in rows:
+        name = row[key]
+        if name not in seen:
+            seen[name] = row
+            yield row
+        elif seen[name] == row:
+            report.duplicate_rows.append(name)
+        else:
+            raise DataError(
+                f"{csv_path} has two different rows for {name}: "
+                f"{list(seen[name].values())} and {list(row.values())}; keep the right one."
             )
 
 

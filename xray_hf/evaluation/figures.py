@@ -8,6 +8,7 @@ again.
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ BLUE = PALETTE[0]
 LINES = ("-", "--", "-.")
 GREY, PALE, PALEST = "#5F5F5F", "#E6E6E6", "#F2F5F8"
 TITLE, TEXT, SMALL = 15, 13, 11  # points
+TITLE_LETTERS = 8.5  # that fit into an inch
 SUBSET_NAMES = {"validation": "validation", "test": "test", "test_official": "official test"}
 
 DPI = (150, 130, 115, 100, 90, 80, 70, 60)  # the first at which the file is small enough
@@ -63,6 +65,13 @@ def confusion(matrix: Counts, title: str) -> Figure:
     axes.grid(which="major", visible=False)
     axes.tick_params(which="minor", length=0)
     return figure
+
+
+def confusion_of(predictions: Predictions, name: str) -> Figure:
+    """`confusion` of some predictions; its title says how many are right."""
+    matrix = confusion_matrix(predictions.label, predictions.predicted)
+    right = f"{matrix.trace():,} of {matrix.sum():,} right ({accuracy(matrix):.1%})"
+    return confusion(matrix, f"{name}: {right}")
 
 
 def curves(history: Sequence[Mapping[str, Any]], title: str) -> Figure:
@@ -184,20 +193,20 @@ def foreign_roc(scores: Mapping[str, Sequence[float]], title: str) -> Figure:
 
 def bars(counts: Mapping[str, Mapping[str, int]], title: str) -> Figure:
     """Grouped bars with their numbers: counts[group][series], for instance counts["train"]["Normal"]."""
-    series = list(dict.fromkeys(name for group in counts.values() for name in group))
-    figure = _figure(2.2 + 0.75 * (len(series) + 0.6) * len(counts), 5, title)
-    axes = _plot(figure, "", "Images")
-    width = 0.84 / len(series)
-    for index, name in enumerate(series):
-        places = np.arange(len(counts)) + (index - (len(series) - 1) / 2) * width
-        heights = [group.get(name, 0) for group in counts.values()]
-        drawn = axes.bar(places, heights, width * 0.94, color=PALETTE[index % len(PALETTE)], label=name)
-        axes.bar_label(drawn, fmt="{:,.0f}", fontsize=SMALL, padding=2)
-    axes.grid(visible=False)  # the numbers say it, and lines would cross them
-    axes.set_xticks(np.arange(len(counts)), list(counts), fontsize=TEXT)
+    figure, axes = _grouped(counts, title, "Images", "{:,.0f}")
     axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.margins(y=0.1)
-    _legend_below(figure, axes)
+    return figure
+
+
+def rates(shares: Mapping[str, Mapping[str, float]], title: str, what: str) -> Figure:
+    """Grouped bars of shares, 0 to 1, with their numbers: shares[group][series]; a missing one has no bar.
+
+    what: the shares are, on the axis.
+    """
+    figure, axes = _grouped(shares, title, what, "{:.0%}")
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.set_ylim(0, 1.08)
     return figure
 
 
@@ -230,9 +239,7 @@ def draw_all(
     drawn: dict[str, Figure] = {}
     for subset, name in SUBSET_NAMES.items():
         if len(part := predictions.select(subset)):
-            matrix = confusion_matrix(part.label, part.predicted)
-            right = f"{matrix.trace():,} of {matrix.sum():,} right ({accuracy(matrix):.1%})"
-            drawn[f"confusion_{subset}.png"] = confusion(matrix, f"{mark}{name}: {right}")
+            drawn[f"confusion_{subset}.png"] = confusion_of(part, f"{mark}{name}")
     if len(test := predictions.select("test")):
         drawn["roc_test.png"] = roc(test, f"{mark}test, each class against the rest")
         if fitted:
@@ -272,7 +279,8 @@ def _figure(width: float, height: float, title: str) -> Figure:
     """An empty figure with its title; sizes in inches."""
     figure = Figure(figsize=(width, height))
     figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.12)
-    figure.suptitle(title, fontsize=TITLE, fontweight="bold")
+    lines = textwrap.fill(title, int(TITLE_LETTERS * width), break_on_hyphens=False)
+    figure.suptitle(lines, fontsize=TITLE, fontweight="bold")
     return figure
 
 
@@ -293,6 +301,26 @@ def _legend_below(figure: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     options = {"ncols": len(labels), "fontsize": TEXT, "frameon": False}
     figure.legend(handles, labels, loc="outside lower center", **options)
+
+
+def _grouped(
+    values: Mapping[str, Mapping[str, float]], title: str, y: str, label: str
+) -> tuple[Figure, Axes]:
+    """Bars of values[group][series], each with its number in the format `label`."""
+    series = list(dict.fromkeys(name for group in values.values() for name in group))
+    figure = _figure(2.2 + 0.75 * (len(series) + 0.6) * len(values), 5, title)
+    axes = _plot(figure, "", y)
+    width = 0.84 / len(series)
+    for index, name in enumerate(series):
+        known = [(place, group[name]) for place, group in enumerate(values.values()) if name in group]
+        places = np.asarray([place for place, _ in known]) + (index - (len(series) - 1) / 2) * width
+        heights = [height for _, height in known]
+        drawn = axes.bar(places, heights, width * 0.94, color=PALETTE[index % len(PALETTE)], label=name)
+        axes.bar_label(drawn, fmt=label, fontsize=SMALL, padding=2)
+    axes.grid(visible=False)  # the numbers say it, and lines would cross them
+    axes.set_xticks(np.arange(len(values)), list(values), fontsize=TEXT)
+    _legend_below(figure, axes)
+    return figure, axes
 
 
 def _line(index: int) -> dict[str, Any]:

@@ -149,6 +149,11 @@ def summarise(predictions: Predictions) -> dict[str, dict[str, Any]]:
     return {subset: describe(part) for subset, part in parts.items() if len(part)}
 
 
+def of_splits(summary: dict[str, Any]) -> dict[str, Any]:
+    """Of everything that metrics.json holds, the numbers of our own splits."""
+    return {subset: summary[subset] for subset in SUBSETS if subset in summary}
+
+
 def as_table(summary: dict[str, dict[str, Any]], mark: str = "") -> str:
     """The main numbers of `summarise` for a terminal, one line a split; "-" where there is no information.
 

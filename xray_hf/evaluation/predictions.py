@@ -6,9 +6,10 @@ name), logits (float32[3], in the order of LABELS). It holds no pixels and can b
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +23,7 @@ from xray_hf.labels import LABELS, OFFICIAL_SPLITS, SPLITS
 # What can be looked at alone: the splits, and the part of test that the data set's authors set aside and the
 # literature reports. It has no COVID-19 image.
 SUBSETS = (*SPLITS, "test_official")
+EXTERNAL = "external"  # the split of images that are of no split: another collection's
 
 SCHEMA = pa.schema(
     [
@@ -34,13 +36,16 @@ SCHEMA = pa.schema(
     ]
 )
 
+_AGAIN = "fetch the bundle again, or let `train.py --resume` write it anew"
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Predictions:
     """What a model said of N images; row i of every column is the same image.
 
-    file_name, patient_id: (N,) str. split: (N,) str, of SPLITS. official_split: (N,) str, "TRAIN" or "TEST".
-    label: (N,) int64, the true class, an index into LABELS. logits: (N, 3) float32, not normalised.
+    file_name, patient_id: (N,) str. split: (N,) str, of SPLITS or EXTERNAL. official_split: (N,) str,
+    "TRAIN" or "TEST". label: (N,) int64, the true class, an index into LABELS. logits: (N, 3) float32, not
+    normalised.
     A file may appear in several rows: the paper's protocol copies images.
     """
 
@@ -74,6 +79,10 @@ class Predictions:
         rows = self.split == subset.removesuffix("_official")
         if subset == "test_official":
             rows &= self.official_split == "TEST"
+        return self.take(rows)
+
+    def take(self, rows: NDArray[np.bool_] | NDArray[np.integer]) -> Predictions:
+        """Some rows, by a mask or by their numbers."""
         return Predictions(*(getattr(self, name)[rows] for name in SCHEMA.names))
 
     def write(self, path: Path) -> None:
@@ -82,22 +91,28 @@ class Predictions:
         Raises BundleError for columns of unequal length, values out of their range and logits that are not
         finite; OutputError when the file cannot be written.
         """
+        write_columns(path, SCHEMA, self.columns())
+
+    def columns(self) -> dict[str, Any]:
+        """The checked columns of SCHEMA; raises BundleError as `write` does."""
         self._check("the predictions to be written", "fix the code that made them")
-        columns = {name: np.asarray(getattr(self, name), dtype=str).tolist() for name in SCHEMA.names[:4]}
+        columns: dict[str, Any] = {
+            name: np.asarray(getattr(self, name), dtype=str).tolist() for name in SCHEMA.names[:4]
+        }
         columns["label"] = [LABELS[label] for label in self.label]
         columns["logits"] = list(self.logits.astype(np.float32))
-        with atomic_file(path) as temporary:
-            pq.write_table(pa.table(columns, schema=SCHEMA), temporary, compression="zstd")
+        return columns
 
     @classmethod
-    def read(cls, path: Path) -> Predictions:
+    def read(cls, path: Path, next_step: str = _AGAIN) -> Predictions:
         """Read and check a table that `write` wrote; columns it does not know are ignored.
 
-        Raises BundleError for a file that is missing or no Parquet, and for missing columns or wrong values.
+        Raises BundleError, which ends with `next_step`, for a file that is missing or no Parquet, and for
+        missing columns or wrong values.
         """
-        table = _read_table(path)
+        table = read_columns(path, SCHEMA, next_step)
         labels = table["label"].to_pylist()
-        _check_values(f"{path}: label", labels, LABELS, _AGAIN)
+        _check_values(f"{path}: label", labels, LABELS, next_step)
         logits = table["logits"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         texts = {name: np.asarray(table[name].to_pylist(), dtype=str) for name in SCHEMA.names[:4]}
         predictions = cls(
@@ -105,7 +120,7 @@ class Predictions:
             label=np.asarray([LABELS.index(label) for label in labels], dtype=np.int64),
             logits=logits.reshape(-1, len(LABELS)),
         )
-        predictions._check(str(path), _AGAIN)
+        predictions._check(str(path), next_step)
         return predictions
 
     def _check(self, what: str, next_step: str) -> None:
@@ -115,7 +130,7 @@ class Predictions:
         for name, shape in shapes.items():
             if shape != expected[name]:
                 raise BundleError(f"{what}: {name} has shape {shape}, expected {expected[name]}; {next_step}")
-        _check_values(f"{what}: split", self.split.tolist(), SPLITS, next_step)
+        _check_values(f"{what}: split", self.split.tolist(), (*SPLITS, EXTERNAL), next_step)
         _check_values(f"{what}: official_split", self.official_split.tolist(), OFFICIAL_SPLITS, next_step)
         _check_values(f"{what}: label", self.label.tolist(), range(len(LABELS)), next_step)
         bad = np.flatnonzero(~np.isfinite(self.logits).all(axis=1))
@@ -127,25 +142,33 @@ class Predictions:
             )
 
 
-_AGAIN = "fetch the bundle again, or let `train.py --resume` write it anew"
+def write_columns(path: Path, schema: pa.Schema, columns: Mapping[str, Any]) -> None:
+    """Write a table as Parquet, atomically; raises OutputError."""
+    with atomic_file(path) as temporary:
+        pq.write_table(pa.table(dict(columns), schema=schema), temporary, compression="zstd")
 
 
-def _read_table(path: Path) -> pa.Table:
-    """The columns of SCHEMA, of its types and without gaps; raises BundleError."""
+def read_columns(path: Path, schema: pa.Schema, next_step: str) -> pa.Table:
+    """Read the columns of a schema, of its types and without gaps.
+
+    Raises BundleError, which ends with `next_step`, for a file that is missing, no Parquet or does not fit.
+    """
     try:
         found = pq.read_schema(path)
-        for field in SCHEMA:
+        for field in schema:
             kind = found.field(field.name).type if field.name in found.names else "missing"
             if kind != field.type:
-                raise BundleError(f"{path}: column {field.name} is {kind}, expected {field.type}; {_AGAIN}")
-        table = pq.read_table(path, columns=SCHEMA.names)
+                raise BundleError(
+                    f"{path}: column {field.name} is {kind}, expected {field.type}; {next_step}"
+                )
+        table = pq.read_table(path, columns=schema.names)
     except FileNotFoundError as error:
-        raise BundleError(f"no predictions at {path}; {_AGAIN}") from error
+        raise BundleError(f"there is no {path}; {next_step}") from error
     except (pa.ArrowException, OSError) as error:
-        raise BundleError(f"{path} cannot be read as Parquet ({error}); {_AGAIN}") from error
-    for name in SCHEMA.names:
+        raise BundleError(f"{path} cannot be read as Parquet ({error}); {next_step}") from error
+    for name in schema.names:
         if empty := table[name].null_count:
-            raise BundleError(f"{path}: {empty:,} rows have no {name}; {_AGAIN}")
+            raise BundleError(f"{path}: {empty:,} rows have no {name}; {next_step}")
     return table
 
 

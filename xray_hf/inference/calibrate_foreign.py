@@ -23,7 +23,7 @@ from xray_hf import manifest
 from xray_hf.data import splits
 from xray_hf.data.dataset import XrayData
 from xray_hf.data.records import labels_of
-from xray_hf.errors import ConfigError, DataError
+from xray_hf.errors import DataError
 from xray_hf.images import Reading, read, resize
 from xray_hf.inference import backends, calibration
 from xray_hf.inference.backends import Backend
@@ -64,11 +64,7 @@ def calibrate(folder: Path, data: XrayData, foreign_dir: Path) -> dict[str, Any]
     a file that is no readable image).
     """
     description = manifest.read(folder)
-    if data.pixels.side != description.side:
-        raise ConfigError(
-            f"the data were opened at {data.pixels.side} pixels, {folder} takes {description.side}; "
-            f"pass --side {description.side}."
-        )
+    description.require_side(data.pixels.side)
     network = backends.load(backends.DEFAULT, description, threads=os.cpu_count() or 1)
     split = splits.read(folder / manifest.SPLITS, data.records)
     rows = {name: np.unique(split.rows(name)) for name in ("train", "validation", "test")}

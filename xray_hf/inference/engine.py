@@ -45,7 +45,7 @@ class Prediction:
 
     probabilities: {class: 0..1}, adding up to 1, calibrated if the bundle has a temperature.
     label: the most probable class. decision: `label`, or UNSURE, or FOREIGN. reason: in words, why the
-    decision is not the label; empty if it is.
+    decision is not the label; empty if it is. logits: (C,) float32, as the network gives them.
     heatmaps: (C, h, w) float32, how much each position speaks for each class, in logits; None for a graph
     without them. embedding: (D,) float32. foreign_score: 0 to 1, above 0.5 is refused;
     None if the bundle has no detector.
@@ -57,6 +57,7 @@ class Prediction:
     label: str
     decision: str
     reason: str
+    logits: np.ndarray
     heatmaps: np.ndarray | None
     embedding: np.ndarray
     foreign_score: float | None
@@ -192,8 +193,8 @@ class Engine:
         scores = detector.scores(outputs.embedding, thumbnails) if detector else [None] * len(inputs)
         heatmaps = outputs.heatmaps if outputs.heatmaps is not None else [None] * len(inputs)
         is_number = np.isfinite(outputs.logits).all(axis=1)
-        rows = zip(inputs, probabilities, heatmaps, outputs.embedding, scores, strict=True)
-        answers = (self._decide(*row, network_ms) for row in rows)
+        rows = zip(inputs, outputs.logits, probabilities, heatmaps, outputs.embedding, scores, strict=True)
+        answers = (self._decide(network_ms, *row) for row in rows)
         return [
             answer
             if is_finite
@@ -203,12 +204,13 @@ class Engine:
 
     def _decide(
         self,
+        network_ms: float,
         given: _Input,
+        logits: np.ndarray,
         probabilities: np.ndarray,
         heatmaps: np.ndarray | None,
         embedding: np.ndarray,
         foreign_score: float | None,
-        network_ms: float,
     ) -> Prediction:
         label = self.labels[int(probabilities.argmax())]
         lowest = self.calibration.unsure_below
@@ -224,6 +226,7 @@ class Engine:
             label=label,
             decision=decision,
             reason=reason,
+            logits=logits,
             heatmaps=heatmaps,
             embedding=embedding,
             foreign_score=None if foreign_score is None else float(foreign_score),

@@ -18,6 +18,8 @@ import yaml
 
 from xray_hf.data.splits import FOLDS, PROTOCOLS
 from xray_hf.errors import ConfigError, OptionParser
+from xray_hf.manifest import WHOLE
+from xray_hf.views import VIEWS
 
 PRESETS = ("robust", "paper", "smoke")
 DEFAULT_PRESET = "robust"
@@ -50,6 +52,7 @@ class DataConfig:
     drop_bad: bool = option(
         False, "go on without rows that have no file, label or decodable image", kind=bool
     )
+    view: str = option(WHOLE, "train and evaluate on a control view, not on X-rays", choices=(WHOLE, *VIEWS))
     cache_dir: str | None = option(None, "where decoded pixels are kept (default $XRAY_HF_CACHE)")
 
 

@@ -1,0 +1,207 @@
+"""An external test leaves a record and its views, and changes nothing else of a bundle."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from xray_hf import cli, evidence, manifest
+from xray_hf.data.atlas import sample_images
+from xray_hf.errors import BundleError, ConfigError, DataError
+from xray_hf.evaluation.external import External, as_line
+from xray_hf.evaluation.predictions import Predictions
+from xray_hf.files import write_json
+from xray_hf.inference import Engine
+from xray_hf.inference.engine import FOREIGN, UNSURE
+from xray_hf.inference.external import evaluate
+from xray_hf.labels import LABELS
+
+FLAT = 6  # the row of an image that the engine refuses
+
+
+@pytest.fixture
+def folder(cnn_bundle: Path, tmp_path: Path) -> Path:
+    """A bundle with a record of its own."""
+    folder = Path(shutil.copytree(cnn_bundle, tmp_path / "bundle"))
+    names = np.asarray(["a.png", "b.png", "c.png"])
+    test = np.full(3, "test")
+    logits = np.eye(3, dtype=np.float32)
+    Predictions(names, names, test, np.full(3, "TEST"), np.arange(3), logits).write(
+        folder / manifest.PREDICTIONS
+    )
+    return folder
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    """Two X-rays of each class and one uniform image, in imagefolder form."""
+    root = tmp_path / "elsewhere"
+    (root / "images").mkdir(parents=True)
+    rows = ["file_name,label,patient_id"]
+    for number, (label, image) in enumerate(sample_images(2, seed=1)):
+        image.save(root / "images" / f"{number}.png")
+        rows.append(f"{number}.png,{label},p{number // 2}")
+    Image.fromarray(np.full((200, 200), 90, np.uint8)).save(root / "images" / f"{FLAT}.png")
+    rows.append(f"{FLAT}.png,Normal,p9")
+    (root / "labels.csv").write_text("\n".join(rows))
+    return root
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def run(folder: Path, *options: object) -> None:
+    cli.main(["evaluate", str(folder), *map(str, options)])
+
+
+def test_the_record_holds_what_the_engine_says(folder: Path, elsewhere: Path) -> None:
+    evaluate(folder, elsewhere, "here")
+    record = External.read(folder / "external" / "here.parquet")
+    engine = Engine.from_pretrained(folder)
+    found = [engine.predict(elsewhere / "images" / f"{number}.png") for number in range(FLAT + 1)]
+    assert record.decision.tolist() == [each.decision for each in found]
+    assert record.decision[FLAT] == FOREIGN
+    np.testing.assert_allclose(record.predictions.logits, [each.logits for each in found], rtol=1e-4)
+    np.testing.assert_allclose(
+        record.predictions.probabilities, [list(each.probabilities.values()) for each in found], rtol=1e-4
+    )
+    assert record.predictions.label.tolist() == [0, 0, 1, 1, 2, 2, 0]
+    assert set(record.predictions.split) == {"external"}
+
+
+def test_nothing_but_external_and_the_views_changes(
+    folder: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(folder)
+    capsys.readouterr()
+    before = files_of(folder)
+    run(folder, "--external", "--data-dir", elsewhere, "--name", "there")
+    after = files_of(folder)
+    assert {name for name in after if before.get(name) != after[name]} == {
+        "external/there.parquet", "metrics.json", "figures/confusion_external_there.png",
+    }  # fmt: skip
+    assert before.keys() < after.keys()
+    numbers = json.loads(after["metrics.json"])
+    there = numbers.pop("external")["there"]
+    assert numbers == json.loads(before["metrics.json"])
+    assert (there["n"], there["patients"]) == (7, 4)
+    assert there["decisions"]["not_decided"] == {FOREIGN: 1 / 7}
+    assert there["decisions"]["decided"] == 6
+    printed = capsys.readouterr().out
+    assert "SYNTHETIC patients:" in printed
+    assert "\nthere" in printed
+    assert "the engine: not a frontal chest X-ray 14.3%, 6 decided" in printed
+
+
+def test_a_second_test_stands_beside_the_first_and_a_repeated_one_replaces_it(
+    folder: Path, elsewhere: Path
+) -> None:
+    run(folder, "--external", "--data-dir", elsewhere)
+    first = files_of(folder)
+    run(folder, "--external", "--data-dir", elsewhere)
+    assert files_of(folder) == first
+    run(folder, "--external", "--data-dir", elsewhere, "--name", "second")
+    assert list(evidence.draw(folder)["external"]) == ["elsewhere", "second"]
+
+
+def test_what_is_unsure_counts_as_not_decided(folder: Path, elsewhere: Path) -> None:
+    write_json(folder / manifest.CALIBRATION, {"unsure_below": 1.0})
+    evaluate(folder, elsewhere, "here")
+    record = External.read(folder / "external" / "here.parquet")
+    decisions = record.describe()["decisions"]
+    assert decisions == {
+        "not_decided": {FOREIGN: 1 / 7, UNSURE: 6 / 7}, "decided": 0, "accuracy_of_decided": None,
+    }  # fmt: skip
+    assert as_line(decisions) == "the engine: not a frontal chest X-ray 14.3%, unsure 85.7%, 0 decided"
+
+
+def test_accuracy_of_decided_leaves_the_refused_out() -> None:
+    names = np.asarray(["a", "b", "c", "d"])
+    logits = np.eye(3, dtype=np.float32)[[0, 1, 1, 2]]
+    table = Predictions(
+        names, names, np.full(4, "external"), np.full(4, "TEST"), np.array([0, 1, 0, 0]), logits
+    )
+    record = External(table, np.asarray([LABELS[0], LABELS[1], LABELS[1], FOREIGN]))
+    numbers = record.describe()
+    assert numbers["accuracy"] == 0.5
+    assert numbers["decisions"]["accuracy_of_decided"] == pytest.approx(2 / 3)
+
+
+def no_image(root: Path) -> None:
+    (root / "images" / "3.png").write_bytes(b"no image")
+
+
+def no_file(root: Path) -> None:
+    (root / "images" / "3.png").unlink()
+
+
+def no_label(root: Path) -> None:
+    text = (root / "labels.csv").read_text()
+    (root / "labels.csv").write_text(text.replace("3.png,Pneumonia", "3.png,pneumonia"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (no_image, r"1 have an image that cannot be decoded \(first: 3\.png is not an image"),
+        (no_file, r"1 have no image file \(first: 3\.png\)"),
+        (no_label, r"1 have an unknown label \(first: 3\.png\)"),
+    ],
+)
+def test_a_bad_row_is_an_error_unless_it_may_be_dropped(
+    folder: Path, elsewhere: Path, damage: Callable[[Path], None], message: str
+) -> None:
+    damage(elsewhere)
+    before = files_of(folder)
+    with pytest.raises(DataError, match=message):
+        run(folder, "--external", "--data-dir", elsewhere)
+    assert files_of(folder) == before
+    run(folder, "--external", "--data-dir", elsewhere, "--drop-bad")
+    assert evidence.draw(folder)["external"]["elsewhere"]["n"] == 6
+
+
+def test_a_folder_of_nothing_usable_is_an_error(folder: Path, elsewhere: Path) -> None:
+    shutil.rmtree(elsewhere / "images")
+    with pytest.raises(DataError, match=r"holds no usable image\. Expected a folder of images with"):
+        run(folder, "--external", "--data-dir", elsewhere, "--drop-bad")
+    assert not (folder / "external").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--external"], "--external needs --data-dir"),
+        (["--data-dir", "DIR"], "--name and --drop-bad go with --external; the record needs no data"),
+        (["--name", "x"], "go with --external"),
+        (["--drop-bad"], "go with --external"),
+        (["--external", "--data-dir", "DIR", "--name", "../x"], r"--name is '\.\./x'; expected letters"),
+        (["--external", "--data-dir", "DIR", "--name", ".x"], r"--name is '\.x'"),
+    ],
+)
+def test_wrong_options_are_refused(folder: Path, options: list[str], message: str) -> None:
+    before = files_of(folder)
+    with pytest.raises(ConfigError, match=message):
+        run(folder, *options)
+    assert files_of(folder) == before
+
+
+def test_a_bundle_without_its_own_record_is_found_out_before_the_work(folder: Path, elsewhere: Path) -> None:
+    (folder / manifest.PREDICTIONS).unlink()
+    with pytest.raises(BundleError, match=r"there is no .*predictions\.parquet"):
+        run(folder, "--external", "--data-dir", elsewhere)
+    assert not (folder / "external").exists()
+
+
+def test_a_damaged_record_says_how_to_make_it_anew(folder: Path, elsewhere: Path) -> None:
+    evaluate(folder, elsewhere, "here")
+    shutil.copy(folder / manifest.PREDICTIONS, folder / "external" / "here.parquet")
+    with pytest.raises(BundleError, match=r"column decision is missing, .*evaluate BUNDLE --external"):
+        run(folder)

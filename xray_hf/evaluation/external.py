@@ -1,0 +1,77 @@
+"""Another collection's images, as the engine saw them: a record beside the predictions, and its numbers.
+
+external/NAME.parquet: the columns of predictions.parquet, with split "external", and `decision`: the class,
+or what the engine said in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from xray_hf import manifest
+from xray_hf.evaluation.metrics import describe
+from xray_hf.evaluation.predictions import SCHEMA, Predictions, read_columns, write_columns
+from xray_hf.labels import LABELS
+
+_DECISION = pa.schema([("decision", pa.string())])
+_AGAIN = "run `xray-hf evaluate BUNDLE --external --data-dir DIR` again"
+
+
+@dataclass(frozen=True, eq=False)
+class External:
+    """predictions: of N images. decision: (N,) str, a class of LABELS or why there is none."""
+
+    predictions: Predictions
+    decision: NDArray[np.str_]
+
+    def write(self, path: Path) -> None:
+        """Write one table, atomically; raises BundleError as Predictions.write, OutputError."""
+        columns = {**self.predictions.columns(), "decision": self.decision.tolist()}
+        write_columns(path, pa.unify_schemas([SCHEMA, _DECISION]), columns)
+
+    @classmethod
+    def read(cls, path: Path) -> External:
+        """Read and check what `write` wrote; raises BundleError."""
+        decision = read_columns(path, _DECISION, _AGAIN)["decision"].to_pylist()
+        return cls(Predictions.read(path, _AGAIN), np.asarray(decision, dtype=str))
+
+    def describe(self) -> dict[str, Any]:
+        """Every number, ready for JSON: `metrics.describe` of all images, and what the engine decided.
+
+        decisions: the share of each decision that is no class; `decided`, of what is left, with its accuracy.
+        """
+        decided = np.isin(self.decision, LABELS)
+        names, counts = np.unique(self.decision[~decided], return_counts=True)
+        right = self.decision[decided] == np.asarray(LABELS)[self.predictions.label[decided]]
+        return {
+            **describe(self.predictions),
+            "decisions": {
+                "not_decided": {
+                    str(name): n / len(decided) for name, n in zip(names, counts.tolist(), strict=True)
+                },
+                "decided": int(decided.sum()),
+                "accuracy_of_decided": float(right.mean()) if len(right) else None,
+            },
+        }
+
+
+def as_line(decisions: Mapping[str, Any]) -> str:
+    """What the engine decided, of `External.describe`, for a terminal."""
+    shares = [f"{name} {share:.1%}" for name, share in decisions["not_decided"].items()]
+    right = decisions["accuracy_of_decided"]
+    of_rest = "" if right is None else f", {right:.1%} of them right"
+    return f"the engine: {', '.join([*shares, ''])}{decisions['decided']:,} decided{of_rest}"
+
+
+def read_all(folder: Path) -> dict[str, External]:
+    """{name: record} of a bundle, in the order of the names; raises BundleError for a damaged one."""
+    return {
+        path.stem: External.read(path) for path in sorted((folder / manifest.EXTERNAL).glob("[!.]*.parquet"))
+    }

@@ -1,0 +1,96 @@
+"""A bundle's records -> metrics.json and figures/, the views that pages, cards and the demo show.
+
+Records are predictions.parquet, training.json and, where there are such, calibration.json, external/ and
+controls/. Neither the network nor the data set is needed, so that everything can be drawn anew at any time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from xray_hf import manifest
+from xray_hf.data.atlas import sample_images
+from xray_hf.errors import BundleError
+from xray_hf.evaluation import confidence, controls, external, figures, metrics, uncertainty
+from xray_hf.evaluation.confidence import Confidence
+from xray_hf.evaluation.external import External
+from xray_hf.evaluation.predictions import Predictions
+from xray_hf.files import atomic_folder, write_json
+from xray_hf.images import resize
+from xray_hf.labels import LABELS, PNEUMONIA, SYNTHETIC_MARK
+from xray_hf.views import VIEWS
+
+VIEW_SIDE = 224  # pixels of the synthetic patient that shows the control views
+
+
+def draw(folder: Path) -> dict[str, Any]:
+    """Make metrics.json and figures/ anew.
+
+    Returns the metrics: {subset: numbers with their intervals, and what the calibration does there}, the same
+    of other collections under "external", and the sections of controls.summarise.
+    Raises BundleError if a record is missing or damaged, OutputError.
+    """
+    predictions = Predictions.read(folder / manifest.PREDICTIONS)
+    training = manifest.read_json(folder / manifest.TRAINING)
+    fitted, foreign_scores = _calibration(folder)
+    elsewhere = external.read_all(folder)
+    summary: dict[str, Any] = metrics.summarise(predictions)
+    for subset, numbers in summary.items():
+        numbers |= _confidence(predictions.select(subset), fitted)
+    if elsewhere:
+        summary["external"] = {
+            name: {**record.describe(), **_confidence(record.predictions, fitted)}
+            for name, record in elsewhere.items()
+        }
+    summary |= controls.summarise(folder, predictions)
+    write_json(folder / manifest.METRICS, summary)
+    with atomic_folder(folder / manifest.FIGURES) as temporary:
+        mark = manifest.mark_of(training)
+        history = training.get("history", [])
+        figures.draw_all(
+            predictions, history, temporary, mark=mark, fitted=fitted, foreign_scores=foreign_scores
+        )
+        _draw_external(elsewhere, temporary, mark)
+        if "controls" in summary:
+            _draw_controls(summary, temporary, mark)
+    return summary
+
+
+def _confidence(part: Predictions, fitted: Confidence | None) -> dict[str, Any]:
+    return uncertainty.describe(part) | (confidence.describe(part, fitted) if fitted else {})
+
+
+def _calibration(folder: Path) -> tuple[Confidence | None, dict[str, list[float]] | None]:
+    """What was fitted on validation rows, and the scores of foreign images; None for what was not done."""
+    path = folder / manifest.CALIBRATION
+    saved = manifest.read_json(path) if path.exists() else {}
+    try:
+        fitted = Confidence.from_dict(saved) if "temperature" in saved else None
+        return fitted, saved.get("foreign_report", {}).get("scores")
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise BundleError(f"{path} is damaged ({error!r}); run `xray-hf calibrate` again.") from error
+
+
+def _draw_external(elsewhere: Mapping[str, External], folder: Path, mark: str) -> None:
+    for name, record in elsewhere.items():
+        figure = figures.confusion_of(record.predictions, f"{mark}{name}")
+        figures.save(figure, folder / f"confusion_external_{name}.png")
+
+
+def _draw_controls(summary: Mapping[str, Any], folder: Path, mark: str) -> None:
+    """control_sensitivity.png, and control_views.png of a synthetic patient: a bundle shows no real one."""
+    shares = {}
+    for name, numbers in {"whole": summary["test"], **summary["controls"]}.items():
+        # All of one class found can mean that all is called so, which balanced accuracy shows.
+        group = f"{name.replace('_', ' ')}\nbalanced {numbers['balanced_accuracy']:.0%}"
+        found = {label: own["sensitivity"] for label, own in numbers["per_class"].items()}
+        shares[group] = {label: share for label, share in found.items() if share is not None}
+    title = f"{mark}test rows in control views"
+    figures.save(figures.rates(shares, title, "Sensitivity"), folder / "control_sensitivity.png")
+    patient = resize(dict(sample_images(1, seed=0))[LABELS[PNEUMONIA]], VIEW_SIDE)
+    seen = {"whole": patient, **{name: view(patient[None])[0] for name, view in VIEWS.items()}}
+    images = [(name.replace("_", " "), image) for name, image in seen.items()]
+    sheet = figures.sheet(images, len(images), f"{SYNTHETIC_MARK}control views")
+    figures.save(sheet, folder / "control_views.png")

@@ -1,0 +1,64 @@
+"""A bundle's engine on another collection's images -> a record in the bundle; nothing is fitted or chosen."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from xray_hf import manifest
+from xray_hf.data import folder as image_folder
+from xray_hf.data.records import Record, Report, labels_of
+from xray_hf.errors import ConfigError, DataError, ImageError
+from xray_hf.evaluation import predictions
+from xray_hf.evaluation.external import External
+from xray_hf.evaluation.predictions import Predictions
+from xray_hf.inference.engine import Engine, Prediction
+
+_NAME = re.compile(r"\w[\w.-]*")
+
+
+def evaluate(bundle: Path, data_dir: Path, name: str, *, drop_bad: bool = False) -> Report:
+    """Let the engine see every image of a folder and write external/NAME.parquet; return what was read.
+
+    data_dir: as data.folder reads it. name: of the record, which replaces one of the same name. drop_bad: go
+    on without rows that have no file, no known label or an undecodable file; otherwise they are an error.
+    Raises ConfigError for a name that no file can have, BundleError, DataError, OutputError; then nothing is
+    written.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"--name is {name!r}; expected letters, digits, '_', '-' and '.', as in nih-adults."
+        )
+    Predictions.read(bundle / manifest.PREDICTIONS)  # which the views need too: found missing now, not then
+    engine = Engine.from_pretrained(bundle)
+    records, report = image_folder.read(data_dir)
+    if not drop_bad:
+        report.require_clean(drop_bad=False)  # before minutes are spent on decoding
+    why: dict[str, str] = {}
+    seen: list[tuple[Record, Prediction]] = []
+    for record, found in zip(records, engine.stream([record.path for record in records]), strict=True):
+        if isinstance(found, ImageError):
+            why[record.file_name] = str(found)
+        else:
+            seen.append((record, found))
+    report.undecodable_files = list(why)
+    report.require_clean(drop_bad, why)
+    if not seen:
+        raise DataError(f"{data_dir} holds no usable image. {image_folder.HOW_TO_MAKE}")
+    _record_of(seen).write(bundle / manifest.EXTERNAL / f"{name}.parquet")
+    return report
+
+
+def _record_of(seen: list[tuple[Record, Prediction]]) -> External:
+    records = [record for record, _ in seen]
+    table = Predictions(
+        file_name=np.asarray([record.file_name for record in records]),
+        patient_id=np.asarray([record.patient_id for record in records]),
+        split=np.full(len(records), predictions.EXTERNAL),
+        official_split=np.asarray([record.official_split for record in records]),
+        label=np.asarray(labels_of(records), np.int64),
+        logits=np.stack([found.logits for _, found in seen]),
+    )
+    return External(table, np.asarray([found.decision for _, found in seen]))

@@ -1,0 +1,195 @@
+"""A bundle and the data set that it was trained on -> the records of its controls (evaluation/controls.py).
+
+Training rows are looked at as well, to see how well the two collections can be told apart: it is a control,
+and nothing is fitted into the bundle or chosen by it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from tqdm import tqdm
+
+from xray_hf import manifest
+from xray_hf.data.dataset import XrayData
+from xray_hf.data.duplicates import patient_groups
+from xray_hf.data.pixels import PixelSource, Viewed
+from xray_hf.data.records import labels_of
+from xray_hf.errors import ConfigError, DataError
+from xray_hf.evaluation import controls, figures
+from xray_hf.evaluation.predictions import Predictions, write_columns
+from xray_hf.files import atomic_folder
+from xray_hf.inference import backends
+from xray_hf.inference.backends import Backend, Outputs
+from xray_hf.inference.foreign import thumbnail_of
+from xray_hf.labels import PNEUMONIA, SYNTHETIC_MARK
+from xray_hf.views import VIEWS, shares_of_mass
+
+WEB, CHILDREN = "Cohen", "Kermany"  # the two collections, as Record.source names them
+FOLDS = 5
+BINS = 64  # of the histogram of grey levels
+REGULARISATION = 1e-2  # C of the logistic regressions; not tuned
+SHEET = "label_noise.png"
+_BATCH = 32
+_COLUMNS = 5  # of the sheet
+
+
+def report(folder: Path, data: XrayData, sheets: Path | None = None) -> None:
+    """Run a bundle's network on the test rows and on Pneumonia; controls/ appears, or is replaced, whole.
+
+    data: the data set that the bundle was trained on, opened at its size. sheets: where to draw the test rows
+    whose labels are believed least. They are X-rays of people, so neither in the bundle nor in a repository.
+    Raises ConfigError for data of another size and for such a place, DataError for another data set,
+    BundleError, OutputError; an old controls/ then stays as it was.
+    """
+    if sheets:
+        _require_private(sheets, folder)
+    description = manifest.read(folder)
+    description.require_side(data.pixels.side)
+    test = Predictions.read(folder / manifest.PREDICTIONS).select("test")
+    rows, shared = _rows_of(test, data), _rows_of_both_collections(data)
+    network = backends.load(backends.DEFAULT, description, threads=os.cpu_count() or 1)
+    with tqdm(total=len(rows) * (1 + len(VIEWS)) + len(shared), desc="report", unit=" images") as bar:
+        views = {name: _logits(network, Viewed(data.pixels, view), rows, bar) for name, view in VIEWS.items()}
+        about_test = {**_about(data, rows), **_heat(network, data.pixels, rows, bar)}
+        about_source = _tell_source(network, data, shared, bar)
+    with atomic_folder(folder / manifest.CONTROLS) as temporary:
+        for name, logits in views.items():
+            replace(test, logits=logits).write(temporary / f"{name}.parquet")
+        write_columns(temporary / controls.TEST_TABLE, controls.TEST_ROWS, about_test)
+        write_columns(temporary / controls.SOURCE_TABLE, controls.SOURCE_ROWS, about_source)
+    if sheets:
+        mark = SYNTHETIC_MARK if description.is_synthetic else ""
+        figures.save(_mistakes(test, data, rows, mark), sheets / SHEET)
+
+
+def _require_private(sheets: Path, folder: Path) -> None:
+    place = sheets.resolve()
+    repository = next((each for each in (place, *place.parents) if (each / ".git").exists()), None)
+    if inside := folder if place.is_relative_to(folder.resolve()) else repository:
+        raise ConfigError(
+            f"--sheets {sheets} lies in {inside}, which is made to be published; a sheet shows X-rays of "
+            "people. Choose a folder elsewhere."
+        )
+
+
+def _rows_of(test: Predictions, data: XrayData) -> np.ndarray:
+    """The row of the data set of each test row; raises DataError unless it is the same data set."""
+    row_of = {record.file_name: row for row, record in enumerate(data.records)}
+    missing = [name for name in test.file_name.tolist() if name not in row_of]
+    if missing or not len(test):
+        what = f"lacks {len(missing)} of the bundle's {len(test)} test images"
+        first = f" (first: {missing[0]})" if missing else ""
+        raise DataError(f"{data.report.root} {what}{first}; pass the data set that it was trained on.")
+    rows = np.asarray([row_of[name] for name in test.file_name.tolist()], np.int64)
+    if (other := np.asarray(labels_of(data.records))[rows] != test.label).any():
+        raise DataError(
+            f"{data.report.root} has another label than the bundle for {other.sum()} test images "
+            f"(first: {test.file_name[other][0]}); pass the data set that it was trained on."
+        )
+    return rows
+
+
+def _rows_of_both_collections(data: XrayData) -> np.ndarray:
+    """The rows of the one class that the children's hospital and the web both have in number."""
+    is_shared = [each.label == PNEUMONIA and each.source in (WEB, CHILDREN) for each in data.records]
+    return np.flatnonzero(is_shared)
+
+
+def _about(data: XrayData, rows: np.ndarray) -> dict[str, Any]:
+    """The columns of controls.TEST_ROWS that need no network."""
+    names = [record.file_name for record in data.records]
+    # Each image its own patient: what is left to join them is that they show the same picture.
+    pictures = patient_groups(names, data.pixels.near_duplicates)
+    _, first, counts = np.unique(pictures, return_index=True, return_counts=True)
+    return {
+        "file_name": [names[row] for row in rows],
+        "view_position": [data.records[row].view_position for row in rows],
+        "pathogen": [data.records[row].pathogen for row in rows],
+        "same_as": [names[first[pictures[row]]] if counts[pictures[row]] > 1 else "" for row in rows],
+    }
+
+
+def _batches(
+    network: Backend, pixels: PixelSource, rows: np.ndarray, bar: tqdm[Any]
+) -> Iterator[tuple[np.ndarray, Outputs]]:
+    """(B, side, side) uint8 of the rows in their order, and what the network says of them."""
+    for start in range(0, len(rows), _BATCH):
+        images = pixels.gather(rows[start : start + _BATCH])
+        yield images, network.run(images[:, None])
+        bar.update(len(images))
+
+
+def _logits(network: Backend, pixels: PixelSource, rows: np.ndarray, bar: tqdm[Any]) -> np.ndarray:
+    return np.concatenate([outputs.logits for _, outputs in _batches(network, pixels, rows, bar)])
+
+
+def _heat(network: Backend, pixels: PixelSource, rows: np.ndarray, bar: tqdm[Any]) -> dict[str, Any]:
+    """Where the evidence for the class predicted lies; NaN for a graph without heatmaps."""
+    lungs, border = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
+    start = 0
+    for images, outputs in _batches(network, pixels, rows, bar):
+        part = slice(start, start := start + len(images))
+        if outputs.heatmaps is not None:
+            # What speaks for all classes alike decides nothing, so their mean is taken off.
+            predicted = outputs.heatmaps[np.arange(len(images)), outputs.logits.argmax(axis=1)]
+            evidence = (predicted - outputs.heatmaps.mean(axis=1)).clip(min=0)
+            lungs[part], border[part] = shares_of_mass(evidence)
+    return {"heat_lungs": lungs, "heat_border": border}
+
+
+def _tell_source(network: Backend, data: XrayData, rows: np.ndarray, bar: tqdm[Any]) -> dict[str, Any]:
+    """The columns of controls.SOURCE_ROWS."""
+    features: dict[str, list[np.ndarray]] = {name: [] for name in controls.FEATURES}
+    for images, outputs in _batches(network, data.pixels, rows, bar):
+        features["thumbnail"] += [thumbnail_of(image).ravel() for image in images]
+        features["histogram"] += [np.histogram(image, BINS, (0, 256))[0] for image in images]
+        features["embedding"] += list(outputs.embedding)
+    is_web = np.asarray([data.records[row].source == WEB for row in rows], bool)
+    groups = data.groups[rows]
+    return {
+        "file_name": [data.records[row].file_name for row in rows],
+        "patient": groups,
+        "is_web": is_web,
+        **{name: _out_of_fold(own, is_web, groups) for name, own in features.items()},
+    }
+
+
+def _out_of_fold(features: list[np.ndarray], is_web: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """(N,) float64 log-odds of the web, each by a model fitted without the image's group; NaN if too few."""
+    folds = min(FOLDS, *(len(np.unique(groups[own])) for own in (is_web, ~is_web)))
+    if folds < 2:
+        return np.full(len(is_web), np.nan)
+    model = make_pipeline(
+        StandardScaler(),
+        LogisticRegression(C=REGULARISATION, class_weight="balanced", max_iter=5000),
+    )
+    inputs = np.stack(features).astype(np.float64)
+    splitter = StratifiedGroupKFold(folds)
+    scores: np.ndarray = cross_val_predict(
+        model, inputs, is_web, groups=groups, cv=splitter, method="decision_function"
+    )
+    return scores
+
+
+def _mistakes(test: Predictions, data: XrayData, rows: np.ndarray, mark: str) -> Figure:
+    """The images of controls.label_noise, in its order."""
+    row_of = dict(zip(test.file_name.tolist(), rows.tolist(), strict=True))
+    worst = controls.label_noise(test)
+    images = data.pixels.gather(np.asarray([row_of[each["file_name"]] for each in worst], np.int64))
+    captions = [
+        f"{place}. {each['label']}\ncalled {each['predicted']} {each['probabilities'][each['predicted']]:.0%}"
+        for place, each in enumerate(worst, start=1)
+    ]
+    shown = list(zip(captions, images, strict=True))
+    return figures.sheet(shown, _COLUMNS, f"{mark}labels of test that the network believes least")

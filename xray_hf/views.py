@@ -1,0 +1,83 @@
+"""Control views: X-rays without what a diagnosis needs. Who still finds the class there uses something else.
+
+The idea is that of Maguolo and Nanni 2021 ("A critic evaluation of methods for COVID-19 automatic detection
+from X-ray images"), who blacked the lungs out, and of DeGrave et al. 2021 ("AI for radiographic COVID-19
+detection selects shortcuts over signal"). A model tested on such a view shows what it attends to; one trained
+on it shows what the data set gives away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+LUNGS_DOWN, LUNGS_ACROSS = (0.10, 0.90), (0.15, 0.85)  # a rectangle around the lungs, shares of the side
+FRAME = 0.08  # width of the outer frame, share of the side
+UNIFORM = (0.56, 1 - 0.84**2)  # what rectangle and frame have of the whole
+SIGMA = 1 / 16  # of the blur, share of the side: ribs and vessels go, the heart's outline stays
+
+View = Callable[[np.ndarray], np.ndarray]
+
+
+def centre_masked(images: np.ndarray) -> np.ndarray:
+    """The lungs black: (B, side, side) uint8 -> the same. Shoulders, belly, edges and letters are left."""
+    masked = images.copy()
+    masked[(slice(None), *_lungs(images.shape[-1]))] = 0
+    return masked
+
+
+def border(images: np.ndarray) -> np.ndarray:
+    """All but the outer frame black: (B, side, side) uint8 -> the same."""
+    width = round(FRAME * images.shape[-1])
+    framed = images.copy()
+    framed[:, width:-width, width:-width] = 0
+    return framed
+
+
+def blurred(images: np.ndarray) -> np.ndarray:
+    """Low frequencies only: (B, side, side) uint8 -> the same."""
+    sigma = SIGMA * images.shape[-1]
+    smooth = gaussian_filter(images.astype(np.float32), (0, sigma, sigma))
+    return np.rint(smooth).astype(np.uint8)
+
+
+def histogram(images: np.ndarray) -> np.ndarray:
+    """The pixels sorted, dark ones first: (B, side, side) uint8 -> the same. No place is left, only greys."""
+    return np.sort(images.reshape(len(images), -1)).reshape(images.shape)
+
+
+VIEWS: Mapping[str, View] = {
+    "centre_masked": centre_masked,
+    "border": border,
+    "blurred": blurred,
+    "histogram": histogram,
+}
+
+
+def shares_of_mass(heatmaps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How much of each map lies in the rectangle around the lungs, and how much in the outer frame.
+
+    heatmaps: (B, h, w), 0 or more. Returns (B,) and (B,) float64, 0 to 1; NaN for a map without mass. What
+    lies between the two is in neither. A uniform map has UNIFORM. Cells on an edge count by their part.
+    """
+    _, height, width = heatmaps.shape
+    inner = (FRAME, 1 - FRAME)
+    lungs = np.outer(_coverage(height, LUNGS_DOWN), _coverage(width, LUNGS_ACROSS))
+    frame = 1 - np.outer(_coverage(height, inner), _coverage(width, inner))
+    total = heatmaps.sum(axis=(1, 2), dtype=np.float64)
+    total[total == 0] = np.nan
+    return (heatmaps * lungs).sum(axis=(1, 2)) / total, (heatmaps * frame).sum(axis=(1, 2)) / total
+
+
+def _lungs(side: int) -> tuple[slice, slice]:
+    """Rows and columns, in pixels, of the rectangle around the lungs."""
+    (top, bottom), (left, right) = LUNGS_DOWN, LUNGS_ACROSS
+    return slice(round(top * side), round(bottom * side)), slice(round(left * side), round(right * side))
+
+
+def _coverage(cells: int, span: tuple[float, float]) -> np.ndarray:
+    """(cells,) how much of each of so many equal cells along 0..1 lies within the span, 0 to 1."""
+    edges = np.linspace(0, 1, cells + 1).clip(*span)
+    return np.diff(edges) * cells
