@@ -1,7 +1,7 @@
 # One word per chore; CI calls the same words.
 #   make demo         classify X-rays at http://127.0.0.1:7860 (first time: installs, trains on synthetic patients)
 #   make test         all tests                      make check      ruff, mypy
-#   make train        DATA=… MODEL=… ARGS=…          make reproduce  DATA=…  the paper's two models
+#   make train        DATA=… MODEL=… ARGS=…          make reproduce  DATA=…  docs/results.md, in hours
 #   make bench-train  DATA=…  our loop against its peers
 #   make bench-inference IMAGES=… BUNDLES="…"  our engine against its peers
 PYTHON ?= python3
@@ -45,11 +45,8 @@ train: install $(if $(filter $(SYNTHETIC),$(DATA)),$(SYNTHETIC))
 
 reproduce: install
 	@test "$(DATA)" != "$(SYNTHETIC)" || { echo "error: pass DATA=, the folder of CoronaHack" >&2; exit 2; }
-	for model in $(MODELS); do \
-	  $(BIN)/python train.py --preset paper --model $$model --data-dir $(DATA) --out runs/paper/$$model \
-	    --watch-test --resume $(ARGS) || exit; \
-	done
-	$(BIN)/python scripts/write_results.py runs/paper/xray-resnet18/bundle runs/paper/xray-cnn/bundle
+	$(BIN)/python scripts/reproduce.py --data-dir $(DATA) $(ARGS)
+	$(BIN)/python scripts/write_results.py --runs runs/reproduce
 
 bench-train: install
 	$(BIN)/python benchmarks/bench_train.py $(if $(filter-out $(SYNTHETIC),$(DATA)),--data-dir $(DATA)) $(ARGS)

@@ -1,0 +1,64 @@
+"""What docs/results.md says between its tables."""
+
+TEXTS = {
+    "opening": """\
+# Results
+
+**What this data can teach is little, and these models are not for patients.** Normal and Pneumonia are
+children of one hospital, COVID-19 are 58 images, mostly of adults, collected from the web: a model that
+tells COVID-19 from the rest can do so by telling the sources apart, and the controls below show that
+ours do.""",
+    "how to read": """\
+What can be learnt is how a split that copies images hides this, and how to look for it. Brackets hold
+95 % intervals, bootstrapped over patients; ± is the standard deviation over seeds.
+[Limitations](limitations.md) has the rest.""",
+    "overview": """\
+`make reproduce DATA=…`: {starts} (the paper started ResNet18 from ImageNet weights); {where}. Nothing
+was chosen by test rows. Official test is the 624 images that the literature reports, without COVID-19.""",
+    "better": """\
+The paper says that ResNet18 is 2.5 % better: {right[0]} against {right[1]} of {total} images. Its
+predictions were not published; an unpaired exact test gives p = {p_value:.2f}. Below, ours on the same
+test images, ResNet18 minus the CNN in points: interval over patients, and McNemar's exact test.""",
+    "leak": """\
+The same recipe, the paper's, under its own protocol and under the honest one. Leak: the share of the
+validation rows whose very image, or whose patient, is also in training (`xray-hf splits`).""",
+    "gap": """\
+A gap that stays without the leak is the difference between the official test set and the training set
+that it comes with, which no split of the training set can show.""",
+    "confidence": """\
+Temperature, the threshold of `unsure` and the operating points are fitted on validation rows (`xray-hf
+calibrate`).""",
+    "elsewhere": """\
+`xray-hf evaluate BUNDLE --external --data-dir DIR`, used for nothing else: adults instead of children,
+other hospitals and machines; labels of Normal and Pneumonia were text-mined from reports, and COVID-19
+comes from yet another collection of the web.""",
+    "controls": """\
+The shipped models on test images that lack what a diagnosis needs (`xray-hf report`): lungs blacked
+out, only the outer frame, only low frequencies, only the histogram. What is still found there is found
+by something else. A network that never saw a black rectangle may also just be confused.""",
+    "trained on views": """\
+`train.py --view VIEW`, tested on the same view: what the data set gives away without a lung.""",
+    "subgroups": """\
+Of the children neither sex nor age is recorded. View positions are known of COVID-19 alone.""",
+    "source": """\
+The web collection also holds a few images of other pneumonias. Told from the children's pneumonias by
+logistic regression, out of fold, patients kept together:""",
+    "heatmaps": """\
+Share of the heatmaps' mass in a rectangle around the lungs and in the outer frame, by the class called:""",
+    "epochs": """\
+Protocol `paper`, seed 0. Train accuracy is measured while the weights change, the rest in the
+training's number format.""",
+    "ablations": """\
+`scripts/ablate.py`: one change at a time against the recipe it began with, at 112 pixels and 8 epochs,
+from random weights; mean ± standard deviation over folds, each with its own seed and validation rows
+and all with the same test rows, which take no part. Validation rows are of the same source as the
+training rows and hardly tell recipes apart. So every network is also asked about validation images made
+darker, brighter, flatter, equalised, softer, noisier, closer and farther than they are (`stressed`,
+mean of the eight); choices follow that column. Augmentation that resembles a stress has an advantage in
+it.""",
+    "speed": """\
+`make bench-train DATA=…`: images per second in training, medians of interleaved rounds with their
+spread. `ours` is the loop of train.py; `pure` the same step on one constant batch, the ceiling; `plain`
+a loop over JPEG files and torchvision transforms in float32; `hf` transformers' Trainer on the
+`datasets` object.""",
+}
