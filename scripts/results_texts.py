@@ -49,7 +49,7 @@ Share of the heatmaps' mass in a rectangle around the lungs and in the outer fra
 Protocol `paper`, seed 0. Train accuracy is measured while the weights change, the rest in the
 training's number format.""",
     "ablations": """\
-`scripts/ablate.py`: one change at a time against the recipe it began with, at 112 pixels and 8 epochs,
+`scripts/ablate.py`: one change at a time against the recipe that the search began with, at 112 pixels and 8 epochs,
 from random weights; mean ± standard deviation over folds, each with its own seed and validation rows
 and all with the same test rows, which take no part. Validation rows are of the same source as the
 training rows and hardly tell recipes apart. So every network is also asked about validation images made

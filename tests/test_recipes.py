@@ -11,7 +11,7 @@ import pytest
 import reproduce
 
 from xray_hf.data.splits import Split
-from xray_hf.training.config import parse, preset_values, resolve
+from xray_hf.training.config import parse, resolve
 
 VARIANTS = [
     (name, change) for variants in ablate.VARIANTS.values() for name, change in variants.items() if change
@@ -20,7 +20,7 @@ VARIANTS = [
 
 @pytest.mark.parametrize(("name", "change"), VARIANTS, ids=[name for name, _ in VARIANTS])
 def test_every_variant_is_understood_and_differs_from_the_recipe(name: str, change: dict[str, Any]) -> None:
-    base = {**preset_values("robust", "xray-cnn"), **ablate.PROXY, "data_dir": "d", "model": "xray-cnn"}
+    base = {**ablate.START, **ablate.PROXY, "data_dir": "d", "model": "xray-cnn"}
     assert resolve({**base, **change}) != resolve(base)
 
 
