@@ -44,8 +44,9 @@ PROXY = {"side": 112, "epochs": 8, "pretrained": False}
 # Where the search began; `robust` is where it ended.
 START = {
     "optimizer": "adamw", "learning_rate": 5e-4, "weight_decay": 0.05, "schedule": "cosine", "warmup": 0.3,
-    "balance": "sampling", "label_smoothing": 0.1, "ema": 0.995, "keep": "last", "rotate": 10.0, "shift": 0.08,
-    "scale_low": 0.8, "scale_high": 1.1, "gamma": 1.6, "contrast": 0.3, "brightness": 0.15,
+    "balance": "sampling", "label_smoothing": 0.1, "ema": 0.995, "keep": "last",
+    "rotate": 10.0, "shift": 0.08, "scale_low": 0.8, "scale_high": 1.1,
+    "gamma": 1.6, "contrast": 0.3, "brightness": 0.15,
 }  # fmt: skip
 NOTHING = {field: getattr(AugmentationConfig, field) for field in AugmentationConfig.__dataclass_fields__}
 GEOMETRY = {name: NOTHING[name] for name in ("rotate", "shift", "scale_low", "scale_high")}

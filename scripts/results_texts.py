@@ -49,13 +49,13 @@ Share of the heatmaps' mass in a rectangle around the lungs and in the outer fra
 Protocol `paper`, seed 0. Train accuracy is measured while the weights change, the rest in the
 training's number format.""",
     "ablations": """\
-`scripts/ablate.py`: one change at a time against the recipe that the search began with, at 112 pixels and 8 epochs,
-from random weights; mean ± standard deviation over folds, each with its own seed and validation rows
-and all with the same test rows, which take no part. Validation rows are of the same source as the
-training rows and hardly tell recipes apart. So every network is also asked about validation images made
-darker, brighter, flatter, equalised, softer, noisier, closer and farther than they are (`stressed`,
-mean of the eight); choices follow that column. Augmentation that resembles a stress has an advantage in
-it.""",
+`scripts/ablate.py`: one change at a time against the recipe that the search began with, at 112 pixels
+and 8 epochs, from random weights; mean ± standard deviation over folds, each with its own seed and
+validation rows and all with the same test rows, which take no part. Validation rows are of the same
+source as the training rows and hardly tell recipes apart. So every network is also asked about
+validation images made darker, brighter, flatter, equalised, softer, noisier, closer and farther than
+they are (`stressed`, mean of the eight); choices follow that column. Augmentation that resembles a
+stress has an advantage in it.""",
     "speed": """\
 `make bench-train DATA=…`: images per second in training, medians of interleaved rounds with their
 spread. `ours` is the loop of train.py; `pure` the same step on one constant batch, the ceiling; `plain`
