@@ -94,7 +94,7 @@ def finished_run(train: ModuleType, synthetic: Path, tmp_path_factory: pytest.Te
         command_line("--data-dir", synthetic, "--out", out, *TRAINING),
         pytest.MonkeyPatch.context() as patch,
     ):
-        patch.setattr(figures, "draw_all", lambda *_: None)  # they take as long as the training
+        patch.setattr(figures, "draw_all", lambda *_, **__: None)  # they take as long as the training
         assert exit_on_error(train.main) == 0
     return out
 
@@ -308,7 +308,7 @@ def test_a_folder_that_holds_a_run_is_not_written_over(
     ("arguments", "part"),
     [
         (["--seed", "1"], "seed was 0 and is now 1"),
-        (["--epochs", "2", "--ema", "0.9"], "ema was 0.0 and is now 0.9; epochs was 1 and is now 2"),
+        (["--epochs", "2", "--ema", "0.9"], "ema was 0.995 and is now 0.9; epochs was 1 and is now 2"),
         (["--model", "timm:test_resnet"], "model was 'xray-cnn' and is now 'timm:test_resnet'"),
         (["--split-seed", "5"], "split_seed was 0 and is now 5"),
     ],
