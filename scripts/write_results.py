@@ -29,6 +29,7 @@ from xray_hf.evaluation import uncertainty
 from xray_hf.evaluation.predictions import SUBSETS, Predictions
 from xray_hf.files import atomic_file, write_json, write_text
 from xray_hf.labels import LABELS
+from xray_hf.views import VIEWS
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS, PRETRAINED = ROOT / "docs", ROOT / "pretrained"
@@ -46,6 +47,7 @@ PAPER = {
 }
 PAPER_TEST = 638
 NAMES = {"train": "train", "validation": "validation", "test": "test", "test_official": "official test"}
+VIEW_NAMES = {"view-none": "whole"} | {f"view-{view}": view.replace("_", " ") for view in VIEWS}
 VIEW_HEADS = ["", "accuracy", "balanced accuracy", *(f"found: {label}" for label in LABELS), "AUROC COVID-19"]
 
 Runs = Sequence[Mapping[str, Any]]
@@ -55,10 +57,9 @@ def main() -> None:
     """Collect, if asked to, and write the page and its figures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--runs", type=Path, help="folder of reproduce.py")
-    parser.add_argument("--views", type=Path, help="folder of runs with --view, VIEW/MODEL")
     options = parser.parse_args()
     if options.runs:
-        write_json(RECORD, collect(options.runs, options.views))
+        write_json(RECORD, collect(options.runs))
     if not RECORD.exists():
         raise BundleError(f"{RECORD} is missing; pass --runs, the folder of `make reproduce`.")
     record = json.loads(RECORD.read_text(encoding="utf-8"))
@@ -70,21 +71,18 @@ def main() -> None:
     write_text(DOCS / "results.md", page(record, shipped))
 
 
-def collect(runs: Path, views: Path | None) -> dict[str, Any]:
+def collect(runs: Path) -> dict[str, Any]:
     """What the page needs of the runs, so that it can be written without them."""
     folders = sorted(runs.glob("*/*/seed-*/bundle"))
     found = [of_run(folder, recipe=folder.parents[2].name) for folder in folders]
-    on_views = sorted(views.glob("*/*/bundle")) if views else []
-    return {
-        "runs": found,
-        "views": [of_run(folder, recipe=folder.parents[1].name) for folder in on_views],
-        "compared": [
-            {"recipe": recipe, "seed": seed, **compared}
-            for recipe in RECIPES
-            for seed in sorted({run["seed"] for run in found})
-            if (compared := compare(runs / recipe, seed))
-        ],
-    }
+    seeds = sorted({run["seed"] for run in found})
+    compared = [
+        {"recipe": recipe, "seed": seed, **difference}
+        for recipe in RECIPES
+        for seed in seeds
+        if (difference := compare(runs / recipe, seed))
+    ]
+    return {"runs": found, "compared": compared}
 
 
 def of_run(folder: Path, recipe: str) -> dict[str, Any]:
@@ -127,7 +125,8 @@ def compare(recipe: Path, seed: int) -> dict[str, Any] | None:
 
 def page(record: Mapping[str, Any], shipped: Mapping[str, Any]) -> str:
     """The whole page."""
-    runs, views = record["runs"], record["views"]
+    runs = [run for run in record["runs"] if run["recipe"] in RECIPES]
+    views = [run for run in record["runs"] if run["recipe"].startswith("view-")]
     speed = sorted(DOCS.glob("bench_train*.md"))
     sections = [
         opening(shipped),
@@ -304,8 +303,7 @@ def controls(shipped: Mapping[str, Any], views: Runs) -> str:
     sections = ["## Without the lungs", TEXTS["controls"], table(VIEW_HEADS, rows), *figures]
     if views:
         trained = [
-            view_row(f"{run['model']}, {run['recipe'].replace('_', ' ')}", run["metrics"]["test"])
-            for run in views
+            view_row(f"{run['model']}, {VIEW_NAMES[run['recipe']]}", run["metrics"]["test"]) for run in views
         ]
         sections += ["### Trained on nothing else", TEXTS["trained on views"], table(VIEW_HEADS, trained)]
     return "\n\n".join(sections)
