@@ -100,16 +100,9 @@ def main() -> None:
 def train(job: Job, data_dir: str, out: Path, more: list[str]) -> None:
     """Train, or go on with it; raises XrayHFError if train.py ends with an error."""
     folder = job.folder(out)
-    command = [sys.executable, str(ROOT / "train.py"), "--data-dir", data_dir, "--model", job.model]
-    command += [
-        *RECIPES[job.recipe].options,
-        "--seed",
-        str(job.seed),
-        "--out",
-        str(folder),
-        "--resume",
-        *more,
-    ]
+    own = ["--model", job.model, "--seed", str(job.seed), "--out", str(folder), "--resume"]
+    options = ["--data-dir", data_dir, *RECIPES[job.recipe].options, *own, *more]
+    command = [sys.executable, str(ROOT / "train.py"), *options]
     started = time.perf_counter()
     code = subprocess.run(command, check=False).returncode
     if code:
@@ -127,8 +120,9 @@ def left(jobs: list[Job], out: Path) -> str:
         seconds = [own.seconds(out) for own in alike]
         minutes += sum(seconds) / len(seconds) / 60 if seconds else 0
         unknown += not seconds
-    text = f"about {minutes:.0f} minutes left"
-    return f"{text}, and {unknown} runs of a kind that has not been timed yet" if unknown else text
+    parts = [f"about {minutes:.0f} minutes left"] if minutes or not unknown else []
+    parts += [f"{unknown} runs of a kind that has not been timed yet"] if unknown else []
+    return " and ".join(parts)
 
 
 if __name__ == "__main__":

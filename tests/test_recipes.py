@@ -52,4 +52,5 @@ def test_time_left_is_that_of_runs_alike(tmp_path: Path) -> None:
     (bundle / "training.json").write_text('{"seconds": 600}')
     (bundle / "metrics.json").write_text("{}")
     text = reproduce.left(jobs, tmp_path)
-    assert text.startswith("about 20 minutes left, and 3 runs")
+    assert text.startswith("about 20 minutes left and 3 runs")
+    assert reproduce.left(jobs[:1], tmp_path) == "about 0 minutes left"
