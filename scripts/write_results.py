@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -68,7 +69,9 @@ def main() -> None:
         for model in MODELS
         if (PRETRAINED / model).is_dir()
     }
-    write_text(DOCS / "results.md", page(record, shipped))
+    text = page(record, shipped)
+    copy_figures(text)
+    write_text(DOCS / "results.md", text)
 
 
 def collect(runs: Path) -> dict[str, Any]:
@@ -389,11 +392,15 @@ def epochs(runs: Runs) -> str:
 
 
 def picture(model: str, figure: str, text: str) -> str:
-    """A figure of a shipped bundle, copied to docs/figures."""
-    name = f"{model}_{figure}.png"
-    with atomic_file(DOCS / "figures" / name) as temporary:
-        shutil.copyfile(PRETRAINED / model / manifest.FIGURES / f"{figure}.png", temporary)
-    return f"![{text}](figures/{name})"
+    """A figure of a shipped bundle, as Markdown; `copy_figures` brings it there."""
+    return f"![{text}](figures/{model}_{figure}.png)"
+
+
+def copy_figures(page: str) -> None:
+    """Copy the figures that the page shows from the shipped bundles to docs/figures."""
+    for model, figure in re.findall(r"\(figures/(xray-[a-z0-9]+)_(\w+)\.png\)", page):
+        with atomic_file(DOCS / "figures" / f"{model}_{figure}.png") as temporary:
+            shutil.copyfile(PRETRAINED / model / manifest.FIGURES / f"{figure}.png", temporary)
 
 
 def spread(runs: Runs, subset: str, key: str) -> str:
