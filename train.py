@@ -39,7 +39,7 @@ from xray_hf.training.config import Config, parse
 from xray_hf.training.loop import Trainer
 from xray_hf.training.processes import is_same_everywhere, keep_freed_memory, make_accelerator
 
-LIBRARIES = ("accelerate", "datasets", "numpy", "pillow", "timm", "torch", "transformers")
+LIBRARIES = ("accelerate", "datasets", "kornia", "numpy", "pillow", "timm", "torch", "transformers")
 
 
 def main() -> None:

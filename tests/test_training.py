@@ -244,6 +244,32 @@ def test_logit_adjustment_asks_more_of_rare_classes(tmp_path: Path) -> None:
     torch.testing.assert_close(losses.exp(), torch.tensor([36 / 24, 36 / 9, 36 / 3]))
 
 
+@pytest.mark.parametrize("balance", ["none", "loss", "logits"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_lowest_loss_calls_every_row_by_its_own_class(
+    tmp_path: Path, balance: str, smoothing: float
+) -> None:
+    """However rare a class is: with smoothing, weights or shifts could ask for the rare one everywhere."""
+    trainer = make_trainer(tmp_path, balance=balance, label_smoothing=smoothing)
+    shares = torch.tensor([0.25, 0.74, 0.01])
+    if balance == "loss":
+        trainer.class_weights = 1 / (3 * shares)
+    if balance == "logits":
+        trainer.shift = shares.log()
+    logits = torch.zeros(3, 3, requires_grad=True)
+    optimizer = torch.optim.LBFGS([logits], max_iter=200)
+
+    def step() -> float:
+        optimizer.zero_grad()
+        loss = trainer._losses(logits, torch.arange(3)).sum()
+        loss.backward()
+        return float(loss)
+
+    optimizer.step(step)
+    assert logits.argmax(dim=1).tolist() == [0, 1, 2]
+    assert logits.softmax(dim=1).diagonal().min() > 0.85
+
+
 def test_biases_and_normalisation_are_not_decayed_unless_asked(tmp_path: Path) -> None:
     def decayed(trainer: Trainer) -> set[int]:
         groups = trainer.optimizer.param_groups

@@ -26,7 +26,7 @@ from xray_hf.labels import COVID19, LABELS, SPLITS
 PROTOCOLS = ("grouped", "paper")
 COVID_TEST_SHARE = 0.25
 VALIDATION_SHARE = 0.15
-FOLDS = 6  # disjoint validation parts of 15 %, as many as there can be
+FOLDS = 6  # disjoint validation parts of 15 %
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,8 @@ def grouped(records: Sequence[Record], groups: np.ndarray, seed: int, fold: int 
 
     Test: every group with an official TEST image, and whole COVID-19 groups up to a quarter of the
     COVID-19 images. Validation: 15 % of the other groups, drawn within each class; another fold has another
-    15 %, and the same test. Nothing is copied. Raises ConfigError for a fold outside 0..FOLDS-1.
+    15 %, and the same test. Nothing is copied. Raises ConfigError for a fold outside 0..FOLDS-1, and for one
+    that a small class does not reach.
     """
     if not 0 <= fold < FOLDS:
         raise ConfigError(f"fold is {fold}; expected 0 to {FOLDS - 1}.")
@@ -119,6 +120,10 @@ def grouped(records: Sequence[Record], groups: np.ndarray, seed: int, fold: int 
     for label in range(len(LABELS)):
         own = [g for g, c in class_of_group.items() if c == label and g not in test_groups]
         size = round(VALIDATION_SHARE * len(own))
+        if own and fold * size >= len(own):
+            raise ConfigError(
+                f"fold {fold} has no {LABELS[label]}: there are {len(own)} groups of it; use a lower --fold."
+            )
         validation_groups.update(rng.permutation(own).tolist()[fold * size : (fold + 1) * size])
 
     in_test = np.isin(groups, list(test_groups))

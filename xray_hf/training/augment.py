@@ -5,6 +5,7 @@ All draws come from torch's CPU generator, whose state a checkpoint holds, whate
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -96,7 +97,8 @@ def _layers(options: AugmentationConfig, side: int) -> list[Any]:
         layers.append(kornia.RandomBrightness((1 - options.brightness, 1 + options.brightness), p=1.0))
     if options.blur:
         low, high = (sigma * side / 224 for sigma in BLUR_SIGMA)
-        layers.append(kornia.RandomGaussianBlur((7, 7), (low, high), p=options.blur))
+        kernel = 2 * math.ceil(2 * high) + 1  # two standard deviations to either side
+        layers.append(kornia.RandomGaussianBlur((kernel, kernel), (low, high), p=options.blur))
     if options.noise:
         layers.append(kornia.RandomGaussianNoise(std=NOISE, p=options.noise))
     if options.erase:

@@ -47,7 +47,7 @@ class DataConfig:
     protocol: str = option("grouped", "how to split; `paper` leaks", choices=PROTOCOLS)
     split_seed: int = option(0, "seed of the split", kind=int, low=0)
     fold: int = option(0, "which part of `grouped` is validation", kind=int, low=0, high=FOLDS - 1)
-    splits: str | None = option(None, "a splits.json to use instead of protocol and seed")
+    splits: str | None = option(None, "a splits.json to use instead of protocol, seed and fold")
     covid_metadata: str | None = option(None, "metadata CSV with the patients of the COVID-19 images")
     drop_bad: bool = option(
         False, "go on without rows that have no file, label or decodable image", kind=bool
@@ -108,8 +108,12 @@ class AugmentationConfig:
     blur: float = option(0.0, "share of the images", kind=float, low=0, high=1)
     noise: float = option(0.0, "share of the images", kind=float, low=0, high=1)
     erase: float = option(0.0, "share of the images that lose a rectangle", kind=float, low=0, high=1)
-    mixup: float = option(0.0, "alpha of the Beta distribution, 0 for none", kind=float, low=0)
-    cutmix: float = option(0.0, "alpha of the Beta distribution, 0 for none", kind=float, low=0)
+    mixup: float = option(
+        0.0, "alpha of the Beta distribution, 0: none; within a part of --accumulate", kind=float, low=0
+    )
+    cutmix: float = option(
+        0.0, "alpha of the Beta distribution, 0: none; within a part of --accumulate", kind=float, low=0
+    )
 
 
 @dataclass(frozen=True)

@@ -197,13 +197,18 @@ class Trainer:
         return losses, (logits.detach().argmax(1) == labels).sum()
 
     def _losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Cross entropy of each row: (B, C) float32 and (B,) -> (B,)."""
-        if self.shift is not None:
-            logits = logits + self.shift  # logit adjustment, Menon et al. 2021, eq. 10
+        """Cross entropy of each row: (B, C) float32 and (B,) -> (B,).
+
+        The smoothed part of a label goes to all classes alike; under logit adjustment by their shares, or the
+        rare class would be asked for more often than it is there, whatever the label.
+        """
         smoothing = self.config.optimization.label_smoothing
-        return nn.functional.cross_entropy(
-            logits, labels, self.class_weights, reduction="none", label_smoothing=smoothing
-        )
+        if self.shift is not None:
+            adjusted = (logits + self.shift).log_softmax(dim=1)  # Menon et al. 2021, eq. 10
+            of_label, of_all = adjusted.gather(1, labels[:, None]).squeeze(1), adjusted @ self.shift.exp()
+            return -(1 - smoothing) * of_label - smoothing * of_all
+        losses = nn.functional.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+        return losses if self.class_weights is None else losses * self.class_weights[labels]
 
     def _require_finite(self, losses: torch.Tensor, batches: list[np.ndarray]) -> None:
         """Name the first of the last steps, and its batch, whose loss (k,) is not finite."""
