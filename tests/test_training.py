@@ -263,7 +263,7 @@ def test_the_lowest_loss_calls_every_row_by_its_own_class(
         optimizer.zero_grad()
         loss = trainer._losses(logits, torch.arange(3)).sum()
         loss.backward()
-        return float(loss)
+        return loss.item()
 
     optimizer.step(step)
     assert logits.argmax(dim=1).tolist() == [0, 1, 2]

@@ -20,7 +20,7 @@ from sklearn.metrics import roc_curve
 from xray_hf.errors import ConfigError
 from xray_hf.evaluation.metrics import Counts, Rates, cross_entropy, in_columns, in_words, null_if_nan, ratio
 from xray_hf.evaluation.predictions import Predictions
-from xray_hf.evaluation.uncertainty import Draws, interval
+from xray_hf.evaluation.uncertainty import Draws
 from xray_hf.labels import LABELS, PNEUMONIA
 
 TARGET_RISK = 0.02  # share of wrong answers among those given
@@ -213,7 +213,7 @@ def describe(predictions: Predictions, confidence: Confidence) -> dict[str, Any]
     intervals; sensitivity_on_own_roc is read off the ROC of these very rows at exactly the wanted
     specificity, which no threshold chosen beforehand can promise.
     """
-    draws = Draws.of(predictions)
+    draws = Draws.of(predictions.patient_id)
     labels, probabilities = predictions.label, calibrated(predictions.logits, confidence.temperature)
     return {
         "calibration": {
@@ -284,5 +284,5 @@ def _shares(named: Mapping[str, tuple[NDArray[np.bool_], NDArray[np.bool_]]], dr
             name: null_if_nan(float(ratio((own & among).sum(), among.sum())))
             for name, (own, among) in named.items()
         },
-        "intervals": {name: interval(draws.means(own, among)) for name, (own, among) in named.items()},
+        "intervals": {name: draws.share(own, among) for name, (own, among) in named.items()},
     }

@@ -48,7 +48,6 @@ SOURCE_ROWS = pa.schema(
 )
 TEST_TABLE, SOURCE_TABLE = "test.parquet", "source.parquet"
 WORST = 20  # mistakes that are named
-DRAWS = 2000  # of the bootstrap
 NOT_RECORDED = "not recorded"
 
 _AGAIN = "run `xray-hf report` again"
@@ -164,19 +163,17 @@ def label_noise(test: Predictions) -> list[dict[str, Any]]:
 def auroc_interval(
     truth: NDArray[np.bool_], scores: NDArray[np.float64], patients: NDArray[np.int64]
 ) -> dict[str, Any] | None:
-    """{value, interval} of the area under the ROC curve; the bootstrap draws patients, within truth and rest.
+    """{value, interval} of the area under the ROC curve, over draws of patients.
 
     truth, scores, patients: (N,). None without a case of either kind or with scores that are not finite.
     Draws from few patients cannot show what others would be like: read it beside their number.
     """
     if truth.all() or not truth.any() or not np.isfinite(scores).all():
         return None
-    cases, others = scores[truth][:, None], scores[~truth][None]
-    wins = (cases > others) + 0.5 * (cases == others)  # (cases, others): the area is its mean
-    rng = np.random.default_rng(0)
-    of_cases, of_others = (_redrawn(patients[own], rng) for own in (truth, ~truth))
-    areas = ((of_cases @ wins) * of_others).sum(axis=1) / (of_cases.sum(axis=1) * of_others.sum(axis=1))
-    return {"value": float(wins.mean()), "interval": np.quantile(areas, [0.025, 0.975]).tolist()}
+    draws = uncertainty.Draws.of(patients)
+    areas = [uncertainty.weighted_auroc(truth, scores, weights) for weights in draws.weights()]
+    value = uncertainty.weighted_auroc(truth, scores, np.ones((1, len(scores))))
+    return {"value": float(value[0]), "interval": uncertainty.interval(np.concatenate(areas))}
 
 
 def as_table(summary: Mapping[str, Any]) -> str:
@@ -254,13 +251,6 @@ def _rates(part: Predictions) -> dict[str, Any]:
             if n
         },
     }
-
-
-def _redrawn(patients: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.float64]:
-    """(DRAWS, N) how often each image is drawn when as many patients are drawn as there are."""
-    _, own = np.unique(patients, return_inverse=True)
-    count = int(own.max()) + 1
-    return rng.multinomial(count, np.full(count, 1 / count), size=DRAWS)[:, own].astype(np.float64)
 
 
 def _mean(values: NDArray[np.float64]) -> float | None:

@@ -3,13 +3,15 @@
 Percentile bootstrap over patients (Efron and Tibshirani 1993, chapter 13): as many patients as there are,
 drawn with replacement, each with all rows, since images of one patient resemble each other. A draw has the
 numbers that `metrics` would give for it; where that is NaN the draw is left out. A rate of 0 or 1 is the same
-in every draw, and its interval would have no width however few the patients are: a sensitivity or specificity
-then has the exact interval (Clopper and Pearson 1934) of so many patients, all right or all wrong.
+in every draw, and its interval would have no width however few the patients are. A share then has the exact
+interval (Clopper and Pearson 1934) of so many patients, all right or all wrong, and enters balanced accuracy
+with draws of what it may be (Jeffreys' posterior; Brown et al. 2001). Precision, F1 and AUROC of such a class
+stay without width: read them beside the number of patients.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,9 +44,9 @@ class Draws:
     times: NDArray[np.float64]
 
     @classmethod
-    def of(cls, predictions: Predictions, draws: int = DRAWS, seed: int = SEED) -> Draws:
-        """Draw the patients of a table that has rows."""
-        names, patient = np.unique(predictions.patient_id, return_inverse=True)
+    def of(cls, patients: NDArray[Any], draws: int = DRAWS, seed: int = SEED) -> Draws:
+        """Draw the patients of rows: (N,) whose each is, with N at least 1."""
+        names, patient = np.unique(patients, return_inverse=True)
         shape = (draws, len(names))
         drawn = np.random.default_rng(seed).integers(len(names), size=shape)
         cells = drawn + len(names) * np.arange(draws)[:, None]
@@ -60,6 +62,15 @@ class Draws:
         """(N,) numbers of rows -> (D,) their means over the rows of each draw, or over those in `among`."""
         chosen = np.ones(len(values), bool) if among is None else among
         return ratio(self.totals(values * chosen), self.totals(chosen))
+
+    def patients(self, among: NDArray[np.bool_]) -> int:
+        """How many patients these rows are of: (N,)."""
+        return len(np.unique(self.patient[among]))
+
+    def share(self, values: NDArray[np.bool_], among: NDArray[np.bool_] | None = None) -> Interval:
+        """The interval of the share of `among` that `values` are true of: (N,) each."""
+        chosen = np.ones(len(values), bool) if among is None else among
+        return interval_of_rate(self.means(values, chosen), self.patients(chosen))
 
     def weights(self) -> Iterator[Rates]:
         """(at most 100, N) how often each row is in each draw, until all draws were given."""
@@ -87,32 +98,29 @@ def describe(predictions: Predictions) -> dict[str, Any]:
 
     Ready for JSON; the table must have rows.
     """
-    draws = Draws.of(predictions)
+    draws = Draws.of(predictions.patient_id)
     matrices, areas = confusion_matrices(predictions, draws), aurocs(predictions, draws)
     classes = {name: rates(matrices) for name, rates in metrics.PER_CLASS.items()} | {"auroc": areas}
     label = predictions.label
+    patients = {name: draws.patients(label == index) for index, name in enumerate(LABELS)}
+    balanced = _balanced_accuracy(matrices, list(patients.values()))
+    measured = metrics.balanced_accuracy(metrics.confusion_matrix(label, predictions.predicted))
     overall = {
-        "accuracy": draws.means(predictions.predicted == label),
-        "balanced_accuracy": _mean_of_classes(classes["sensitivity"], matrices),
         "macro_f1": _mean_of_classes(classes["f1"], matrices),
         "macro_auroc": _mean_of_classes(areas, matrices),
         "cross_entropy": draws.means(metrics.losses(label, predictions.probabilities)),
     }
     return {
-        "patients_per_class": {
-            name: _patients(predictions, label == index) for index, name in enumerate(LABELS)
-        },
+        "patients_per_class": patients,
         "intervals": {
+            "accuracy": draws.share(predictions.predicted == label),
+            "balanced_accuracy": _holding(measured, interval(balanced)),
             **{name: interval(drawn) for name, drawn in overall.items()},
             "per_class": {
                 name: {
                     **{what: interval(drawn[:, index]) for what, drawn in classes.items()},
-                    "sensitivity": interval_of_rate(
-                        classes["sensitivity"][:, index], _patients(predictions, label == index)
-                    ),
-                    "specificity": interval_of_rate(
-                        classes["specificity"][:, index], _patients(predictions, label != index)
-                    ),
+                    "sensitivity": draws.share(predictions.predicted == index, label == index),
+                    "specificity": draws.share(predictions.predicted != index, label != index),
                 }
                 for index, name in enumerate(LABELS)
             },
@@ -129,15 +137,17 @@ def compare(a: Predictions, b: Predictions) -> dict[str, Any]:
     Raises ConfigError unless both are of the same rows in the same order.
     """
     _require_same_rows(a, b)
-    draws = Draws.of(a)
+    draws = Draws.of(a.patient_id)
     a_right, b_right = a.predicted == a.label, b.predicted == b.label
     only_a, only_b = int((a_right & ~b_right).sum()), int((b_right & ~a_right).sum())
     of_a, of_b = (metrics.describe(each) for each in (a, b))
-    drawn_a, drawn_b = (confusion_matrices(each, draws) for each in (a, b))
+    patients = [draws.patients(a.label == index) for index in range(len(LABELS))]
+    balanced_a, balanced_b = (
+        _balanced_accuracy(confusion_matrices(each, draws), patients) for each in (a, b)
+    )
     drawn = {
         "accuracy": draws.means(b_right) - draws.means(a_right),
-        "balanced_accuracy": _mean_of_classes(metrics.sensitivity(drawn_b), drawn_b)
-        - _mean_of_classes(metrics.sensitivity(drawn_a), drawn_a),
+        "balanced_accuracy": balanced_b - balanced_a,
     }
     differences = {
         name: {
@@ -195,8 +205,25 @@ def weighted_auroc(is_case: NDArray[np.bool_], scores: Rates, weights: Rates) ->
     return ratio(wins, of_cases.sum(axis=1) * below[:, -1])
 
 
-def _patients(predictions: Predictions, rows: NDArray[np.bool_]) -> int:
-    return len(np.unique(predictions.patient_id[rows]))
+def _holding(value: float, found: Interval) -> Interval:
+    """The interval, up to the value itself: where a class is all right, what it may be is below that."""
+    return found and [min(found[0], value), max(found[1], value)]
+
+
+def _balanced_accuracy(matrices: Counts, patients: Sequence[int]) -> Rates:
+    """(D, C, C) and the patients of each class -> (D,).
+
+    A class gets the same draws of what it may be each time, so that two models that find all differ by 0.
+    """
+    found = metrics.sensitivity(matrices)
+    for index, count in enumerate(patients):
+        drawn = found[:, index]
+        drawn = drawn[np.isfinite(drawn)]
+        if len(drawn) and drawn.min() == drawn.max() and drawn[0] in (0, 1):
+            right = count * int(drawn[0])
+            rng = np.random.default_rng(SEED)
+            found[:, index] = rng.beta(right + 0.5, count - right + 0.5, len(found))
+    return _mean_of_classes(found, matrices)
 
 
 def _mean_of_classes(rates: Rates, matrices: Counts) -> Rates:
