@@ -221,7 +221,7 @@ def _balanced_accuracy(matrices: Counts, patients: Sequence[int]) -> Rates:
         drawn = drawn[np.isfinite(drawn)]
         if len(drawn) and drawn.min() == drawn.max() and drawn[0] in (0, 1):
             right = count * int(drawn[0])
-            rng = np.random.default_rng(SEED)
+            rng = np.random.default_rng([SEED, index])
             found[:, index] = rng.beta(right + 0.5, count - right + 0.5, len(found))
     return _mean_of_classes(found, matrices)
 
