@@ -15,30 +15,33 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate.state import AcceleratorState
+from numbers_in_words import mean_and_sd
 from PIL import Image, ImageFilter, ImageOps
 
 from xray_hf.data.dataset import XrayData, open_coronahack, split_data
 from xray_hf.data.records import labels_of
 from xray_hf.data.splits import Split
-from xray_hf.errors import exit_on_error
+from xray_hf.errors import ConfigError, exit_on_error
 from xray_hf.evaluation import metrics
 from xray_hf.files import write_json, write_text
 from xray_hf.models import create_model
-from xray_hf.training.config import AugmentationConfig, resolve
+from xray_hf.training.config import AugmentationConfig, Config, resolve
 from xray_hf.training.loop import Trainer
 from xray_hf.training.predict import predict_rows
 from xray_hf.training.processes import keep_freed_memory, make_accelerator
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
+SETTINGS = ("model", "optimization", "augmentation")
 MEASURED = ("accuracy", "balanced_accuracy", "sensitivity")
 PROXY = {"side": 112, "epochs": 8, "pretrained": False}
 # Where the search began; `robust` is where it ended.
@@ -169,11 +172,12 @@ def main() -> None:
         for name, change in variants.items()
         if not options.only or name in options.only
     ]
-    todo = [job for job in jobs if not result_file(options.out, *job[:3]).exists()]
+    todo = [job for job in jobs if not is_done(options.out, *job)]
     times: list[float] = []
     for number, (model, name, fold, change) in enumerate(todo, start=1):
         started = time.perf_counter()
-        found = run(options.data_dir, model, fold, change)
+        with tempfile.TemporaryDirectory(prefix="ablation-") as scratch:  # checkpoints, not kept
+            found = run(options.data_dir, model, fold, change, scratch)
         write_json(result_file(options.out, model, name, fold), {"variant": name, "change": change, **found})
         times.append(time.perf_counter() - started)
         left = (len(todo) - number) * sum(times) / len(times) / 60
@@ -187,13 +191,28 @@ def result_file(out: Path, model: str, name: str, fold: int) -> Path:
     return out / model / name.replace(" ", "-") / f"fold-{fold}.json"
 
 
-def run(data_dir: Path, model: str, fold: int, change: dict[str, Any]) -> dict[str, Any]:
-    """Train one variant on one fold; its numbers on the fold's validation rows."""
-    values = {**START, **PROXY, **change}
-    out = Path("runs/ablations/unfinished")
-    config = resolve(
-        {**values, "data_dir": str(data_dir), "model": model, "seed": fold, "fold": fold, "out": str(out)}
-    )
+def configure(data_dir: Path, model: str, fold: int, change: dict[str, Any], out: str) -> Config:
+    """The configuration of a variant."""
+    place = {"data_dir": str(data_dir), "model": model, "seed": fold, "fold": fold, "out": out}
+    return resolve({**START, **PROXY, **change, **place})
+
+
+def is_done(out: Path, model: str, name: str, fold: int, change: dict[str, Any]) -> bool:
+    """Whether there is a result; raises ConfigError for one of another configuration."""
+    path = result_file(out, model, name, fold)
+    if not path.exists():
+        return False
+    saved = json.loads(path.read_text(encoding="utf-8"))["config"]
+    if saved != settings(configure(Path("any"), model, fold, change, "any")):
+        raise ConfigError(
+            f"{path} was made with other settings than {name} has now; delete it, or undo them."
+        )
+    return True
+
+
+def run(data_dir: Path, model: str, fold: int, change: dict[str, Any], out: str) -> dict[str, Any]:
+    """Train one variant on one fold; its numbers on the fold's validation rows, and the configuration."""
+    config = configure(data_dir, model, fold, change, out)
     torch.manual_seed(fold)
     network = create_model(model, pretrained=config.model.pretrained, side=config.model.side)
     data = open_coronahack(data_dir, network.preprocessing.side)
@@ -208,8 +227,14 @@ def run(data_dir: Path, model: str, fold: int, change: dict[str, Any]) -> dict[s
         "fold": fold,
         "seconds": sum(row["seconds"] for row in history),
         "last": history[-1],
+        "config": settings(config),
         **judge(trainer, data, labels, split.validation),
     }
+
+
+def settings(config: Config) -> dict[str, Any]:
+    """What decides the result, without where things lie."""
+    return {name: asdict(part) for name, part in vars(config).items() if name in SETTINGS}
 
 
 def without_test(split: Split) -> Split:
@@ -274,7 +299,7 @@ def table(runs: list[dict[str, Any]], model: str) -> str:
             if not own:
                 continue
             cells = [
-                spread([run[part][key] for run in own])
+                mean_and_sd([run[part][key] for run in own])
                 for part, key in (
                     ("clean", "balanced_accuracy"),
                     ("stressed", "balanced_accuracy"),
@@ -286,12 +311,6 @@ def table(runs: list[dict[str, Any]], model: str) -> str:
             title = f"{question}: {name}" if question else f"**{name}**"
             lines.append(f"| {title} | {len(own)} | {' | '.join(cells)} | {minutes:.1f} |")
     return "\n".join(lines)
-
-
-def spread(values: list[float]) -> str:
-    """Mean ± standard deviation in percent."""
-    deviation = f" ± {100 * np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
-    return f"{100 * np.mean(values):.1f}{deviation}"
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ TEXTS = {
 
 **What this data can teach is little, and these models are not for patients.** Normal and Pneumonia are
 children of one hospital, COVID-19 are 58 images, mostly of adults, collected from the web: a model that
-tells COVID-19 from the rest can do so by telling the sources apart, and the controls below show that
-ours do.""",
+tells COVID-19 from the rest can do so by telling the sources apart. X-rays from elsewhere and the
+controls below show how far that goes.""",
     "how to read": """\
 What can be learnt is how a split that copies images hides this, and how to look for it. Brackets hold
 95 % intervals, bootstrapped over patients; ± is the standard deviation over seeds.
@@ -38,7 +38,7 @@ out, only the outer frame, only low frequencies, only the histogram. What is sti
 by something else. A network that never saw a black rectangle may also just be confused.""",
     "trained on views": """\
 `train.py --view VIEW`, tested on the same view, a small run each (112 pixels, 8 epochs): what the data set
-gives away without a lung.""",
+gives away without a lung. Nothing is augmented, which would take away what the view has left.""",
     "subgroups": """\
 Of the children neither sex nor age is recorded. View positions are known of COVID-19 alone.""",
     "source": """\

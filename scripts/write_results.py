@@ -34,7 +34,7 @@ from xray_hf.views import VIEWS
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS, PRETRAINED = ROOT / "docs", ROOT / "pretrained"
-RECORD = DOCS / "results.json"
+RECORD = "results.json"
 MODELS = ("xray-resnet18", "xray-cnn")
 RECIPES = {
     "paper": "the paper's recipe and split",
@@ -54,16 +54,16 @@ VIEW_HEADS = ["", "accuracy", "balanced accuracy", *(f"found: {label}" for label
 Runs = Sequence[Mapping[str, Any]]
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Collect, if asked to, and write the page and its figures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--runs", type=Path, help="folder of reproduce.py")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.runs:
-        write_json(RECORD, collect(options.runs))
-    if not RECORD.exists():
-        raise BundleError(f"{RECORD} is missing; pass --runs, the folder of `make reproduce`.")
-    record = json.loads(RECORD.read_text(encoding="utf-8"))
+        write_json(DOCS / RECORD, collect(options.runs))
+    if not (DOCS / RECORD).exists():
+        raise BundleError(f"{DOCS / RECORD} is missing; pass --runs, the folder of `make reproduce`.")
+    record = json.loads((DOCS / RECORD).read_text(encoding="utf-8"))
     shipped = {
         model: manifest.read_json(PRETRAINED / model / manifest.METRICS)
         for model in MODELS
@@ -284,7 +284,7 @@ def elsewhere(shipped: Mapping[str, Any]) -> str:
         for name, own in {"test": measured["test"], **measured.get("external", {})}.items():
             intervals = own["intervals"]["per_class"]
             areas = [number(own["per_class"][k]["auroc"], intervals[k]["auroc"]) for k in LABELS]
-            decisions = own.get("decisions", {}).get("not_decided", {})
+            decisions = (own.get("decisions") or {}).get("not_decided", {})
             said = ", ".join(f"{what} {share:.0%}" for what, share in decisions.items())
             rates = [rate(own, "accuracy"), rate(own, "balanced_accuracy")]
             rows.append([f"{model}, {name}", own["n"], *rates, *areas, said])
@@ -398,7 +398,7 @@ def picture(model: str, figure: str, text: str) -> str:
 
 def copy_figures(page: str) -> None:
     """Copy the figures that the page shows from the shipped bundles to docs/figures."""
-    for model, figure in re.findall(r"\(figures/(xray-[a-z0-9]+)_(\w+)\.png\)", page):
+    for model, figure in re.findall(r"\(figures/(xray-[a-z0-9]+)_([\w.-]+)\.png\)", page):
         with atomic_file(DOCS / "figures" / f"{model}_{figure}.png") as temporary:
             shutil.copyfile(PRETRAINED / model / manifest.FIGURES / f"{figure}.png", temporary)
 

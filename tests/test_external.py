@@ -116,7 +116,8 @@ def test_what_is_unsure_counts_as_not_decided(folder: Path, elsewhere: Path) -> 
     write_json(folder / manifest.CALIBRATION, {"unsure_below": 1.0})
     evaluate(folder, elsewhere, "here")
     record = External.read(folder / "external" / "here.parquet")
-    decisions = record.describe()["decisions"]
+    decisions = record.decisions(manifest.calibration_mark(folder))
+    assert decisions is not None
     assert decisions == {
         "not_decided": {FOREIGN: 1 / 7, UNSURE: 6 / 7}, "decided": 0, "accuracy_of_decided": None,
     }  # fmt: skip
@@ -129,10 +130,26 @@ def test_accuracy_of_decided_leaves_the_refused_out() -> None:
     table = Predictions(
         names, names, np.full(4, "external"), np.full(4, "TEST"), np.array([0, 1, 0, 0]), logits
     )
-    record = External(table, np.asarray([LABELS[0], LABELS[1], LABELS[1], FOREIGN]))
-    numbers = record.describe()
-    assert numbers["accuracy"] == 0.5
-    assert numbers["decisions"]["accuracy_of_decided"] == pytest.approx(2 / 3)
+    record = External(table, np.asarray([LABELS[0], LABELS[1], LABELS[1], FOREIGN]), "")
+    decisions = record.decisions("")
+    assert decisions is not None
+    assert decisions["accuracy_of_decided"] == pytest.approx(2 / 3)
+
+
+def test_decisions_of_an_earlier_calibration_are_not_shown_as_todays(folder: Path, elsewhere: Path) -> None:
+    run(folder, "--external", "--data-dir", elsewhere)
+    assert evidence.draw(folder)["external"]["elsewhere"]["decisions"] is not None
+    write_json(folder / manifest.CALIBRATION, {"unsure_below": 0.5})
+    assert evidence.draw(folder)["external"]["elsewhere"]["decisions"] is None
+    run(folder, "--external", "--data-dir", elsewhere)
+    assert evidence.draw(folder)["external"]["elsewhere"]["decisions"] is not None
+
+
+def test_the_record_names_neither_files_nor_patients(folder: Path, elsewhere: Path) -> None:
+    run(folder, "--external", "--data-dir", elsewhere)
+    table = External.read(folder / "external" / "elsewhere.parquet").predictions
+    assert table.file_name.tolist() == [f"image-{number}" for number in range(1, 8)]
+    assert all(str(name).startswith("patient-") for name in table.patient_id)
 
 
 def no_image(root: Path) -> None:

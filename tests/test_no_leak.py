@@ -227,3 +227,39 @@ def imports_of(module: str) -> set[str]:
             elif isinstance(node, ast.ImportFrom) and node.module:
                 todo += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
     return found
+
+
+@pytest.mark.parametrize(
+    "fits",
+    [
+        "train",
+        "scripts.ablate",
+        "xray_hf.inference.calibrate_confidence",
+        "xray_hf.inference.calibrate_foreign",
+    ],
+)
+def test_what_fits_cannot_even_read_another_collection(fits: str) -> None:
+    needed = imports_of(fits)
+    assert fits in needed
+    readers = {"xray_hf.data.folder", "xray_hf.inference.external", "xray_hf.inference.report"}
+    assert not readers & needed
+    assert readers <= imports_of("xray_hf.cli")  # the search finds them where they are used
+
+
+def test_an_external_test_changes_nothing_that_was_fitted(
+    trained: tuple[Path, Observer], synthetic: Path, foreign: Path, tmp_path: Path
+) -> None:
+    """Nor does calibrating after it differ from calibrating before."""
+    bundle = Path(shutil.copytree(trained[0], tmp_path / "bundle"))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    rows = ["file_name,label"]
+    for number in range(4):
+        image = np.random.default_rng(number).integers(0, 256, (90, 80), np.uint8)
+        Image.fromarray(image).save(elsewhere / f"{number}.png")
+        rows.append(f"{number}.png,{LABELS[number % 3]}")
+    (elsewhere / "labels.csv").write_text("\n".join(rows))
+    cli.main(["evaluate", str(bundle), "--external", "--data-dir", str(elsewhere)])
+    assert fitted(bundle) == fitted(trained[0])
+    calibrate_foreign(bundle, synthetic, foreign)
+    assert fitted(bundle) == fitted(trained[0])

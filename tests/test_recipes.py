@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import reproduce
 
-from xray_hf.data.splits import Split
+from xray_hf.data.dataset import open_coronahack, split_data
+from xray_hf.data.pixels import PixelCache
 from xray_hf.training.config import parse, resolve
 
 VARIANTS = [
@@ -33,9 +34,21 @@ def test_every_stress_changes_the_image_and_not_its_size(name: str) -> None:
     assert abs(changed.astype(int) - image).mean() > 0.5
 
 
-def test_ablations_never_see_a_test_row() -> None:
-    split = Split("grouped", 0, np.arange(5), np.arange(5, 7), np.arange(7, 9))
-    assert not len(ablate.without_test(split).test)
+def test_ablations_never_see_a_test_row(
+    synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[int] = set()
+    gather = PixelCache.gather
+
+    def watched(cache: PixelCache, rows: np.ndarray) -> np.ndarray:
+        seen.update(rows.tolist())
+        return gather(cache, rows)
+
+    monkeypatch.setattr(PixelCache, "gather", watched)
+    ablate.run(synthetic, "xray-cnn", 0, {"side": 32, "epochs": 1}, str(tmp_path))
+    split = split_data(open_coronahack(synthetic, 32), "grouped", 0)
+    assert set(split.validation.tolist()) <= seen
+    assert not seen & set(split.test.tolist())
 
 
 @pytest.mark.parametrize("recipe", reproduce.RECIPES)

@@ -85,9 +85,9 @@ def save_network(network: Network, folder: Path) -> None:
 
 def round_to_half(module: nn.Module) -> None:
     """Round, in place, the weights that `store_in_half` stores in half precision; they stay float32."""
-    for parameter in module.parameters():
-        if parameter.numel() >= LARGE:
-            parameter.data = parameter.data.half().to(parameter.dtype)
+    for value in module.state_dict().values():
+        if _is_large(value):
+            value.copy_(value.half())
 
 
 def store_in_half(folder: Path) -> None:
@@ -97,12 +97,13 @@ def store_in_half(folder: Path) -> None:
     """
     with _loading_errors(folder):
         weights = load_file(folder / manifest.WEIGHTS)
-    halved = {
-        name: value.half() if value.numel() >= LARGE and value.is_floating_point() else value
-        for name, value in weights.items()
-    }
+    halved = {name: value.half() if _is_large(value) else value for name, value in weights.items()}
     with atomic_file(folder / manifest.WEIGHTS) as temporary:
         save_file(halved, temporary, metadata={"format": "pt"})  # which transformers asks for
+
+
+def _is_large(value: torch.Tensor) -> bool:
+    return value.is_floating_point() and value.numel() >= LARGE
 
 
 def load(folder: Path | str) -> Network:

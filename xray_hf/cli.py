@@ -239,7 +239,7 @@ def _evaluate_elsewhere(options: argparse.Namespace) -> None:
     print(evaluate(folder, options.data_dir, name, drop_bad=options.drop_bad).as_table(), end="\n\n")
     numbers = evidence.draw(folder)["external"][name]
     print(metrics.as_table({name: numbers}, _mark(folder)))
-    print(external.as_line(numbers["decisions"]))
+    print(external.as_line(numbers["decisions"]))  # just made, hence under today's calibration
 
 
 def _report(options: argparse.Namespace) -> None:
@@ -286,10 +286,11 @@ def _calibrate(options: argparse.Namespace) -> None:
     from xray_hf.inference import calibrate_confidence, calibrate_foreign
 
     folder = _bundle(options)
-    fitted = calibrate_confidence.calibrate(folder, options.risk)
     if options.foreign_dir:
         report = calibrate_foreign.calibrate(folder, _open(options), options.foreign_dir)
+        evidence.draw(folder)  # should the other half fail, this one is done
         print(calibrate_foreign.as_table(report), end="\n\n")
+    fitted = calibrate_confidence.calibrate(folder, options.risk)
     print(confidence.as_table(metrics.of_splits(evidence.draw(folder)), _mark(folder)))
     print(f"temperature {fitted.temperature:.3f}, unsure below {fitted.unsure_below:.3f}")
     print(f"written: {folder / manifest.CALIBRATION}")

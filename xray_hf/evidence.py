@@ -40,12 +40,16 @@ def draw(folder: Path) -> dict[str, Any]:
     for subset, numbers in summary.items():
         numbers |= _confidence(predictions.select(subset), fitted)
     if elsewhere:
+        mark = manifest.calibration_mark(folder)
         summary["external"] = {
-            name: {**record.describe(), **_confidence(record.predictions, fitted)}
+            name: {
+                **metrics.describe(record.predictions),
+                **_confidence(record.predictions, fitted),
+                "decisions": record.decisions(mark),
+            }
             for name, record in elsewhere.items()
         }
     summary |= controls.summarise(folder, predictions)
-    write_json(folder / manifest.METRICS, summary)
     with atomic_folder(folder / manifest.FIGURES) as temporary:
         mark = manifest.mark_of(training)
         history = training.get("history", [])
@@ -55,6 +59,7 @@ def draw(folder: Path) -> dict[str, Any]:
         _draw_external(elsewhere, temporary, mark)
         if "controls" in summary:
             _draw_controls(summary, temporary, mark)
+    write_json(folder / manifest.METRICS, summary)
     return summary
 
 

@@ -14,6 +14,7 @@ metrics.json, figures/           the views; numbers with 95 % intervals
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -142,6 +143,19 @@ def _fetch(repo_id: str, names: Sequence[str]) -> Path:
             f"there is no folder {repo_id}, and the Hub did not give that repository: {first_line(error)} "
             "Check the name and the network."
         ) from error
+
+
+def calibration_mark(folder: Path) -> str:
+    """A short hash of what decides in a bundle's calibration.json; "" where there is none.
+
+    Decisions that were recorded under another mark are not those that the engine would make today.
+    """
+    path = folder / CALIBRATION
+    if not path.exists():
+        return ""
+    saved = read_json(path)
+    deciding = [saved.get(name) for name in ("temperature", "unsure_below", "foreign")]
+    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -30,7 +30,8 @@ def read(folder: Path) -> tuple[list[Record], Report]:
     A file_name is a path below the folder or its `images`, or the bare name of a file in any subfolder.
     Without patient_id an image is its own patient. All records are of the official split "TEST".
     Returns the usable records in the CSV's order and a report of all other rows and files.
-    Raises DataError if folder, CSV or column are missing, and for a name that stands twice or fits two files.
+    Raises DataError if folder, CSV or column are missing, for a name with different rows or that fits two
+    files, and for a file with two names.
     """
     csv_path = _find_csv(folder)
     rows = read_rows(csv_path, COLUMNS, HOW_TO_MAKE, optional=("patient_id",))
@@ -42,6 +43,8 @@ def read(folder: Path) -> tuple[list[Record], Report]:
     for row in without_repeats(rows, "file_name", csv_path, report):
         name = row["file_name"]
         path = _only(name, files.get(name, []))
+        if path and path in asked:
+            raise DataError(f"{csv_path} has two rows for {path}, one of them {name}; leave one.")
         asked.add(path)
         if row["label"] not in _LABELS:
             report.unknown_labels.append(name)

@@ -226,8 +226,10 @@ def _noise_lines(worst: list[dict[str, Any]]) -> list[str]:
 
 def _read(path: Path, schema: pa.Schema) -> Columns:
     table = read_columns(path, schema, _AGAIN)
-    kinds = {name: str if table[name].type == pa.string() else None for name in schema.names}
-    return {name: np.asarray(table[name].to_pylist(), dtype=kind) for name, kind in kinds.items()}
+    # Of an empty column numpy cannot guess the type.
+    kinds = {field.name: field.type.to_pandas_dtype() for field in schema}
+    of_text = {name: str if kind is np.object_ else kind for name, kind in kinds.items()}
+    return {name: np.asarray(table[name].to_pylist(), dtype=kind) for name, kind in of_text.items()}
 
 
 def _by(part: Predictions, groups: NDArray[np.str_]) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """Another collection's images, as the engine saw them: a record beside the predictions, and its numbers.
 
-external/NAME.parquet: the columns of predictions.parquet, with split "external", and `decision`: the class,
-or what the engine said in its place.
+external/NAME.parquet has the columns of predictions.parquet, with split "external", and besides `decision`,
+the class or what the engine said in its place, and `calibration`, the manifest.calibration_mark it was made
+under. A bundle is made to be published, and the images may be of a hospital's patients: numbers stand for
+their names.
 """
 
 from __future__ import annotations
@@ -16,54 +18,65 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from xray_hf import manifest
-from xray_hf.evaluation.metrics import describe
+from xray_hf.errors import BundleError
 from xray_hf.evaluation.predictions import SCHEMA, Predictions, read_columns, write_columns
 from xray_hf.labels import LABELS
 
-_DECISION = pa.schema([("decision", pa.string())])
+_DECISION = pa.schema([("decision", pa.string()), ("calibration", pa.string())])
 _AGAIN = "run `xray-hf evaluate BUNDLE --external --data-dir DIR` again"
 
 
 @dataclass(frozen=True, eq=False)
 class External:
-    """predictions: of N images. decision: (N,) str, a class of LABELS or why there is none."""
+    """predictions: of N images. decision: (N,) str, a class of LABELS or why there is none.
+
+    calibration: the manifest.calibration_mark of the decisions.
+    """
 
     predictions: Predictions
     decision: NDArray[np.str_]
+    calibration: str
 
     def write(self, path: Path) -> None:
         """Write one table, atomically; raises BundleError as Predictions.write, OutputError."""
-        columns = {**self.predictions.columns(), "decision": self.decision.tolist()}
+        marks = [self.calibration] * len(self.decision)
+        columns = {
+            **self.predictions.columns(),
+            "decision": self.decision.tolist(),
+            "calibration": marks,
+        }
         write_columns(path, pa.unify_schemas([SCHEMA, _DECISION]), columns)
 
     @classmethod
     def read(cls, path: Path) -> External:
         """Read and check what `write` wrote; raises BundleError."""
-        decision = read_columns(path, _DECISION, _AGAIN)["decision"].to_pylist()
-        return cls(Predictions.read(path, _AGAIN), np.asarray(decision, dtype=str))
+        columns = read_columns(path, _DECISION, _AGAIN)
+        decision, marks = (columns[name].to_pylist() for name in _DECISION.names)
+        if len(set(marks)) > 1:
+            raise BundleError(f"{path} has decisions of {len(set(marks))} calibrations; {_AGAIN}")
+        return cls(Predictions.read(path, _AGAIN), np.asarray(decision, dtype=str), "".join(set(marks)))
 
-    def describe(self) -> dict[str, Any]:
-        """Every number, ready for JSON: `metrics.describe` of all images, and what the engine decided.
+    def decisions(self, calibration: str) -> dict[str, Any] | None:
+        """What the engine decided, ready for JSON; None if the bundle has been calibrated anew since.
 
-        decisions: the share of each decision that is no class; `decided`, of what is left, with its accuracy.
+        The share of each decision that is no class; `decided`, of what is left, with its accuracy.
         """
+        if calibration != self.calibration:
+            return None
         decided = np.isin(self.decision, LABELS)
         names, counts = np.unique(self.decision[~decided], return_counts=True)
         right = self.decision[decided] == np.asarray(LABELS)[self.predictions.label[decided]]
         return {
-            **describe(self.predictions),
-            "decisions": {
-                "not_decided": {
-                    str(name): n / len(decided) for name, n in zip(names, counts.tolist(), strict=True)
-                },
-                "decided": int(decided.sum()),
-                "accuracy_of_decided": float(right.mean()) if len(right) else None,
+            "not_decided": {
+                str(name): n / len(decided) for name, n in zip(names, counts.tolist(), strict=True)
             },
+            "decided": int(decided.sum()),
+            "accuracy_of_decided": float(right.mean()) if len(right) else None,
         }
 
 
 def as_line(decisions: Mapping[str, Any]) -> str:
-    """What the engine decided, of `External.describe`, for a terminal."""
+    """What `External.decisions` gives, for a terminal."""
     shares = [f"{name} {share:.1%}" for name, share in decisions["not_decided"].items()]
     right = decisions["accuracy_of_decided"]
     of_rest = "" if right is None else f", {right:.1%} of them right"

@@ -22,6 +22,8 @@ _NAME = re.compile(r"\w[\w.-]*")
 def evaluate(bundle: Path, data_dir: Path, name: str, *, drop_bad: bool = False) -> Report:
     """Let the engine see every image of a folder and write external/NAME.parquet; return what was read.
 
+    The record names neither files nor patients; its rows are in the order of the CSV.
+
     data_dir: as data.folder reads it. name: of the record, which replaces one of the same name. drop_bad: go
     on without rows that have no file, no known label or an undecodable file; otherwise they are an error.
     Raises ConfigError for a name that no file can have, BundleError, DataError, OutputError; then nothing is
@@ -47,18 +49,20 @@ def evaluate(bundle: Path, data_dir: Path, name: str, *, drop_bad: bool = False)
     report.require_clean(drop_bad, why)
     if not seen:
         raise DataError(f"{data_dir} holds no usable image. {image_folder.HOW_TO_MAKE}")
-    _record_of(seen).write(bundle / manifest.EXTERNAL / f"{name}.parquet")
+    mark = manifest.calibration_mark(bundle)
+    _record_of(seen, mark).write(bundle / manifest.EXTERNAL / f"{name}.parquet")
     return report
 
 
-def _record_of(seen: list[tuple[Record, Prediction]]) -> External:
+def _record_of(seen: list[tuple[Record, Prediction]], mark: str) -> External:
     records = [record for record, _ in seen]
+    _, patients = np.unique([record.patient_id for record in records], return_inverse=True)
     table = Predictions(
-        file_name=np.asarray([record.file_name for record in records]),
-        patient_id=np.asarray([record.patient_id for record in records]),
+        file_name=np.asarray([f"image-{number}" for number in range(1, len(records) + 1)]),
+        patient_id=np.asarray([f"patient-{number + 1}" for number in patients]),
         split=np.full(len(records), predictions.EXTERNAL),
         official_split=np.asarray([record.official_split for record in records]),
         label=np.asarray(labels_of(records), np.int64),
         logits=np.stack([found.logits for _, found in seen]),
     )
-    return External(table, np.asarray([found.decision for _, found in seen]))
+    return External(table, np.asarray([found.decision for _, found in seen]), mark)

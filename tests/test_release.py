@@ -1,0 +1,131 @@
+"""From finished runs to a release: the median of them, complete, and the page that says what it says."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import release
+import write_results
+from accelerate.state import AcceleratorState, PartialState
+from PIL import Image
+
+import train
+from xray_hf import manifest
+from xray_hf.data.dataset import open_coronahack
+from xray_hf.evaluation.predictions import Predictions
+from xray_hf.files import write_json
+from xray_hf.inference import Engine
+
+SIDE = 64
+
+
+def finished(folder: Path, seed: int, balanced: float, loss: float = 0.5) -> Path:
+    """What `median` looks at of a run."""
+    bundle = folder / f"seed-{seed}" / "bundle"
+    write_json(
+        bundle / manifest.METRICS, {"validation": {"balanced_accuracy": balanced, "cross_entropy": loss}}
+    )
+    return bundle
+
+
+def test_the_median_run_is_taken_and_of_an_even_number_the_worse(tmp_path: Path) -> None:
+    scores = [0.91, 0.95, 0.93, 0.99, 0.90]
+    bundles = [finished(tmp_path, seed, score) for seed, score in enumerate(scores)]
+    assert release.median(bundles) == bundles[2]
+    assert release.median(bundles[:4]) == bundles[2]
+    equal = [finished(tmp_path / "equal", seed, 0.9, loss) for seed, loss in enumerate((0.1, 0.3, 0.2))]
+    assert release.median(equal) == equal[2]
+
+
+@pytest.fixture(scope="module")
+def runs(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One short run of the CNN, where reproduce.py would have left it."""
+    out = tmp_path_factory.mktemp("reproduce")
+    options = ["--preset", "smoke", "--model", "xray-cnn", "--side", str(SIDE), "--epochs", "3"]
+    more = ["--batch-size", "8", "--device", "cpu", "--precision", "fp32", "--data-dir", str(synthetic)]
+    AcceleratorState._reset_state(reset_partial_state=True)
+    with pytest.MonkeyPatch.context() as patch:
+        where = ["--out", str(out / "robust" / "xray-cnn" / "seed-0")]
+        patch.setattr(sys, "argv", ["train.py", *options, *more, *where])
+        train.main()
+    PartialState._reset_state()
+    return out
+
+
+@pytest.fixture(scope="module")
+def shipped(runs: Path, synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with pretrained/ and docs/, made by release.py and write_results.py."""
+    root = tmp_path_factory.mktemp("release")
+    rng = np.random.default_rng(0)
+    for kind in ("foreign/noise", "foreign/stripes", "elsewhere"):
+        (root / kind).mkdir(parents=True)
+        for number in range(4):
+            noise = rng.integers(0, 256, (80, 80), np.uint8)
+            image = noise.repeat(3, axis=0) if kind == "foreign/stripes" else noise
+            Image.fromarray(image).save(root / kind / f"{number}.png")
+    labels = "file_name,label\n0.png,Normal\n1.png,Pneumonia\n2.png,COVID-19\n3.png,Normal\n"
+    (root / "elsewhere" / "labels.csv").write_text(labels)
+    (root / "docs" / "figures").mkdir(parents=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(release, "PRETRAINED", root / "pretrained")
+        patch.setattr(write_results, "PRETRAINED", root / "pretrained")
+        patch.setattr(write_results, "DOCS", root / "docs")
+        data = ["--data-dir", str(synthetic), "--foreign-dir", str(root / "foreign"), "--risk", "0.99"]
+        external = ["--external", f"else-where={root / 'elsewhere'}"]
+        release.main(["--runs", str(runs / "robust"), "--models", "xray-cnn", *data, *external])
+        write_results.main(["--runs", str(runs)])
+    return root
+
+
+def test_a_release_is_complete_and_answers(shipped: Path, runs: Path) -> None:
+    bundle = shipped / "pretrained" / "xray-cnn"
+    whole = runs / "robust" / "xray-cnn" / "seed-0" / "bundle" / manifest.WEIGHTS
+    assert (bundle / manifest.WEIGHTS).stat().st_size < 0.55 * whole.stat().st_size
+    measured = json.loads((bundle / manifest.METRICS).read_text())
+    assert {"test", "external", "controls", "subgroups", "source"} <= measured.keys()
+    assert measured["external"]["else-where"]["n"] == 4
+    assert Engine.from_pretrained(bundle).calibration.detector is not None
+
+
+def test_the_page_shows_figures_that_are_there(shipped: Path) -> None:
+    page = (shipped / "docs" / "results.md").read_text(encoding="utf-8")
+    figures = re.findall(r"\]\((figures/[^)]+)\)", page)
+    assert len(figures) >= 7
+    assert [name for name in figures if not (shipped / "docs" / name).is_file()] == []
+    assert "xray-cnn, **as shipped**" in page
+
+
+def test_the_page_can_be_written_again_without_the_runs(
+    shipped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (shipped / "docs" / "results.md").read_text(encoding="utf-8")
+    monkeypatch.setattr(write_results, "PRETRAINED", shipped / "pretrained")
+    monkeypatch.setattr(write_results, "DOCS", shipped / "docs")
+    write_results.main([])
+    assert (shipped / "docs" / "results.md").read_text(encoding="utf-8") == before
+
+
+@pytest.mark.parametrize("change", ["a decision", "a logit"])
+def test_weights_stay_whole_where_half_precision_would_matter(
+    runs: Path, synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    source = runs / "robust" / "xray-cnn" / "seed-0" / "bundle"
+    folder = Path(shutil.copytree(source, tmp_path / "bundle"))
+
+    def other(_network: object, _data: object, table: Predictions) -> Predictions:
+        logits = table.logits.copy()
+        test = np.flatnonzero(table.split == "test")[0]
+        logits[test] = logits[test][[1, 2, 0]] * 1e-3 if change == "a decision" else logits[test] + 0.02
+        return Predictions(
+            *(getattr(table, name) for name in table.__slots__ if name != "logits"), logits=logits
+        )
+
+    monkeypatch.setattr(release, "predict", other)
+    assert not release.shrink(folder, open_coronahack(synthetic, SIDE))
+    assert (folder / manifest.WEIGHTS).read_bytes() == (source / manifest.WEIGHTS).read_bytes()
