@@ -19,6 +19,7 @@ from xray_hf.evaluation.confidence import (
     OperatingPoint,
     brier_score,
     calibrated,
+    describe,
     expected_calibration_error,
     fit_temperature,
     risk_coverage,
@@ -26,6 +27,7 @@ from xray_hf.evaluation.confidence import (
     threshold_for_specificity,
 )
 from xray_hf.evaluation.predictions import Predictions
+from xray_hf.evaluation.uncertainty import Draws
 from xray_hf.files import write_json
 from xray_hf.inference.calibrate_confidence import calibrate
 from xray_hf.inference.calibration import Calibration
@@ -60,6 +62,26 @@ def two_classes(of_the_first: Any) -> np.ndarray:
 # Six rows whose truth is class 0; confidence .95 .9 .8 .8 .7 .6, the third and the last are wrong.
 PROBABILITIES = two_classes([0.95, 0.1 + 0.8, 0.2, 0.8, 0.7, 0.4])
 LABELS_OF_SIX = np.zeros(6, int)
+
+
+def test_calibration_errors_have_the_intervals_of_measuring_each_draw() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    logits = (rng.normal(size=(60, 3)) + np.eye(3)[labels]).astype(np.float32)
+    names = np.array([f"p{row // 2}" for row in range(60)])
+    table = Predictions(names, names, np.full(60, "test"), np.full(60, "TEST"), labels, logits)
+    fitted = Confidence(1.3, 0.4, 0.1, ())
+    found = describe(table, fitted)["calibration"]["after"]
+    probabilities = calibrated(logits, 1.3)
+    draws = Draws.of(names)
+    of_draws = []
+    for times in draws.times[:200]:
+        rows = np.repeat(np.arange(60), times[draws.patient].astype(int))
+        of_draws.append(expected_calibration_error(labels[rows], probabilities[rows]))
+    assert np.quantile(of_draws, [0.025, 0.975]) == pytest.approx(found["intervals"]["ece"], abs=0.02)
+    for name, (low, high) in found["intervals"].items():
+        assert low < high, name
+    assert found["intervals"]["brier"][0] < found["brier"] < found["intervals"]["brier"][1]
 
 
 def test_the_temperature_that_spoiled_the_logits_is_found() -> None:

@@ -18,9 +18,18 @@ from scipy.special import log_softmax, softmax
 from sklearn.metrics import roc_curve
 
 from xray_hf.errors import ConfigError
-from xray_hf.evaluation.metrics import Counts, Rates, cross_entropy, in_columns, in_words, null_if_nan, ratio
+from xray_hf.evaluation.metrics import (
+    Counts,
+    Rates,
+    cross_entropy,
+    in_columns,
+    in_words,
+    losses,
+    null_if_nan,
+    ratio,
+)
 from xray_hf.evaluation.predictions import Predictions
-from xray_hf.evaluation.uncertainty import Draws
+from xray_hf.evaluation.uncertainty import Draws, interval
 from xray_hf.labels import LABELS, PNEUMONIA
 
 TARGET_RISK = 0.02  # share of wrong answers among those given
@@ -193,10 +202,16 @@ def reliability(labels: Labels, probabilities: Rates) -> tuple[Counts, Rates, Ra
     Returns (15,) each: the number of rows, their mean confidence, their accuracy; NaN for an empty bin.
     """
     confidence, is_right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    places = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
+    places = _bins(confidence)
     n = np.bincount(places, minlength=BINS).astype(np.int64)
     confidences, rights = (np.bincount(places, values, BINS) for values in (confidence, is_right))
     return n, ratio(confidences, n), ratio(rights, n)
+
+
+def _bins(confidence: Rates) -> Counts:
+    """(N,) in 0..1 -> (N,) which bin."""
+    places: Counts = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
+    return places
 
 
 def expected_calibration_error(labels: Labels, probabilities: Rates) -> float:
@@ -208,8 +223,8 @@ def expected_calibration_error(labels: Labels, probabilities: Rates) -> float:
 def describe(predictions: Predictions, confidence: Confidence) -> dict[str, Any]:
     """What the fit does on some rows, ready for JSON; the table must have rows.
 
-    calibration: before and after the temperature. abstention: coverage and risk at the threshold, with their
-    intervals, and AURC. operating_points: sensitivity and specificity for Pneumonia at the thresholds, with
+    calibration: before and after the temperature, with intervals; that of ECE, which any sampling makes
+    larger, lies high. abstention: coverage and risk at the threshold, with their intervals, and AURC. operating_points: sensitivity and specificity for Pneumonia at the thresholds, with
     intervals; sensitivity_on_own_roc is read off the ROC of these very rows at exactly the wanted
     specificity, which no threshold chosen beforehand can promise.
     """
@@ -217,8 +232,8 @@ def describe(predictions: Predictions, confidence: Confidence) -> dict[str, Any]
     labels, probabilities = predictions.label, calibrated(predictions.logits, confidence.temperature)
     return {
         "calibration": {
-            "before": _quality(labels, predictions.probabilities),
-            "after": _quality(labels, probabilities),
+            "before": _quality(labels, predictions.probabilities, draws),
+            "after": _quality(labels, probabilities, draws),
         },
         "abstention": _abstention(labels, probabilities, confidence.unsure_below, draws),
         "operating_points": [
@@ -240,12 +255,28 @@ def as_table(summary: Mapping[str, Mapping[str, Any]], mark: str = "") -> str:
     return in_columns(rows)
 
 
-def _quality(labels: Labels, probabilities: Rates) -> dict[str, float]:
+def _quality(labels: Labels, probabilities: Rates, draws: Draws) -> dict[str, Any]:
+    squares = ((probabilities - np.eye(probabilities.shape[1])[labels]) ** 2).sum(axis=1)
     return {
         "ece": expected_calibration_error(labels, probabilities),
         "brier": brier_score(labels, probabilities),
         "cross_entropy": cross_entropy(labels, probabilities),
+        "intervals": {
+            "ece": interval(_drawn_errors(labels, probabilities, draws)),
+            "brier": interval(draws.means(squares)),
+            "cross_entropy": interval(draws.means(losses(labels, probabilities))),
+        },
     }
+
+
+def _drawn_errors(labels: Labels, probabilities: Rates, draws: Draws) -> Rates:
+    """(D,) the expected calibration error of each draw."""
+    confidence, is_right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    in_bin = np.eye(BINS)[_bins(confidence)]
+    # A bin's part of the error is |sum of its confidences - number right|, over all rows.
+    gaps = draws.totals(in_bin * (confidence - is_right)[:, None])
+    errors: Rates = np.abs(gaps).sum(axis=1) / draws.totals(np.ones(len(labels)))
+    return errors
 
 
 def _abstention(labels: Labels, probabilities: Rates, unsure_below: float, draws: Draws) -> dict[str, Any]:
