@@ -224,9 +224,10 @@ def describe(predictions: Predictions, confidence: Confidence) -> dict[str, Any]
     """What the fit does on some rows, ready for JSON; the table must have rows.
 
     calibration: before and after the temperature, with intervals; that of ECE, which any sampling makes
-    larger, lies high. abstention: coverage and risk at the threshold, with their intervals, and AURC. operating_points: sensitivity and specificity for Pneumonia at the thresholds, with
-    intervals; sensitivity_on_own_roc is read off the ROC of these very rows at exactly the wanted
-    specificity, which no threshold chosen beforehand can promise.
+    larger, lies high. abstention: coverage and risk at the threshold, with their intervals, and AURC.
+    operating_points: sensitivity and specificity for Pneumonia at the thresholds, with intervals;
+    sensitivity_on_own_roc is read off the ROC of these very rows at exactly the wanted specificity, which
+    no threshold chosen beforehand can promise.
     """
     draws = Draws.of(predictions.patient_id)
     labels, probabilities = predictions.label, calibrated(predictions.logits, confidence.temperature)
