@@ -56,7 +56,7 @@ validation rows and all with the same test rows, which take no part. Validation 
 source as the training rows and hardly tell recipes apart. So every network is also asked about
 validation images made darker, brighter, flatter, equalised, softer, noisier, closer and farther than
 they are (`stressed`, mean of the eight); choices follow that column. Augmentation that resembles a
-stress has an advantage in it.""",
+stress has an advantage in it. Minutes are of a machine that had other work as well.""",
     "speed": """\
 `make bench-train DATA=…`: images per second in training, medians of interleaved rounds with their
 spread. `ours` is the loop of train.py; `pure` the same step on one constant batch, the ceiling; `plain`

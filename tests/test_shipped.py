@@ -1,0 +1,94 @@
+"""What pretrained/ ships is complete, answers as it claims, and docs/results.md says what it says."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import write_results
+from safetensors.numpy import load_file
+
+from xray_hf import evidence, manifest
+from xray_hf.demo.examples import write_examples
+from xray_hf.inference import Engine
+from xray_hf.labels import LABELS
+
+ROOT = Path(__file__).resolve().parents[1]
+SHIPPED = [ROOT / "pretrained" / name for name in write_results.MODELS]
+FILES = (
+    manifest.CONFIG,
+    manifest.WEIGHTS,
+    manifest.GRAPH,
+    manifest.CALIBRATION,
+    manifest.TRAINING,
+    manifest.SPLITS,
+    manifest.PREDICTIONS,
+    manifest.METRICS,
+)
+
+if not all(bundle.is_dir() for bundle in SHIPPED):
+    pytest.skip("pretrained/ holds no models yet: `scripts/release.py` makes them", allow_module_level=True)
+
+of_each = pytest.mark.parametrize("bundle", SHIPPED, ids=lambda path: path.name)
+
+
+@of_each
+def test_it_is_complete_trained_on_real_patients_and_small(bundle: Path) -> None:
+    assert [name for name in FILES if not (bundle / name).is_file()] == []
+    assert not manifest.read(bundle).is_synthetic
+    assert sum(file.stat().st_size for file in bundle.rglob("*")) < 55e6
+    weights = load_file(bundle / manifest.WEIGHTS)
+    assert all(np.isfinite(value).all() for value in weights.values())
+
+
+@of_each
+def test_its_split_shares_nothing_and_it_began_at_random(bundle: Path) -> None:
+    overlap = manifest.read_json(bundle / manifest.SPLITS)["overlap"]
+    assert all(number == 0 for shared in overlap.values() for number in shared.values())
+    training = manifest.read_json(bundle / manifest.TRAINING)
+    assert training["initial_weights"] == "random"
+    assert (training["config"]["preset"], training["config"]["data"]["protocol"]) == ("robust", "grouped")
+
+
+@of_each
+def test_its_numbers_are_those_of_its_records(bundle: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(bundle, tmp_path / "bundle"))
+    before = json.loads((bundle / manifest.METRICS).read_text())
+    evidence.draw(copy)
+    assert json.loads((copy / manifest.METRICS).read_text()) == before
+    assert {path.name for path in (copy / manifest.FIGURES).iterdir()} == {
+        path.name for path in (bundle / manifest.FIGURES).iterdir()
+    }
+
+
+@of_each
+def test_it_answers_about_a_synthetic_patient_with_all_that_was_fitted(bundle: Path, tmp_path: Path) -> None:
+    engine = Engine.from_pretrained(bundle)
+    assert engine.calibration.detector is not None
+    assert engine.calibration.unsure_below is not None
+    found = engine.predict(write_examples(tmp_path)[0][0])
+    assert tuple(found.probabilities) == LABELS
+    assert found.heatmap is not None
+
+
+def test_the_page_of_results_is_what_record_and_bundles_say() -> None:
+    record = json.loads((write_results.DOCS / write_results.RECORD).read_text(encoding="utf-8"))
+    shipped = {folder.name: manifest.read_json(folder / manifest.METRICS) for folder in SHIPPED}
+    page = write_results.page(record, shipped)
+    assert (write_results.DOCS / "results.md").read_text(encoding="utf-8") == page
+
+
+@pytest.mark.real
+@of_each
+def test_plain_transformers_and_scikit_learn_get_the_same_numbers(bundle: Path, real_data: Path) -> None:
+    script = ROOT / "benchmarks" / "recompute.py"
+    run = subprocess.run(
+        [sys.executable, script, bundle, "--images", real_data], capture_output=True, text=True, timeout=280
+    )
+    assert run.returncode == 0, run.stdout + run.stderr[-2000:]
+    assert "accuracy: recomputed" in run.stdout
