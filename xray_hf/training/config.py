@@ -172,7 +172,7 @@ _FLOATS = {f.name for group in GROUPS.values() for f in fields(group) if f.metad
 def preset_values(name: str, model: str) -> dict[str, Any]:
     """The values of a preset; they can depend on the model, as the paper's weight decay does."""
     if name == "robust":
-        # Chosen on validation alone, a line for each choice in docs/results.md.
+        # Chosen on validation alone: docs/ablations.md, and docs/log.md for the reasons.
         return {
             "epochs": 20 if model == "xray-cnn" else 12,
             "optimizer": "adamw",
