@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.state import AcceleratorState
-from numbers_in_words import mean_and_sd
+from numbers_in_words import mean_and_sd, table
 from PIL import Image, ImageFilter, ImageOps
 
 from xray_hf.data.dataset import XrayData, open_coronahack, split_data
@@ -161,7 +161,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/ablations"))
     parser.add_argument("--models", nargs="+", default=["xray-cnn", "xray-resnet18"])
     parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--only", nargs="+", help="names of variants")
+    names = [name for variants in VARIANTS.values() for name in variants]
+    parser.add_argument("--only", nargs="+", choices=names, metavar="VARIANT", help=", ".join(names))
     options = parser.parse_args()
     keep_freed_memory()
     jobs = [
@@ -283,34 +284,26 @@ def write_tables(out: Path) -> None:
     runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("*/*/fold-*.json"))]
     write_json(DOCS / "ablations.json", {"proxy": PROXY, "runs": runs})
     models = sorted({run["model"] for run in runs}, reverse=True)
-    write_text(DOCS / "ablations.md", "\n\n".join(table(runs, model) for model in models) + "\n")
+    write_text(DOCS / "ablations.md", "\n\n".join(of_model(runs, model) for model in models) + "\n")
 
 
-def table(runs: list[dict[str, Any]], model: str) -> str:
+def of_model(runs: list[dict[str, Any]], model: str) -> str:
     """One model's table as Markdown."""
-    lines = [
-        f"### {model}\n",
-        "| | folds | balanced accuracy | stressed | stressed, accuracy | with mirror | minutes |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for question, variants in VARIANTS.items():
-        for name in variants:
-            own = [run for run in runs if run["model"] == model and run["variant"] == name]
-            if not own:
-                continue
-            cells = [
-                mean_and_sd([run[part][key] for run in own])
-                for part, key in (
-                    ("clean", "balanced_accuracy"),
-                    ("stressed", "balanced_accuracy"),
-                    ("stressed", "accuracy"),
-                    ("with_mirror", "balanced_accuracy"),
-                )
-            ]
-            minutes = np.mean([run["seconds"] for run in own]) / 60
+    columns = {
+        "balanced accuracy": ("clean", "balanced_accuracy"),
+        "stressed": ("stressed", "balanced_accuracy"),
+        "stressed, accuracy": ("stressed", "accuracy"),
+        "with mirror": ("with_mirror", "balanced_accuracy"),
+    }
+    rows = []
+    for question, name in ((question, name) for question, of_it in VARIANTS.items() for name in of_it):
+        own = [run for run in runs if (run["model"], run["variant"]) == (model, name)]
+        if own:
             title = f"{question}: {name}" if question else f"**{name}**"
-            lines.append(f"| {title} | {len(own)} | {' | '.join(cells)} | {minutes:.1f} |")
-    return "\n".join(lines)
+            cells = [mean_and_sd([run[part][key] for run in own]) for part, key in columns.values()]
+            minutes = np.mean([run["seconds"] for run in own]) / 60
+            rows.append([title, len(own), *cells, f"{minutes:.1f}"])
+    return f"### {model}\n\n{table(['', 'folds', *columns, 'minutes'], rows)}"
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from accelerate import Accelerator
 
-from xray_hf import bundle, cli, evidence, manifest
+from xray_hf import bundle, cli, manifest
 from xray_hf.data.dataset import XrayData, open_coronahack
 from xray_hf.errors import DataError, exit_on_error
 from xray_hf.evaluation.confidence import TARGET_RISK
@@ -88,8 +88,7 @@ def shrink(folder: Path, data: XrayData) -> bool:
     if has_moved or (after.predicted != before.predicted)[before.split != "train"].any():
         return False
     bundle.store_in_half(folder)
-    after.write(folder / manifest.PREDICTIONS)
-    evidence.draw(folder)
+    after.write(folder / manifest.PREDICTIONS)  # of which calibrate draws the views
     return True
 
 

@@ -33,7 +33,6 @@ from xray_hf.models.create import Network, Preprocessing
 # layer move answers most.
 LARGE = 10_000
 
-
 # What timm, transformers and safetensors raise on files that are damaged or do not fit together.
 _DAMAGE = (
     OSError,

@@ -192,8 +192,13 @@ def threshold_for_specificity(is_case: NDArray[np.bool_], scores: Rates, specifi
 
 def brier_score(labels: Labels, probabilities: Rates) -> float:
     """Mean over rows of the squared errors summed over classes (Brier 1950), 0 to 2."""
-    errors = probabilities - np.eye(probabilities.shape[1])[labels]
-    return float((errors**2).sum(axis=1).mean())
+    return float(_squared_errors(labels, probabilities).mean())
+
+
+def _squared_errors(labels: Labels, probabilities: Rates) -> Rates:
+    """(N,) squared errors of each row, summed over classes."""
+    errors: Rates = ((probabilities - np.eye(probabilities.shape[1])[labels]) ** 2).sum(axis=1)
+    return errors
 
 
 def reliability(labels: Labels, probabilities: Rates) -> tuple[Counts, Rates, Rates]:
@@ -257,14 +262,13 @@ def as_table(summary: Mapping[str, Mapping[str, Any]], mark: str = "") -> str:
 
 
 def _quality(labels: Labels, probabilities: Rates, draws: Draws) -> dict[str, Any]:
-    squares = ((probabilities - np.eye(probabilities.shape[1])[labels]) ** 2).sum(axis=1)
     return {
         "ece": expected_calibration_error(labels, probabilities),
         "brier": brier_score(labels, probabilities),
         "cross_entropy": cross_entropy(labels, probabilities),
         "intervals": {
             "ece": interval(_drawn_errors(labels, probabilities, draws)),
-            "brier": interval(draws.means(squares)),
+            "brier": interval(draws.means(_squared_errors(labels, probabilities))),
             "cross_entropy": interval(draws.means(losses(labels, probabilities))),
         },
     }

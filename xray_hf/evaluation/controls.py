@@ -81,9 +81,8 @@ def summarise(folder: Path, predictions: Predictions) -> dict[str, Any]:
 def subgroups(test: Predictions, rows: Columns) -> dict[str, Any]:
     """{what divides: {group: n, patients, accuracy, classes {label: n, sensitivity}}} of the test rows.
 
-    Accuracy and sensitivities have their intervals.
-
-    Pathogens are compared within the class Pneumonia. Sex and age would matter most and are left out.
+    Accuracy and sensitivities have their intervals. Pathogens are compared within the class Pneumonia.
+    Sex and age would matter most and are left out.
     """
     ill = test.label == PNEUMONIA
     repeated = np.where(rows["same_as"] == "", "far", "near")
@@ -239,17 +238,19 @@ def _by(part: Predictions, groups: NDArray[np.str_]) -> dict[str, Any]:
 
 
 def _rates(part: Predictions) -> dict[str, Any]:
+    if not len(part):
+        return {"n": 0, "patients": 0, "accuracy": None, "interval": None, "classes": {}}
+    draws, right = uncertainty.Draws.of(part.patient_id), part.predicted == part.label
     matrix = confusion_matrix(part.label, part.predicted)
     found = zip(LABELS, matrix.sum(axis=1).tolist(), sensitivity(matrix).tolist(), strict=True)
-    intervals = uncertainty.describe(part)["intervals"] if len(part) else {"accuracy": None, "per_class": {}}
     return {
         "n": len(part),
         "patients": len(np.unique(part.patient_id)),
-        "accuracy": accuracy(matrix) if len(part) else None,
-        "interval": intervals["accuracy"],
+        "accuracy": accuracy(matrix),
+        "interval": draws.share(right),
         "classes": {
-            label: {"n": n, "sensitivity": rate, "interval": intervals["per_class"][label]["sensitivity"]}
-            for label, n, rate in found
+            label: {"n": n, "sensitivity": rate, "interval": draws.share(right, part.label == index)}
+            for index, (label, n, rate) in enumerate(found)
             if n
         },
     }
