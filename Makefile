@@ -1,5 +1,5 @@
 # One word per chore; CI calls the same words.
-#   make demo         classify X-rays at http://127.0.0.1:7860 (first time: installs, trains on synthetic patients)
+#   make demo         classify X-rays at http://127.0.0.1:7860 with the models of pretrained/
 #   make test         all tests                      make check      ruff, mypy
 #   make train        DATA=… MODEL=… ARGS=…          make reproduce  DATA=…  docs/results.md, in hours
 #   make bench-train  DATA=…  our loop against its peers
@@ -9,7 +9,6 @@ MODEL ?= xray-resnet18
 SYNTHETIC := data/synthetic
 DATA ?= $(SYNTHETIC)
 BIN := .venv/bin
-MODELS := xray-resnet18 xray-cnn
 
 .PHONY: demo test check train reproduce bench-train bench-inference install
 .DEFAULT_GOAL := demo
@@ -25,11 +24,7 @@ install: .venv/installed
 $(SYNTHETIC): | .venv/installed
 	$(BIN)/xray-hf atlas --out $@ --patients 600 --seed 0
 
-runs/demo/%/bundle/model.onnx: | $(SYNTHETIC)
-	$(BIN)/python train.py --preset smoke --model $* --data-dir $(SYNTHETIC) --out runs/demo/$* --resume
-	$(BIN)/xray-hf export runs/demo/$*
-
-demo: $(MODELS:%=runs/demo/%/bundle/model.onnx)
+demo: install
 	$(BIN)/python app.py
 
 test: install

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from xray_hf.errors import BundleError, ConfigError, OptionParser, exit_on_error
 
-DEFAULT_BUNDLES = ("pretrained/*", "runs/demo/*/bundle")  # the first that matches anything
+BUNDLES = "pretrained"  # the folder with the bundles to serve where none is named
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=Path,
         action="append",
         metavar="DIR",
-        help=f"a folder that train.py wrote; repeat it for more (default: {', else '.join(DEFAULT_BUNDLES)})",
+        help=f"a folder that train.py wrote; repeat it for more (default: all in {BUNDLES})",
     )
     host = os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")
     port = os.environ.get("GRADIO_SERVER_PORT", "7860")
@@ -50,14 +50,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def find_bundles(root: Path) -> list[Path]:
-    """The bundles in the usual places below `root`; raises BundleError if there is none."""
-    for pattern in DEFAULT_BUNDLES:
-        found = sorted(path.parent for path in root.glob(f"{pattern}/config.json"))
-        if found:
-            return found
+    """The bundles in `pretrained` below `root`; raises BundleError if there is none."""
+    if found := sorted(path.parent for path in (root / BUNDLES).glob("*/config.json")):
+        return found
     raise BundleError(
-        f"no model found in {' or '.join(DEFAULT_BUNDLES)} of {root.resolve()}; `make demo` trains two on "
-        "synthetic patients in minutes, or name one with --bundle DIR."
+        f"no model found in {(root / BUNDLES).resolve()}; start in the folder of this repository, "
+        "or name a model with --bundle DIR."
     )
 
 

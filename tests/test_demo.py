@@ -102,7 +102,7 @@ def test_app_without_bundles_says_how_to_get_one(tmp_path: Path) -> None:
     done = run_app(cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("error: no model found")
-    assert "`make demo`" in done.stderr
+    assert "--bundle DIR" in done.stderr
     assert done.stderr.count("\n") == 1
 
 

@@ -1,6 +1,6 @@
 """From X-ray files to decisions: the one code path of Python, the command line and the demo.
 
-    engine = Engine.from_pretrained("runs/demo/xray-resnet18/bundle")
+    engine = Engine.from_pretrained("pretrained/xray-resnet18")
     engine.predict("chest.png").decision
 
 Neither torch nor transformers is imported, unless the backend is torch.
