@@ -158,6 +158,14 @@ def calibration_mark(folder: Path) -> str:
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def version(folder: Path) -> str:
+    """A short hash of what a bundle answers with: its graph, or its weights without one, and its calibration."""
+    network = next((folder / name for name in (GRAPH, WEIGHTS) if (folder / name).exists()), None)
+    with (network or folder / CONFIG).open("rb") as file:
+        content = hashlib.file_digest(file, "sha256").hexdigest()
+    return hashlib.sha256(f"{content} {calibration_mark(folder)}".encode()).hexdigest()[:12]
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object of a bundle; raises BundleError with what is wrong."""
     try:

@@ -1,0 +1,75 @@
+// What happens on the page without the server: the viewer, sorting, tabs in the address, the first visit.
+() => {
+  const SEEN = "xray_hf-statement-read";
+
+  // The viewer: everything is done with the pictures that the answer brought.
+  const redraw = (viewer) => {
+    const value = (name) => viewer.querySelector(`.${name}`)?.value;
+    const chosen = Number(value("choose-map") ?? -1);
+    viewer.querySelectorAll(".map").forEach((map, place) => {
+      map.hidden = place !== chosen;
+      map.style.opacity = value("opacity") / 100;
+      map.style.clipPath = `inset(0 0 0 ${value("compare")}%)`;
+    });
+    const inverted = viewer.querySelector(".invert").checked ? "invert(1)" : "";
+    const levels = `contrast(${value("contrast")}%) brightness(${value("brightness")}%)`;
+    viewer.querySelector(".xray").style.filter = `${inverted} ${levels}`;
+  };
+
+  // A table's rows by one column; again, the other way round.
+  const sort = (button) => {
+    const head = button.closest("th");
+    const descending = head.getAttribute("aria-sort") === "ascending";
+    const body = head.closest("table").tBodies[0];
+    const key = (row) => row.cells[head.cellIndex].dataset.key;
+    const rows = [...body.rows].sort((one, other) =>
+      key(one).localeCompare(key(other), undefined, { numeric: true }));
+    for (const each of head.parentElement.cells) each.removeAttribute("aria-sort");
+    head.setAttribute("aria-sort", descending ? "descending" : "ascending");
+    body.append(...(descending ? rows.reverse() : rows));
+  };
+
+  // A link to a part of the page: #many, #evidence, #use.
+  const tabOf = (name) => document.querySelector(`button[role="tab"][data-tab-id="${name}"]`);
+  const openTab = () => tabOf(location.hash.slice(1))?.click();
+
+  // What is pasted goes the way of what is dropped.
+  const give = (files) => {
+    const visible = [...document.querySelectorAll('.upload input[type="file"]')]
+      .find((input) => input.closest('[role="tabpanel"]')?.offsetParent);
+    if (!visible) return;
+    const given = new DataTransfer();
+    for (const file of files) given.items.add(file);
+    visible.files = given.files;
+    visible.dispatchEvent(new Event("change", { bubbles: true }));
+  };
+
+  document.addEventListener("input", (event) => {
+    const viewer = event.target.closest(".viewer");
+    if (viewer) redraw(viewer);
+  });
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("th button");
+    if (button) sort(button);
+    const tab = event.target.closest('button[role="tab"]');
+    if (tab?.dataset.tabId) history.replaceState(null, "", `#${tab.dataset.tabId}`);
+    if (event.target.closest("#welcome button")) {
+      try { localStorage.setItem(SEEN, "yes"); } catch { /* a browser that keeps nothing asks again */ }
+      document.querySelector("#welcome dialog").close();
+    }
+  });
+  document.addEventListener("paste", (event) => {
+    if (event.clipboardData?.files.length) give(event.clipboardData.files);
+  });
+  window.addEventListener("hashchange", openTab);
+
+  const begin = () => {
+    const dialog = document.querySelector("#welcome dialog");
+    if (!dialog) return setTimeout(begin, 50);
+    let isSeen = false;
+    try { isSeen = localStorage.getItem(SEEN) === "yes"; } catch { /* then it is shown */ }
+    if (!isSeen) dialog.showModal();
+    openTab();
+  };
+  begin();
+}

@@ -1,0 +1,97 @@
+"""What a visitor gave: files, and the members of ZIP archives, none of which is ever unpacked to disk."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from xray_hf.errors import ImageError
+from xray_hf.images import MAX_BYTES, Reading, read
+
+MAX_FILES = 200  # at a time
+_ZIP = b"PK\x03\x04"
+_MAX_MEMBERS = 10_000  # of an archive, folders and companions included; its directory is read as a whole
+_RATIO = 200  # unpacked to packed size, where pictures have about 1 and empty DICOM pixels some dozens
+# Members that file managers add.
+_COMPANIONS = ("__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini")
+_DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError, NotImplementedError)
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One file of a visitor. name: without folders. content: gives a path or bytes, or raises ImageError."""
+
+    name: str
+    content: Callable[[], Path | bytes]
+
+    def read(self) -> Reading | ImageError:
+        """The X-ray in it, or in words why there is none."""
+        try:
+            return read(self.content())
+        except ImageError as error:
+            return error
+
+
+def unpack(paths: Iterable[str]) -> list[Upload]:
+    """The files and the members of archives, in order, unread; one that cannot be opened gives its error."""
+    return [upload for path in paths for upload in _uploads(Path(path))]
+
+
+def _uploads(path: Path) -> Iterator[Upload]:
+    if not path.is_file():
+        words = f"{path.name} is too old and was deleted here; upload it again."
+        yield Upload(path.name, partial(_refuse, words))
+    elif _is_zip(path):
+        yield from _members(path)
+    else:
+        yield Upload(path.name, lambda: path)
+
+
+def _is_zip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_ZIP)) == _ZIP
+
+
+def _members(path: Path) -> Iterator[Upload]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            infos = archive.infolist()
+    except _DAMAGE:
+        yield Upload(path.name, partial(_refuse, f"{path.name} is a damaged ZIP archive; pack it again."))
+        return
+    wanted = [info for info in infos[:_MAX_MEMBERS] if not info.is_dir() and not _is_companion(info)]
+    if not wanted:
+        yield Upload(path.name, partial(_refuse, f"{path.name} is a ZIP archive without files."))
+    for info in wanted:
+        yield Upload(PurePosixPath(info.filename).name, partial(_member, path, info))
+
+
+def _is_companion(info: zipfile.ZipInfo) -> bool:
+    return any(part in _COMPANIONS or part.startswith("._") for part in PurePosixPath(info.filename).parts)
+
+
+def _member(path: Path, info: zipfile.ZipInfo) -> bytes:
+    name = PurePosixPath(info.filename).name
+    if info.flag_bits & 1:
+        raise ImageError(f"{name} is encrypted in its archive; pack it without a password.")
+    if info.file_size > MAX_BYTES or info.file_size > _RATIO * max(info.compress_size, 1000):
+        raise ImageError(
+            f"{name} would unpack from {info.compress_size:,} to {info.file_size:,} bytes, which no X-ray "
+            "does; send it on its own."
+        )
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(info) as member:
+            content = member.read(info.file_size + 1)  # the size is what the archive claims, not a promise
+    except _DAMAGE as error:
+        raise ImageError(f"{name} is damaged in its archive; pack it again.") from error
+    if len(content) != info.file_size:
+        raise ImageError(f"{name} has another size than its archive says; pack it again.")
+    return content
+
+
+def _refuse(words: str) -> bytes:
+    raise ImageError(words)
