@@ -159,7 +159,7 @@ def calibration_mark(folder: Path) -> str:
 
 
 def version(folder: Path) -> str:
-    """A short hash of what a bundle answers with: its graph, or its weights without one, and its calibration."""
+    """A short hash of what answers in a bundle: its graph (its weights without one) and calibration."""
     network = next((folder / name for name in (GRAPH, WEIGHTS) if (folder / name).exists()), None)
     with (network or folder / CONFIG).open("rb") as file:
         content = hashlib.file_digest(file, "sha256").hexdigest()

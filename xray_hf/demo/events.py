@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from xray_hf import manifest
 from xray_hf.demo.uploads import Upload
 from xray_hf.errors import ImageError
 from xray_hf.images import Reading
@@ -46,12 +47,30 @@ def load_engines(sources: Sequence[Path | str], backend: str) -> dict[str, Engin
     }
 
 
+def describe(engines: Engines) -> dict[str, Any]:
+    """What answers: {model: {"version", "labels", "is_synthetic"}}; a version changes with any answer."""
+    return {
+        name: {
+            "version": manifest.version(engine.manifest.folder),
+            "labels": list(engine.labels),
+            "is_synthetic": engine.manifest.is_synthetic,
+        }
+        for name, engine in engines.items()
+    }
+
+
 def answer(engines: Engines, uploads: Sequence[Upload]) -> list[Answer]:
     """Answer about every file, in order; one that cannot be read leaves the others alone.
 
     Each file is read once, and up to BATCH_SIZE of them go through each network together.
     """
     return [found for batch in _batches(uploads) for found in _answer_together(engines, batch)]
+
+
+def answer_visitors(engines: Engines, uploads: Sequence[Sequence[Upload]]) -> list[list[Answer]]:
+    """Each visitor's answers, all visitors' images going through the networks together."""
+    answers = iter(answer(engines, [upload for each in uploads for upload in each]))
+    return [[next(answers) for _ in each] for each in uploads]
 
 
 def answer_in_bulk(
@@ -80,4 +99,5 @@ def _answer_together(engines: Engines, uploads: Sequence[Upload]) -> list[Answer
     for name, engine in engines.items() if readable else ():
         for row, prediction in zip(readable, engine.predict_batch(list(readable.values())), strict=True):
             found[row][name] = prediction
-    return [Answer(upload.name, *each) for upload, *each in zip(uploads, readings, found, strict=True)]
+    names = [upload.name for upload in uploads]
+    return [Answer(*each) for each in zip(names, readings, found, strict=True)]

@@ -1,4 +1,4 @@
-"""Answers -> HTML for the page, JSON for programs, rows for a table.
+"""Answers -> HTML for the page, JSON for programs.
 
 Everything stands in the HTML itself, pictures too, so that no answer is kept on the server for a moment.
 """
@@ -6,12 +6,10 @@ Everything stands in the HTML itself, pictures too, so that no answer is kept on
 from __future__ import annotations
 
 import base64
-import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
@@ -20,12 +18,9 @@ from xray_hf.errors import ImageError
 from xray_hf.inference import Prediction
 from xray_hf.inference.engine import FOREIGN, UNSURE
 from xray_hf.inference.overlay import layer
-from xray_hf.labels import LABELS
 
 PREVIEW_SIDE = 768  # pixels, the longer side; a detector's full image would take seconds to send
 LAYER_SIDE = 112  # pixels; heatmaps are 7×7 to 14×14, the browser smooths the rest
-THUMBNAIL_SIDE = 64  # pixels
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet would run
 
 TEMPLATES = Environment(
     loader=PackageLoader("xray_hf.demo"),
@@ -90,7 +85,7 @@ def _shown(number: int, answer: Answer) -> dict[str, Any]:
         "problem": "",
         "warnings": answer.reading.warnings,
         "size": answer.reading.grey.size,
-        "preview": _picture(_small(answer.reading.grey, PREVIEW_SIDE), "JPEG", quality=92),
+        "preview": picture(reduced(answer.reading.grey, PREVIEW_SIDE), "JPEG", quality=92),
         "verdict": sentence,
         "do_agree": do_agree,
         "models": [_model(name, found) for name, found in answer.predictions.items()],
@@ -113,18 +108,19 @@ def _maps(answer: Answer) -> Iterator[dict[str, Any]]:
         if isinstance(found, ImageError) or found.decision == FOREIGN or found.heatmaps is None:
             continue
         for label, heatmap in zip(found.probabilities, found.heatmaps, strict=True):
-            picture = _picture(layer(heatmap, (LAYER_SIDE, LAYER_SIDE)), "PNG", compress_level=1)
-            yield {"model": name, "label": label, "is_said": label == found.label, "picture": picture}
+            drawn = picture(layer(heatmap, (LAYER_SIDE, LAYER_SIDE)), "PNG", compress_level=1)
+            yield {"model": name, "label": label, "is_said": label == found.label, "picture": drawn}
 
 
-def _small(image: Image.Image, side: int) -> Image.Image:
-    picture = image.copy()
-    picture.thumbnail((side, side))
-    return picture
+def reduced(image: Image.Image, side: int) -> Image.Image:
+    """A copy of at most `side` pixels a side."""
+    small = image.copy()
+    small.thumbnail((side, side))
+    return small
 
 
-def _picture(image: Image.Image, form: str, **options: Any) -> str:
-    """As a data URI."""
+def picture(image: Image.Image, form: str, **options: Any) -> str:
+    """An image as a data URI."""
     stream = io.BytesIO()
     image.save(stream, form, **options)
     return f"data:image/{form.lower()};base64,{base64.b64encode(stream.getvalue()).decode()}"

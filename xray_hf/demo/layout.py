@@ -8,11 +8,11 @@ from typing import Any
 
 import gradio as gr
 
-from xray_hf.demo import events
+from xray_hf.demo import api, events, rows
 from xray_hf.demo.events import Engines
 from xray_hf.demo.formatting import as_html, render
 from xray_hf.demo.settings import Settings
-from xray_hf.demo.uploads import MAX_FILES, unpack
+from xray_hf.demo.uploads import MAX_FILES, Upload, unpack
 from xray_hf.images import FORMATS
 from xray_hf.inference.engine import BATCH_SIZE
 
@@ -22,6 +22,7 @@ QUEUE_LENGTH = 2000  # who comes later is told that the page is busy
 SYSTEM_FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")  # nothing to fetch
 CODE_FONTS = ("ui-monospace", "Consolas", "monospace")
 KINDS = f"{', '.join(FORMATS)}, DICOM"
+_PROGRESS = gr.Progress()
 _HERE = Path(__file__).parent
 
 Example = tuple[Path, str]
@@ -44,7 +45,8 @@ def build(engines: Engines, examples: Sequence[Example], settings: Settings) -> 
             with gr.Tab("Read an X-ray", id="read"):
                 _add_reading(engines, examples, settings)
             with gr.Tab("Many at once", id="many"):
-                _add_many(engines, settings)
+                _add_many(engines)
+        api.add(engines, settings)
     return page.queue(max_size=QUEUE_LENGTH)
 
 
@@ -73,8 +75,9 @@ def _add_reading(engines: Engines, examples: Sequence[Example], settings: Settin
             answers = gr.HTML(elem_id="answers")
 
     def read(paths: list[list[str] | None]) -> tuple[list[str]]:
-        uploads = [unpack(each or []) for each in paths]
-        return ([as_html(each) for each in _answer_visitors(engines, uploads)],)
+        # A batch of several visitors.
+        uploads = [_few(unpack(each or [])) for each in paths]
+        return ([as_html(each) for each in events.answer_visitors(engines, uploads)],)
 
     files.change(
         read,
@@ -89,16 +92,23 @@ def _add_reading(engines: Engines, examples: Sequence[Example], settings: Settin
     )
 
 
-def _answer_visitors(engines: Engines, uploads: Sequence[Sequence[Any]]) -> list[list[events.Answer]]:
-    """The answers of several visitors, whose images go through the networks together."""
-    answers = iter(events.answer(engines, [upload for each in uploads for upload in each]))
-    return [[next(answers) for _ in each] for each in uploads]
+def _few(uploads: list[Upload]) -> list[Upload]:
+    """No more than have room here; what is said of the next one sends the visitor to the table."""
+    if len(uploads) <= MAX_AT_ONCE:
+        return uploads
+    words = f"only {MAX_AT_ONCE} of {len(uploads)} files are shown here; take the tab Many at once."
+    return [*uploads[:MAX_AT_ONCE], Upload.refused("The others", words)]
 
 
-def _add_many(engines: Engines, settings: Settings) -> None:
+def _add_many(engines: Engines) -> None:
     gr.HTML(render("many", files=MAX_FILES))
     files = _add_upload(f"X-rays ({KINDS}), or a ZIP")
-    table = gr.HTML(elem_id="table")
+    table = gr.HTML(elem_id="table", min_height=60)
+
+    def classify(paths: list[str] | None, progress: gr.Progress = _PROGRESS) -> str:
+        return rows.as_html(rows.collect(engines, paths, progress)) if paths else ""
+
+    files.change(classify, files, table, concurrency_id="many", concurrency_limit=1, api_visibility="private")
 
 
 def _add_upload(label: str) -> gr.File:

@@ -18,6 +18,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from xray_hf import manifest
+from xray_hf.demo import events
 from xray_hf.demo.events import Engines
 from xray_hf.demo.layout import build, looks
 from xray_hf.demo.settings import Settings
@@ -45,7 +46,7 @@ _log = logging.getLogger("xray_hf.demo")
 def create_app(engines: Engines, examples: list[tuple[Path, str]], settings: Settings) -> FastAPI:
     """The whole application, ready for uvicorn."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    health = {"status": "ok", "models": {name: about(engine.manifest) for name, engine in engines.items()}}
+    health = {"status": "ok", "models": events.describe(engines)}
     app.add_api_route("/health", lambda: health)
     for number, engine in enumerate(engines.values()):
         folder = engine.manifest.folder / manifest.FIGURES
@@ -68,15 +69,6 @@ def create_app(engines: Engines, examples: list[tuple[Path, str]], settings: Set
     )
     app.add_middleware(Guard, rate=settings.rate)
     return app
-
-
-def about(description: manifest.Manifest) -> dict[str, Any]:
-    """What /health says of a bundle. version: changes with whatever changes its answers."""
-    return {
-        "version": manifest.version(description.folder),
-        "labels": description.labels,
-        "is_synthetic": description.is_synthetic,
-    }
 
 
 def serve(app: FastAPI, settings: Settings) -> None:

@@ -69,7 +69,8 @@ def build_parser() -> argparse.ArgumentParser:
         parser.add_argument(name, default=value, help=f"{text} (${variable}, default {default})", **more)  # type: ignore[arg-type]
 
     bundles = [name for name in os.environ.get("XRAY_HF_BUNDLES", "").split(",") if name]
-    text = f"a bundle's folder or Hub id, owner/name; repeat it for more ($XRAY_HF_BUNDLES, with commas; default: all in {SHIPPED}/)"
+    text = "a bundle's folder or Hub id, owner/name; repeat it for more ($XRAY_HF_BUNDLES, with commas; "
+    text += f"default all in {SHIPPED}/)"
     parser.add_argument("--bundle", action="append", default=bundles, metavar="SOURCE", help=text)
     add(
         "--examples",

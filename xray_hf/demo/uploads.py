@@ -28,6 +28,15 @@ class Upload:
     name: str
     content: Callable[[], Path | bytes]
 
+    @classmethod
+    def refused(cls, name: str, words: str) -> Upload:
+        """One that has no content, and why."""
+
+        def refuse() -> bytes:
+            raise ImageError(words)
+
+        return cls(name, refuse)
+
     def read(self) -> Reading | ImageError:
         """The X-ray in it, or in words why there is none."""
         try:
@@ -44,7 +53,7 @@ def unpack(paths: Iterable[str]) -> list[Upload]:
 def _uploads(path: Path) -> Iterator[Upload]:
     if not path.is_file():
         words = f"{path.name} is too old and was deleted here; upload it again."
-        yield Upload(path.name, partial(_refuse, words))
+        yield Upload.refused(path.name, words)
     elif _is_zip(path):
         yield from _members(path)
     else:
@@ -61,11 +70,11 @@ def _members(path: Path) -> Iterator[Upload]:
         with zipfile.ZipFile(path) as archive:
             infos = archive.infolist()
     except _DAMAGE:
-        yield Upload(path.name, partial(_refuse, f"{path.name} is a damaged ZIP archive; pack it again."))
+        yield Upload.refused(path.name, f"{path.name} is a damaged ZIP archive; pack it again.")
         return
     wanted = [info for info in infos[:_MAX_MEMBERS] if not info.is_dir() and not _is_companion(info)]
     if not wanted:
-        yield Upload(path.name, partial(_refuse, f"{path.name} is a ZIP archive without files."))
+        yield Upload.refused(path.name, f"{path.name} is a ZIP archive without files.")
     for info in wanted:
         yield Upload(PurePosixPath(info.filename).name, partial(_member, path, info))
 
@@ -91,7 +100,3 @@ def _member(path: Path, info: zipfile.ZipInfo) -> bytes:
     if len(content) != info.file_size:
         raise ImageError(f"{name} has another size than its archive says; pack it again.")
     return content
-
-
-def _refuse(words: str) -> bytes:
-    raise ImageError(words)
