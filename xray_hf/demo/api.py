@@ -44,7 +44,7 @@ def add(engines: Engines, settings: Settings) -> None:
             For each file, in order, {"file": its name, "error": words or "", "MODEL: decision": ...,
             "MODEL: CLASS": probability}.
         """
-        return [row.cells for row in rows.collect(engines, files or [], progress)]
+        return [rows.as_cells(row) for row in rows.collect(engines, files or [], progress)]
 
     def models() -> dict[str, Any]:
         """What answers here: {model: {"version", "labels", "is_synthetic"}}."""

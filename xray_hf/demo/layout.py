@@ -72,7 +72,7 @@ def _add_reading(engines: Engines, examples: Sequence[Example], settings: Settin
             gr.HTML(render("privacy"))
             _add_examples(examples, files)
         with gr.Column(scale=5, min_width=280):
-            answers = gr.HTML(elem_id="answers")
+            answers = gr.HTML(elem_id="answers", apply_default_css=False)
 
     def read(paths: list[list[str] | None]) -> tuple[list[str]]:
         # A batch of several visitors.
@@ -103,10 +103,10 @@ def _few(uploads: list[Upload]) -> list[Upload]:
 def _add_many(engines: Engines) -> None:
     gr.HTML(render("many", files=MAX_FILES))
     files = _add_upload(f"X-rays ({KINDS}), or a ZIP")
-    table = gr.HTML(elem_id="table", min_height=60)
+    table = gr.HTML(elem_id="table", min_height=60, apply_default_css=False)
 
     def classify(paths: list[str] | None, progress: gr.Progress = _PROGRESS) -> str:
-        return rows.as_html(rows.collect(engines, paths, progress)) if paths else ""
+        return rows.as_html(engines, rows.collect(engines, paths, progress)) if paths else ""
 
     files.change(classify, files, table, concurrency_id="many", concurrency_limit=1, api_visibility="private")
 

@@ -21,10 +21,11 @@
     const head = button.closest("th");
     const descending = head.getAttribute("aria-sort") === "ascending";
     const body = head.closest("table").tBodies[0];
-    const key = (row) => row.cells[head.cellIndex].dataset.key;
-    const rows = [...body.rows].sort((one, other) =>
-      key(one).localeCompare(key(other), undefined, { numeric: true }));
-    for (const each of head.parentElement.cells) each.removeAttribute("aria-sort");
+    const key = (row) => row.cells[button.dataset.column]?.dataset.key ?? "";  // a row of an error is short
+    // Shares by their value, as 3e-5 has it, all else as text.
+    const compare = (one, other) => (one - other) || one.localeCompare(other);
+    const rows = [...body.rows].sort((one, other) => compare(key(one), key(other)));
+    head.closest("thead").querySelectorAll("th").forEach((each) => each.removeAttribute("aria-sort"));
     head.setAttribute("aria-sort", descending ? "descending" : "ascending");
     body.append(...(descending ? rows.reverse() : rows));
   };

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,25 +24,23 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsh
 
 @dataclass(frozen=True)
 class Row:
-    """One file's line. thumbnail: a data URI, or "". cells: {column: text or number}, "" where nothing is."""
+    """One file's line. thumbnail: a data URI. error: why there is no answer, or ""; then the rest is empty."""
 
-    thumbnail: str
-    cells: dict[str, Any]
+    file: str
+    error: str = ""
+    thumbnail: str = ""
+    models: Mapping[str, Prediction] | None = None
 
 
 def of(answer: Answer) -> Row:
-    """The line of an answer; it holds no more than a thumbnail of the X-ray."""
-    error = str(answer.reading) if isinstance(answer.reading, ImageError) else ""
-    cells: dict[str, Any] = {"file": answer.name, "error": error}
-    for model, found in answer.predictions.items():
-        if isinstance(found, Prediction):
-            cells[f"{model}: decision"] = found.decision
-            cells |= {f"{model}: {label}": round(share, 4) for label, share in found.probabilities.items()}
-        else:
-            cells["error"] = str(found)
-    if isinstance(answer.reading, ImageError):
-        return Row("", cells)
-    return Row(picture(reduced(answer.reading.grey, THUMBNAIL_SIDE), "JPEG"), cells)
+    """The line of an answer; of the X-ray it holds no more than a thumbnail."""
+    said = {name: each for name, each in answer.predictions.items() if isinstance(each, Prediction)}
+    failed = [each for each in (answer.reading, *answer.predictions.values()) if isinstance(each, ImageError)]
+    if isinstance(answer.reading, ImageError) or failed:
+        return Row(answer.name, error=str(failed[0]))
+    return Row(
+        answer.name, thumbnail=picture(reduced(answer.reading.grey, THUMBNAIL_SIDE), "JPEG"), models=said
+    )
 
 
 def collect(engines: Engines, paths: Sequence[str], progress: Callable[..., Any]) -> list[Row]:
@@ -63,32 +61,30 @@ def collect(engines: Engines, paths: Sequence[str], progress: Callable[..., Any]
     return found
 
 
-def as_html(rows: Sequence[Row]) -> str:
+def as_html(engines: Engines, rows: Sequence[Row]) -> str:
     """A table that page.js sorts, above it the CSV to download."""
-    columns = _columns(rows)
-    shown = [column for column in columns if column != "error"]
-    return render(
-        "table",
-        rows=rows,
-        columns=shown,
-        failed=sum(bool(row.cells["error"]) for row in rows),
-        csv=base64.b64encode(as_csv(rows).encode()).decode(),
-    )
+    labels = next(iter(engines.values())).labels
+    content = base64.b64encode(as_csv(rows).encode()).decode()
+    return render("table", rows=rows, models=list(engines), labels=labels, csv=content)
+
+
+def as_cells(row: Row) -> dict[str, Any]:
+    """{column: text or number}: file, error, and of each model its decision and probabilities."""
+    cells: dict[str, Any] = {"file": row.file, "error": row.error}
+    for name, found in (row.models or {}).items():
+        cells[f"{name}: decision"] = found.decision
+        cells |= {f"{name}: {label}": round(share, 4) for label, share in found.probabilities.items()}
+    return cells
 
 
 def as_csv(rows: Sequence[Row]) -> str:
     """Comma-separated, with a head; names that a spreadsheet would take for a formula get an apostrophe."""
+    lines = [{name: _harmless(value) for name, value in as_cells(row).items()} for row in rows]
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, _columns(rows), restval="")
+    writer = csv.DictWriter(stream, list(dict.fromkeys(name for line in lines for name in line)), restval="")
     writer.writeheader()
-    for row in rows:
-        writer.writerow({column: _harmless(value) for column, value in row.cells.items()})
+    writer.writerows(lines)
     return stream.getvalue()
-
-
-def _columns(rows: Sequence[Row]) -> list[str]:
-    names = dict.fromkeys(column for row in rows for column in row.cells if column != "error")
-    return [*names, "error"]
 
 
 def _harmless(value: Any) -> Any:
