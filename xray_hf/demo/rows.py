@@ -24,7 +24,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsh
 
 @dataclass(frozen=True)
 class Row:
-    """One file's line. thumbnail: a data URI. error: why there is no answer, or ""; then the rest is empty."""
+    """One file's line. error: why there is no answer, or "". thumbnail: a data URI, or "" with an error."""
 
     file: str
     error: str = ""
