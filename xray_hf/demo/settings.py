@@ -35,9 +35,9 @@ class Settings:
 def parse(arguments: Sequence[str] | None = None) -> Settings:
     """Read options and environment; raises ConfigError, BundleError if no bundle is named or found."""
     options = build_parser().parse_args(arguments)
-    for name in ("concurrency", "max_file_mb"):
-        if getattr(options, name) < 1:
-            raise ConfigError(f"{name} is {getattr(options, name)}; expected 1 or more.")
+    for name, lowest in (("concurrency", 1), ("max_file_mb", 1), ("rate", 0)):
+        if getattr(options, name) < lowest:
+            raise ConfigError(f"{name} is {getattr(options, name)}; expected {lowest} or more.")
     if not 0 < options.port < 65536:
         raise ConfigError(f"port {options.port} is not between 1 and 65535; choose another --port.")
     return Settings(
