@@ -136,7 +136,7 @@ def test_uploads_lie_in_the_demos_own_folder_and_no_name_is_in_the_log(
     shutil.copy(xray, tmp_path / "mrs-smith.png")
     client.predict(file(tmp_path / "mrs-smith.png"), api_name="/read")
     assert "smith" not in (folder / "app.log").read_text()
-    uploaded = [path for path in folder.rglob("mrs-smith.png")]
+    uploaded = list(folder.rglob("mrs-smith.png"))
     assert all("xray_hf-demo-" in str(path) for path in uploaded)
 
 

@@ -60,7 +60,7 @@ def create_app(engines: Engines, examples: list[tuple[Path, str]], settings: Set
         max_file_size=f"{settings.max_file_mb}mb",
         auth=settings.auth,
         mcp_server=settings.has_mcp,
-        show_error=True,
+        show_error=False,  # what is not meant for visitors stays here
         footer_links=["api"],
         run_history=False,  # it would keep the X-rays in the browser
         enable_monitoring=False,
