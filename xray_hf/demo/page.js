@@ -44,6 +44,19 @@
     visible.dispatchEvent(new Event("change", { bubbles: true }));
   };
 
+  // A snippet, whole: into the clipboard, or marked where the browser gives none (a page without https).
+  const copy = async (button) => {
+    const code = button.parentElement.querySelector("code");
+    getSelection().selectAllChildren(code);
+    try {
+      await navigator.clipboard.writeText(code.textContent);
+      button.textContent = "Copied";
+    } catch {
+      button.textContent = "Marked: press Ctrl+C";
+    }
+    setTimeout(() => { button.textContent = "Copy"; }, 3000);
+  };
+
   document.addEventListener("input", (event) => {
     const viewer = event.target.closest(".viewer");
     if (viewer) redraw(viewer);
@@ -51,6 +64,8 @@
   document.addEventListener("click", (event) => {
     const button = event.target.closest("th button");
     if (button) sort(button);
+    const snippet = event.target.closest(".snippet .copy");
+    if (snippet) copy(snippet);
     const tab = event.target.closest('button[role="tab"]');
     if (tab?.dataset.tabId) history.replaceState(null, "", `#${tab.dataset.tabId}`);
     if (event.target.closest("#welcome button")) {
