@@ -106,7 +106,7 @@ def as_html(models: Mapping[str, Manifest]) -> str:
         without = {model for _, of_models in lines for model, own in of_models if not own}
         parts[name] = {
             "tables": [_table(kind, of_models) for kind, of_models in lines],
-            "pictures": list(_pictures(topic.figures, known)),
+            "pictures": _pictures(topic.figures, known),
             "without": [each.name for each in known if each.name in without],
             "made_by": topic.made_by,
         }
@@ -189,7 +189,8 @@ def _repeated(bundle: Measured) -> Iterator[dict[str, Any]]:
 
 
 def _elsewhere_lines(bundle: Measured) -> Iterator[Line]:
-    for name, own in {**bundle.metrics["external"], "its own test": bundle.metrics["test"]}.items():
+    collections = {f"elsewhere: {name}": own for name, own in bundle.metrics["external"].items()}
+    for name, own in {**collections, "its own test": bundle.metrics["test"]}.items():
         areas = [number(own["per_class"][k]["auroc"], _interval(own, k, "auroc")) for k in LABELS]
         withheld = (own.get("decisions") or {}).get("not_decided", {})
         said = ", ".join(f"{what} {share:.0%}" for what, share in withheld.items()) or UNKNOWN
@@ -394,12 +395,19 @@ TOPICS = {
 # The figures
 
 
-def _pictures(patterns: Sequence[str], bundles: Sequence[Measured]) -> Iterator[Picture]:
-    """Those that exist, the same figure of all models side by side."""
-    for pattern in patterns:
-        for bundle in bundles:
-            for path in sorted((bundle.folder / manifest.FIGURES).glob(f"{pattern}.png")):
-                yield _picture(bundle, path.stem)
+def _pictures(patterns: Sequence[str], bundles: Sequence[Measured]) -> list[list[Picture]]:
+    """Those that exist, in rows: the same figure of all models; of a single model all its figures."""
+    rows = [
+        [_picture(bundle, path.stem) for bundle in bundles for path in _files(bundle, pattern)]
+        for pattern in patterns
+    ]
+    if len(bundles) == 1:
+        rows = [[picture for row in rows for picture in row]]
+    return [row for row in rows if row]
+
+
+def _files(bundle: Measured, pattern: str) -> list[Path]:
+    return sorted((bundle.folder / manifest.FIGURES).glob(f"{pattern}.png"))
 
 
 def _picture(bundle: Measured, stem: str) -> Picture:
