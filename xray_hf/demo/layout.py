@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from xray_hf.demo import api, events, rows
+from xray_hf.demo import api, events, measured, rows, snippets
 from xray_hf.demo.events import Engines
 from xray_hf.demo.formatting import as_html, render
 from xray_hf.demo.settings import Settings
@@ -21,6 +21,11 @@ CACHE_SECONDS = (60, 300)  # how often to look for old uploads, and how old they
 QUEUE_LENGTH = 2000  # who comes later is told that the page is busy
 SYSTEM_FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")  # nothing to fetch
 CODE_FONTS = ("ui-monospace", "Consolas", "monospace")
+# Only the browser knows at which address the page is seen.
+SAY_ADDRESS = """
+for (const each of element.querySelectorAll(".address"))
+  each.textContent = (location.origin + location.pathname).replace(/\\/$/, "");
+"""
 KINDS = f"{', '.join(FORMATS)}, DICOM"
 _PROGRESS = gr.Progress()
 _HERE = Path(__file__).parent
@@ -46,6 +51,8 @@ def build(engines: Engines, examples: Sequence[Example], settings: Settings) -> 
                 _add_reading(engines, examples, settings)
             with gr.Tab("Many at once", id="many"):
                 _add_many(engines)
+            _add_evidence(engines)
+            _add_use(engines, settings)
         api.add(engines, settings)
     return page.queue(max_size=QUEUE_LENGTH)
 
@@ -134,3 +141,21 @@ def _add_examples(examples: Sequence[Example], files: gr.File) -> None:
         return [str(examples[event.index][0])]
 
     gallery.select(take, None, files, api_visibility="private", show_progress="hidden")
+
+
+def _add_evidence(engines: Engines) -> None:
+    with gr.Tab("How good is it?", id="evidence"):
+        gr.HTML(measured.as_html({name: engine.manifest for name, engine in engines.items()}))
+
+
+def _add_use(engines: Engines, settings: Settings) -> None:
+    with gr.Tab("Use it yourself", id="use"):
+        descriptions = {name: engine.manifest for name, engine in engines.items()}
+        address = f"http://{settings.host}:{settings.port}{settings.root_path}"
+        gr.HTML(snippets.as_html(descriptions, address), js_on_load=SAY_ADDRESS)
+        for number, (name, description) in enumerate(descriptions.items()):
+            if text := snippets.card(description.folder, number):
+                with gr.Accordion(f"The model card of {name}", open=False):
+                    gr.Markdown(text, sanitize_html=True)
+            else:
+                gr.HTML(render("no_card", model=name))

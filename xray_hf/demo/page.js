@@ -30,9 +30,15 @@
     body.append(...(descending ? rows.reverse() : rows));
   };
 
-  // A link to a part of the page: #many, #evidence, #use.
-  const tabOf = (name) => document.querySelector(`button[role="tab"][data-tab-id="${name}"]`);
-  const openTab = () => tabOf(location.hash.slice(1))?.click();
+  // A link to a part of the page: #many, #evidence, #use. A tab that a phone has no room for is in a menu, and
+  // there only its words tell which it is.
+  const TABS = {
+    read: "Read an X-ray", many: "Many at once", evidence: "How good is it?", use: "Use it yourself",
+  };
+  const ANY_TAB = '.tabs button[role="tab"], .tabs .overflow-dropdown button';
+  const nameOf = (tab) => Object.keys(TABS).find((name) => TABS[name] === tab?.textContent.trim());
+  const tabOf = (name) => [...document.querySelectorAll(ANY_TAB)].find((tab) => nameOf(tab) === name);
+  const openTab = () => location.hash && tabOf(location.hash.slice(1))?.click();
 
   // What is pasted goes the way of what is dropped.
   const give = (files) => {
@@ -45,6 +51,19 @@
     visible.dispatchEvent(new Event("change", { bubbles: true }));
   };
 
+  // A snippet, whole: into the clipboard, or marked where the browser gives none (a page without https).
+  const copy = async (button) => {
+    const code = button.parentElement.querySelector("code");
+    getSelection().selectAllChildren(code);
+    try {
+      await navigator.clipboard.writeText(code.textContent);
+      button.textContent = "Copied";
+    } catch {
+      button.textContent = "Marked: press Ctrl+C";
+    }
+    setTimeout(() => { button.textContent = "Copy"; }, 3000);
+  };
+
   document.addEventListener("input", (event) => {
     const viewer = event.target.closest(".viewer");
     if (viewer) redraw(viewer);
@@ -52,8 +71,10 @@
   document.addEventListener("click", (event) => {
     const button = event.target.closest("th button");
     if (button) sort(button);
-    const tab = event.target.closest('button[role="tab"]');
-    if (tab?.dataset.tabId) history.replaceState(null, "", `#${tab.dataset.tabId}`);
+    const snippet = event.target.closest(".snippet .copy");
+    if (snippet) copy(snippet);
+    const name = nameOf(event.target.closest(ANY_TAB));
+    if (name) history.replaceState(null, "", `#${name}`);
     if (event.target.closest("#welcome button")) {
       try { localStorage.setItem(SEEN, "yes"); } catch { /* a browser that keeps nothing asks again */ }
       document.querySelector("#welcome dialog").close();
