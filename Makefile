@@ -15,16 +15,21 @@ BIN := .venv/bin
 
 install: .venv/installed
 
-.venv/installed: requirements.txt requirements-dev.txt pyproject.toml
+# The demo needs a tenth of what training does; everything else comes on top of it.
+.venv/demo: requirements-demo.txt pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --requirement requirements-dev.txt
+	$(BIN)/pip install --quiet --requirement requirements-demo.txt
 	$(BIN)/pip install --quiet --no-deps --editable .
+	@touch $@
+
+.venv/installed: .venv/demo requirements.txt requirements-dev.txt
+	$(BIN)/pip install --quiet --requirement requirements-dev.txt
 	@touch $@
 
 $(SYNTHETIC): | .venv/installed
 	$(BIN)/xray-hf atlas --out $@ --patients 600 --seed 0
 
-demo: install
+demo: .venv/demo
 	$(BIN)/python app.py
 
 test: install

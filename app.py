@@ -7,6 +7,7 @@ python app.py --bundle runs/paper/xray-resnet18/bundle --bundle runs/paper/xray-
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -21,6 +22,8 @@ def main() -> None:
     """Run the page until it is stopped."""
     chosen = settings.parse()
     require_free_port(chosen.host, chosen.port)
+    # To be stopped is no failure; and the exception that this raises has the folder with the uploads removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with tempfile.TemporaryDirectory(prefix="xray_hf-demo-") as folder:
         serve(chosen, Path(folder))
 

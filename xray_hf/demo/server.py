@@ -25,7 +25,7 @@ from xray_hf.demo.settings import Settings
 
 MAX_BODY = 512 * 2**20  # bytes of one request with files
 MAX_CALL = 2**20  # bytes of any other request: it names files, it does not hold them
-DRAIN_SECONDS = 15  # that running answers have after SIGTERM
+DRAIN_SECONDS = 8  # that running answers have after SIGTERM; Docker kills after 10, and open pages use up all
 MAX_VISITORS = 10_000  # that the limit of requests remembers
 # The browser itself refuses every other host, whatever the page's libraries would like to fetch.
 POLICY = (
