@@ -10,7 +10,7 @@ import gradio as gr
 
 from xray_hf.demo import events
 from xray_hf.demo.events import Engines
-from xray_hf.demo.formatting import as_html, render
+from xray_hf.demo.formatting import as_html, as_json, render
 from xray_hf.demo.settings import Settings
 from xray_hf.demo.uploads import MAX_FILES, unpack
 from xray_hf.images import FORMATS
@@ -18,6 +18,7 @@ from xray_hf.inference.engine import BATCH_SIZE
 
 MAX_AT_ONCE = 8  # X-rays with a viewer each; more are a table
 CACHE_SECONDS = (60, 300)  # how often to look for old uploads, and how old they may get
+STATUS_SECONDS = 2  # between two words on the place in the queue
 QUEUE_LENGTH = 2000  # who comes later is told that the page is busy
 SYSTEM_FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")  # nothing to fetch
 CODE_FONTS = ("ui-monospace", "Consolas", "monospace")
@@ -45,7 +46,9 @@ def build(engines: Engines, examples: Sequence[Example], settings: Settings) -> 
                 _add_reading(engines, examples, settings)
             with gr.Tab("Many at once", id="many"):
                 _add_many(engines, settings)
-    return page.queue(max_size=QUEUE_LENGTH)
+        _add_api(engines, settings)
+    # "auto" tells everybody in the queue at every start of a batch: with a thousand there, most of the work.
+    return page.queue(max_size=QUEUE_LENGTH, status_update_rate=STATUS_SECONDS)
 
 
 def listed(names: Iterable[str], word: str = "and") -> str:
@@ -72,20 +75,44 @@ def _add_reading(engines: Engines, examples: Sequence[Example], settings: Settin
         with gr.Column(scale=5, min_width=280):
             answers = gr.HTML(elem_id="answers")
 
-    def read(paths: list[list[str] | None]) -> tuple[list[str]]:
-        uploads = [unpack(each or []) for each in paths]
+    def read(given: list[list[dict[str, Any]] | None]) -> tuple[list[str]]:
+        uploads = [unpack(file["path"] for file in each or []) for each in given]
         return ([as_html(each) for each in _answer_visitors(engines, uploads)],)
 
     files.change(
         read,
         files,
         answers,
+        api_name="show",
+        preprocess=False,  # it would leave an empty file in the cache for each that is read
         batch=True,
         max_batch_size=BATCH_SIZE,
         concurrency_id="read",
         concurrency_limit=settings.concurrency,
         api_visibility="private",
         trigger_mode="always_last",
+    )
+
+
+def _add_api(engines: Engines, settings: Settings) -> None:
+    """The same for programs: one file in, JSON out."""
+    file = gr.File(type="filepath", visible=False)
+    answer = gr.JSON(visible=False)
+
+    def read(file: list[dict[str, Any] | None]) -> tuple[list[dict[str, Any]]]:
+        uploads = [unpack([each["path"]] if each else [])[:1] for each in file]
+        return ([as_json(each[0]) if each else {} for each in _answer_visitors(engines, uploads)],)
+
+    gr.Button(visible=False).click(
+        read,
+        file,
+        answer,
+        api_name="read",
+        preprocess=False,  # as above
+        batch=True,
+        max_batch_size=BATCH_SIZE,
+        concurrency_id="read",
+        concurrency_limit=settings.concurrency,
     )
 
 

@@ -37,8 +37,15 @@ class Upload:
 
 
 def unpack(paths: Iterable[str]) -> list[Upload]:
-    """The files and the members of archives, in order, unread; one that cannot be opened gives its error."""
-    return [upload for path in paths for upload in _uploads(Path(path))]
+    """The files and the members of archives, in order, unread; one that cannot be opened gives its error.
+
+    The first MAX_FILES; what one visitor sends must not keep all others waiting. A last one says so.
+    """
+    found = [upload for path in paths for upload in _uploads(Path(path))]
+    if (left_out := len(found) - MAX_FILES) > 0:
+        words = f"{left_out:,} more files are left out; send at most {MAX_FILES} at a time."
+        found[MAX_FILES:] = [Upload("the others", partial(_refuse, words))]
+    return found
 
 
 def _uploads(path: Path) -> Iterator[Upload]:
