@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from pydantic import ValidationError
 
 # The page's own calls name a function by number, programs by name; /v2 has {parameter: value} for a list.
 JOIN, CALL, CALL_V2 = "queue/join", "call/", "call/v2/"
@@ -65,7 +64,7 @@ def _fits(block: Any, value: object) -> bool:
         return True
     try:
         model.model_validate(value, context={"validate_meta": True})
-    except ValidationError:
+    except (ValueError, TypeError, AttributeError, LookupError):  # Gradio's own validators raise these, too
         return False
     return True
 

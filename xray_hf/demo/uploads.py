@@ -65,23 +65,24 @@ def _is_zip(path: Path) -> bool:
 
 def _members(path: Path) -> Iterator[Upload]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            infos = archive.infolist()
+        # Left open for its members, since each opening reads the whole directory; it closes with the last.
+        archive = zipfile.ZipFile(path)
     except _DAMAGE:
         yield Upload(path.name, partial(_refuse, f"{path.name} is a damaged ZIP archive; pack it again."))
         return
-    wanted = [info for info in infos[:_MAX_MEMBERS] if not info.is_dir() and not _is_companion(info)]
+    infos = archive.infolist()[:_MAX_MEMBERS]
+    wanted = [info for info in infos if not info.is_dir() and not _is_companion(info)]
     if not wanted:
         yield Upload(path.name, partial(_refuse, f"{path.name} is a ZIP archive without files."))
     for info in wanted:
-        yield Upload(PurePosixPath(info.filename).name, partial(_member, path, info))
+        yield Upload(PurePosixPath(info.filename).name, partial(_member, archive, info))
 
 
 def _is_companion(info: zipfile.ZipInfo) -> bool:
     return any(part in _COMPANIONS or part.startswith("._") for part in PurePosixPath(info.filename).parts)
 
 
-def _member(path: Path, info: zipfile.ZipInfo) -> bytes:
+def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     name = PurePosixPath(info.filename).name
     if info.flag_bits & 1:
         raise ImageError(f"{name} is encrypted in its archive; pack it without a password.")
@@ -91,7 +92,7 @@ def _member(path: Path, info: zipfile.ZipInfo) -> bytes:
             "does; send it on its own."
         )
     try:
-        with zipfile.ZipFile(path) as archive, archive.open(info) as member:
+        with archive.open(info) as member:
             content = member.read(info.file_size + 1)  # the size is what the archive claims, not a promise
     except _DAMAGE as error:
         raise ImageError(f"{name} is damaged in its archive; pack it again.") from error
