@@ -41,8 +41,6 @@ class OnnxRuntime:
     """The bundle's graph on ONNX Runtime's CPU provider, in float32."""
 
     def __init__(self, manifest: Manifest, threads: int, calls: int) -> None:
-        # Else it tells Microsoft of each session, and leaves a file in the temporary folder.
-        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
