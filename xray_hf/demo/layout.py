@@ -47,7 +47,7 @@ def build(engines: Engines, examples: Sequence[Example], settings: Settings) -> 
             with gr.Tab("Many at once", id="many"):
                 _add_many(engines, settings)
         _add_api(engines, settings)
-    # "auto" tells everybody in the queue at every start of a batch: with a thousand there, most of the work.
+    # "auto" sends everybody in the queue a message at every start of a batch.
     return page.queue(max_size=QUEUE_LENGTH, status_update_rate=STATUS_SECONDS)
 
 
