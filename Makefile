@@ -4,13 +4,14 @@
 #   make train        DATA=… MODEL=… ARGS=…          make reproduce  DATA=…  docs/results.md, in hours
 #   make bench-train  DATA=…  our loop against its peers
 #   make bench-inference IMAGES=… BUNDLES="…"  our engine against its peers
+#   make bench-demo      IMAGES=… BUNDLES="…"  our demo under load against the plain one
 PYTHON ?= python3
 MODEL ?= xray-resnet18
 SYNTHETIC := data/synthetic
 DATA ?= $(SYNTHETIC)
 BIN := .venv/bin
 
-.PHONY: demo test check train reproduce bench-train bench-inference install
+.PHONY: demo test check train reproduce bench-train bench-inference bench-demo install
 .DEFAULT_GOAL := demo
 
 install: .venv/installed
@@ -54,3 +55,7 @@ bench-train: install
 bench-inference: install
 	@test -n "$(IMAGES)" -a -n "$(BUNDLES)" || { echo "error: pass IMAGES= a folder, BUNDLES= exported bundles" >&2; exit 2; }
 	$(BIN)/python benchmarks/bench_inference.py --images $(IMAGES) $(BUNDLES:%=--bundle %) $(ARGS)
+
+bench-demo: install
+	@test -n "$(IMAGES)" -a -n "$(BUNDLES)" || { echo "error: pass IMAGES= a folder, BUNDLES= exported bundles" >&2; exit 2; }
+	$(BIN)/python benchmarks/bench_demo.py --images $(IMAGES) $(BUNDLES:%=--bundle %) $(ARGS)

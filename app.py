@@ -47,6 +47,7 @@ def serve(chosen: Settings, temporary: Path) -> None:
     """Load the models and serve the page; what is uploaded lies in `temporary`. Raises BundleError."""
     # In a folder of our own, instead of one that every Gradio program of the computer shares.
     os.environ["GRADIO_TEMP_DIR"] = str(temporary / "uploads")
+    os.environ["MPLCONFIGDIR"] = str(temporary / "matplotlib")  # which Gradio loads with its first answer
     # Imported here, so that --help and a wrong option answer at once.
     from xray_hf.demo import examples, server
     from xray_hf.demo.events import load_engines

@@ -152,8 +152,10 @@ def test_no_cell_of_the_csv_is_a_formula() -> None:
     assert text.splitlines()[1] == "'=HYPERLINK(1),'@bad"
 
 
-def test_too_many_files_are_refused_with_both_numbers(engine: Engine) -> None:
-    import gradio as gr
-
-    with pytest.raises(gr.Error, match=f"{MAX_FILES + 1} files were given, {MAX_FILES} are answered"):
-        rows.collect({"one": engine}, ["x.png"] * (MAX_FILES + 1), lambda *_, **__: None)
+def test_of_too_many_files_the_last_row_says_how_many_are_left_out(engine: Engine) -> None:
+    done: list[tuple[int, int]] = []
+    paths = ["gone.png"] * (MAX_FILES + 7)
+    found = rows.collect({"one": engine}, paths, lambda steps, **_: done.append(steps))
+    assert len(found) == MAX_FILES + 1
+    assert found[-1].error == f"7 more files are left out; send at most {MAX_FILES} at a time."
+    assert done[-1] == (MAX_FILES + 1, MAX_FILES + 1)

@@ -8,7 +8,7 @@ import os
 
 from xray_hf.labels import LABELS
 
-# ONNX Runtime reads this when it is loaded; without it, it tells its maker of every model that it opens.
+# ONNX Runtime reads this when it is loaded; else it reports its sessions to its maker and leaves files.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"

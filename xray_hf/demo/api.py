@@ -20,7 +20,7 @@ def add(engines: Engines, settings: Settings) -> None:
     """Offer /read, /read_many and /models; to be called while the page is built."""
     described = events.describe(engines)
 
-    def read(file: list[str | None]) -> tuple[list[dict[str, Any]]]:
+    def read(file: list[dict[str, Any] | None]) -> tuple[list[dict[str, Any]]]:
         """Classify one chest X-ray with every model. Not a medical device.
 
         Args:
@@ -32,9 +32,11 @@ def add(engines: Engines, settings: Settings) -> None:
             "probabilities": {class: 0..1}, "foreign_score": 0..1, above 0.5 is refused}}}.
         """
         # A batch of several visitors' calls, though programs see one.
-        return ([as_json(found) for found in events.answer(engines, [_single(path) for path in file])],)
+        return ([as_json(found) for found in events.answer(engines, [_single(each) for each in file])],)
 
-    def read_many(files: list[str] | None, progress: gr.Progress = _PROGRESS) -> list[dict[str, Any]]:
+    def read_many(
+        files: list[dict[str, Any]] | None, progress: gr.Progress = _PROGRESS
+    ) -> list[dict[str, Any]]:
         """Classify up to 200 chest X-rays, or those in a ZIP archive, with every model. Not a medical device.
 
         Args:
@@ -44,7 +46,10 @@ def add(engines: Engines, settings: Settings) -> None:
             For each file, in order, {"file": its name, "error": words or "", "MODEL: decision": ...,
             "MODEL: CLASS": probability}.
         """
-        return [rows.as_cells(row) for row in rows.collect(engines, files or [], progress)]
+        return [
+            rows.as_cells(row)
+            for row in rows.collect(engines, [each["path"] for each in files or []], progress)
+        ]
 
     def models() -> dict[str, Any]:
         """What answers here: {model: {"version", "labels", "is_synthetic"}}."""
@@ -57,17 +62,26 @@ def add(engines: Engines, settings: Settings) -> None:
         one,
         result,
         api_name="read",
+        preprocess=False,  # it would leave an empty file in the cache for each that is read
         batch=True,
         max_batch_size=BATCH_SIZE,
         concurrency_id="read",
         concurrency_limit=settings.concurrency,
     )
-    call(read_many, several, result, api_name="read_many", concurrency_id="many", concurrency_limit=1)
+    call(
+        read_many,
+        several,
+        result,
+        api_name="read_many",
+        preprocess=False,  # as above
+        concurrency_id="many",
+        concurrency_limit=1,
+    )
     call(models, None, result, api_name="models")
 
 
-def _single(path: str | None) -> Upload:
-    found = unpack([path] if path else [])
+def _single(given: dict[str, Any] | None) -> Upload:
+    found = unpack([given["path"]] if given else [])
     if len(found) == 1:
         return found[0]
     return Upload.refused("", f"{len(found)} files were given, expected one; /read_many takes more.")

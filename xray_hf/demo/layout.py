@@ -18,6 +18,7 @@ from xray_hf.inference.engine import BATCH_SIZE
 
 MAX_AT_ONCE = 8  # X-rays with a viewer each; more are a table
 CACHE_SECONDS = (60, 300)  # how often to look for old uploads, and how old they may get
+STATUS_SECONDS = 2  # between two words on the place in the queue
 QUEUE_LENGTH = 2000  # who comes later is told that the page is busy
 SYSTEM_FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")  # nothing to fetch
 CODE_FONTS = ("ui-monospace", "Consolas", "monospace")
@@ -54,7 +55,8 @@ def build(engines: Engines, examples: Sequence[Example], settings: Settings) -> 
             _add_evidence(engines)
             _add_use(engines, settings)
         api.add(engines, settings)
-    return page.queue(max_size=QUEUE_LENGTH)
+    # "auto" sends everybody in the queue a message at every start of a batch.
+    return page.queue(max_size=QUEUE_LENGTH, status_update_rate=STATUS_SECONDS)
 
 
 def listed(names: Iterable[str], word: str = "and") -> str:
@@ -81,15 +83,17 @@ def _add_reading(engines: Engines, examples: Sequence[Example], settings: Settin
         with gr.Column(scale=5, min_width=280):
             answers = gr.HTML(elem_id="answers", apply_default_css=False)
 
-    def read(paths: list[list[str] | None]) -> tuple[list[str]]:
+    def read(given: list[list[dict[str, Any]] | None]) -> tuple[list[str]]:
         # A batch of several visitors.
-        uploads = [_few(unpack(each or [])) for each in paths]
+        uploads = [_few(unpack(file["path"] for file in each or [])) for each in given]
         return ([as_html(each) for each in events.answer_visitors(engines, uploads)],)
 
     files.change(
         read,
         files,
         answers,
+        api_name="show",
+        preprocess=False,  # it would leave an empty file in the cache for each that is read
         batch=True,
         max_batch_size=BATCH_SIZE,
         concurrency_id="read",
@@ -112,10 +116,20 @@ def _add_many(engines: Engines) -> None:
     files = _add_upload(f"X-rays ({KINDS}), or a ZIP")
     table = gr.HTML(elem_id="table", min_height=60, apply_default_css=False)
 
-    def classify(paths: list[str] | None, progress: gr.Progress = _PROGRESS) -> str:
-        return rows.as_html(engines, rows.collect(engines, paths, progress)) if paths else ""
+    def classify(given: list[dict[str, Any]] | None, progress: gr.Progress = _PROGRESS) -> str:
+        found = rows.collect(engines, [file["path"] for file in given or []], progress)
+        return rows.as_html(engines, found) if found else ""
 
-    files.change(classify, files, table, concurrency_id="many", concurrency_limit=1, api_visibility="private")
+    files.change(
+        classify,
+        files,
+        table,
+        preprocess=False,  # as above
+        concurrency_id="many",
+        concurrency_limit=1,
+        api_visibility="private",
+        trigger_mode="always_last",
+    )
 
 
 def _add_upload(label: str) -> gr.File:

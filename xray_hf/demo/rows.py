@@ -9,12 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import gradio as gr
-
 from xray_hf.demo import events
 from xray_hf.demo.events import Answer, Engines
 from xray_hf.demo.formatting import picture, reduced, render
-from xray_hf.demo.uploads import MAX_FILES, unpack
+from xray_hf.demo.uploads import unpack
 from xray_hf.errors import ImageError
 from xray_hf.inference import Prediction
 
@@ -46,14 +44,9 @@ def of(answer: Answer) -> Row:
 def collect(engines: Engines, paths: Sequence[str], progress: Callable[..., Any]) -> list[Row]:
     """The lines of all files and members of archives, in order.
 
-    progress: is told (how many are done, of how many). Raises gr.Error if there are too many.
+    progress: is told (how many are done, of how many).
     """
     uploads = unpack(paths)
-    if len(uploads) > MAX_FILES:
-        raise gr.Error(
-            f"{len(uploads)} files were given, {MAX_FILES} are answered at a time; send fewer.",
-            print_exception=False,
-        )
     found: list[Row] = []
     for batch in events.answer_in_bulk(engines, uploads, of):
         found += batch

@@ -13,12 +13,17 @@ from typing import Any
 import gradio as gr
 import uvicorn
 from fastapi import FastAPI
+from gradio.route_utils import FnIndexInferError
+from gradio.utils import get_upload_folder
+from starlette.requests import Request
 from starlette.responses import JSONResponse
+from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from xray_hf import manifest
 from xray_hf.demo import events
+from xray_hf.demo.calls import CALL, JOIN, Calls
 from xray_hf.demo.events import Engines
 from xray_hf.demo.layout import build, looks
 from xray_hf.demo.settings import Settings
@@ -40,6 +45,16 @@ HEADERS = {
 # Parts of paths that the log may name; what follows them can hold names of files.
 _PLACES = ("/gradio_api/upload", "/gradio_api/queue/join", "/gradio_api/call", "/gradio_api/run", "/health")
 
+_API = "/gradio_api/"
+# All that page and programs need of it. The rest runs functions without the queue, fetches from other hosts,
+# or keeps what visitors do.
+_OPEN = (
+    *("upload", "queue/", "call/", "cancel", "reset", "heartbeat/", "file=", "info", "openapi.json"),
+    *("startup-events", "theme.css", "user", "login_check", "token", "app_id", "mcp"),
+)
+# How Gradio ends where a request is not as it expects.
+_MISUNDERSTANDINGS = (LookupError, TypeError, ValueError, AttributeError, AssertionError, FnIndexInferError)
+
 _log = logging.getLogger("xray_hf.demo")
 
 
@@ -52,9 +67,12 @@ def create_app(engines: Engines, examples: list[tuple[Path, str]], settings: Set
         folder = engine.manifest.folder / manifest.FIGURES
         if folder.is_dir():
             app.mount(f"/figures/{number}", StaticFiles(directory=folder))
+    page = build(engines, examples, settings)
+    # Gradio keeps the last answer of each session, X-rays included, for its next 10,000 sessions.
+    page.state_session_capacity = 1
     gr.mount_gradio_app(
         app,
-        build(engines, examples, settings),
+        page,
         path="/",
         root_path=settings.root_path or None,
         max_file_size=f"{settings.max_file_mb}mb",
@@ -67,7 +85,11 @@ def create_app(engines: Engines, examples: list[tuple[Path, str]], settings: Set
         ssr_mode=False,
         **looks(),
     )
-    app.add_middleware(Guard, rate=settings.rate)
+    for route in app.routes:
+        if isinstance(route, Mount) and isinstance(route.app, FastAPI):  # Gradio's own
+            for error in _MISUNDERSTANDINGS:
+                route.app.add_exception_handler(error, _not_understood)
+    app.add_middleware(Guard, rate=settings.rate, calls=Calls(page, Path(get_upload_folder())))
     return app
 
 
@@ -91,8 +113,8 @@ def serve(app: FastAPI, settings: Settings) -> None:
 class Guard:
     """Around everything: limits, headers, and one line of JSON in the log for each call."""
 
-    def __init__(self, app: ASGIApp, rate: int) -> None:
-        self._app, self._visitors = app, Visitors(rate)
+    def __init__(self, app: ASGIApp, rate: int, calls: Calls) -> None:
+        self._app, self._visitors, self._calls = app, Visitors(rate), calls
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As ASGI says."""
@@ -110,12 +132,23 @@ class Guard:
             await send(message)
 
         refusal = self._refusal(scope)
+        place = _below_api(scope["path"])
+        if not refusal and scope["method"] == "POST" and place.startswith((JOIN, CALL)):
+            body = await _body(receive)
+            receive = _again(body, receive)
+            if words := self._calls.problem(place, body):
+                refusal = _words(400, words)
         await (refusal or self._app)(scope, receive, send_on)
         if place := _place(scope["path"]):
             milliseconds = round(1000 * (time.perf_counter() - started))
             _write(place=place, method=scope["method"], status=status, milliseconds=milliseconds)
 
     def _refusal(self, scope: Scope) -> JSONResponse | None:
+        place = _below_api(scope["path"])
+        if scope["path"].startswith(_API) and not place.startswith(_OPEN):
+            return _words(404, "there is nothing here.")
+        if place.startswith("file=") and "://" in place:
+            return _words(403, "files of other hosts are not fetched.")
         if scope["method"] != "POST":
             return None
         length = dict(scope["headers"]).get(b"content-length")
@@ -147,6 +180,34 @@ class Visitors:
         if len(self._left) > MAX_VISITORS:
             self._left.popitem(last=False)
         return 0 if left >= 1 else max(1, (1 - left) * 60 / self._rate)
+
+
+def _below_api(path: str) -> str:
+    return path.removeprefix(_API) if path.startswith(_API) else ""
+
+
+async def _body(receive: Receive) -> bytes:
+    """The whole of a request that Guard found short enough."""
+    parts, is_more = [], True
+    while is_more:
+        message = await receive()
+        parts.append(message.get("body", b""))
+        is_more = message.get("more_body", False)
+    return b"".join(parts)
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """`receive` with the body once more."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def first_the_body() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return first_the_body
+
+
+def _not_understood(request: Request, error: Exception) -> JSONResponse:
+    return _words(400, "the request is not understood; /gradio_api/info says what is.")
 
 
 def _place(path: str) -> str:

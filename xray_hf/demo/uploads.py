@@ -46,8 +46,15 @@ class Upload:
 
 
 def unpack(paths: Iterable[str]) -> list[Upload]:
-    """The files and the members of archives, in order, unread; one that cannot be opened gives its error."""
-    return [upload for path in paths for upload in _uploads(Path(path))]
+    """The files and the members of archives, in order, unread; one that cannot be opened gives its error.
+
+    The first MAX_FILES; what one visitor sends must not keep all others waiting. A last one says so.
+    """
+    found = [upload for path in paths for upload in _uploads(Path(path))]
+    if (left_out := len(found) - MAX_FILES) > 0:
+        words = f"{left_out:,} more files are left out; send at most {MAX_FILES} at a time."
+        found[MAX_FILES:] = [Upload.refused("the others", words)]
+    return found
 
 
 def _uploads(path: Path) -> Iterator[Upload]:
@@ -67,23 +74,24 @@ def _is_zip(path: Path) -> bool:
 
 def _members(path: Path) -> Iterator[Upload]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            infos = archive.infolist()
+        # Left open for its members, since each opening reads the whole directory; it closes with the last.
+        archive = zipfile.ZipFile(path)
     except _DAMAGE:
         yield Upload.refused(path.name, f"{path.name} is a damaged ZIP archive; pack it again.")
         return
-    wanted = [info for info in infos[:_MAX_MEMBERS] if not info.is_dir() and not _is_companion(info)]
+    infos = archive.infolist()[:_MAX_MEMBERS]
+    wanted = [info for info in infos if not info.is_dir() and not _is_companion(info)]
     if not wanted:
         yield Upload.refused(path.name, f"{path.name} is a ZIP archive without files.")
     for info in wanted:
-        yield Upload(PurePosixPath(info.filename).name, partial(_member, path, info))
+        yield Upload(PurePosixPath(info.filename).name, partial(_member, archive, info))
 
 
 def _is_companion(info: zipfile.ZipInfo) -> bool:
     return any(part in _COMPANIONS or part.startswith("._") for part in PurePosixPath(info.filename).parts)
 
 
-def _member(path: Path, info: zipfile.ZipInfo) -> bytes:
+def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     name = PurePosixPath(info.filename).name
     if info.flag_bits & 1:
         raise ImageError(f"{name} is encrypted in its archive; pack it without a password.")
@@ -93,7 +101,7 @@ def _member(path: Path, info: zipfile.ZipInfo) -> bytes:
             "does; send it on its own."
         )
     try:
-        with zipfile.ZipFile(path) as archive, archive.open(info) as member:
+        with archive.open(info) as member:
             content = member.read(info.file_size + 1)  # the size is what the archive claims, not a promise
     except _DAMAGE as error:
         raise ImageError(f"{name} is damaged in its archive; pack it again.") from error
