@@ -39,7 +39,8 @@ def load_engines(sources: Sequence[Path | str], backend: str) -> dict[str, Engin
 
     Raises BundleError for a source that is no complete bundle.
     """
-    loaded = [(source, Engine.from_pretrained(source, backend=backend)) for source in sources]
+    folders = {source: manifest.locate(source, weights=backend == "torch", views=True) for source in sources}
+    loaded = [(source, Engine.from_pretrained(at, backend=backend)) for source, at in folders.items()]
     times = Counter(engine.name for _, engine in loaded)
     return {
         f"{engine.name} ({source})" if times[engine.name] > 1 else engine.name: engine
