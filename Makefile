@@ -11,7 +11,7 @@ SYNTHETIC := data/synthetic
 DATA ?= $(SYNTHETIC)
 BIN := .venv/bin
 
-.PHONY: demo test check train reproduce bench-train bench-inference bench-demo install
+.PHONY: demo test check train reproduce bench-train bench-inference bench-demo install browser
 .DEFAULT_GOAL := demo
 
 install: .venv/installed
@@ -33,8 +33,13 @@ $(SYNTHETIC): | .venv/installed
 demo: .venv/demo
 	$(BIN)/python app.py
 
-test: install
+test: install browser
 	$(BIN)/python -m pytest
+
+# For the tests of the page; who is not root installs it himself, or these tests are skipped.
+browser:
+	@command -v chromium > /dev/null || test "$$(id -u)" != 0 || \
+		{ apt-get update -qq && apt-get install -qq --no-install-recommends chromium > /dev/null; }
 
 check: install
 	$(BIN)/ruff check .
