@@ -64,6 +64,14 @@
     setTimeout(() => { button.textContent = "Copy"; }, 3000);
   };
 
+  // Gradio's button for more files has an input within it, a second stop for the keyboard that does nothing, and
+  // a name that it forgot to translate.
+  const mend = () => document.querySelectorAll('.upload .icon-button input[type="file"]').forEach((input) => {
+    input.tabIndex = -1;
+    input.closest("button").ariaLabel = input.closest("button").title = "Add files";
+  });
+  new MutationObserver(mend).observe(document.body, { childList: true, subtree: true });
+
   document.addEventListener("input", (event) => {
     const viewer = event.target.closest(".viewer");
     if (viewer) redraw(viewer);
