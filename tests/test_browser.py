@@ -141,6 +141,21 @@ def test_a_pasted_xray_is_read(page: Page, patients: list[Path]) -> None:
     expect(page.locator(".answer h2")).to_have_text("pasted.png")
 
 
+def test_a_file_dropped_beside_the_field_joins_the_others(page: Page, patients: list[Path]) -> None:
+    upload(page, patients[0])
+    expect(page.locator(".answer")).to_have_count(1)
+    page.evaluate(
+        """(bytes) => {
+            const given = new DataTransfer();
+            given.items.add(new File([new Uint8Array(bytes)], "dropped.png", { type: "image/png" }));
+            const event = { dataTransfer: given, bubbles: true, cancelable: true };
+            document.querySelector("h1").dispatchEvent(new DragEvent("drop", event));
+        }""",
+        list(patients[1].read_bytes()),
+    )
+    expect(page.locator(".answer h2")).to_have_text([patients[0].name, "dropped.png"])
+
+
 def test_many_files_are_a_table_that_can_be_sorted_and_taken_along(
     page: Page, url: str, patients: list[Path], tmp_path: Path
 ) -> None:

@@ -40,7 +40,7 @@
   const tabOf = (name) => [...document.querySelectorAll(ANY_TAB)].find((tab) => nameOf(tab) === name);
   const openTab = () => location.hash && tabOf(location.hash.slice(1))?.click();
 
-  // What is pasted goes the way of what is dropped.
+  // What is pasted or dropped goes the way of what is chosen.
   const give = (files) => {
     const visible = [...document.querySelectorAll('.upload input[type="file"]')]
       .find((input) => input.closest('[role="tabpanel"]')?.offsetParent);
@@ -64,14 +64,6 @@
     setTimeout(() => { button.textContent = "Copy"; }, 3000);
   };
 
-  // Gradio's button for more files has an input within it, a second stop for the keyboard that does nothing, and
-  // a name that it forgot to translate.
-  const mend = () => document.querySelectorAll('.upload .icon-button input[type="file"]').forEach((input) => {
-    input.tabIndex = -1;
-    input.closest("button").ariaLabel = input.closest("button").title = "Add files";
-  });
-  new MutationObserver(mend).observe(document.body, { childList: true, subtree: true });
-
   document.addEventListener("input", (event) => {
     const viewer = event.target.closest(".viewer");
     if (viewer) redraw(viewer);
@@ -90,6 +82,13 @@
   });
   document.addEventListener("paste", (event) => {
     if (event.clipboardData?.files.length) give(event.clipboardData.files);
+  });
+  // Files may be dropped anywhere, also beside those that are there; else the browser would leave for the file.
+  document.addEventListener("dragover", (event) => event.preventDefault());
+  document.addEventListener("drop", (event) => {
+    if (event.defaultPrevented) return;  // on Gradio's own field
+    event.preventDefault();
+    if (event.dataTransfer.files.length) give(event.dataTransfer.files);
   });
   window.addEventListener("hashchange", openTab);
 
