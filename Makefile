@@ -1,39 +1,45 @@
 # One word per chore; CI calls the same words.
-#   make demo         classify X-rays at http://127.0.0.1:7860 (first time: installs, trains on synthetic patients)
+#   make demo         classify X-rays at http://127.0.0.1:7860 with the models of pretrained/
 #   make test         all tests                      make check      ruff, mypy
 #   make train        DATA=… MODEL=… ARGS=…          make reproduce  DATA=…  docs/results.md, in hours
 #   make bench-train  DATA=…  our loop against its peers
 #   make bench-inference IMAGES=… BUNDLES="…"  our engine against its peers
+#   make bench-demo      IMAGES=… BUNDLES="…"  our demo under load against the plain one
 PYTHON ?= python3
 MODEL ?= xray-resnet18
 SYNTHETIC := data/synthetic
 DATA ?= $(SYNTHETIC)
 BIN := .venv/bin
-MODELS := xray-resnet18 xray-cnn
 
-.PHONY: demo test check train reproduce bench-train bench-inference install
+.PHONY: demo test check train reproduce bench-train bench-inference bench-demo install browser
 .DEFAULT_GOAL := demo
 
 install: .venv/installed
 
-.venv/installed: requirements.txt requirements-dev.txt pyproject.toml
+# The demo needs a tenth of what training does; everything else comes on top of it.
+.venv/demo: requirements-demo.txt pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --requirement requirements-dev.txt
+	$(BIN)/pip install --quiet --requirement requirements-demo.txt
 	$(BIN)/pip install --quiet --no-deps --editable .
+	@touch $@
+
+.venv/installed: .venv/demo requirements.txt requirements-dev.txt
+	$(BIN)/pip install --quiet --requirement requirements-dev.txt
 	@touch $@
 
 $(SYNTHETIC): | .venv/installed
 	$(BIN)/xray-hf atlas --out $@ --patients 600 --seed 0
 
-runs/demo/%/bundle/model.onnx: | $(SYNTHETIC)
-	$(BIN)/python train.py --preset smoke --model $* --data-dir $(SYNTHETIC) --out runs/demo/$* --resume
-	$(BIN)/xray-hf export runs/demo/$*
-
-demo: $(MODELS:%=runs/demo/%/bundle/model.onnx)
+demo: .venv/demo
 	$(BIN)/python app.py
 
-test: install
+test: install browser
 	$(BIN)/python -m pytest
+
+# For the tests of the page; who is not root installs it himself, or these tests are skipped.
+browser:
+	@command -v chromium > /dev/null || test "$$(id -u)" != 0 || \
+		{ apt-get update -qq && apt-get install -qq --no-install-recommends chromium > /dev/null; }
 
 check: install
 	$(BIN)/ruff check .
@@ -54,3 +60,7 @@ bench-train: install
 bench-inference: install
 	@test -n "$(IMAGES)" -a -n "$(BUNDLES)" || { echo "error: pass IMAGES= a folder, BUNDLES= exported bundles" >&2; exit 2; }
 	$(BIN)/python benchmarks/bench_inference.py --images $(IMAGES) $(BUNDLES:%=--bundle %) $(ARGS)
+
+bench-demo: install
+	@test -n "$(IMAGES)" -a -n "$(BUNDLES)" || { echo "error: pass IMAGES= a folder, BUNDLES= exported bundles" >&2; exit 2; }
+	$(BIN)/python benchmarks/bench_demo.py --images $(IMAGES) $(BUNDLES:%=--bundle %) $(ARGS)

@@ -6,7 +6,6 @@ python app.py --bundle runs/paper/xray-resnet18/bundle --bundle runs/paper/xray-
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import socket
@@ -14,57 +13,23 @@ import sys
 import tempfile
 from pathlib import Path
 
-from xray_hf.errors import BundleError, ConfigError, OptionParser, exit_on_error
-
-DEFAULT_BUNDLES = ("pretrained/*", "runs/demo/*/bundle")  # the first that matches anything
+from xray_hf.demo import settings
+from xray_hf.demo.settings import Settings
+from xray_hf.errors import ConfigError, exit_on_error
 
 
 def main() -> None:
     """Run the page until it is stopped."""
-    options = build_parser().parse_args()
-    folders = options.bundle or find_bundles(Path())
-    require_free_port(options.host, options.port)
-    # As Ctrl-C: a container is stopped by SIGTERM, which would leave the folder with the uploads behind.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    chosen = settings.parse()
+    require_free_port(chosen.host, chosen.port)
+    # To be stopped is no failure; and the exception that this raises has the folder with the uploads removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with tempfile.TemporaryDirectory(prefix="xray_hf-demo-") as folder:
-        serve(folders, options.host, options.port, Path(folder))
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The options; the environment's names are those that Gradio and Spaces use."""
-    parser = OptionParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument(
-        "--bundle",
-        type=Path,
-        action="append",
-        metavar="DIR",
-        help=f"a folder that train.py wrote; repeat it for more (default: {', else '.join(DEFAULT_BUNDLES)})",
-    )
-    host = os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")
-    port = os.environ.get("GRADIO_SERVER_PORT", "7860")
-    parser.add_argument("--host", default=host, help="address to listen on (default %(default)s)")
-    parser.add_argument("--port", type=int, default=port, help="default %(default)s")
-    return parser
-
-
-def find_bundles(root: Path) -> list[Path]:
-    """The bundles in the usual places below `root`; raises BundleError if there is none."""
-    for pattern in DEFAULT_BUNDLES:
-        found = sorted(path.parent for path in root.glob(f"{pattern}/config.json"))
-        if found:
-            return found
-    raise BundleError(
-        f"no model found in {' or '.join(DEFAULT_BUNDLES)} of {root.resolve()}; `make demo` trains two on "
-        "synthetic patients in minutes, or name one with --bundle DIR."
-    )
+        serve(chosen, Path(folder))
 
 
 def require_free_port(host: str, port: int) -> None:
     """Raise ConfigError unless host and port can be listened on; asked before the models are loaded."""
-    if not 0 < port < 65536:
-        raise ConfigError(f"port {port} is not between 1 and 65535; choose another --port.")
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family) as probe:
@@ -78,19 +43,19 @@ def require_free_port(host: str, port: int) -> None:
         ) from error
 
 
-def serve(folders: list[Path], host: str, port: int, temporary: Path) -> None:
+def serve(chosen: Settings, temporary: Path) -> None:
     """Load the models and serve the page; what is uploaded lies in `temporary`. Raises BundleError."""
     # In a folder of our own, instead of one that every Gradio program of the computer shares.
     os.environ["GRADIO_TEMP_DIR"] = str(temporary / "uploads")
+    os.environ["MPLCONFIGDIR"] = str(temporary / "matplotlib")  # which Gradio loads with its first answer
     # Imported here, so that --help and a wrong option answer at once.
+    from xray_hf.demo import examples, server
     from xray_hf.demo.events import load_engines
-    from xray_hf.demo.examples import write_examples
-    from xray_hf.demo.layout import build, launch_options
 
-    engines = load_engines(folders)
-    page = build(engines, write_examples(temporary / "examples"))
-    print(f"{', '.join(engines)} at http://{host}:{port} (Ctrl-C stops)", file=sys.stderr)
-    page.launch(server_name=host, server_port=port, quiet=True, **launch_options())
+    engines = load_engines(chosen.bundles, chosen.backend)
+    app = server.create_app(engines, examples.find(chosen.examples, temporary / "examples"), chosen)
+    print(f"{', '.join(engines)} at http://{chosen.host}:{chosen.port} (Ctrl-C stops)", file=sys.stderr)
+    server.serve(app, chosen)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Numbers as the pages of docs show them, and tables as Markdown."""
+"""Numbers over seeds and tables as Markdown, for the pages of docs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,26 +20,7 @@ def mean_and_sd(values: Sequence[float]) -> str:
     return f"{100 * np.mean(values):.1f}{deviation}"
 
 
-def rate(numbers: Mapping[str, Any], key: str) -> str:
-    """One share with its interval."""
-    return percent(numbers[key], numbers["intervals"][key])
-
-
-def percent(value: float | None, interval: Sequence[float] | None) -> str:
-    """81.3 % (78.2–84.5)."""
-    if value is None:
-        return "-"
-    return f"{value:.1%}" + (f" ({100 * interval[0]:.1f}–{100 * interval[1]:.1f})" if interval else "")
-
-
 def points(value: float, interval: Sequence[float] | None) -> str:
     """+2.4 (−1.3 to +6.0) percentage points."""
     bounds = f" ({100 * interval[0]:+.1f} to {100 * interval[1]:+.1f})" if interval else ""
     return f"{100 * value:+.1f}{bounds}"
-
-
-def number(value: float | None, interval: Sequence[float] | None) -> str:
-    """0.948 (0.930–0.964)."""
-    if value is None:
-        return "-"
-    return f"{value:.3f}" + (f" ({interval[0]:.3f}–{interval[1]:.3f})" if interval else "")

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numbers_in_words import mean_and_sd, number, percent, points, rate, table
+from numbers_in_words import mean_and_sd, points, table
 from results_texts import TEXTS
 from scipy.stats import fisher_exact
 
@@ -28,6 +28,7 @@ from xray_hf import manifest
 from xray_hf.errors import BundleError, exit_on_error
 from xray_hf.evaluation import uncertainty
 from xray_hf.evaluation.predictions import SUBSETS, Predictions
+from xray_hf.evaluation.words import false_alarms, number, percent, rate
 from xray_hf.files import atomic_file, write_json, write_text
 from xray_hf.labels import LABELS
 from xray_hf.views import VIEWS
@@ -164,11 +165,6 @@ def opening(shipped: Mapping[str, Any]) -> str:
         for called, others in [false_alarms(numbers["confusion_matrix"])]
     ]
     return "\n\n".join([TEXTS["opening"], " ".join(collapse), TEXTS["how to read"]])
-
-
-def false_alarms(matrix: Sequence[Sequence[int]]) -> tuple[int, int]:
-    """How many without COVID-19 are called so, and how many there are."""
-    return sum(row[-1] for row in matrix[:-1]), sum(map(sum, matrix[:-1]))
 
 
 def overview(runs: Runs, shipped: Mapping[str, Any]) -> str:

@@ -1,94 +1,25 @@
-"""The demo: the page answers in plain words, the app from start to stop."""
+"""The demo as programs see it, from start to stop."""
 
 from __future__ import annotations
 
-import os
+import json
+import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.error import URLError
+from typing import TYPE_CHECKING, Any
 from urllib.request import urlopen
 
 import pytest
-from PIL import Image
+from running import ROOT, START_SECONDS, running_app
 
-from xray_hf.demo import events
-from xray_hf.demo.examples import write_examples
-from xray_hf.errors import ConfigError
-from xray_hf.images import read_grey
 from xray_hf.inference import Engine
 from xray_hf.labels import LABELS
 
-ROOT = Path(__file__).parents[1]
-START_SECONDS = 120  # importing torch, transformers and Gradio on a busy machine
-
-
-def test_one_example_of_every_class_marked_as_synthetic(tmp_path: Path) -> None:
-    examples = write_examples(tmp_path)
-    assert [label for _, label in examples] == list(LABELS)
-    assert all(path.name == f"SYNTHETIC-{label}.png" for path, label in examples)
-    assert all(read_grey(path).width >= 224 for path, _ in examples)
-
-
-def test_only_chosen_models_answer(engine: Engine, xray: Path) -> None:
-    both = {"one": engine, "two": engine}
-    answer = events.answer(both, str(xray), ["two"])
-    assert list(answer.predictions) == ["two"]
-    assert sum(answer.predictions["two"].probabilities.values()) == pytest.approx(1)
-    assert answer.preview is not None
-    assert not answer.problem
-
-
-def test_a_refused_image_shows_words_and_no_probabilities(engine: Engine, tmp_path: Path) -> None:
-    Image.new("L", (300, 300), 90).save(tmp_path / "plain.png")
-    found = events.answer({"one": engine}, str(tmp_path / "plain.png"), ["one"]).predictions["one"]
-    assert events.shares(found) == {}
-    assert events.describe(found) == "**Not a frontal chest X-ray**: it is almost uniform."
-
-
-def test_models_of_one_name_are_told_apart(cnn_bundle: Path, tmp_path: Path) -> None:
-    (tmp_path / "copy").symlink_to(cnn_bundle)
-    assert list(events.load_engines([cnn_bundle, tmp_path / "copy"])) == [
-        f"xray-cnn ({cnn_bundle})",
-        f"xray-cnn ({tmp_path / 'copy'})",
-    ]
-    assert list(events.load_engines([cnn_bundle])) == ["xray-cnn"]
-
-
-def test_no_file_is_no_problem_yet(engine: Engine) -> None:
-    assert events.answer({"one": engine}, None, ["one"]) == events.Answer()
-
-
-def test_an_unreadable_file_leaves_no_answer_but_words(engine: Engine, tmp_path: Path) -> None:
-    (tmp_path / "scan.png").write_bytes(b"")
-    answer = events.answer({"one": engine}, str(tmp_path / "scan.png"), ["one"])
-    assert answer.problem == "scan.png is empty (0 bytes); copy or download it again."
-    assert (answer.preview, answer.predictions) == (None, {})
-
-
-def test_an_upload_that_was_deleted_meanwhile_is_asked_for_again(engine: Engine, tmp_path: Path) -> None:
-    answer = events.answer({"one": engine}, str(tmp_path / "scan.png"), ["one"])
-    assert answer.problem == "scan.png is too old and was deleted here; upload it again."
-
-
-def test_no_chosen_model_is_said_and_the_xray_stays(engine: Engine, xray: Path) -> None:
-    answer = events.answer({"one": engine}, str(xray), [])
-    assert answer.problem == "no model is chosen; tick at least one."
-    assert answer.preview is not None
-
-
-@pytest.mark.parametrize(
-    ("path", "chosen", "message"),
-    [("x.png", ["other"], "there is no model 'other'"), (None, ["one"], "no X-ray is given")],
-)
-def test_programs_are_told_what_they_did_wrong(
-    engine: Engine, path: str | None, chosen: list[str], message: str
-) -> None:
-    with pytest.raises(ConfigError, match=message):
-        events.classify({"one": engine}, path, chosen)
+if TYPE_CHECKING:
+    from gradio_client import Client
 
 
 def run_app(*options: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -102,7 +33,6 @@ def test_app_without_bundles_says_how_to_get_one(tmp_path: Path) -> None:
     done = run_app(cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("error: no model found")
-    assert "`make demo`" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
@@ -116,37 +46,30 @@ def test_app_says_that_the_port_is_taken(cnn_bundle: Path, tmp_path: Path) -> No
 
 
 @pytest.fixture(scope="module")
-def temporary(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("temporary")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("demo")
 
 
 @pytest.fixture(scope="module")
-def url(cnn_bundle: Path, temporary: Path) -> Iterator[str]:
-    """The address of a running app; after it is stopped, none of its files may be left."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = str(probe.getsockname()[1])
-    command = [sys.executable, str(ROOT / "app.py"), "--bundle", str(cnn_bundle), "--port", port]
-    environment = {**os.environ, "TMPDIR": str(temporary)}
-    with (temporary.parent / "app.log").open("w") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        try:
-            wait_for(f"http://127.0.0.1:{port}", process, log.name)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            process.wait(timeout=30)
-    assert not list(temporary.glob("xray_hf-demo-*"))
+def url(cnn_bundle: Path, folder: Path) -> Iterator[str]:
+    with running_app([cnn_bundle], folder) as address:
+        yield address
 
 
-def wait_for(address: str, process: subprocess.Popen[bytes], log: str) -> None:
-    end = time.monotonic() + START_SECONDS
-    while process.poll() is None and time.monotonic() < end:
-        try:
-            with urlopen(address, timeout=5):
-                return
-        except URLError:
-            time.sleep(0.2)
-    pytest.fail(f"the app did not start: {Path(log).read_text()}")
+@pytest.fixture(scope="module")
+def client(url: str) -> Iterator[Client]:
+    # Imported here: importing it takes seconds that the other tests do not need.
+    from gradio_client import Client
+
+    program = Client(url, verbose=False)
+    yield program
+    program.close()
+
+
+def file(path: Path) -> Any:
+    from gradio_client import handle_file
+
+    return handle_file(str(path))
 
 
 def test_page_carries_the_statement_and_asks_nobody_else(url: str) -> None:
@@ -157,29 +80,70 @@ def test_page_carries_the_statement_and_asks_nobody_else(url: str) -> None:
     assert "cdnjs" not in page
 
 
-def test_api_gives_what_the_engine_gives(url: str, engine: Engine, xray: Path) -> None:
-    # Imported here: importing it takes seconds that the other tests do not need.
-    from gradio_client import Client, handle_file
+def test_health_names_what_answers(url: str) -> None:
+    health = json.loads(urlopen(f"{url}/health").read())
+    assert health["status"] == "ok"
+    assert health["models"]["xray-cnn"]["labels"] == list(LABELS)
+    assert health["models"]["xray-cnn"]["is_synthetic"]
 
-    client = Client(url, verbose=False)
-    try:
-        answer = client.predict(handle_file(str(xray)), ["xray-cnn"], api_name="/classify")
-    finally:
-        client.close()
+
+def test_programs_get_what_the_engine_gives(client: Client, engine: Engine, xray: Path) -> None:
+    answer = client.predict(file(xray), api_name="/read")
     expected = engine.predict(xray)
-    assert answer == {
-        "xray-cnn": {"decision": expected.decision, "probabilities": pytest.approx(expected.probabilities)}
+    assert answer["error"] is None
+    assert answer["models"]["xray-cnn"] == {
+        "decision": expected.decision,
+        "reason": expected.reason,
+        "label": expected.label,
+        "probabilities": pytest.approx(expected.probabilities),
+        "foreign_score": None,
     }
 
 
-def test_api_answers_a_bad_file_in_words(url: str, tmp_path: Path) -> None:
-    from gradio_client import Client, handle_file
-    from gradio_client.exceptions import AppError
-
+def test_a_bad_file_is_an_error_in_words(client: Client, tmp_path: Path) -> None:
     (tmp_path / "scan.png").write_bytes(b"not an image")
-    client = Client(url, verbose=False)
-    try:
-        with pytest.raises(AppError, match=r"scan\.png is not an image that can be read"):
-            client.predict(handle_file(str(tmp_path / "scan.png")), ["xray-cnn"], api_name="/classify")
-    finally:
-        client.close()
+    answer = client.predict(file(tmp_path / "scan.png"), api_name="/read")
+    assert answer["error"].startswith("scan.png is not an image that can be read")
+    assert answer["models"] == {}
+
+
+def test_many_files_and_archives_are_rows_in_order(client: Client, xray: Path, tmp_path: Path) -> None:
+    (tmp_path / "scan.png").write_bytes(b"not an image")
+    archive = shutil.make_archive(str(tmp_path / "scans"), "zip", xray.parent)
+    rows = client.predict(
+        [file(xray), file(tmp_path / "scan.png"), file(Path(archive))], api_name="/read_many"
+    )
+    assert [row["file"] for row in rows[:2]] == [xray.name, "scan.png"]
+    assert rows[1]["error"].startswith("scan.png is not an image")
+    members = sorted(path.name for path in xray.parent.iterdir())
+    assert sorted(row["file"] for row in rows[2:]) == members
+    assert all(row["xray-cnn: decision"] for row in rows[2:])
+
+
+def test_models_are_described(client: Client) -> None:
+    assert list(client.predict(api_name="/models")) == ["xray-cnn"]
+
+
+def test_every_endpoint_is_documented(client: Client) -> None:
+    endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    assert set(endpoints) == {"/read", "/read_many", "/models"}
+    assert all(endpoint["description"] for endpoint in endpoints.values())
+
+
+def test_uploads_lie_in_the_demos_own_folder_and_no_name_is_in_the_log(
+    client: Client, xray: Path, folder: Path, tmp_path: Path
+) -> None:
+    shutil.copy(xray, tmp_path / "mrs-smith.png")
+    client.predict(file(tmp_path / "mrs-smith.png"), api_name="/read")
+    assert "smith" not in (folder / "app.log").read_text()
+    uploaded = list(folder.rglob("mrs-smith.png"))
+    assert all("xray_hf-demo-" in str(path) for path in uploaded)
+
+
+def test_behind_a_proxy_and_with_a_password(cnn_bundle: Path, tmp_path: Path) -> None:
+    options = ["--root-path", "/xray"]
+    with running_app([cnn_bundle], tmp_path, *options, XRAY_HF_AUTH="reader:secret") as address:
+        page = urlopen(address).read().decode()
+        assert '"auth_required":true' in page
+        assert "secret" not in page
+        assert json.loads(urlopen(f"{address}/health").read())["status"] == "ok"

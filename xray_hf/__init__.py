@@ -4,7 +4,12 @@
 `from xray_hf.data import coronahack` or `from xray_hf.inference import Engine`.
 """
 
+import os
+
 from xray_hf.labels import LABELS
+
+# ONNX Runtime reads this when it is loaded; else it reports its sessions to its maker and leaves files.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
 __all__ = ["LABELS", "__version__"]

@@ -33,6 +33,7 @@ FIGURES, EXTERNAL, CONTROLS = "figures", "external", "controls"
 WHOLE = "none"  # the control view of a network that was trained on whole images
 XRAY_CNN = "xray-cnn"  # the model_type in its config
 _DESCRIPTION = (CONFIG, PREPROCESSOR, TRAINING, CALIBRATION)
+_VIEWS = (METRICS, f"{FIGURES}/*.png", "README.md")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -113,11 +114,11 @@ def mark_of(training: dict[str, Any]) -> str:
     return (SYNTHETIC_MARK if training.get("is_synthetic") else "") + of_view
 
 
-def locate(source: Path | str, *, weights: bool) -> Path:
+def locate(source: Path | str, *, weights: bool, views: bool = False) -> Path:
     """The folder of a bundle: `source` itself, `bundle` in it, or what is fetched from the Hub.
 
     source: a folder, or the id of a Hub repository, "owner/name". weights: fetch model.safetensors too, and
-    not only what the graph needs. Of a repository no code is fetched.
+    not only what the graph needs. views: fetch metrics, figures and card. Of a repository no code is fetched.
     Raises BundleError if there is neither.
     """
     folder = Path(source)
@@ -129,7 +130,8 @@ def locate(source: Path | str, *, weights: bool) -> Path:
             f"{source} is neither a folder nor the id of a Hub repository, owner/name; "
             "pass a bundle that train.py wrote, or such an id."
         )
-    return _fetch(str(source), (*_DESCRIPTION, *((WEIGHTS,) if weights else (GRAPH,))))
+    names = [*_DESCRIPTION, WEIGHTS if weights else GRAPH, *(_VIEWS if views else ())]
+    return _fetch(str(source), names)
 
 
 def _fetch(repo_id: str, names: Sequence[str]) -> Path:
@@ -156,6 +158,14 @@ def calibration_mark(folder: Path) -> str:
     saved = read_json(path)
     deciding = [saved.get(name) for name in ("temperature", "unsure_below", "foreign")]
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def version(folder: Path) -> str:
+    """A short hash of what answers in a bundle: its graph (its weights without one) and calibration."""
+    network = next((folder / name for name in (GRAPH, WEIGHTS) if (folder / name).exists()), None)
+    with (network or folder / CONFIG).open("rb") as file:
+        content = hashlib.file_digest(file, "sha256").hexdigest()
+    return hashlib.sha256(f"{content} {calibration_mark(folder)}".encode()).hexdigest()[:12]
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -1,93 +1,104 @@
-"""What happens on the page, without the page: a file and names of models in, answers or plain words out."""
+"""What happens on the page, without the page: files in, answers or plain words out."""
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
-from PIL import Image
-
-from xray_hf.errors import ConfigError, ImageError, XrayHFError
-from xray_hf.images import read_grey
+from xray_hf import manifest
+from xray_hf.demo.uploads import Upload
+from xray_hf.errors import ImageError
+from xray_hf.images import Reading
 from xray_hf.inference import Engine, Prediction
-from xray_hf.inference.engine import FOREIGN
+from xray_hf.inference.engine import BATCH_SIZE
 
-PREVIEW_SIDE = 1024  # pixels; a detector's full image would take seconds to send and shows no more
+Engines = Mapping[str, Engine]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the page shows at a time.
+    """What all models say of one file.
 
-    preview: the X-ray as the models see it, or None. predictions: {model: what it says} of those that
-    answered. problem: why there is no answer, in words for the person at the page, or "".
+    name: the file's. reading: the X-ray, or why there is none. predictions: {model: what it says, or why it
+    says nothing}; empty without an X-ray.
     """
 
-    preview: Image.Image | None = None
-    predictions: Mapping[str, Prediction] = field(default_factory=dict)
-    problem: str = ""
+    name: str
+    reading: Reading | ImageError
+    predictions: Mapping[str, Prediction | ImageError]
 
 
-def load_engines(folders: Sequence[Path]) -> dict[str, Engine]:
-    """Load bundles; two of the same name are told apart by their folders.
+def load_engines(sources: Sequence[Path | str], backend: str) -> dict[str, Engine]:
+    """Load bundles, from folders or the Hub; two of the same name are told apart by where they come from.
 
-    Raises BundleError for a folder that holds no complete bundle.
+    Raises BundleError for a source that is no complete bundle.
     """
-    loaded = {folder: Engine.from_pretrained(folder) for folder in folders}
-    times = Counter(engine.name for engine in loaded.values())
+    folders = {source: manifest.locate(source, weights=backend == "torch", views=True) for source in sources}
+    loaded = [(source, Engine.from_pretrained(at, backend=backend)) for source, at in folders.items()]
+    times = Counter(engine.name for _, engine in loaded)
     return {
-        f"{engine.name} ({folder})" if times[engine.name] > 1 else engine.name: engine
-        for folder, engine in loaded.items()
+        f"{engine.name} ({source})" if times[engine.name] > 1 else engine.name: engine
+        for source, engine in loaded
     }
 
 
-def answer(engines: Mapping[str, Engine], path: str | None, chosen: Sequence[str]) -> Answer:
-    """What to show for the uploaded file and the chosen models; never raises for a bad file or choice."""
-    if path is None:
-        return Answer()
-    if not Path(path).exists():
-        return Answer(problem=f"{Path(path).name} is too old and was deleted here; upload it again.")
-    try:
-        preview = read_preview(path)
-    except ImageError as error:
-        return Answer(problem=str(error))
-    try:
-        return Answer(preview, classify(engines, path, chosen))
-    except XrayHFError as error:
-        return Answer(preview, problem=str(error))
+def describe(engines: Engines) -> dict[str, Any]:
+    """What answers: {model: {"version", "labels", "is_synthetic"}}; a version changes with any answer."""
+    return {
+        name: {
+            "version": manifest.version(engine.manifest.folder),
+            "labels": list(engine.labels),
+            "is_synthetic": engine.manifest.is_synthetic,
+        }
+        for name, engine in engines.items()
+    }
 
 
-def classify(engines: Mapping[str, Engine], path: str | None, chosen: Sequence[str]) -> dict[str, Prediction]:
-    """{model: what it says} of the chosen models, in the page's order.
+def answer(engines: Engines, uploads: Sequence[Upload]) -> list[Answer]:
+    """Answer about every file, in order; one that cannot be read leaves the others alone.
 
-    Raises ConfigError if no file, no model or an unknown model is given, ImageError for an unreadable file.
+    Each file is read once, and up to BATCH_SIZE of them go through each network together.
     """
-    unknown = [name for name in chosen if name not in engines]
-    if unknown:
-        raise ConfigError(f"there is no model {unknown[0]!r}; choose from {', '.join(engines)}.")
-    if not chosen:
-        raise ConfigError("no model is chosen; tick at least one.")
-    if path is None:
-        raise ConfigError("no X-ray is given; upload one or take an example.")
-    return {name: each.predict(Path(path)) for name, each in engines.items() if name in chosen}
+    return [found for batch in _batches(uploads) for found in _answer_together(engines, batch)]
 
 
-def shares(prediction: Prediction | None) -> dict[str, float]:
-    """The probabilities to show; none of an image that was refused, since they would mean nothing."""
-    return prediction.probabilities if prediction and prediction.decision != FOREIGN else {}
+def answer_visitors(engines: Engines, uploads: Sequence[Sequence[Upload]]) -> list[list[Answer]]:
+    """Each visitor's answers, all visitors' images going through the networks together."""
+    answers = iter(answer(engines, [upload for each in uploads for upload in each]))
+    return [[next(answers) for _ in each] for each in uploads]
 
 
-def describe(prediction: Prediction | None) -> str:
-    """A prediction's decision in one sentence of Markdown, where it is not simply the label; or ""."""
-    if prediction is None or prediction.decision == prediction.label:
-        return ""
-    return f"**{prediction.decision[0].upper()}{prediction.decision[1:]}**: {prediction.reason}."
+def answer_in_bulk(
+    engines: Engines, uploads: Sequence[Upload], view: Callable[[Answer], T]
+) -> Iterator[list[T]]:
+    """What `view` makes of each answer, on all cores, batch by batch; the X-rays themselves are not kept."""
+
+    def work(batch: Sequence[Upload]) -> list[T]:
+        return [view(found) for found in _answer_together(engines, batch)]
+
+    with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="xray-demo") as pool:
+        try:
+            yield from pool.map(work, _batches(uploads))
+        finally:  # the visitor may have gone
+            pool.shutdown(cancel_futures=True)
 
 
-def read_preview(path: str) -> Image.Image:
-    """The X-ray as the one reader gives it, at most PREVIEW_SIDE pixels a side; raises ImageError."""
-    image = read_grey(path)
-    image.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
-    return image
+def _batches(uploads: Sequence[Upload]) -> list[Sequence[Upload]]:
+    return [uploads[start : start + BATCH_SIZE] for start in range(0, len(uploads), BATCH_SIZE)]
+
+
+def _answer_together(engines: Engines, uploads: Sequence[Upload]) -> list[Answer]:
+    readings = [upload.read() for upload in uploads]
+    readable = {row: reading for row, reading in enumerate(readings) if isinstance(reading, Reading)}
+    found: list[dict[str, Prediction | ImageError]] = [{} for _ in uploads]
+    for name, engine in engines.items() if readable else ():
+        for row, prediction in zip(readable, engine.predict_batch(list(readable.values())), strict=True):
+            found[row][name] = prediction
+    names = [upload.name for upload in uploads]
+    return [Answer(*each) for each in zip(names, readings, found, strict=True)]

@@ -1,6 +1,6 @@
 """From X-ray files to decisions: the one code path of Python, the command line and the demo.
 
-    engine = Engine.from_pretrained("runs/demo/xray-resnet18/bundle")
+    engine = Engine.from_pretrained("pretrained/xray-resnet18")
     engine.predict("chest.png").decision
 
 Neither torch nor transformers is imported, unless the backend is torch.
@@ -36,7 +36,7 @@ FOREIGN = "not a frontal chest X-ray"
 UNLIKE = "it is unlike the X-rays that the model was trained on"  # the detector's reason
 BATCH_SIZE = 8  # images; larger ones are no faster on a CPU and answer later
 
-Source = Path | str | bytes | Image.Image | np.ndarray
+Source = Path | str | bytes | Image.Image | np.ndarray | Reading
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,8 @@ class Engine:
     ) -> Prediction | list[Prediction]:
         """Read and classify one image, or several in their order.
 
-        sources: a path, a file's bytes, a PIL image or an array (H, W) or (H, W, 3), or a sequence of them.
+        sources: a path, a file's bytes, a PIL image, an array (H, W) or (H, W, 3) or what `images.read` gave,
+        or a sequence of them.
         Raises ImageError for the first that cannot be read; `stream` goes on instead.
         """
         if batch_size < 1:
@@ -157,6 +158,15 @@ class Engine:
                     yield from waiting.popleft().result()
             finally:  # who stops in the middle does not wait for the rest
                 pool.shutdown(cancel_futures=True)
+
+    def predict_batch(self, sources: Sequence[Source]) -> list[Prediction | ImageError]:
+        """Classify in one forward pass, in the caller's thread: for servers, which have threads of their own.
+
+        One image has all cores; of several, as for `stream`, each core may compute another call's.
+        """
+        if len(sources) == 1:
+            return self._answer(sources, self._alone, self._helper)
+        return self._answer(sources, self._together())
 
     def _together(self) -> Backend:
         """The network once more, one core a call; only who has many images pays for it."""
@@ -272,6 +282,8 @@ class _Input:
 
 
 def _open(source: Source) -> Reading:
+    if isinstance(source, Reading):
+        return source
     if isinstance(source, Image.Image):
         return from_image(source)
     if isinstance(source, np.ndarray):

@@ -31,12 +31,26 @@ def overlay(grey: Image.Image, heatmap: np.ndarray) -> Image.Image:
     """
     picture = grey.copy()
     picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.BILINEAR)
-    wide = np.asarray(Image.fromarray(heatmap).resize(picture.size, Image.Resampling.BICUBIC))
+    colours, alpha = _paint(heatmap, picture.size)
+    mixed = (1 - _ALPHA * alpha) * np.asarray(picture)[..., None] + _ALPHA * alpha * colours
+    return Image.fromarray(np.rint(mixed).astype(np.uint8))
+
+
+def layer(heatmap: np.ndarray, size: tuple[int, int]) -> Image.Image:
+    """The colours of `overlay` alone, to be laid over an X-ray: an RGBA image.
+
+    heatmap: (h, w) float32, in logits. size: width and height in pixels.
+    """
+    colours, alpha = _paint(heatmap, size)
+    return Image.fromarray(np.rint(np.concatenate([colours, 255 * alpha], axis=-1)).astype(np.uint8))
+
+
+def _paint(heatmap: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """(H, W, 3) colours, 0 to 255, and (H, W, 1) how opaque they are, 0 to 1."""
+    wide = np.asarray(Image.fromarray(heatmap).resize(size, Image.Resampling.BICUBIC))
     strength = np.clip(wide / max(float(heatmap.max()), _FULL), 0, 1)
     colours = np.stack([np.interp(strength, _STRENGTHS, each) for each in _RED_GREEN_BLUE], axis=-1)
-    alpha = _ALPHA * strength[..., None] ** 1.5  # a haze over all of it would tell nothing
-    mixed = (1 - alpha) * np.asarray(picture)[..., None] + alpha * colours
-    return Image.fromarray(np.rint(mixed).astype(np.uint8))
+    return colours, strength[..., None] ** 1.5  # a haze over all of it would tell nothing
 
 
 class Pictures:

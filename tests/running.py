@@ -1,0 +1,56 @@
+"""The demo as a process of its own, for the tests that talk to it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+START_SECONDS = 120  # on a busy machine
+
+
+@contextmanager
+def running_app(bundles: Sequence[Path], folder: Path, *options: str, **environment: str) -> Iterator[str]:
+    """Start it and give its address; when it ends, none of its files may be left in `folder`.
+
+    Its log is `folder`/app.log.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = str(probe.getsockname()[1])
+    named = [word for bundle in bundles for word in ("--bundle", str(bundle))]
+    command = [sys.executable, str(ROOT / "app.py"), *named, "--port", port, *options]
+    temporary = folder / "temporary"
+    temporary.mkdir()
+    with (folder / "app.log").open("w") as log:
+        process = subprocess.Popen(
+            command, env={**os.environ, "TMPDIR": str(temporary), **environment}, stdout=log, stderr=log
+        )
+        try:
+            _wait_for(f"http://127.0.0.1:{port}/health", process, Path(log.name))
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            code = process.wait(timeout=60)
+    assert code == 0
+    assert not list(temporary.glob("xray_hf-demo-*"))
+
+
+def _wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < end:
+        try:
+            with urlopen(address, timeout=5):
+                return
+        except URLError:
+            time.sleep(0.2)
+    pytest.fail(f"the app did not start: {log.read_text()}")

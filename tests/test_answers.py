@@ -1,0 +1,161 @@
+"""What the page says of files, without the page."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from xray_hf.demo import events, formatting, rows
+from xray_hf.demo.events import Answer
+from xray_hf.demo.examples import find, write_examples
+from xray_hf.demo.uploads import MAX_FILES, unpack
+from xray_hf.errors import ConfigError, ImageError
+from xray_hf.images import read, read_grey
+from xray_hf.inference import Engine
+from xray_hf.labels import LABELS
+
+
+@pytest.fixture(scope="module")
+def patients(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return [path for path, _ in write_examples(tmp_path_factory.mktemp("patients"))]
+
+
+def plain(folder: Path) -> Path:
+    """An image that no X-ray is."""
+    Image.new("L", (300, 300), 90).save(folder / "plain.png")
+    return folder / "plain.png"
+
+
+def answers(engines: events.Engines, *paths: Path) -> list[Answer]:
+    return events.answer(engines, unpack(map(str, paths)))
+
+
+def test_one_example_of_every_class_marked_as_synthetic(tmp_path: Path) -> None:
+    examples = find(None, tmp_path)
+    assert [caption for _, caption in examples] == [f"SYNTHETIC {label}" for label in LABELS]
+    assert all(path.name.startswith("SYNTHETIC-") for path, _ in examples)
+    assert all(read_grey(path).width >= 224 for path, _ in examples)
+
+
+def test_an_owners_examples_come_from_a_folder(patients: list[Path], tmp_path: Path) -> None:
+    assert [path for path, _ in find(patients[0].parent, tmp_path)] == sorted(patients)
+    with pytest.raises(ConfigError, match="holds no image"):
+        find(tmp_path, tmp_path)
+
+
+def test_models_of_one_name_are_told_apart(cnn_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "copy").symlink_to(cnn_bundle)
+    assert list(events.load_engines([cnn_bundle, tmp_path / "copy"], "onnxruntime")) == [
+        f"xray-cnn ({cnn_bundle})",
+        f"xray-cnn ({tmp_path / 'copy'})",
+    ]
+    assert list(events.load_engines([cnn_bundle], "onnxruntime")) == ["xray-cnn"]
+
+
+def test_every_file_has_the_answer_that_the_engine_gives(engine: Engine, patients: list[Path]) -> None:
+    paths = [patients[n % 3] for n in range(20)]  # more than one batch
+    for path, found in zip(paths, answers({"one": engine, "two": engine}, *paths), strict=True):
+        assert found.name == path.name
+        for said in found.predictions.values():
+            assert not isinstance(said, ImageError)
+            assert said.probabilities == pytest.approx(engine.predict(path).probabilities, abs=1e-5)
+
+
+def test_a_file_that_cannot_be_read_leaves_the_others_alone(
+    engine: Engine, patients: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "scan.png").write_bytes(b"")
+    first, torn, last = answers({"one": engine}, patients[0], tmp_path / "scan.png", patients[1])
+    assert str(torn.reading) == "scan.png is empty (0 bytes); copy or download it again."
+    assert torn.predictions == {}
+    assert len(first.predictions) == len(last.predictions) == 1
+
+
+def test_visitors_who_share_a_batch_get_their_own_answers(engine: Engine, patients: list[Path]) -> None:
+    uploads = unpack(map(str, patients))
+    none, two, one = events.answer_visitors({"one": engine}, [[], uploads[:2], uploads[2:]])
+    assert [len(none), [each.name for each in two], [each.name for each in one]] == [
+        0,
+        [path.name for path in patients[:2]],
+        [patients[2].name],
+    ]
+
+
+def test_in_bulk_is_the_same_in_order(engine: Engine, patients: list[Path]) -> None:
+    uploads = unpack(str(patients[n % 3]) for n in range(20))
+    found = [row for batch in events.answer_in_bulk({"one": engine}, uploads, rows.of) for row in batch]
+    assert [row.file for row in found] == [upload.name for upload in uploads]
+
+
+def test_a_version_changes_with_the_calibration(cnn_bundle: Path, engine: Engine) -> None:
+    described = events.describe({"one": engine})["one"]
+    assert described["labels"] == list(LABELS)
+    assert described["is_synthetic"]
+    assert len(described["version"]) == 12
+
+
+def test_a_refused_image_shows_why_and_no_probabilities(engine: Engine, tmp_path: Path) -> None:
+    html = formatting.as_html(answers({"one": engine}, plain(tmp_path)))
+    assert "not a frontal chest X-ray" in html
+    assert "it is almost uniform" in html
+    assert "<table" not in html
+    assert 'class="map"' not in html
+
+
+def test_an_answer_shows_every_class_and_heatmap(engine: Engine, patients: list[Path]) -> None:
+    html = formatting.as_html(answers({"one": engine}, patients[1]))
+    assert all(f'<th scope="row">{label}</th>' in html for label in LABELS)
+    assert html.count('class="map"') == len(LABELS)
+    assert html.count(" selected>") == 1
+    assert "http" not in html.replace("data:image", "")
+
+
+def test_models_that_disagree_say_so(engine: Engine, patients: list[Path], tmp_path: Path) -> None:
+    [one] = answers({"one": engine}, patients[0])
+    [other] = answers({"two": engine}, plain(tmp_path))
+    both = {**one.predictions, **other.predictions}
+    sentence, do_agree = formatting.verdict(both)
+    assert not do_agree
+    assert sentence.startswith("The models disagree: one says ")
+    assert formatting.verdict({**one.predictions, "again": one.predictions["one"]})[1]
+
+
+def test_names_of_files_are_no_html(engine: Engine, patients: list[Path]) -> None:
+    name = "<img src=x onerror=alert(1)>.png"
+    found = Answer(name, read(patients[0]), answers({"one": engine}, patients[0])[0].predictions)
+    for html in (formatting.as_html([found]), rows.as_html({"one": engine}, [rows.of(found)])):
+        assert "<img src=x" not in html
+        assert "&lt;img src=x" in html
+
+
+def test_the_table_holds_files_with_and_without_an_answer(
+    engine: Engine, patients: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "torn.png").write_bytes(b"torn")
+    found = [rows.of(each) for each in answers({"one": engine}, patients[0], tmp_path / "torn.png")]
+    html = rows.as_html({"one": engine}, found)
+    assert "2 files, 1 of them without an answer" in html
+    assert "torn.png is not an image" in html
+    [good, bad] = csv.DictReader(io.StringIO(rows.as_csv(found)))
+    assert good["file"] == patients[0].name
+    assert sum(float(good[f"one: {label}"]) for label in LABELS) == pytest.approx(1, abs=1e-3)
+    assert bad["error"].startswith("torn.png is not an image")
+    assert bad["one: decision"] == ""
+
+
+def test_no_cell_of_the_csv_is_a_formula() -> None:
+    text = rows.as_csv([rows.Row("=HYPERLINK(1)", error="@bad")])
+    assert text.splitlines()[1] == "'=HYPERLINK(1),'@bad"
+
+
+def test_of_too_many_files_the_last_row_says_how_many_are_left_out(engine: Engine) -> None:
+    done: list[tuple[int, int]] = []
+    paths = ["gone.png"] * (MAX_FILES + 7)
+    found = rows.collect({"one": engine}, paths, lambda steps, **_: done.append(steps))
+    assert len(found) == MAX_FILES + 1
+    assert found[-1].error == f"7 more files are left out; send at most {MAX_FILES} at a time."
+    assert done[-1] == (MAX_FILES + 1, MAX_FILES + 1)

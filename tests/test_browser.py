@@ -1,0 +1,234 @@
+"""The page in a real browser, with the models that ship: every flow, keyboard, phone, dark, no other host."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from running import ROOT, running_app
+
+from xray_hf.demo.examples import write_examples
+from xray_hf.labels import LABELS
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+MODELS = ("xray-resnet18", "xray-cnn")
+TABS = ("read", "many", "evidence", "use")
+SECONDS = 30_000  # milliseconds that a busy machine may take
+
+expect.set_options(timeout=SECONDS)
+
+if CHROMIUM is None and "CI" not in os.environ:
+    pytest.skip("no Chromium; `apt-get install chromium` brings it", allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    bundles = [ROOT / "pretrained" / model for model in MODELS]
+    with running_app(bundles, tmp_path_factory.mktemp("demo"), "--rate", "0") as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        # In a container without user namespaces Chromium's sandbox cannot start.
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser: Browser, url: str) -> Iterator[Page]:
+    """A visitor's page after the first-visit statement; at the end nothing may have gone elsewhere."""
+    visitor = browser.new_page(viewport={"width": 1280, "height": 900})
+    visitor.set_default_timeout(SECONDS)
+    asked: list[str] = []
+    errors: list[str] = []
+    visitor.on("request", lambda request: asked.append(request.url))
+    visitor.on("pageerror", lambda error: errors.append(str(error)))
+    visitor.goto(url)
+    visitor.get_by_role("button", name="I have understood").click()
+    yield visitor
+    visitor.close()
+    hosts = {urlparse(each).netloc for each in asked if not each.startswith(("data:", "blob:"))}
+    assert hosts == {urlparse(url).netloc}
+    assert errors == []
+
+
+@pytest.fixture(scope="module")
+def patients(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return [path for path, _ in write_examples(tmp_path_factory.mktemp("patients"))]
+
+
+def upload(page: Page, *files: Path) -> None:
+    page.locator('[role="tabpanel"]:visible .upload input[type="file"]').set_input_files(list(files))
+
+
+def open_tab(page: Page, url: str, name: str) -> None:
+    page.goto(f"{url}/#{name}")
+    page.reload()
+    expect(page.locator(f'button[role="tab"][data-tab-id="{name}"]')).to_have_attribute(
+        "aria-selected", "true"
+    )
+
+
+def test_the_first_visit_is_told_what_this_is_and_only_the_first(browser: Browser, url: str) -> None:
+    visitor = browser.new_context().new_page()
+    visitor.goto(url)
+    dialog = visitor.get_by_role("dialog")
+    expect(dialog).to_contain_text("not a medical device")
+    expect(dialog).to_contain_text("Children and adults come from different sources")
+    visitor.keyboard.press("Enter")  # the button has the focus
+    expect(dialog).to_be_hidden()
+    visitor.reload()
+    expect(visitor.get_by_role("tab").first).to_be_visible()
+    expect(dialog).to_be_hidden()
+    visitor.close()
+
+
+def test_an_example_is_answered_by_both_models_with_a_heatmap(page: Page) -> None:
+    page.locator("#examples button").nth(1).click()
+    for model in MODELS:
+        expect(page.locator(".model", has_text=model).locator(".decision")).not_to_be_empty()
+    expect(page.locator(".stage .xray")).to_be_visible()
+    assert page.locator(".choose-map option").count() in (1, 1 + len(LABELS), 1 + 2 * len(LABELS))
+
+
+def test_the_viewer_changes_the_picture_at_once(page: Page, patients: list[Path]) -> None:
+    upload(page, patients[1])
+    page.locator(".choose-map").select_option(index=1)
+    shown = page.locator(".stage .map:visible")
+    expect(shown).to_have_count(1)
+    page.locator(".opacity").fill("20")
+    expect(shown).to_have_css("opacity", "0.2")
+    page.locator(".compare").focus()
+    for _ in range(5):
+        page.keyboard.press("ArrowRight")
+    expect(shown).to_have_css("clip-path", "inset(0px 0px 0px 5%)")
+    page.locator(".invert").check()
+    page.locator(".contrast").fill("150")
+    expect(page.locator(".xray")).to_have_css("filter", "invert(1) contrast(1.5) brightness(1)")
+    page.locator(".choose-map").select_option("-1")
+    expect(page.locator(".stage .map:visible")).to_have_count(0)
+
+
+def test_a_bad_file_says_why_and_the_others_keep_their_answers(
+    page: Page, patients: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "letter.png").write_text("Dear doctor")
+    upload(page, patients[0], tmp_path / "letter.png", patients[2])
+    expect(page.get_by_role("alert")).to_contain_text("letter.png is not an image that can be read")
+    expect(page.locator(".answer .stage")).to_have_count(2)
+
+
+def test_a_pasted_xray_is_read(page: Page, patients: list[Path]) -> None:
+    page.evaluate(
+        """(bytes) => {
+            const given = new DataTransfer();
+            given.items.add(new File([new Uint8Array(bytes)], "pasted.png", { type: "image/png" }));
+            document.dispatchEvent(new ClipboardEvent("paste", { clipboardData: given, bubbles: true }));
+        }""",
+        list(patients[0].read_bytes()),
+    )
+    expect(page.locator(".answer h2")).to_have_text("pasted.png")
+
+
+def test_a_file_dropped_beside_the_field_joins_the_others(page: Page, patients: list[Path]) -> None:
+    upload(page, patients[0])
+    expect(page.locator(".answer")).to_have_count(1)
+    page.evaluate(
+        """(bytes) => {
+            const given = new DataTransfer();
+            given.items.add(new File([new Uint8Array(bytes)], "dropped.png", { type: "image/png" }));
+            const event = { dataTransfer: given, bubbles: true, cancelable: true };
+            document.querySelector("h1").dispatchEvent(new DragEvent("drop", event));
+        }""",
+        list(patients[1].read_bytes()),
+    )
+    expect(page.locator(".answer h2")).to_have_text([patients[0].name, "dropped.png"])
+
+
+def test_many_files_are_a_table_that_can_be_sorted_and_taken_along(
+    page: Page, url: str, patients: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "letter.png").write_text("Dear doctor")
+    archive = shutil.make_archive(str(tmp_path / "patients"), "zip", patients[0].parent)
+    open_tab(page, url, "many")
+    upload(page, Path(archive), tmp_path / "letter.png")
+    expect(page.locator("table.rows tbody tr")).to_have_count(4)
+    expect(page.locator("td.error")).to_contain_text("letter.png is not an image")
+    page.locator("table.rows").get_by_role("button", name="Normal").first.click()
+    shares = page.locator("table.rows tbody td:nth-child(4)").all_inner_texts()
+    values = [float(share.split()[0]) for share in shares]
+    assert values == sorted(values)
+    with page.expect_download() as saved:
+        page.get_by_role("link", name="Download as CSV").click()
+    with Path(saved.value.path()).open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["file"] for row in rows} == {"letter.png", *(path.name for path in patients)}
+
+
+@pytest.mark.parametrize("name", TABS)
+def test_a_link_opens_its_tab(page: Page, url: str, name: str) -> None:
+    open_tab(page, url, name)
+    page.get_by_role("tab").first.click()
+    assert page.url.endswith("#read")
+
+
+def test_the_statement_stays_in_sight(page: Page, url: str) -> None:
+    open_tab(page, url, "evidence")
+    page.mouse.wheel(0, 3000)
+    expect(page.locator("#statement p")).to_be_in_viewport()
+
+
+def serious(page: Page) -> list[str]:
+    """What axe finds that would shut people out."""
+    found: list[dict[str, Any]] = Axe().run(page).response["violations"]
+    return [
+        f"{each['id']}: {node['html'][:200]}"
+        for each in found
+        if each["impact"] in ("serious", "critical")
+        for node in each["nodes"]
+    ]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("name", TABS)
+def test_no_serious_barrier_is_found(
+    page: Page, url: str, patients: list[Path], name: str, theme: str
+) -> None:
+    page.goto(f"{url}/?__theme={theme}#{name}")
+    expect(page.get_by_role("tab").first).to_be_visible()
+    if name in ("read", "many"):
+        upload(page, patients[1])
+        expect(page.locator(".answer .stage, table.rows tbody tr")).to_have_count(1)
+    assert serious(page) == []
+
+
+@pytest.mark.parametrize("name", TABS)
+def test_nothing_runs_over_the_edge_of_a_phone(
+    browser: Browser, url: str, patients: list[Path], name: str
+) -> None:
+    phone = browser.new_page(viewport={"width": 390, "height": 844}, has_touch=True)
+    phone.goto(f"{url}/#{name}")
+    phone.get_by_role("button", name="I have understood").click()
+    if name in ("read", "many"):
+        upload(phone, patients[1])
+        expect(phone.locator(".answer .stage, table.rows tbody tr")).to_have_count(1)
+    assert phone.evaluate("document.documentElement.scrollWidth") <= 390
+    phone.close()
+
+
+def test_the_page_can_be_used_without_a_mouse(page: Page) -> None:
+    page.locator('button[role="tab"]').first.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    expect(page.locator('button[role="tab"][data-tab-id="many"]')).to_have_attribute("aria-selected", "true")

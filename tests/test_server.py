@@ -1,0 +1,130 @@
+"""The demo's options, limits, headers and logs."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from xray_hf.demo import server, settings
+from xray_hf.demo.calls import Calls
+from xray_hf.errors import BundleError, ConfigError
+
+
+class AnyCall(Calls):
+    """Takes whatever is called."""
+
+    def __init__(self) -> None:
+        pass
+
+    def problem(self, place: str, body: bytes) -> str:
+        return ""
+
+
+def client(rate: int = 0) -> TestClient:
+    async def answer(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(f"{len(await request.body())} bytes")
+
+    app = Starlette(routes=[Route("/{path:path}", answer, methods=["GET", "POST"])])
+    app.add_middleware(server.Guard, rate=rate, calls=AnyCall())
+    return TestClient(app)
+
+
+def test_every_answer_forbids_other_hosts() -> None:
+    policy = client().get("/").headers["content-security-policy"]
+    assert policy.startswith("default-src 'self'")
+    assert "http" not in policy
+
+
+def test_a_call_longer_than_a_megabyte_is_refused_but_an_upload_is_not() -> None:
+    content = bytes(server.MAX_CALL + 1)
+    refused = client().post("/gradio_api/queue/join", content=content)
+    assert (refused.status_code, refused.json()["error"]) == (
+        413,
+        "the request has more than 1 MB; send fewer or smaller files.",
+    )
+    assert client().post("/gradio_api/upload", content=content).status_code == 200
+
+
+def test_a_request_of_unknown_length_is_refused() -> None:
+    answer = client().post("/gradio_api/upload", content=iter([b"a", b"b"]))
+    assert answer.status_code == 411
+
+
+def test_who_asks_too_often_is_told_how_long_to_wait() -> None:
+    visitor = client(rate=3)
+    assert [visitor.post("/gradio_api/queue/join").status_code for _ in range(4)] == [200, 200, 200, 429]
+    refused = visitor.post("/gradio_api/queue/join")
+    assert refused.json()["error"] == "too many requests; wait 20 seconds."
+    assert refused.headers["retry-after"] == "20"
+    assert visitor.get("/").status_code == 200
+
+
+def test_requests_are_saved_up_for_a_minute_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(server.time, "monotonic", lambda: now)
+    visitors = server.Visitors(rate=2)
+    assert [visitors.wait("a") for _ in range(3)] == [0, 0, 30]
+    assert visitors.wait("b") == 0
+    now = 3600.0
+    assert [visitors.wait("a") > 0 for _ in range(3)] == [False, False, True]
+
+
+def test_old_visitors_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MAX_VISITORS", 2)
+    visitors = server.Visitors(rate=1)
+    assert [visitors.wait(name) for name in "abc"] == [0, 0, 0]
+    assert visitors.wait("a") == 0
+    assert visitors.wait("c") > 0
+
+
+def test_the_log_is_json_and_names_no_file(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="xray_hf.demo"):
+        client().get("/gradio_api/file=/tmp/mrs-smith.png")
+        client().post("/gradio_api/upload?name=mrs-smith.png", content=b"smith")
+    [line] = [json.loads(record.message) for record in caplog.records]
+    assert {key: line[key] for key in ("place", "method", "status")} == {
+        "place": "/gradio_api/upload",
+        "method": "POST",
+        "status": 200,
+    }
+    assert "smith" not in caplog.text
+
+
+def test_options_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XRAY_HF_BUNDLES", "a/b,c/d")
+    monkeypatch.setenv("GRADIO_SERVER_PORT", "7999")
+    monkeypatch.setenv("XRAY_HF_AUTH", "user:a:b")
+    chosen = settings.parse(["--rate", "5"])
+    assert (chosen.bundles, chosen.port, chosen.rate) == (("a/b", "c/d"), 7999, 5)
+    assert chosen.auth == ("user", "a:b")
+
+
+@pytest.mark.parametrize(
+    ("options", "variable", "words"),
+    [
+        (["--port", "0"], "", "port 0 is not between 1 and 65535"),
+        (["--concurrency", "0"], "", "concurrency is 0; expected 1 or more"),
+        (["--rate", "-1"], "", "rate is -1; expected 0 or more"),
+        ([], "nobody", "XRAY_HF_AUTH is not of the form user:password"),
+    ],
+)
+def test_wrong_options_end_in_words(
+    monkeypatch: pytest.MonkeyPatch, options: list[str], variable: str, words: str
+) -> None:
+    monkeypatch.setenv("XRAY_HF_AUTH", variable)
+    with pytest.raises(ConfigError, match=words):
+        settings.parse(["--bundle", "a/b", *options])
+
+
+def test_without_a_bundle_the_next_step_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BundleError, match="or name a model with --bundle"):
+        settings.parse([])

@@ -1,0 +1,87 @@
+"""The page's answers for programs, through Gradio's clients, plain HTTP or MCP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from xray_hf.demo import events, rows
+from xray_hf.demo.events import Engines
+from xray_hf.demo.formatting import as_json
+from xray_hf.demo.settings import Settings
+from xray_hf.demo.uploads import Upload, unpack
+from xray_hf.inference.engine import BATCH_SIZE
+
+_PROGRESS = gr.Progress()
+
+
+def add(engines: Engines, settings: Settings) -> None:
+    """Offer /read, /read_many and /models; to be called while the page is built."""
+    described = events.describe(engines)
+
+    def read(file: list[dict[str, Any] | None]) -> tuple[list[dict[str, Any]]]:
+        """Classify one chest X-ray with every model. Not a medical device.
+
+        Args:
+            file: a PNG, JPEG, TIFF, WebP, BMP or DICOM file.
+
+        Returns:
+            {"error": words or null, "warnings": [words], "models": {name: {"decision": a class, "unsure" or
+            "not a frontal chest X-ray", "reason": why it is no class, "label": the most probable class,
+            "probabilities": {class: 0..1}, "foreign_score": 0..1, above 0.5 is refused}}}.
+        """
+        # A batch of several visitors' calls, though programs see one.
+        return ([as_json(found) for found in events.answer(engines, [_single(each) for each in file])],)
+
+    def read_many(
+        files: list[dict[str, Any]] | None, progress: gr.Progress = _PROGRESS
+    ) -> list[dict[str, Any]]:
+        """Classify up to 200 chest X-rays, or those in a ZIP archive, with every model. Not a medical device.
+
+        Args:
+            files: PNG, JPEG, TIFF, WebP, BMP or DICOM files, or ZIP archives of such.
+
+        Returns:
+            For each file, in order, {"file": its name, "error": words or "", "MODEL: decision": ...,
+            "MODEL: CLASS": probability}.
+        """
+        return [
+            rows.as_cells(row)
+            for row in rows.collect(engines, [each["path"] for each in files or []], progress)
+        ]
+
+    def models() -> dict[str, Any]:
+        """What answers here: {model: {"version", "labels", "is_synthetic"}}."""
+        return described
+
+    one, several = gr.File(visible=False), gr.File(file_count="multiple", visible=False)
+    result, call = gr.JSON(visible=False), gr.Button(visible=False).click
+    call(
+        read,
+        one,
+        result,
+        api_name="read",
+        preprocess=False,  # it would leave an empty file in the cache for each that is read
+        batch=True,
+        max_batch_size=BATCH_SIZE,
+        concurrency_id="read",
+        concurrency_limit=settings.concurrency,
+    )
+    call(
+        read_many,
+        several,
+        result,
+        api_name="read_many",
+        preprocess=False,  # as above
+        concurrency_id="many",
+        concurrency_limit=1,
+    )
+    call(models, None, result, api_name="models")
+
+
+def _single(given: dict[str, Any] | None) -> Upload:
+    found = unpack([given["path"]] if given else [])
+    if len(found) == 1:
+        return found[0]
+    return Upload.refused("", f"{len(found)} files were given, expected one; /read_many takes more.")

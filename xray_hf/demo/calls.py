@@ -1,0 +1,82 @@
+"""What may be asked of the page's functions; checked before Gradio sees it.
+
+Gradio takes files that it is given by name, and where an app is mounted, as ours is, it looks neither whether
+a visitor uploaded them nor whether they are on this computer. And since calls of several visitors are
+answered together, one that Gradio stumbles over would leave all of them without an answer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+# The page's own calls name a function by number, programs by name; /v2 has {parameter: value} for a list.
+JOIN, CALL, CALL_V2 = "queue/join", "call/", "call/v2/"
+
+
+class Calls:
+    """The functions of a page, and the folder that holds what its visitors uploaded."""
+
+    def __init__(self, page: gr.Blocks, uploads: Path) -> None:
+        self._functions, self._uploads = page.fns, uploads.resolve()
+
+    def problem(self, place: str, body: bytes) -> str:
+        """Why a call is refused, in words; empty if it is not. place: its path below /gradio_api/."""
+        try:
+            call = json.loads(body)
+        except (ValueError, RecursionError):
+            return "the request is not JSON."
+        if not isinstance(call, dict):
+            return "the request is no JSON object."
+        if (function := self._function(place, call)) is None:
+            return "there is no such function; /gradio_api/info lists them."
+        values = list(call.values()) if place.startswith(CALL_V2) else call.get("data")
+        if not isinstance(values, list) or len(values) != len(function.inputs):
+            return f"the function takes {len(function.inputs)} values."
+        if not all(_fits(block, value) for block, value in zip(function.inputs, values, strict=True)):
+            return "a value is not what the function takes; /gradio_api/info describes it."
+        if not all(self._is_upload(path) for path in _paths(call)):
+            return "a file was not uploaded here; upload it first."
+        return ""
+
+    def _function(self, place: str, call: dict[str, Any]) -> Any:
+        if place == JOIN:
+            number = call.get("fn_index")
+            return self._functions.get(number) if type(number) is int else None
+        name = place.removeprefix(CALL_V2).removeprefix(CALL).rstrip("/")
+        public = (each for each in self._functions.values() if each.api_visibility != "private")
+        return next((each for each in public if each.api_name == name), None)
+
+    def _is_upload(self, path: object) -> bool:
+        try:
+            return isinstance(path, str) and Path(path).resolve().is_relative_to(self._uploads)
+        except (ValueError, OSError, RuntimeError):  # a NUL, a name too long, links in a circle
+            return False
+
+
+def _fits(block: Any, value: object) -> bool:
+    """Whether a component takes the value, as Gradio will ask."""
+    if (model := getattr(block, "data_model", None)) is None or value is None:
+        return True
+    try:
+        model.model_validate(value, context={"validate_meta": True})
+    except (ValueError, TypeError, AttributeError, LookupError):  # Gradio's own validators raise these, too
+        return False
+    return True
+
+
+def _paths(call: dict[str, Any]) -> Iterator[object]:
+    """Every "path" in it, however deep."""
+    rest: list[Any] = [call]
+    while rest:
+        value = rest.pop()
+        if isinstance(value, dict):
+            if "path" in value:
+                yield value["path"]
+            rest += value.values()
+        elif isinstance(value, list):
+            rest += value

@@ -1,0 +1,126 @@
+"""Answers -> HTML for the page, JSON for programs.
+
+Everything stands in the HTML itself, pictures too, so that no answer is kept on the server for a moment.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
+from xray_hf.demo.events import Answer
+from xray_hf.errors import ImageError
+from xray_hf.inference import Prediction
+from xray_hf.inference.engine import FOREIGN, UNSURE
+from xray_hf.inference.overlay import layer
+
+PREVIEW_SIDE = 768  # pixels, the longer side; a detector's full image would take seconds to send
+LAYER_SIDE = 112  # pixels; heatmaps are 7×7 to 14×14, the browser smooths the rest
+
+TEMPLATES = Environment(
+    loader=PackageLoader("xray_hf.demo"),
+    autoescape=True,  # names of files and words of errors come from outside
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def render(template: str, **values: Any) -> str:
+    """One of templates/, filled in and escaped."""
+    return TEMPLATES.get_template(f"{template}.html").render(**values)
+
+
+def as_html(answers: Sequence[Answer]) -> str:
+    """The answers as the page shows them, each with a viewer of its X-ray and heatmaps."""
+    return render("answers", answers=[_shown(number, answer) for number, answer in enumerate(answers)])
+
+
+def as_json(answer: Answer) -> dict[str, Any]:
+    """An answer for programs: {"error": words or null, "warnings": [...], "models": {name: ...}}."""
+    is_read = not isinstance(answer.reading, ImageError)
+    return {
+        "error": None if is_read else str(answer.reading),
+        "warnings": [] if isinstance(answer.reading, ImageError) else list(answer.reading.warnings),
+        "models": {name: _said(found) for name, found in answer.predictions.items()},
+    }
+
+
+def _said(found: Prediction | ImageError) -> dict[str, Any]:
+    if isinstance(found, ImageError):
+        return {"error": str(found)}
+    return {
+        "decision": found.decision,
+        "reason": found.reason,
+        "label": found.label,
+        "probabilities": found.probabilities,
+        "foreign_score": found.foreign_score,
+    }
+
+
+def verdict(predictions: Mapping[str, Prediction | ImageError]) -> tuple[str, bool]:
+    """What the models say together, in a sentence, and whether they agree."""
+    said = {name: each.decision for name, each in predictions.items() if isinstance(each, Prediction)}
+    if len(said) < 2:
+        return "", True
+    if len(set(said.values())) == 1:
+        return f"All models say: {next(iter(said.values()))}.", True
+    parts = [f"{name} says {decision}" for name, decision in said.items()]
+    return f"The models disagree: {', '.join(parts)}. Trust neither.", False
+
+
+def _shown(number: int, answer: Answer) -> dict[str, Any]:
+    shown: dict[str, Any] = {"number": number, "name": answer.name}
+    if isinstance(answer.reading, ImageError):
+        return {**shown, "problem": str(answer.reading)}
+    sentence, do_agree = verdict(answer.predictions)
+    maps = list(_maps(answer))
+    return {
+        **shown,
+        "problem": "",
+        "warnings": answer.reading.warnings,
+        "size": answer.reading.grey.size,
+        "preview": picture(reduced(answer.reading.grey, PREVIEW_SIDE), "JPEG", quality=92),
+        "verdict": sentence,
+        "do_agree": do_agree,
+        "models": [_model(name, found) for name, found in answer.predictions.items()],
+        "maps": maps,
+        "first_map": next((place for place, each in enumerate(maps) if each["is_said"]), -1),
+    }
+
+
+def _model(name: str, found: Prediction | ImageError) -> dict[str, Any]:
+    if isinstance(found, ImageError):
+        return {"name": name, "decision": "no answer", "kind": "withheld", "reason": str(found), "shares": {}}
+    kind = "withheld" if found.decision in (FOREIGN, UNSURE) else "decided"
+    shares = {} if found.decision == FOREIGN else found.probabilities  # of a foreign image they mean nothing
+    return {"name": name, "decision": found.decision, "kind": kind, "reason": found.reason, "shares": shares}
+
+
+def _maps(answer: Answer) -> Iterator[dict[str, Any]]:
+    """Each heatmap as a layer, unless the model refused the image."""
+    for name, found in answer.predictions.items():
+        if isinstance(found, ImageError) or found.decision == FOREIGN or found.heatmaps is None:
+            continue
+        for label, heatmap in zip(found.probabilities, found.heatmaps, strict=True):
+            drawn = picture(layer(heatmap, (LAYER_SIDE, LAYER_SIDE)), "PNG", compress_level=1)
+            yield {"model": name, "label": label, "is_said": label == found.label, "picture": drawn}
+
+
+def reduced(image: Image.Image, side: int) -> Image.Image:
+    """A copy of at most `side` pixels a side."""
+    small = image.copy()
+    small.thumbnail((side, side))
+    return small
+
+
+def picture(image: Image.Image, form: str, **options: Any) -> str:
+    """An image as a data URI."""
+    stream = io.BytesIO()
+    image.save(stream, form, **options)
+    return f"data:image/{form.lower()};base64,{base64.b64encode(stream.getvalue()).decode()}"

@@ -1,0 +1,84 @@
+"""Answers about many files: a table to look at, the same as CSV."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from xray_hf.demo import events
+from xray_hf.demo.events import Answer, Engines
+from xray_hf.demo.formatting import picture, reduced, render
+from xray_hf.demo.uploads import unpack
+from xray_hf.errors import ImageError
+from xray_hf.inference import Prediction
+
+THUMBNAIL_SIDE = 64  # pixels
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet would run
+
+
+@dataclass(frozen=True)
+class Row:
+    """One file's line. error: why there is no answer, or "". thumbnail: a data URI, or "" with an error."""
+
+    file: str
+    error: str = ""
+    thumbnail: str = ""
+    models: Mapping[str, Prediction] | None = None
+
+
+def of(answer: Answer) -> Row:
+    """The line of an answer; of the X-ray it holds no more than a thumbnail."""
+    said = {name: each for name, each in answer.predictions.items() if isinstance(each, Prediction)}
+    failed = [each for each in (answer.reading, *answer.predictions.values()) if isinstance(each, ImageError)]
+    if isinstance(answer.reading, ImageError) or failed:
+        return Row(answer.name, error=str(failed[0]))
+    return Row(
+        answer.name, thumbnail=picture(reduced(answer.reading.grey, THUMBNAIL_SIDE), "JPEG"), models=said
+    )
+
+
+def collect(engines: Engines, paths: Sequence[str], progress: Callable[..., Any]) -> list[Row]:
+    """The lines of all files and members of archives, in order.
+
+    progress: is told (how many are done, of how many).
+    """
+    uploads = unpack(paths)
+    found: list[Row] = []
+    for batch in events.answer_in_bulk(engines, uploads, of):
+        found += batch
+        progress((len(found), len(uploads)), unit="X-rays")
+    return found
+
+
+def as_html(engines: Engines, rows: Sequence[Row]) -> str:
+    """A table that page.js sorts, above it the CSV to download."""
+    labels = next(iter(engines.values())).labels
+    content = base64.b64encode(as_csv(rows).encode()).decode()
+    return render("table", rows=rows, models=list(engines), labels=labels, csv=content)
+
+
+def as_cells(row: Row) -> dict[str, Any]:
+    """{column: text or number}: file, error, and of each model its decision and probabilities."""
+    cells: dict[str, Any] = {"file": row.file, "error": row.error}
+    for name, found in (row.models or {}).items():
+        cells[f"{name}: decision"] = found.decision
+        cells |= {f"{name}: {label}": round(share, 4) for label, share in found.probabilities.items()}
+    return cells
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """Comma-separated, with a head; names that a spreadsheet would take for a formula get an apostrophe."""
+    lines = [{name: _harmless(value) for name, value in as_cells(row).items()} for row in rows]
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, list(dict.fromkeys(name for line in lines for name in line)), restval="")
+    writer.writeheader()
+    writer.writerows(lines)
+    return stream.getvalue()
+
+
+def _harmless(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

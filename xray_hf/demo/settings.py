@@ -1,0 +1,107 @@
+"""How the demo runs: options of the command line, each with a default from the environment."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from xray_hf.errors import BundleError, ConfigError, OptionParser
+from xray_hf.inference import backends
+
+SHIPPED = Path("pretrained")  # the folder of the bundles to serve where none is named
+AUTH = "XRAY_HF_AUTH"  # user:password; not an option, since everybody on a machine can read those
+
+
+@dataclass(frozen=True)
+class Settings:
+    """See `build_parser` for what each means. rate: requests a minute and visitor, 0 for no limit."""
+
+    bundles: tuple[str, ...]
+    examples: Path | None
+    backend: str
+    host: str
+    port: int
+    root_path: str
+    concurrency: int
+    max_file_mb: int
+    rate: int
+    auth: tuple[str, str] | None
+    has_mcp: bool
+
+
+def parse(arguments: Sequence[str] | None = None) -> Settings:
+    """Read options and environment; raises ConfigError, BundleError if no bundle is named or found."""
+    options = build_parser().parse_args(arguments)
+    for name, lowest in (("concurrency", 1), ("max_file_mb", 1), ("rate", 0)):
+        if getattr(options, name) < lowest:
+            raise ConfigError(f"{name} is {getattr(options, name)}; expected {lowest} or more.")
+    if not 0 < options.port < 65536:
+        raise ConfigError(f"port {options.port} is not between 1 and 65535; choose another --port.")
+    return Settings(
+        bundles=tuple(options.bundle or _shipped()),
+        examples=options.examples,
+        backend=options.backend,
+        host=options.host,
+        port=options.port,
+        root_path=options.root_path,
+        concurrency=options.concurrency,
+        max_file_mb=options.max_file_mb,
+        rate=options.rate,
+        auth=_auth(os.environ.get(AUTH, "")),
+        has_mcp=options.mcp,
+    )
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options; where Gradio and Spaces have a name for a variable, it is that."""
+    parser = OptionParser(
+        prog="app.py",
+        description="The demo: classify chest X-rays in the browser with one or more models side by side.",
+        epilog=f"{AUTH}=user:password in the environment asks visitors for them.",
+        allow_abbrev=False,
+    )
+
+    def add(name: str, variable: str, default: object, text: str, **more: object) -> None:
+        value = os.environ.get(variable, default)
+        parser.add_argument(name, default=value, help=f"{text} (${variable}, default {default})", **more)  # type: ignore[arg-type]
+
+    bundles = [name for name in os.environ.get("XRAY_HF_BUNDLES", "").split(",") if name]
+    text = "a bundle's folder or Hub id, owner/name; repeat it for more ($XRAY_HF_BUNDLES, with commas; "
+    text += f"default all in {SHIPPED}/)"
+    parser.add_argument("--bundle", action="append", default=bundles, metavar="SOURCE", help=text)
+    add(
+        "--examples",
+        "XRAY_HF_EXAMPLES",
+        None,
+        "folder of X-rays to offer instead of synthetic ones",
+        type=Path,
+    )
+    add("--backend", "XRAY_HF_BACKEND", backends.DEFAULT, "what computes", choices=list(backends.BACKENDS))
+    add("--host", "GRADIO_SERVER_NAME", "127.0.0.1", "address to listen on")
+    add("--port", "GRADIO_SERVER_PORT", 7860, "port to listen on", type=int)
+    add("--root-path", "GRADIO_ROOT_PATH", "", "path at which a proxy shows the page")
+    cores = os.cpu_count() or 1
+    add("--concurrency", "XRAY_HF_CONCURRENCY", cores, "forward passes at a time", type=int)
+    add("--max-file-mb", "XRAY_HF_MAX_FILE_MB", 64, "largest file in MB", type=int)
+    add("--rate", "XRAY_HF_RATE", 120, "requests a minute that one visitor may make, 0 for any", type=int)
+    parser.add_argument("--mcp", action="store_true", help="be an MCP server, too (needs `pip install mcp`)")
+    return parser
+
+
+def _shipped() -> list[str]:
+    if found := sorted(str(path.parent) for path in SHIPPED.glob("*/config.json")):
+        return found
+    raise BundleError(
+        f"no model found in {SHIPPED.resolve()}; start in the folder of this repository, or name a model "
+        "with --bundle."
+    )
+
+
+def _auth(text: str) -> tuple[str, str] | None:
+    user, _, password = text.partition(":")
+    if text and not (user and password):
+        raise ConfigError(f"{AUTH} is not of the form user:password.")
+    return (user, password) if text else None
