@@ -107,7 +107,7 @@ def _few(uploads: list[Upload]) -> list[Upload]:
     """No more than have room here; what is said of the next one sends the visitor to the table."""
     if len(uploads) <= MAX_AT_ONCE:
         return uploads
-    words = f"only {MAX_AT_ONCE} of {len(uploads)} files are shown here; take the tab Many at once."
+    words = f"only the first {MAX_AT_ONCE} files are shown here; the tab Many at once takes {MAX_FILES}."
     return [*uploads[:MAX_AT_ONCE], Upload.refused("The others", words)]
 
 
