@@ -208,7 +208,7 @@ def which_is_better(compared: Iterable[Mapping[str, Any]]) -> str:
 
 
 def leak_meter(runs: Runs) -> str:
-    """Validation against test, the same recipe under both protocols."""
+    """Validation against test, the same recipe under both protocols; "" before such runs are there."""
     rows = []
     for model in MODELS:
         for recipe, protocol in (("paper", "paper"), ("paper-grouped", "grouped")):
@@ -220,6 +220,8 @@ def leak_meter(runs: Runs) -> str:
             accuracies = [spread(own, subset, "accuracy") for subset in ("validation", "test")]
             gap = mean_and_sd([validation - test for validation, test in both])
             rows.append([model, protocol, len(own), *leak, *accuracies, gap])
+    if not rows:
+        return ""
     heads = ["model", "protocol", "seeds", "leak, image", "leak, patient", "validation", "test", "gap"]
     return f"## How much of 99.9 % was leak\n\n{TEXTS['leak']}\n\n{table(heads, rows)}\n\n{TEXTS['gap']}"
 
