@@ -210,6 +210,7 @@ def test_no_serious_barrier_is_found(
     if name in ("read", "many"):
         upload(page, patients[1])
         expect(page.locator(".answer .stage, table.rows tbody tr")).to_have_count(1)
+        page.wait_for_timeout(1000)  # Gradio fades answers in, pale at first
     assert serious(page) == []
 
 
