@@ -39,6 +39,11 @@ def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def cnn_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An xray-cnn of random weights with its graph, without the files that only training writes."""
+    return random_bundle("xray-cnn", 3, tmp_path_factory.mktemp("bundle"))
+
+
+def random_bundle(name: str, seed: int, folder: Path) -> Path:
+    """Write a model of random weights with its graph, without the files that only training writes."""
     import torch
 
     from xray_hf import bundle, manifest
@@ -46,9 +51,8 @@ def cnn_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from xray_hf.files import write_json
     from xray_hf.models import create_model
 
-    torch.manual_seed(3)
-    folder = tmp_path_factory.mktemp("bundle")
-    bundle.save_network(create_model("xray-cnn", pretrained=False), folder)
+    torch.manual_seed(seed)
+    bundle.save_network(create_model(name, pretrained=False), folder)
     write_json(folder / manifest.TRAINING, {"is_synthetic": True})
     export(folder)
     return folder

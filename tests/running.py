@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -19,11 +20,21 @@ ROOT = Path(__file__).parents[1]
 START_SECONDS = 120  # on a busy machine
 
 
-@contextmanager
-def running_app(bundles: Sequence[Path], folder: Path, *options: str, **environment: str) -> Iterator[str]:
-    """Start it and give its address; when it ends, none of its files may be left in `folder`.
+@dataclass(frozen=True)
+class App:
+    """A running demo."""
 
-    Its log is `folder`/app.log.
+    url: str
+    process: subprocess.Popen[bytes]
+
+
+@contextmanager
+def running_app(
+    bundles: Sequence[Path], folder: Path, *options: str, cwd: Path | None = None, **environment: str
+) -> Iterator[App]:
+    """Start it; when it ends, it must say that all is well and leave none of its files in `folder`.
+
+    Its log is `folder`/app.log, its TMPDIR `folder`/temporary.
     """
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = str(probe.getsockname()[1])
@@ -33,11 +44,15 @@ def running_app(bundles: Sequence[Path], folder: Path, *options: str, **environm
     temporary.mkdir()
     with (folder / "app.log").open("w") as log:
         process = subprocess.Popen(
-            command, env={**os.environ, "TMPDIR": str(temporary), **environment}, stdout=log, stderr=log
+            command,
+            env={**os.environ, "TMPDIR": str(temporary), **environment},
+            cwd=cwd,
+            stdout=log,
+            stderr=log,
         )
         try:
             _wait_for(f"http://127.0.0.1:{port}/health", process, Path(log.name))
-            yield f"http://127.0.0.1:{port}"
+            yield App(f"http://127.0.0.1:{port}", process)
         finally:
             process.terminate()
             code = process.wait(timeout=60)

@@ -32,8 +32,8 @@ if CHROMIUM is None and "CI" not in os.environ:
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     bundles = [ROOT / "pretrained" / model for model in MODELS]
-    with running_app(bundles, tmp_path_factory.mktemp("demo"), "--rate", "0") as address:
-        yield address
+    with running_app(bundles, tmp_path_factory.mktemp("demo"), "--rate", "0") as app:
+        yield app.url
 
 
 @pytest.fixture(scope="module")

@@ -52,8 +52,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def url(cnn_bundle: Path, folder: Path) -> Iterator[str]:
-    with running_app([cnn_bundle], folder) as address:
-        yield address
+    with running_app([cnn_bundle], folder) as app:
+        yield app.url
 
 
 @pytest.fixture(scope="module")
@@ -142,8 +142,8 @@ def test_uploads_lie_in_the_demos_own_folder_and_no_name_is_in_the_log(
 
 def test_behind_a_proxy_and_with_a_password(cnn_bundle: Path, tmp_path: Path) -> None:
     options = ["--root-path", "/xray"]
-    with running_app([cnn_bundle], tmp_path, *options, XRAY_HF_AUTH="reader:secret") as address:
-        page = urlopen(address).read().decode()
+    with running_app([cnn_bundle], tmp_path, *options, XRAY_HF_AUTH="reader:secret") as app:
+        page = urlopen(app.url).read().decode()
         assert '"auth_required":true' in page
         assert "secret" not in page
-        assert json.loads(urlopen(f"{address}/health").read())["status"] == "ok"
+        assert json.loads(urlopen(f"{app.url}/health").read())["status"] == "ok"

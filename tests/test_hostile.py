@@ -11,7 +11,6 @@ import io
 import json
 import os
 import re
-import socket
 import struct
 import subprocess
 import sys
@@ -27,13 +26,12 @@ import dicoms
 import pytest
 import requests
 import test_fuzz
+from running import ROOT, running_app
 
 from xray_hf.inference import Engine, Prediction
 from xray_hf.labels import LABELS
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-ROOT = Path(__file__).parents[1]
-START_SECONDS = 120
 MUTATED = 300
 MAX_KB = 10**9 // 1024
 SECRET = "root-password-of-the-server"
@@ -112,47 +110,18 @@ def as_file(path: str, **more: object) -> dict[str, object]:
 def running(cnn_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The app in a folder of its own, with a secret beside it and its audit log."""
     folder = tmp_path_factory.mktemp("hostile")
-    for name in ("cwd", "temporary", "hook"):
+    for name in ("cwd", "hook"):
         (folder / name).mkdir()
     (folder / "secret.txt").write_text(SECRET, encoding="ascii")
     (folder / "hook" / "sitecustomize.py").write_text(AUDIT, encoding="ascii")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    command = [sys.executable, str(ROOT / "app.py"), "--bundle", str(cnn_bundle), "--port", str(port)]
     environment = {
-        **os.environ,
         "AUDIT_LOG": str(folder / "audit.log"),
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONPATH": os.pathsep.join([str(folder / "hook"), str(ROOT)]),
-        "TMPDIR": str(folder / "temporary"),
     }
-    with (folder / "app.log").open("wb") as log:
-        process = subprocess.Popen(
-            [*command, "--rate", "0", "--max-file-mb", "8"],
-            env=environment,
-            cwd=folder / "cwd",
-            stdout=log,
-            stderr=log,
-        )
-        site = Site(f"http://127.0.0.1:{port}", process, folder)
-        try:
-            wait_for(site)
-            yield site
-        finally:
-            process.terminate()
-            process.wait(timeout=30)
-
-
-def wait_for(site: Site) -> None:
-    end = time.monotonic() + START_SECONDS
-    while site.process.poll() is None and time.monotonic() < end:
-        try:
-            requests.get(site.url, timeout=30)
-        except requests.ConnectionError:
-            time.sleep(0.2)
-        else:
-            return
-    pytest.fail(f"the app did not start: {(site.folder / 'app.log').read_text()}")
+    options = ["--rate", "0", "--max-file-mb", "8"]
+    with running_app([cnn_bundle], folder, *options, cwd=folder / "cwd", **environment) as app:
+        yield Site(app.url, app.process, folder)
 
 
 @pytest.fixture

@@ -105,6 +105,7 @@ def test_options_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
     chosen = settings.parse(["--rate", "5"])
     assert (chosen.bundles, chosen.port, chosen.rate) == (("a/b", "c/d"), 7999, 5)
     assert chosen.auth == ("user", "a:b")
+    assert settings.parse(["--bundle", "e/f"]).bundles == ("e/f",)
 
 
 @pytest.mark.parametrize(
@@ -122,6 +123,12 @@ def test_wrong_options_end_in_words(
     monkeypatch.setenv("XRAY_HF_AUTH", variable)
     with pytest.raises(ConfigError, match=words):
         settings.parse(["--bundle", "a/b", *options])
+
+
+def test_mcp_that_is_not_installed_is_not_left_out_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"--mcp needs the package mcp; run `pip install"):
+        settings.parse(["--bundle", "a/b", "--mcp"])
 
 
 def test_without_a_bundle_the_next_step_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from xray_hf.labels import LABELS
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = [ROOT / "pretrained" / name for name in write_results.MODELS]
+SHIPPED_CNN = ROOT / "pretrained" / manifest.XRAY_CNN
 FILES = (
     manifest.CONFIG,
     manifest.WEIGHTS,
@@ -86,6 +87,11 @@ def test_it_answers_about_a_synthetic_patient_with_all_that_was_fitted(bundle: P
     found = engine.predict(write_examples(tmp_path)[0][0])
     assert tuple(found.probabilities) == LABELS
     assert found.heatmap is not None
+
+
+def test_the_code_beside_the_weights_is_the_packages_own() -> None:
+    for name in ("configuration_xray_cnn.py", "modeling_xray_cnn.py"):
+        assert (SHIPPED_CNN / name).read_text() == (ROOT / "xray_hf" / "models" / name).read_text()
 
 
 def test_the_page_of_results_is_what_record_and_bundles_say() -> None:

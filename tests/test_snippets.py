@@ -12,17 +12,14 @@ from html import unescape
 from pathlib import Path
 
 import pytest
-import torch
+from conftest import random_bundle
 
-from xray_hf import bundle, manifest
+from xray_hf import manifest
 from xray_hf.demo import snippets
 from xray_hf.demo.snippets import Snippet
-from xray_hf.export import export
-from xray_hf.files import write_json
 from xray_hf.inference import Engine
 from xray_hf.labels import LABELS
 from xray_hf.manifest import Manifest
-from xray_hf.models import create_model
 
 DEMO = Path(snippets.__file__).parent
 ADDRESS = "http://127.0.0.1:7860"
@@ -31,12 +28,7 @@ ADDRESS = "http://127.0.0.1:7860"
 @pytest.fixture(scope="module")
 def resnet_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An xray-resnet18 of random weights with its graph, in a folder whose name needs care in a text."""
-    torch.manual_seed(5)
-    folder = tmp_path_factory.mktemp("bündle 'of' mine")
-    bundle.save_network(create_model("xray-resnet18", pretrained=False), folder)
-    write_json(folder / manifest.TRAINING, {"is_synthetic": True})
-    export(folder)
-    return folder
+    return random_bundle("xray-resnet18", 5, tmp_path_factory.mktemp("bündle 'of' mine"))
 
 
 def run(snippet: Snippet, xray: Path, modules: Path) -> str:

@@ -13,12 +13,16 @@ from xray_hf.demo.settings import Settings
 from xray_hf.demo.uploads import Upload, unpack
 from xray_hf.inference.engine import BATCH_SIZE
 
+# How functions are called that answer about many files: one visitor after the other.
+IN_BULK: dict[str, Any] = {"preprocess": False, "concurrency_id": "many", "concurrency_limit": 1}
 _PROGRESS = gr.Progress()
 
 
-def add(engines: Engines, settings: Settings) -> None:
-    """Offer /read, /read_many and /models; to be called while the page is built."""
-    described = events.describe(engines)
+def add(engines: Engines, described: dict[str, Any], settings: Settings) -> None:
+    """Offer /read, /read_many and /models; to be called while the page is built.
+
+    described: what /models gives, of events.describe.
+    """
 
     def read(file: list[dict[str, Any] | None]) -> tuple[list[dict[str, Any]]]:
         """Classify one chest X-ray with every model. Not a medical device.
@@ -57,27 +61,20 @@ def add(engines: Engines, settings: Settings) -> None:
 
     one, several = gr.File(visible=False), gr.File(file_count="multiple", visible=False)
     result, call = gr.JSON(visible=False), gr.Button(visible=False).click
-    call(
-        read,
-        one,
-        result,
-        api_name="read",
-        preprocess=False,  # it would leave an empty file in the cache for each that is read
-        batch=True,
-        max_batch_size=BATCH_SIZE,
-        concurrency_id="read",
-        concurrency_limit=settings.concurrency,
-    )
-    call(
-        read_many,
-        several,
-        result,
-        api_name="read_many",
-        preprocess=False,  # as above
-        concurrency_id="many",
-        concurrency_limit=1,
-    )
+    call(read, one, result, api_name="read", **together(settings))
+    call(read_many, several, result, api_name="read_many", **IN_BULK)
     call(models, None, result, api_name="models")
+
+
+def together(settings: Settings) -> dict[str, Any]:
+    """How functions are called that take a batch of visitors: the options of an event."""
+    return {
+        "preprocess": False,  # it would leave an empty file in the cache for each that is read
+        "batch": True,
+        "max_batch_size": BATCH_SIZE,
+        "concurrency_id": "read",
+        "concurrency_limit": settings.concurrency,
+    }
 
 
 def _single(given: dict[str, Any] | None) -> Upload:

@@ -43,12 +43,10 @@ def as_html(answers: Sequence[Answer]) -> str:
 
 def as_json(answer: Answer) -> dict[str, Any]:
     """An answer for programs: {"error": words or null, "warnings": [...], "models": {name: ...}}."""
-    is_read = not isinstance(answer.reading, ImageError)
-    return {
-        "error": None if is_read else str(answer.reading),
-        "warnings": [] if isinstance(answer.reading, ImageError) else list(answer.reading.warnings),
-        "models": {name: _said(found) for name, found in answer.predictions.items()},
-    }
+    if isinstance(answer.reading, ImageError):
+        return {"error": str(answer.reading), "warnings": [], "models": {}}
+    models = {name: _said(found) for name, found in answer.predictions.items()}
+    return {"error": None, "warnings": list(answer.reading.warnings), "models": models}
 
 
 def _said(found: Prediction | ImageError) -> dict[str, Any]:
@@ -84,7 +82,6 @@ def _shown(number: int, answer: Answer) -> dict[str, Any]:
         **shown,
         "problem": "",
         "warnings": answer.reading.warnings,
-        "size": answer.reading.grey.size,
         "preview": picture(reduced(answer.reading.grey, PREVIEW_SIDE), "JPEG", quality=92),
         "verdict": sentence,
         "do_agree": do_agree,

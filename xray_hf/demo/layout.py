@@ -14,7 +14,6 @@ from xray_hf.demo.formatting import as_html, render
 from xray_hf.demo.settings import Settings
 from xray_hf.demo.uploads import MAX_FILES, Upload, unpack
 from xray_hf.images import FORMATS
-from xray_hf.inference.engine import BATCH_SIZE
 
 MAX_AT_ONCE = 8  # X-rays with a viewer each; more are a table
 CACHE_SECONDS = (60, 300)  # how often to look for old uploads, and how old they may get
@@ -34,8 +33,13 @@ _HERE = Path(__file__).parent
 Example = tuple[Path, str]
 
 
-def build(engines: Engines, examples: Sequence[Example], settings: Settings) -> gr.Blocks:
-    """Build the page for these models, with examples as (file, caption); it needs `looks`, too."""
+def build(
+    engines: Engines, described: dict[str, Any], examples: Sequence[Example], settings: Settings
+) -> gr.Blocks:
+    """Build the page for these models, with examples as (file, caption); it needs `looks`, too.
+
+    described: the models in a few words, of events.describe.
+    """
     with gr.Blocks(
         title="Chest X-ray classifier",
         delete_cache=CACHE_SECONDS,
@@ -54,7 +58,7 @@ def build(engines: Engines, examples: Sequence[Example], settings: Settings) -> 
                 _add_many(engines)
             _add_evidence(engines)
             _add_use(engines, settings)
-        api.add(engines, settings)
+        api.add(engines, described, settings)
     # "auto" sends everybody in the queue a message at every start of a batch.
     return page.queue(max_size=QUEUE_LENGTH, status_update_rate=STATUS_SECONDS)
 
@@ -93,13 +97,9 @@ def _add_reading(engines: Engines, examples: Sequence[Example], settings: Settin
         files,
         answers,
         api_name="show",
-        preprocess=False,  # it would leave an empty file in the cache for each that is read
-        batch=True,
-        max_batch_size=BATCH_SIZE,
-        concurrency_id="read",
-        concurrency_limit=settings.concurrency,
         api_visibility="private",
         trigger_mode="always_last",
+        **api.together(settings),
     )
 
 
@@ -124,11 +124,9 @@ def _add_many(engines: Engines) -> None:
         classify,
         files,
         table,
-        preprocess=False,  # as above
-        concurrency_id="many",
-        concurrency_limit=1,
         api_visibility="private",
         trigger_mode="always_last",
+        **api.IN_BULK,
     )
 
 

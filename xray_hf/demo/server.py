@@ -61,13 +61,14 @@ _log = logging.getLogger("xray_hf.demo")
 def create_app(engines: Engines, examples: list[tuple[Path, str]], settings: Settings) -> FastAPI:
     """The whole application, ready for uvicorn."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    health = {"status": "ok", "models": events.describe(engines)}
+    described = events.describe(engines)
+    health = {"status": "ok", "models": described}
     app.add_api_route("/health", lambda: health)
     for number, engine in enumerate(engines.values()):
         folder = engine.manifest.folder / manifest.FIGURES
         if folder.is_dir():
             app.mount(f"/figures/{number}", StaticFiles(directory=folder))
-    page = build(engines, examples, settings)
+    page = build(engines, described, examples, settings)
     # Gradio keeps the last answer of each session, X-rays included, for its next 10,000 sessions.
     page.state_session_capacity = 1
     gr.mount_gradio_app(

@@ -6,6 +6,7 @@ import argparse
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from xray_hf.errors import BundleError, ConfigError, OptionParser
@@ -40,8 +41,10 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
             raise ConfigError(f"{name} is {getattr(options, name)}; expected {lowest} or more.")
     if not 0 < options.port < 65536:
         raise ConfigError(f"port {options.port} is not between 1 and 65535; choose another --port.")
+    if options.mcp and find_spec("mcp") is None:  # Gradio would start without it and say nothing
+        raise ConfigError('--mcp needs the package mcp; run `pip install "gradio[mcp]"`.')
     return Settings(
-        bundles=tuple(options.bundle or _shipped()),
+        bundles=tuple(options.bundle or _named() or _shipped()),
         examples=options.examples,
         backend=options.backend,
         host=options.host,
@@ -68,10 +71,9 @@ def build_parser() -> argparse.ArgumentParser:
         value = os.environ.get(variable, default)
         parser.add_argument(name, default=value, help=f"{text} (${variable}, default {default})", **more)  # type: ignore[arg-type]
 
-    bundles = [name for name in os.environ.get("XRAY_HF_BUNDLES", "").split(",") if name]
     text = "a bundle's folder or Hub id, owner/name; repeat it for more ($XRAY_HF_BUNDLES, with commas; "
     text += f"default all in {SHIPPED}/)"
-    parser.add_argument("--bundle", action="append", default=bundles, metavar="SOURCE", help=text)
+    parser.add_argument("--bundle", action="append", metavar="SOURCE", help=text)
     add(
         "--examples",
         "XRAY_HF_EXAMPLES",
@@ -87,8 +89,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--concurrency", "XRAY_HF_CONCURRENCY", cores, "forward passes at a time", type=int)
     add("--max-file-mb", "XRAY_HF_MAX_FILE_MB", 64, "largest file in MB", type=int)
     add("--rate", "XRAY_HF_RATE", 120, "requests a minute that one visitor may make, 0 for any", type=int)
-    parser.add_argument("--mcp", action="store_true", help="be an MCP server, too (needs `pip install mcp`)")
+    parser.add_argument("--mcp", action="store_true", help="be an MCP server, too (needs the package mcp)")
     return parser
+
+
+def _named() -> list[str]:
+    return [name for name in os.environ.get("XRAY_HF_BUNDLES", "").split(",") if name]
 
 
 def _shipped() -> list[str]:
