@@ -69,9 +69,9 @@ def engine(cnn_bundle: Path) -> Engine:
 @pytest.fixture(scope="session")
 def xray(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file of a synthetic X-ray."""
-    from xray_hf.demo.examples import write_examples
+    from xray_hf.demo import examples
 
-    return write_examples(tmp_path_factory.mktemp("examples"))[0][0]
+    return examples.find(None, tmp_path_factory.mktemp("examples"))[0].file
 
 
 @pytest.fixture(scope="session")

@@ -6,14 +6,16 @@ import csv
 import io
 from pathlib import Path
 
+import datasets
+import dicoms
 import pytest
 from PIL import Image
 
 from xray_hf.demo import events, formatting, rows
 from xray_hf.demo.events import Answer
-from xray_hf.demo.examples import find, write_examples
+from xray_hf.demo.examples import MAX_EXAMPLES, find
 from xray_hf.demo.uploads import MAX_FILES, unpack
-from xray_hf.errors import ConfigError, ImageError
+from xray_hf.errors import ConfigError, DataError, ImageError
 from xray_hf.images import read, read_grey
 from xray_hf.inference import Engine
 from xray_hf.labels import LABELS
@@ -21,7 +23,7 @@ from xray_hf.labels import LABELS
 
 @pytest.fixture(scope="module")
 def patients(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return [path for path, _ in write_examples(tmp_path_factory.mktemp("patients"))]
+    return [each.file for each in find(None, tmp_path_factory.mktemp("patients"))]
 
 
 def plain(folder: Path) -> Path:
@@ -36,15 +38,39 @@ def answers(engines: events.Engines, *paths: Path) -> list[Answer]:
 
 def test_one_example_of_every_class_marked_as_synthetic(tmp_path: Path) -> None:
     examples = find(None, tmp_path)
-    assert [caption for _, caption in examples] == [f"SYNTHETIC {label}" for label in LABELS]
-    assert all(path.name.startswith("SYNTHETIC-") for path, _ in examples)
-    assert all(read_grey(path).width >= 224 for path, _ in examples)
+    assert [each.caption for each in examples] == [f"SYNTHETIC {label}" for label in LABELS]
+    assert all(each.file.name.startswith("SYNTHETIC-") for each in examples)
+    assert all(read_grey(each.file).width >= 224 for each in examples)
 
 
-def test_an_owners_examples_come_from_a_folder(patients: list[Path], tmp_path: Path) -> None:
-    assert [path for path, _ in find(patients[0].parent, tmp_path)] == sorted(patients)
-    with pytest.raises(ConfigError, match="holds no image"):
-        find(tmp_path, tmp_path)
+def test_an_owners_examples_keep_their_format_and_get_a_picture_that_browsers_show(tmp_path: Path) -> None:
+    owned = tmp_path / "owned"
+    owned.mkdir()
+    (owned / "z.dcm").write_bytes(dicoms.native())
+    for number in range(2, MAX_EXAMPLES + 5):
+        Image.linear_gradient("L").save(owned / f"{number:02} of 20.tiff")
+    examples = find(str(owned), tmp_path / "shown")
+    assert [each.file.name for each in examples[:2]] == ["02_of_20.tiff", "03_of_20.tiff"]
+    assert examples[-1].file.name == "13_of_20.tiff"
+    assert find(str(owned / "z.dcm"), tmp_path / "one")[0].file.read_bytes() == (owned / "z.dcm").read_bytes()
+    assert all(each.preview.read_bytes().startswith(b"\x89PNG") for each in examples)
+    assert all(tmp_path / "shown" in each.file.parents for each in examples)
+
+
+def test_an_owners_examples_may_be_rows_of_parquet(patients: list[Path], tmp_path: Path) -> None:
+    stored = [{"bytes": each.read_bytes(), "path": each.name} for each in patients]
+    table = datasets.Dataset.from_dict({"image": stored}, datasets.Features({"image": datasets.Image()}))
+    table.to_parquet(tmp_path / "rows.parquet")
+    examples = find(str(tmp_path / "rows.parquet"), tmp_path / "shown")
+    assert [each.file.read_bytes() for each in examples] == [each.read_bytes() for each in patients]
+
+
+def test_an_owners_examples_that_are_none_stop_the_start(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no images"):
+        find(str(tmp_path), tmp_path / "shown")
+    (tmp_path / "a.png").write_bytes(b"no image")
+    with pytest.raises(ConfigError, match=r"--examples: a\.png: "):
+        find(str(tmp_path), tmp_path / "shown")
 
 
 def test_models_of_one_name_are_told_apart(cnn_bundle: Path, tmp_path: Path) -> None:

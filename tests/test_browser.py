@@ -15,7 +15,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from running import ROOT, running_app
 
-from xray_hf.demo.examples import write_examples
+from xray_hf.demo import examples
 from xray_hf.labels import LABELS
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -65,7 +65,7 @@ def page(browser: Browser, url: str) -> Iterator[Page]:
 
 @pytest.fixture(scope="module")
 def patients(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return [path for path, _ in write_examples(tmp_path_factory.mktemp("patients"))]
+    return [each.file for each in examples.find(None, tmp_path_factory.mktemp("patients"))]
 
 
 def upload(page: Page, *files: Path) -> None:

@@ -127,7 +127,13 @@ def test_wrong_options_end_in_words(
 
 def test_mcp_that_is_not_installed_is_not_left_out_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"--mcp needs the package mcp; run `pip install"):
+    with pytest.raises(ConfigError, match=r"--mcp needs the package mcp; run `pip install mcp`"):
+        settings.parse(["--bundle", "a/b", "--mcp"])
+
+
+def test_mcp_and_a_password_do_not_go_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XRAY_HF_AUTH", "user:secret")
+    with pytest.raises(ConfigError, match="--mcp asks for no password; leave it or XRAY_HF_AUTH out"):
         settings.parse(["--bundle", "a/b", "--mcp"])
 
 

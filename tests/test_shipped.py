@@ -16,7 +16,7 @@ import write_results
 from safetensors.numpy import load_file
 
 from xray_hf import evidence, manifest
-from xray_hf.demo.examples import write_examples
+from xray_hf.demo import examples
 from xray_hf.inference import Engine
 from xray_hf.labels import LABELS
 
@@ -84,7 +84,7 @@ def test_it_answers_about_a_synthetic_patient_with_all_that_was_fitted(bundle: P
     engine = Engine.from_pretrained(bundle)
     assert engine.calibration.detector is not None
     assert engine.calibration.unsure_below is not None
-    found = engine.predict(write_examples(tmp_path)[0][0])
+    found = engine.predict(examples.find(None, tmp_path)[0].file)
     assert tuple(found.probabilities) == LABELS
     assert found.heatmap is not None
 

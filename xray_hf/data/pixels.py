@@ -21,6 +21,7 @@ import numpy as np
 import PIL
 from tqdm import tqdm
 
+from xray_hf import cores
 from xray_hf.data.duplicates import CORRELATION, THUMBNAIL_SIDE, near_duplicates
 from xray_hf.data.records import Record
 from xray_hf.errors import DataError, ImageError
@@ -128,7 +129,7 @@ def _decode_all(records: Sequence[Record], side: int, folder: Path) -> None:
     count, undecodable = 0, {}
     with (
         (folder / PIXELS_NAME).open("wb") as stream,
-        ThreadPoolExecutor(os.cpu_count()) as pool,
+        ThreadPoolExecutor(cores.usable()) as pool,
         tqdm(total=len(records), desc="decoding", unit=" images") as bar,
     ):
         for start in range(0, len(records), _CHUNK):

@@ -1,4 +1,4 @@
-"""The page's answers for programs, through Gradio's clients, plain HTTP or MCP."""
+"""The page's answers for programs, through Gradio's clients or plain HTTP."""
 
 from __future__ import annotations
 

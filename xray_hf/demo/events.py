@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from xray_hf import manifest
+from xray_hf import cores, manifest
 from xray_hf.demo.uploads import Upload
 from xray_hf.errors import ImageError
 from xray_hf.images import Reading
@@ -82,7 +81,7 @@ def answer_in_bulk(
     def work(batch: Sequence[Upload]) -> list[T]:
         return [view(found) for found in _answer_together(engines, batch)]
 
-    with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="xray-demo") as pool:
+    with ThreadPoolExecutor(cores.usable(), thread_name_prefix="xray-demo") as pool:
         try:
             yield from pool.map(work, _batches(uploads))
         finally:  # the visitor may have gone

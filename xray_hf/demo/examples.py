@@ -2,42 +2,73 @@
 
 from __future__ import annotations
 
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from xray_hf.data.atlas import sample_images
 from xray_hf.data.records import SYNTHETIC_PREFIX
-from xray_hf.errors import ConfigError
+from xray_hf.errors import ConfigError, ImageError
 from xray_hf.files import atomic_file
-from xray_hf.images import FORMATS
+from xray_hf.images import read
+from xray_hf.inference import inputs
 
 SEED = 0
 MAX_EXAMPLES = 12
-_SUFFIXES = {".dcm", ".jpg", *(f".{name.lower()}" for name in FORMATS)}
+PREVIEW_SIDE = 320  # pixels
 
 
-def find(folder: Path | None, temporary: Path) -> list[tuple[Path, str]]:
-    """(file, caption) of what the page offers: the first images of `folder`, or synthetic ones without it.
+@dataclass(frozen=True)
+class Example:
+    """An X-ray to offer. file: of any format that is read. preview: a PNG, which every browser shows."""
 
-    temporary: where the synthetic ones are written, one of each class.
-    Raises ConfigError if `folder` holds no image, OutputError if `temporary` cannot be written.
+    file: Path
+    preview: Path
+    caption: str
+
+
+def find(source: str | None, temporary: Path) -> list[Example]:
+    """What the page offers: the first images of `source`, or without it a synthetic one of each class.
+
+    source: a folder, a pattern, Parquet, or a data set of the Hub as hf://datasets/owner/name. temporary:
+    where all of them are written, since the page shows no file of another folder.
+    Raises DataError or ConfigError if `source` cannot be read or holds what is no X-ray, OutputError if
+    `temporary` cannot be written.
     """
-    if folder is None:
-        return write_examples(temporary)
-    found = sorted(path for path in folder.glob("*") if path.suffix.lower() in _SUFFIXES)
-    if not found:
-        raise ConfigError(f"--examples {folder} holds no image ({', '.join(sorted(_SUFFIXES))}).")
-    return [(path, path.stem) for path in found[:MAX_EXAMPLES]]
+    contents = _synthetic() if source is None else _owned(source)
+    return [_write(temporary / f"{number:02}", *each) for number, each in enumerate(contents)]
 
 
-def write_examples(folder: Path) -> list[tuple[Path, str]]:
-    """Write one synthetic X-ray per class as PNG: (file, caption), in the order of the classes.
-
-    Raises OutputError if the folder cannot be written, DataError if the package lacks its atlas.
-    """
-    examples = []
+def _synthetic() -> Iterator[tuple[str, str, bytes]]:
+    """(file name, caption, PNG), in the order of the classes."""
     for label, image in sample_images(1, SEED):
-        path = folder / f"{SYNTHETIC_PREFIX}{label}.png"
-        with atomic_file(path) as temporary:
-            image.save(temporary)
-        examples.append((path, f"SYNTHETIC {label}"))
-    return examples
+        stream = io.BytesIO()
+        image.save(stream, "PNG")
+        yield f"{SYNTHETIC_PREFIX}{label}.png", f"SYNTHETIC {label}", stream.getvalue()
+
+
+def _owned(source: str) -> Iterator[tuple[str, str, bytes]]:
+    for item in islice(inputs.find([source]), MAX_EXAMPLES):
+        content = item.fetch()
+        name = re.sub(r"[^\w.-]", "_", item.source.rpartition("/")[2])
+        try:
+            yield name, Path(name).stem, content if isinstance(content, bytes) else Path(content).read_bytes()
+        except OSError as error:
+            raise ConfigError(f"--examples: {item.source} cannot be read: {error.strerror}.") from error
+
+
+def _write(folder: Path, name: str, caption: str, content: bytes) -> Example:
+    try:
+        preview = read(content).grey
+    except ImageError as error:
+        raise ConfigError(f"--examples: {name}: {error}") from error
+    preview.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
+    example = Example(folder / name, folder.with_suffix(".png"), caption)
+    with atomic_file(example.file) as temporary:
+        temporary.write_bytes(content)
+    with atomic_file(example.preview) as temporary:
+        preview.save(temporary)
+    return example

@@ -10,6 +10,7 @@ import gradio as gr
 
 from xray_hf.demo import api, events, measured, rows, snippets
 from xray_hf.demo.events import Engines
+from xray_hf.demo.examples import Example
 from xray_hf.demo.formatting import as_html, render
 from xray_hf.demo.settings import Settings
 from xray_hf.demo.uploads import MAX_FILES, Upload, unpack
@@ -30,13 +31,11 @@ KINDS = f"{', '.join(FORMATS)}, DICOM"
 _PROGRESS = gr.Progress()
 _HERE = Path(__file__).parent
 
-Example = tuple[Path, str]
-
 
 def build(
     engines: Engines, described: dict[str, Any], examples: Sequence[Example], settings: Settings
 ) -> gr.Blocks:
-    """Build the page for these models, with examples as (file, caption); it needs `looks`, too.
+    """Build the page for these models; it needs `looks`, too.
 
     described: the models in a few words, of events.describe.
     """
@@ -138,7 +137,7 @@ def _add_upload(label: str) -> gr.File:
 
 def _add_examples(examples: Sequence[Example], files: gr.File) -> None:
     gallery = gr.Gallery(
-        [(path, caption) for path, caption in examples],
+        [(each.preview, each.caption) for each in examples],
         label="Or take an example",
         columns=3,
         height="auto",
@@ -150,7 +149,7 @@ def _add_examples(examples: Sequence[Example], files: gr.File) -> None:
     )
 
     def take(event: gr.SelectData) -> list[str]:
-        return [str(examples[event.index][0])]
+        return [str(examples[event.index].file)]
 
     gallery.select(take, None, files, api_visibility="private", show_progress="hidden")
 

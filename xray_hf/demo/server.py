@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 from gradio.route_utils import FnIndexInferError
 from gradio.utils import get_upload_folder
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Mount
@@ -25,8 +27,9 @@ from xray_hf import manifest
 from xray_hf.demo import events
 from xray_hf.demo.calls import CALL, JOIN, Calls
 from xray_hf.demo.events import Engines
+from xray_hf.demo.examples import Example
 from xray_hf.demo.layout import build, looks
-from xray_hf.demo.settings import Settings
+from xray_hf.demo.settings import MCP_PATH, Settings
 
 MAX_BODY = 512 * 2**20  # bytes of one request with files
 MAX_CALL = 2**20  # bytes of any other request: it names files, it does not hold them
@@ -43,14 +46,14 @@ HEADERS = {
     "x-content-type-options": "nosniff",
 }
 # Parts of paths that the log may name; what follows them can hold names of files.
-_PLACES = ("/gradio_api/upload", "/gradio_api/queue/join", "/gradio_api/call", "/gradio_api/run", "/health")
+_PLACES = ("/gradio_api/upload", "/gradio_api/queue/join", "/gradio_api/call", "/health", MCP_PATH)
 
 _API = "/gradio_api/"
 # All that page and programs need of it. The rest runs functions without the queue, fetches from other hosts,
 # or keeps what visitors do.
 _OPEN = (
     *("upload", "queue/", "call/", "cancel", "reset", "heartbeat/", "file=", "info", "openapi.json"),
-    *("startup-events", "theme.css", "user", "login_check", "token", "app_id", "mcp"),
+    *("startup-events", "theme.css", "user", "login_check", "token", "app_id"),
 )
 # How Gradio ends where a request is not as it expects.
 _MISUNDERSTANDINGS = (LookupError, TypeError, ValueError, AttributeError, AssertionError, FnIndexInferError)
@@ -58,10 +61,12 @@ _MISUNDERSTANDINGS = (LookupError, TypeError, ValueError, AttributeError, Assert
 _log = logging.getLogger("xray_hf.demo")
 
 
-def create_app(engines: Engines, examples: list[tuple[Path, str]], settings: Settings) -> FastAPI:
+def create_app(engines: Engines, examples: Sequence[Example], settings: Settings) -> FastAPI:
     """The whole application, ready for uvicorn."""
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     described = events.describe(engines)
+    tools = _assistants(engines, described, settings)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=tools.router.lifespan_context)
+    app.router.routes.extend(tools.routes)
     health = {"status": "ok", "models": described}
     app.add_api_route("/health", lambda: health)
     for number, engine in enumerate(engines.values()):
@@ -78,7 +83,7 @@ def create_app(engines: Engines, examples: list[tuple[Path, str]], settings: Set
         root_path=settings.root_path or None,
         max_file_size=f"{settings.max_file_mb}mb",
         auth=settings.auth,
-        mcp_server=settings.has_mcp,
+        mcp_server=False,  # see assistants.py
         show_error=False,  # what is not meant for visitors stays here
         footer_links=["api"],
         run_history=False,  # it would keep the X-rays in the browser
@@ -94,12 +99,21 @@ def create_app(engines: Engines, examples: list[tuple[Path, str]], settings: Set
     return app
 
 
+def _assistants(engines: Engines, described: dict[str, Any], settings: Settings) -> Starlette:
+    if not settings.has_mcp:
+        return Starlette()
+    from xray_hf.demo import assistants  # needs a package that few want
+
+    return assistants.create_app(engines, described, settings)
+
+
 def serve(app: FastAPI, settings: Settings) -> None:
     """Answer until SIGTERM or Ctrl-C, then finish what runs."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     _log.addHandler(handler)
     _log.setLevel(logging.INFO)
+    _log.propagate = False
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -153,7 +167,7 @@ class Guard:
         if scope["method"] != "POST":
             return None
         length = dict(scope["headers"]).get(b"content-length")
-        limit = MAX_BODY if scope["path"].endswith("/upload") else MAX_CALL
+        limit = MAX_BODY if scope["path"].endswith(("/upload", MCP_PATH)) else MAX_CALL
         if length is None:
             return _words(411, "the request does not say how long it is.")
         if not length.isdigit() or int(length) > limit:

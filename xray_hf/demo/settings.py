@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from xray_hf import cores
 from xray_hf.errors import BundleError, ConfigError, OptionParser
 from xray_hf.inference import backends
 
 SHIPPED = Path("pretrained")  # the folder of the bundles to serve where none is named
+MCP_PATH = "/mcp"
 AUTH = "XRAY_HF_AUTH"  # user:password; not an option, since everybody on a machine can read those
 
 
@@ -21,7 +23,7 @@ class Settings:
     """See `build_parser` for what each means. rate: requests a minute and visitor, 0 for no limit."""
 
     bundles: tuple[str, ...]
-    examples: Path | None
+    examples: str | None
     backend: str
     host: str
     port: int
@@ -41,8 +43,11 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
             raise ConfigError(f"{name} is {getattr(options, name)}; expected {lowest} or more.")
     if not 0 < options.port < 65536:
         raise ConfigError(f"port {options.port} is not between 1 and 65535; choose another --port.")
-    if options.mcp and find_spec("mcp") is None:  # Gradio would start without it and say nothing
-        raise ConfigError('--mcp needs the package mcp; run `pip install "gradio[mcp]"`.')
+    auth = _auth(os.environ.get(AUTH, ""))
+    if options.mcp and find_spec("mcp") is None:
+        raise ConfigError("--mcp needs the package mcp; run `pip install mcp`.")
+    if options.mcp and auth:
+        raise ConfigError(f"--mcp asks for no password; leave it or {AUTH} out.")
     return Settings(
         bundles=tuple(options.bundle or _named() or _shipped()),
         examples=options.examples,
@@ -53,7 +58,7 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
         concurrency=options.concurrency,
         max_file_mb=options.max_file_mb,
         rate=options.rate,
-        auth=_auth(os.environ.get(AUTH, "")),
+        auth=auth,
         has_mcp=options.mcp,
     )
 
@@ -74,22 +79,18 @@ def build_parser() -> argparse.ArgumentParser:
     text = "a bundle's folder or Hub id, owner/name; repeat it for more ($XRAY_HF_BUNDLES, with commas; "
     text += f"default all in {SHIPPED}/)"
     parser.add_argument("--bundle", action="append", metavar="SOURCE", help=text)
-    add(
-        "--examples",
-        "XRAY_HF_EXAMPLES",
-        None,
-        "folder of X-rays to offer instead of synthetic ones",
-        type=Path,
-    )
+    text = "X-rays to offer instead of synthetic ones: a folder, or hf://datasets/owner/name"
+    add("--examples", "XRAY_HF_EXAMPLES", None, text)
     add("--backend", "XRAY_HF_BACKEND", backends.DEFAULT, "what computes", choices=list(backends.BACKENDS))
     add("--host", "GRADIO_SERVER_NAME", "127.0.0.1", "address to listen on")
     add("--port", "GRADIO_SERVER_PORT", 7860, "port to listen on", type=int)
     add("--root-path", "GRADIO_ROOT_PATH", "", "path at which a proxy shows the page")
-    cores = os.cpu_count() or 1
-    add("--concurrency", "XRAY_HF_CONCURRENCY", cores, "forward passes at a time", type=int)
+    add("--concurrency", "XRAY_HF_CONCURRENCY", cores.usable(), "forward passes at a time", type=int)
     add("--max-file-mb", "XRAY_HF_MAX_FILE_MB", 64, "largest file in MB", type=int)
     add("--rate", "XRAY_HF_RATE", 120, "requests a minute that one visitor may make, 0 for any", type=int)
-    parser.add_argument("--mcp", action="store_true", help="be an MCP server, too (needs the package mcp)")
+    parser.add_argument(
+        "--mcp", action="store_true", help=f"be an MCP server at {MCP_PATH}, too (needs the package mcp)"
+    )
     return parser
 
 

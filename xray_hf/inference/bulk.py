@@ -29,7 +29,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from xray_hf import __version__, manifest
+from xray_hf import __version__, cores, manifest
 from xray_hf.errors import ConfigError, DataError, OutputError, XrayHFError
 from xray_hf.files import atomic_file
 from xray_hf.inference import backends
@@ -262,7 +262,7 @@ def _join() -> Iterator[_Processes]:
 
     # They only wait for each other, which the CPU can do on any machine; days, if one is much slower.
     state = PartialState(cpu=True, timeout=timedelta(days=7))
-    threads = max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    threads = max(1, cores.usable() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     try:
         yield _Processes(state.process_index, state.num_processes, threads, state)
     finally:

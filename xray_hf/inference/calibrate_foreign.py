@@ -6,7 +6,6 @@ through all but 1 % of its validation rows. Neither the test rows nor the other 
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from xray_hf import manifest
+from xray_hf import cores, manifest
 from xray_hf.data import splits
 from xray_hf.data.dataset import XrayData
 from xray_hf.data.records import labels_of
@@ -65,7 +64,7 @@ def calibrate(folder: Path, data: XrayData, foreign_dir: Path) -> dict[str, Any]
     """
     description = manifest.read(folder)
     description.require_side(data.pixels.side)
-    network = backends.load(backends.DEFAULT, description, threads=os.cpu_count() or 1)
+    network = backends.load(backends.DEFAULT, description, threads=cores.usable())
     split = splits.read(folder / manifest.SPLITS, data.records)
     rows = {name: np.unique(split.rows(name)) for name in ("train", "validation", "test")}
     if missing := [name for name, own in rows.items() if not len(own)]:

@@ -8,7 +8,6 @@ Neither torch nor transformers is imported, unless the backend is torch.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import deque
@@ -22,7 +21,7 @@ from typing import overload
 import numpy as np
 from PIL import Image
 
-from xray_hf import manifest
+from xray_hf import cores, manifest
 from xray_hf.errors import BundleError, ConfigError, ImageError
 from xray_hf.images import Reading, from_array, from_image, read, resize
 from xray_hf.inference import backends, calibration
@@ -105,7 +104,7 @@ class Engine:
         if threads is not None and threads < 1:
             raise ConfigError(f"threads is {threads}; expected 1 or more, or None for all cores.")
         settings = calibration.read(description)
-        return cls(description, settings, backend, threads or os.cpu_count() or 1)
+        return cls(description, settings, backend, threads or cores.usable())
 
     @property
     def name(self) -> str:

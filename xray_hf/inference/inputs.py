@@ -18,12 +18,13 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from tarfile import ReadError
 from typing import Any
 from zipfile import BadZipFile
 
-from xray_hf.errors import DataError, first_line, hub_errors
+from xray_hf.errors import ConfigError, DataError, first_line, hub_errors
 from xray_hf.images import MAX_BYTES
 
 # By suffix, or by the whole name; in small letters.
@@ -169,7 +170,8 @@ def find(
 
     split: of data sets of the Hub. image_column: of these and of Parquet files. besides: a folder whose files
     are no input, since the run itself writes there.
-    Raises DataError for a path that does not exist or holds nothing, and for a data set without images.
+    Raises DataError for a path that does not exist or holds nothing, and for a data set without images;
+    ConfigError for rows where the package `datasets` is not installed.
     """
     skipped: Counter[str] = Counter()
     parts: list[Files | Table] = []
@@ -236,7 +238,14 @@ def _stamp(name: str) -> str:
     return f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}"
 
 
+def _require_datasets(path: str) -> None:
+    """Raise ConfigError where the demo is installed and no more."""
+    if find_spec("datasets") is None:
+        raise ConfigError(f"{path} is read by the package datasets; run `pip install datasets`.")
+
+
 def _open_parquet(name: str, files: list[str], column: str | None) -> Table:
+    _require_datasets(name)
     from datasets import load_dataset
     from pyarrow import parquet
 
@@ -249,6 +258,7 @@ def _open_parquet(name: str, files: list[str], column: str | None) -> Table:
 
 
 def _open_hub(path: str, split: str | None, column: str | None) -> Table:
+    _require_datasets(path)
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
     from huggingface_hub import HfApi

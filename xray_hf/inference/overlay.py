@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from xray_hf import cores
 from xray_hf.errors import ImageError
 from xray_hf.files import atomic_file
 from xray_hf.images import read
@@ -57,7 +57,7 @@ class Pictures:
     """Draws heatmaps in threads; a few at a time wait. folder: None for no pictures."""
 
     def __init__(self, folder: Path | None, threads: int | None) -> None:
-        self._folder, self._threads = folder, threads or os.cpu_count() or 1
+        self._folder, self._threads = folder, threads or cores.usable()
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="xray-heatmap")
         self._waiting: deque[Future[None]] = deque()
 

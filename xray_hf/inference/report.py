@@ -6,7 +6,6 @@ and nothing is fitted into the bundle or chosen by it.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
-from xray_hf import manifest
+from xray_hf import cores, manifest
 from xray_hf.data.dataset import XrayData
 from xray_hf.data.duplicates import patient_groups
 from xray_hf.data.pixels import PixelSource, Viewed
@@ -58,7 +57,7 @@ def report(folder: Path, data: XrayData, sheets: Path | None = None) -> None:
     description.require_side(data.pixels.side)
     test = Predictions.read(folder / manifest.PREDICTIONS).select("test")
     rows, shared = _rows_of(test, data), _rows_of_both_collections(data)
-    network = backends.load(backends.DEFAULT, description, threads=os.cpu_count() or 1)
+    network = backends.load(backends.DEFAULT, description, threads=cores.usable())
     with tqdm(total=len(rows) * (1 + len(VIEWS)) + len(shared), desc="report", unit=" images") as bar:
         views = {name: _logits(network, Viewed(data.pixels, view), rows, bar) for name, view in VIEWS.items()}
         about_test = {**_about(data, rows), **_heat(network, data.pixels, rows, bar)}

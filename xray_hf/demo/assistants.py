@@ -1,0 +1,66 @@
+"""The same answers for assistants that call tools: a server of the Model Context Protocol (MCP) at /mcp.
+
+Not Gradio's own: that one asks the page in the visitor's place, at the address which the visitor names, and
+keeps the X-rays that it is sent until the server stops.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any
+
+import anyio
+from mcp.server.mcpserver import MCPServer
+from starlette.applications import Starlette
+
+from xray_hf import __version__
+from xray_hf.demo import events
+from xray_hf.demo.events import Engines
+from xray_hf.demo.formatting import as_json
+from xray_hf.demo.settings import MCP_PATH, Settings
+from xray_hf.demo.uploads import Upload
+
+_MAX_WORDS = 2**16  # bytes of a call besides its X-ray
+
+
+def create_app(engines: Engines, described: dict[str, Any], settings: Settings) -> Starlette:
+    """A server with two tools, classify_chest_xray and describe_models, at MCP_PATH.
+
+    described: what describe_models gives, of events.describe.
+    """
+    tools = MCPServer("xray_hf", version=__version__, log_level="WARNING")
+    turns = anyio.CapacityLimiter(settings.concurrency)
+
+    @tools.tool()
+    async def classify_chest_xray(image: str) -> dict[str, Any]:
+        """Classify one frontal chest X-ray with every model. Not a medical device.
+
+        image: a PNG, JPEG, TIFF, WebP, BMP or DICOM file in base64, bare or as a data: URI.
+        Returns {"error": words or null, "warnings": [...], "models": {name: what it says}}.
+        """
+        return await anyio.to_thread.run_sync(_classify, engines, image, limiter=turns)
+
+    @tools.tool()
+    async def describe_models() -> dict[str, Any]:
+        """What answers here: {model: {"version", "labels", "is_synthetic"}}."""
+        return described
+
+    return tools.streamable_http_app(
+        streamable_http_path=MCP_PATH,
+        json_response=True,
+        stateless_http=True,
+        max_request_body_size=settings.max_file_mb * 2**20 * 4 // 3 + _MAX_WORDS,
+        host=settings.host,
+    )
+
+
+def _classify(engines: Engines, image: str) -> dict[str, Any]:
+    try:
+        content = base64.b64decode(image.rpartition(",")[2], validate=True)
+    except binascii.Error:
+        upload = Upload.refused("image", "the image is not base64; send the file's bytes in that.")
+    else:
+        upload = Upload("image", lambda: content)
+    [found] = events.answer(engines, [upload])
+    return as_json(found)
