@@ -11,10 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.request import urlopen
+from zipfile import ZipFile
 
 import pytest
+import requests
 from running import ROOT, START_SECONDS, running_app
 
+from xray_hf.demo.uploads import MAX_FILES
 from xray_hf.inference import Engine
 from xray_hf.labels import LABELS
 
@@ -109,13 +112,14 @@ def test_a_bad_file_is_an_error_in_words(client: Client, tmp_path: Path) -> None
 
 def test_many_files_and_archives_are_rows_in_order(client: Client, xray: Path, tmp_path: Path) -> None:
     (tmp_path / "scan.png").write_bytes(b"not an image")
-    archive = shutil.make_archive(str(tmp_path / "scans"), "zip", xray.parent)
+    archive = shutil.make_archive(str(tmp_path / "scans"), "zip", xray.parents[1])
     rows = client.predict(
         [file(xray), file(tmp_path / "scan.png"), file(Path(archive))], api_name="/read_many"
     )
     assert [row["file"] for row in rows[:2]] == [xray.name, "scan.png"]
     assert rows[1]["error"].startswith("scan.png is not an image")
-    members = sorted(path.name for path in xray.parent.iterdir())
+    members = sorted(path.name for path in xray.parents[1].rglob("*.png"))
+    assert len(members) == 2 * len(LABELS)
     assert sorted(row["file"] for row in rows[2:]) == members
     assert all(row["xray-cnn: decision"] for row in rows[2:])
 
@@ -138,6 +142,20 @@ def test_uploads_lie_in_the_demos_own_folder_and_no_name_is_in_the_log(
     assert "smith" not in (folder / "app.log").read_text()
     uploaded = list(folder.rglob("mrs-smith.png"))
     assert all("xray_hf-demo-" in str(path) for path in uploaded)
+
+
+def test_who_finds_the_queue_full_is_told_so(cnn_bundle: Path, xray: Path, tmp_path: Path) -> None:
+    with ZipFile(tmp_path / "scans.zip", "w") as archive:
+        for number in range(MAX_FILES):
+            archive.write(xray, f"{number}.png")
+    with running_app([cnn_bundle], tmp_path, "--queue", "1") as app:
+        content = (tmp_path / "scans.zip").read_bytes()
+        sent = requests.post(f"{app.url}/gradio_api/upload", files={"files": ("scans.zip", content)})
+        files = [{"path": sent.json()[0], "meta": {"_type": "gradio.FileData"}}]
+        call = {"url": f"{app.url}/gradio_api/call/read_many", "json": {"data": [files]}}
+        answers = [requests.post(**call) for _ in range(4)]
+    assert [answers[0].status_code, answers[-1].status_code] == [200, 503]
+    assert answers[-1].json()["detail"] == "too many visitors are waiting; try again in a minute."
 
 
 def test_behind_a_proxy_and_with_a_password(cnn_bundle: Path, tmp_path: Path) -> None:

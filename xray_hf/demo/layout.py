@@ -19,7 +19,6 @@ from xray_hf.images import FORMATS
 MAX_AT_ONCE = 8  # X-rays with a viewer each; more are a table
 CACHE_SECONDS = (60, 300)  # how often to look for old uploads, and how old they may get
 STATUS_SECONDS = 2  # between two words on the place in the queue
-QUEUE_LENGTH = 2000  # who comes later is told that the page is busy
 SYSTEM_FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")  # nothing to fetch
 CODE_FONTS = ("ui-monospace", "Consolas", "monospace")
 # Only the browser knows at which address the page is seen.
@@ -49,7 +48,9 @@ def build(
         labels = listed(next(iter(engines.values())).labels, "or")
         gr.HTML(render("welcome", models=names), elem_id="welcome")
         gr.HTML(render("statement"), elem_id="statement")
-        gr.HTML(render("introduction", models=names, labels=labels, synthetic=synthetic))
+        gr.HTML(
+            render("introduction", models=names, is_one=len(engines) == 1, labels=labels, synthetic=synthetic)
+        )
         with gr.Tabs():
             with gr.Tab("Read an X-ray", id="read"):
                 _add_reading(engines, examples, settings)
@@ -59,7 +60,7 @@ def build(
             _add_use(engines, settings)
         api.add(engines, described, settings)
     # "auto" sends everybody in the queue a message at every start of a batch.
-    return page.queue(max_size=QUEUE_LENGTH, status_update_rate=STATUS_SECONDS)
+    return page.queue(max_size=settings.queue, status_update_rate=STATUS_SECONDS)
 
 
 def listed(names: Iterable[str], word: str = "and") -> str:

@@ -95,6 +95,7 @@ def create_app(engines: Engines, examples: Sequence[Example], settings: Settings
         if isinstance(route, Mount) and isinstance(route.app, FastAPI):  # Gradio's own
             for error in _MISUNDERSTANDINGS:
                 route.app.add_exception_handler(error, _not_understood)
+            route.app.add_exception_handler(503, _busy)
     app.add_middleware(Guard, rate=settings.rate, calls=Calls(page, Path(get_upload_folder())))
     return app
 
@@ -223,6 +224,10 @@ def _again(body: bytes, receive: Receive) -> Receive:
 
 def _not_understood(request: Request, error: Exception) -> JSONResponse:
     return _words(400, "the request is not understood; /gradio_api/info says what is.")
+
+
+def _busy(request: Request, error: Exception) -> JSONResponse:
+    return _words(503, "too many visitors are waiting; try again in a minute.", {"retry-after": "60"})
 
 
 def _place(path: str) -> str:

@@ -29,6 +29,7 @@ class Settings:
     port: int
     root_path: str
     concurrency: int
+    queue: int
     max_file_mb: int
     rate: int
     auth: tuple[str, str] | None
@@ -38,7 +39,7 @@ class Settings:
 def parse(arguments: Sequence[str] | None = None) -> Settings:
     """Read options and environment; raises ConfigError, BundleError if no bundle is named or found."""
     options = build_parser().parse_args(arguments)
-    for name, lowest in (("concurrency", 1), ("max_file_mb", 1), ("rate", 0)):
+    for name, lowest in (("concurrency", 1), ("queue", 1), ("max_file_mb", 1), ("rate", 0)):
         if getattr(options, name) < lowest:
             raise ConfigError(f"{name} is {getattr(options, name)}; expected {lowest} or more.")
     if not 0 < options.port < 65536:
@@ -56,6 +57,7 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
         port=options.port,
         root_path=options.root_path,
         concurrency=options.concurrency,
+        queue=options.queue,
         max_file_mb=options.max_file_mb,
         rate=options.rate,
         auth=auth,
@@ -86,8 +88,10 @@ def build_parser() -> argparse.ArgumentParser:
     add("--port", "GRADIO_SERVER_PORT", 7860, "port to listen on", type=int)
     add("--root-path", "GRADIO_ROOT_PATH", "", "path at which a proxy shows the page")
     add("--concurrency", "XRAY_HF_CONCURRENCY", cores.usable(), "forward passes at a time", type=int)
+    add("--queue", "XRAY_HF_QUEUE", 2000, "requests that may wait; who comes later is sent away", type=int)
     add("--max-file-mb", "XRAY_HF_MAX_FILE_MB", 64, "largest file in MB", type=int)
-    add("--rate", "XRAY_HF_RATE", 120, "requests a minute that one visitor may make, 0 for any", type=int)
+    # 300, because gradio_client uploads each of 200 files on its own.
+    add("--rate", "XRAY_HF_RATE", 300, "requests a minute that one visitor may make, 0 for any", type=int)
     parser.add_argument(
         "--mcp", action="store_true", help=f"be an MCP server at {MCP_PATH}, too (needs the package mcp)"
     )
