@@ -9,6 +9,7 @@ XrayHFError                 what came, what was expected, what to do next; exit 
 ├── ExportError             a network without a graph that answers as it does
 ├── CheckpointError         a checkpoint of another model or configuration
 ├── DivergedError           the loss is no longer a number
+├── HubError                the Hub: not reachable, not allowed, changed by someone else
 └── OutputError             a result could not be written; nothing half-written is left
 """
 
@@ -58,6 +59,10 @@ class CheckpointError(XrayHFError):
 
 class DivergedError(XrayHFError):
     """Training produced a loss that is not finite."""
+
+
+class HubError(XrayHFError):
+    """The Hub refused something, or could not be reached."""
 
 
 class OutputError(XrayHFError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from xray_hf.demo.examples import Example
 from xray_hf.demo.formatting import as_html, render
 from xray_hf.demo.settings import Settings
 from xray_hf.demo.uploads import MAX_FILES, Upload, unpack
+from xray_hf.evaluation.words import listed
 from xray_hf.images import FORMATS
 
 MAX_AT_ONCE = 8  # X-rays with a viewer each; more are a table
@@ -61,12 +62,6 @@ def build(
         api.add(engines, described, settings)
     # "auto" sends everybody in the queue a message at every start of a batch.
     return page.queue(max_size=settings.queue, status_update_rate=STATUS_SECONDS)
-
-
-def listed(names: Iterable[str], word: str = "and") -> str:
-    """a, b and c."""
-    *most, last = [*names] or [""]
-    return f"{', '.join(most)} {word} {last}" if most else last
 
 
 def looks() -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -28,3 +28,9 @@ def number(value: float | None, interval: Sequence[float] | None) -> str:
 def false_alarms(matrix: Sequence[Sequence[int]]) -> tuple[int, int]:
     """(C, C) counts, rows true -> how many are wrongly called the last class, of how many that could be."""
     return sum(row[-1] for row in matrix[:-1]), sum(map(sum, matrix[:-1]))
+
+
+def listed(values: Iterable[object], word: str = "and") -> str:
+    """a, b and c."""
+    *most, last = [*map(str, values)] or [""]
+    return f"{', '.join(most)} {word} {last}" if most else last

@@ -1,0 +1,237 @@
+"""Bring files to a repository of the Hub: what would go, then one commit, a tag, and only then the public.
+
+A repository holds either what it held before or all that is new, since the Hub applies a commit as a whole.
+Each of our commits says so, by which a change that somebody else made since is seen and not overwritten.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from httpx2 import TransportError
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
+from xray_hf import __version__, manifest
+from xray_hf.errors import BundleError, ConfigError, HubError, first_line, hub_errors
+from xray_hf.hub import cards
+
+Kind = Literal["model", "dataset", "space"]
+T = TypeVar("T")
+PAUSES = (1, 2, 4, 8, 16)  # seconds between tries, where the Hub or the network fails for a while
+SDK = "gradio"
+_MARK = "xray_hf content "  # in the description of each of our commits
+_OF_THE_HUB = (".gitattributes",)  # files that it adds to a repository by itself
+_AT_BIRTH = {".gitattributes", "README.md"}  # all that a repository may hold before anyone has worked on it
+_FAILS_FOR_A_WHILE = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
+_LATER = "Push again later; the repository holds what it held."
+_ADVICE = {
+    HTTPStatus.UNAUTHORIZED: "The token is not valid, or no longer; run `hf auth login`, or renew HF_TOKEN.",
+    HTTPStatus.FORBIDDEN: "The token may not write there; choose another --repo-id, or a token that may.",
+    HTTPStatus.PRECONDITION_FAILED: "Someone else is changing the repository; look at it, and push again.",
+}
+# Of a bundle; whatever else lies in its folder stays here.
+_PARTS = (
+    *(manifest.CONFIG, manifest.WEIGHTS, manifest.PREPROCESSOR, manifest.GRAPH, manifest.CALIBRATION),
+    *(manifest.TRAINING, manifest.SPLITS, manifest.PREDICTIONS, manifest.METRICS),
+    *("configuration_xray_cnn.py", "modeling_xray_cnn.py"),
+    *(f"{manifest.FIGURES}/*.png", f"{manifest.CONTROLS}/*.parquet"),
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a repository shall hold. files: {path there: a file here, or its content}."""
+
+    kind: Kind
+    repo_id: str
+    files: Mapping[str, Path | bytes]
+
+    @cached_property
+    def hashes(self) -> dict[str, tuple[int, str]]:
+        """{path: (bytes, SHA-256)}, by path."""
+        return {path: _hash(self.files[path]) for path in sorted(self.files)}
+
+    @cached_property
+    def version(self) -> str:
+        """12 hex digits that change with any file; the tag of the commit."""
+        text = "\n".join(f"{digest} {path}" for path, (_, digest) in self.hashes.items())
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def as_table(self) -> str:
+        """One line a file: SHA-256, bytes, path."""
+        lines = [f"{digest} {size:>12,} {path}" for path, (size, digest) in self.hashes.items()]
+        total = sum(size for size, _ in self.hashes.values())
+        return "\n".join([*lines, f"{self.kind} {self.repo_id}, version {self.version}: {total:,} bytes"])
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """url: the repository's. commit: its head now. is_new: whether there was anything to commit."""
+
+    url: str
+    commit: str
+    is_new: bool
+
+
+def of_bundle(
+    bundle: Path, repo_id: str, *, data_set: str | None = None, with_external: bool = False
+) -> Plan:
+    """What a bundle's repository shall hold, its card rendered anew.
+
+    with_external: also the records of other collections, which name their files.
+    Raises BundleError if the bundle lacks what its card states, or was trained on a control view.
+    """
+    require_repo_id(repo_id)
+    card = cards.render(bundle, repo_id, data_set=data_set)
+    parts = (*_PARTS, f"{manifest.EXTERNAL}/*.parquet") if with_external else _PARTS
+    found = sorted(path for part in parts for path in bundle.glob(part))
+    files: dict[str, Path | bytes] = {path.relative_to(bundle).as_posix(): path for path in found}
+    for name in (manifest.WEIGHTS, manifest.GRAPH):
+        if name not in files:
+            raise BundleError(f"{bundle} holds no {name}; `xray-hf export {bundle}` writes the graph.")
+    return Plan("model", repo_id, {**files, cards.CARD: card.encode()})
+
+
+def require_repo_id(repo_id: str) -> None:
+    """Raise ConfigError unless it is owner/name, as the Hub spells names."""
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise ConfigError(f"{repo_id!r} is no repository's id: {first_line(error)}") from error
+    if "/" not in repo_id:
+        raise ConfigError(f"{repo_id!r} names no owner; expected owner/name.")
+
+
+def push(
+    plan: Plan,
+    *,
+    is_public: bool = False,
+    is_forced: bool = False,
+    tags: tuple[str, ...] = (),
+    collection: str | None = None,
+) -> Pushed:
+    """Make the repository hold what is planned, and nothing else; again, if it fails for a while.
+
+    A new repository is private; is_public: open it, once all is there. is_forced: overwrite what someone
+    else changed. tags: of the commit, besides the plan's version. collection: the title of one to add it to.
+    Raises HubError.
+    """
+    return _Push(HfApi(library_name="xray_hf", library_version=__version__), plan).run(
+        is_public, is_forced, (plan.version, *tags), collection
+    )
+
+
+class _Push:
+    """One push. Every step may be done twice: after a failure nobody knows whether it was done."""
+
+    def __init__(self, api: HfApi, plan: Plan) -> None:
+        self._api, self._plan = api, plan
+        self._where: dict[str, Any] = {"repo_id": plan.repo_id, "repo_type": plan.kind}
+
+    def run(self, is_public: bool, is_forced: bool, tags: tuple[str, ...], collection: str | None) -> Pushed:
+        if get_token() is None:
+            raise HubError("nobody is logged in to the Hub; run `hf auth login`, or set HF_TOKEN.")
+        url = self._try(self._create)
+        before = self._try(self._head)
+        commit = self._try(lambda: self._commit(before, is_forced))
+        for tag in tags:
+            self._try(partial(self._tag, tag, commit))
+        if is_public:
+            self._try(lambda: self._api.update_repo_settings(**self._where, private=False))
+        if collection:
+            self._try(lambda: self._collect(collection, is_public))
+        return Pushed(url, commit, is_new=commit != before)
+
+    def _try(self, step: Callable[[], T]) -> T:
+        """Do a step, again after pauses while the trouble may pass; raises HubError."""
+        for pause in (*PAUSES, None):
+            try:
+                return step()
+            except hub_errors() as error:
+                if pause is None or not _may_pass(error):
+                    raise _explained(error, self._plan.repo_id) from error
+                time.sleep(pause)
+        raise AssertionError("unreachable")
+
+    def _create(self) -> str:
+        sdk = SDK if self._plan.kind == "space" else None
+        return str(self._api.create_repo(**self._where, private=True, exist_ok=True, space_sdk=sdk))
+
+    def _head(self) -> str:
+        return str(self._api.repo_info(**self._where).sha)
+
+    def _commit(self, before: str, is_forced: bool) -> str:
+        """The commit that holds the plan: a new one, or the head if that does. before: the head at first."""
+        latest = self._api.list_repo_commits(**self._where)[0]
+        mark = f"{_MARK}{self._plan.version}"
+        if latest.message.strip() == mark:  # committed by an earlier try, or by an earlier push
+            return latest.commit_id
+        held = {file for file in self._api.list_repo_files(**self._where) if file not in _OF_THE_HUB}
+        is_ours = latest.message.startswith(_MARK) or held <= _AT_BIRTH
+        if not is_forced and not (is_ours and latest.commit_id == before):
+            raise HubError(
+                f"{self._plan.repo_id} was changed by someone else ({latest.title!r}); look at it, then pass "
+                "--force to overwrite that."
+            )
+        operations: list[Any] = [
+            CommitOperationAdd(path, content) for path, content in sorted(self._plan.files.items())
+        ]
+        operations += [CommitOperationDelete(path) for path in sorted(held - self._plan.files.keys())]
+        with warnings.catch_warnings():
+            # Predictions are Parquet, and belong to the model.
+            warnings.filterwarnings("ignore", message="It seems that you are about to commit a data file")
+            made = self._api.create_commit(
+                **self._where,
+                operations=operations,
+                commit_message=f"Version {self._plan.version}, by xray_hf {__version__}",
+                commit_description=mark,
+                parent_commit=latest.commit_id,
+            )
+        return str(made.oid)
+
+    def _tag(self, tag: str, commit: str) -> None:
+        refs = {ref.name: ref.target_commit for ref in self._api.list_repo_refs(**self._where).tags}
+        if tag not in refs:
+            self._api.create_tag(**self._where, tag=tag, revision=commit)
+        elif refs[tag] != commit:
+            raise HubError(f"{self._plan.repo_id} has a tag {tag} on another commit; choose another --tag.")
+
+    def _collect(self, title: str, is_public: bool) -> None:
+        owner = self._plan.repo_id.partition("/")[0]
+        found = self._api.create_collection(title, namespace=owner, private=not is_public, exists_ok=True)
+        self._api.add_collection_item(
+            found.slug, item_id=self._plan.repo_id, item_type=self._plan.kind, exists_ok=True
+        )
+
+
+def _may_pass(error: Exception) -> bool:
+    if isinstance(error, HfHubHTTPError):
+        status = error.response.status_code
+        return status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _FAILS_FOR_A_WHILE
+    return isinstance(error, TransportError)
+
+
+def _explained(error: Exception, repo_id: str) -> HubError:
+    if isinstance(error, HfHubHTTPError):
+        status, said = error.response.status_code, error.server_message or first_line(error)
+        return HubError(f"the Hub answered {status} for {repo_id}: {said} {_ADVICE.get(status, _LATER)}")
+    if isinstance(error, TransportError):
+        return HubError(f"the Hub could not be reached for {repo_id} ({first_line(error)}). {_LATER}")
+    return HubError(f"{repo_id} could not be pushed: {first_line(error)}")
+
+
+def _hash(content: Path | bytes) -> tuple[int, str]:
+    if isinstance(content, bytes):
+        return len(content), hashlib.sha256(content).hexdigest()
+    with content.open("rb") as file:
+        return content.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
