@@ -123,7 +123,32 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--split", help="of data sets of the Hub (default: the only one)")
     command.add_argument("--image-column", help="of Parquet and data sets (default: the one with images)")
     command.set_defaults(run=_predict)
+
+    command = commands.add_parser("card", help="write a bundle's model card, README.md")
+    _add_bundle(command)
+    _add_hub_options(command)
+    command.set_defaults(run=_card)
+
+    command = commands.add_parser("push", help="bring a bundle to a repository of the Hub, with its card")
+    _add_bundle(command)
+    _add_hub_options(command)
+    command.add_argument("--dry-run", action="store_true", help="only show what would go; asks no network")
+    command.add_argument("--public", action="store_true", help="open the repository (default: private)")
+    command.add_argument("--force", action="store_true", help="overwrite what someone else changed there")
+    command.add_argument("--tag", action="append", default=[], help="of the commit, besides its version")
+    command.add_argument("--collection", metavar="TITLE", help="add the repository to your collection")
+    command.add_argument(
+        "--external-records",
+        action="store_true",
+        help="send the records of other collections, too, which name their files",
+    )
+    command.set_defaults(run=_push)
     return parser
+
+
+def _add_hub_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--repo-id", required=True, metavar="OWNER/NAME", help="the repository on the Hub")
+    command.add_argument("--data-set", metavar="OWNER/NAME", help="the Hub's data set it was trained on")
 
 
 def _add_bundle(command: argparse.ArgumentParser) -> None:
@@ -316,6 +341,36 @@ def _predict(options: argparse.Namespace) -> None:
     )
     if summary:  # of several processes the first has it
         print(summary)
+
+
+def _card(options: argparse.Namespace) -> None:
+    from xray_hf.files import write_text
+    from xray_hf.hub import cards, publish
+
+    publish.require_repo_id(options.repo_id)
+    folder = _bundle(options)
+    write_text(folder / cards.CARD, cards.render(folder, options.repo_id, data_set=options.data_set))
+    print(f"written: {folder / cards.CARD}")
+
+
+def _push(options: argparse.Namespace) -> None:
+    from xray_hf.hub import publish
+
+    plan = publish.of_bundle(
+        _bundle(options), options.repo_id, data_set=options.data_set, with_external=options.external_records
+    )
+    print(plan.as_table())
+    if options.dry_run:
+        print("nothing was sent.")
+        return
+    done = publish.push(
+        plan,
+        is_public=options.public,
+        is_forced=options.force,
+        tags=tuple(options.tag),
+        collection=options.collection,
+    )
+    print(f"{done.url} {'now holds' if done.is_new else 'already held'} it, commit {done.commit}")
 
 
 def _bundle(options: argparse.Namespace) -> Path:

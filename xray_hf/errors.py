@@ -77,7 +77,7 @@ def hub_errors() -> tuple[type[Exception], ...]:
     return (OSError, ValueError, HfHubHTTPError, HTTPError)
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """What a library's error says, for a sentence of ours: its first line, or its kind if it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 

@@ -143,19 +143,22 @@ def _metadata(
 
 def _results(measured: Numbers, training: Numbers, data_set: str | None) -> Iterator[EvalResult]:
     """All tests as the Hub's model-index has them."""
-    own = {subset: f"CoronaHack, {title}" for subset, title in TITLES.items()}
-    tests = [(title, data_set or f"kaggle:{DATA_SET}", measured[subset]) for subset, title in own.items()]
+    home, protocol = data_set or f"kaggle:{DATA_SET}", training["config"]["data"]["protocol"]
+    # The Hub's client takes results of one place, configuration and split for one test.
+    tests: list[tuple[str, str, str | None, str, Numbers]] = [
+        (f"CoronaHack, {title}", home, protocol, subset, measured[subset]) for subset, title in TITLES.items()
+    ]
     for where, numbers in measured.get(manifest.EXTERNAL, {}).items():
-        tests.append((f"another collection: {where}", where, numbers))
-    for title, kind, numbers in tests:
+        tests.append((f"another collection: {where}", where, None, "test", numbers))
+    for title, kind, configuration, split, numbers in tests:
         for key, (metric, name) in _METRICS.items():
             low, high = numbers["intervals"][key]
             yield EvalResult(
                 task_type="image-classification",
                 dataset_type=kind,
                 dataset_name=title,
-                dataset_config=training["config"]["data"]["protocol"],
-                dataset_split="test",
+                dataset_config=configuration,
+                dataset_split=split,
                 metric_type=metric,
                 metric_name=f"{name} (95 % interval {low:.3f} to {high:.3f})",
                 metric_value=round(numbers[key], 4),

@@ -7,6 +7,7 @@ Each of our commits says so, by which a change that somebody else made since is 
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ from typing import Any, Literal, TypeVar
 from httpx2 import TransportError
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import get_session, validate_repo_id
 
 from xray_hf import __version__, manifest
 from xray_hf.errors import BundleError, ConfigError, HubError, first_line, hub_errors
@@ -27,6 +28,7 @@ from xray_hf.hub import cards
 
 Kind = Literal["model", "dataset", "space"]
 T = TypeVar("T")
+TIMEOUT = 60  # seconds without a byte
 PAUSES = (1, 2, 4, 8, 16)  # seconds between tries, where the Hub or the network fails for a while
 SDK = "gradio"
 _MARK = "xray_hf content "  # in the description of each of our commits
@@ -34,7 +36,7 @@ _OF_THE_HUB = (".gitattributes",)  # files that it adds to a repository by itsel
 _AT_BIRTH = {".gitattributes", "README.md"}  # all that a repository may hold before anyone has worked on it
 _FAILS_FOR_A_WHILE = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
 _LATER = "Push again later; the repository holds what it held."
-_ADVICE = {
+_ADVICE: dict[int, str] = {
     HTTPStatus.UNAUTHORIZED: "The token is not valid, or no longer; run `hf auth login`, or renew HF_TOKEN.",
     HTTPStatus.FORBIDDEN: "The token may not write there; choose another --repo-id, or a token that may.",
     HTTPStatus.PRECONDITION_FAILED: "Someone else is changing the repository; look at it, and push again.",
@@ -154,12 +156,16 @@ class _Push:
 
     def _try(self, step: Callable[[], T]) -> T:
         """Do a step, again after pauses while the trouble may pass; raises HubError."""
+        failures: tuple[type[Exception], ...] = (*hub_errors(), RuntimeError)
         for pause in (*PAUSES, None):
+            get_session().timeout = TIMEOUT  # else for ever; and the client may have opened a new session
             try:
                 return step()
-            except hub_errors() as error:
-                if pause is None or not _may_pass(error):
-                    raise _explained(error, self._plan.repo_id) from error
+            except failures as error:
+                # So the client ends where an upload does not go on.
+                cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
+                if pause is None or not _may_pass(cause):
+                    raise _explained(cause, self._plan.repo_id) from error
                 time.sleep(pause)
         raise AssertionError("unreachable")
 
@@ -214,14 +220,15 @@ class _Push:
         )
 
 
-def _may_pass(error: Exception) -> bool:
+def _may_pass(error: BaseException) -> bool:
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
         return status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _FAILS_FOR_A_WHILE
-    return isinstance(error, TransportError)
+    # The client takes every answer to a card's check for JSON, also that of a Hub in trouble.
+    return isinstance(error, TransportError | json.JSONDecodeError)
 
 
-def _explained(error: Exception, repo_id: str) -> HubError:
+def _explained(error: BaseException, repo_id: str) -> HubError:
     if isinstance(error, HfHubHTTPError):
         status, said = error.response.status_code, error.server_message or first_line(error)
         return HubError(f"the Hub answered {status} for {repo_id}: {said} {_ADVICE.get(status, _LATER)}")

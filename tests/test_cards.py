@@ -1,0 +1,164 @@
+"""Cards say what the bundle's files say, all of it, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+from huggingface_hub.repocard_data import eval_results_to_model_index
+
+from xray_hf import manifest
+from xray_hf.errors import BundleError
+from xray_hf.files import write_json
+from xray_hf.hub import cards
+
+ROOT = Path(__file__).resolve().parents[1]
+SHIPPED = (ROOT / "pretrained" / "xray-resnet18", ROOT / "pretrained" / "xray-cnn")
+of_each = pytest.mark.parametrize("bundle", SHIPPED, ids=lambda folder: folder.name)
+PLACEHOLDERS = re.compile(r"\{\{|\{%|TODO|More Information Needed|\bnan\b|Undefined|: None|None,")
+# Of the Hub's annotated template, as huggingface_hub has it; ours are spelt in our own way.
+SECTIONS = (
+    *("Model details", "Uses", "Direct use", "Downstream use", "Out-of-scope use"),
+    *(
+        "Bias, risks and limitations",
+        "Recommendations",
+        "How to get started",
+        "Training",
+        "Data",
+        "Procedure",
+    ),
+    *("Speed and size", "Evaluation", "Controls", "Calibration and abstention", "Environmental impact"),
+    *("Technical specifications", "Citation", "Glossary", "Authors and contact"),
+)
+LINKS = {
+    "https://www.kaggle.com/datasets/praveengovi/coronahack-chest-xraydataset",
+    "https://doi.org/10.1016/j.cell.2018.02.010",
+    "https://github.com/ieee8023/covid-chestxray-dataset",
+}
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(SHIPPED[1], tmp_path / "bundle"))
+
+
+@of_each
+def test_every_section_is_there_and_no_placeholder(bundle: Path) -> None:
+    text = cards.render(bundle, "owner/name")
+    assert set(SECTIONS) <= set(re.findall(r"^#+ (.*)$", text, re.MULTILINE))
+    assert PLACEHOLDERS.findall(text) == []
+
+
+@of_each
+def test_the_hubs_client_reads_the_metadata(bundle: Path) -> None:
+    card = ModelCard(cards.render(bundle, "owner/name", data_set="owner/data"))
+    assert card.data.license == "cc-by-nc-4.0"
+    assert card.data.pipeline_tag == "image-classification"
+    assert card.data.datasets == ["owner/data"]
+    assert card.data.base_model is None
+    measured = json.loads((bundle / manifest.METRICS).read_text())
+    values = {
+        (each.dataset_name, each.metric_type): each.metric_value for each in card.data.eval_results or []
+    }
+    assert len(values) == 3 * 4
+    assert values["CoronaHack, official test", "accuracy"] == pytest.approx(
+        measured["test_official"]["accuracy"], abs=1e-4
+    )
+    assert values["another collection: nih_figure1", "roc_auc"] == pytest.approx(
+        measured["external"]["nih_figure1"]["macro_auroc"], abs=1e-4
+    )
+    assert eval_results_to_model_index(bundle.name, card.data.eval_results or [])[0]["name"] == bundle.name
+
+
+@of_each
+def test_the_test_elsewhere_comes_first(bundle: Path) -> None:
+    text = cards.render(bundle, "owner/name")
+    measured = json.loads((bundle / manifest.METRICS).read_text())["external"]["nih_figure1"]
+    opening = text[: text.index("## Model details")]
+    assert f"its accuracy is {measured['accuracy']:.1%}" in opening
+    assert "Not a medical device" in opening
+
+
+@of_each
+def test_links_lead_somewhere(bundle: Path) -> None:
+    targets = set(re.findall(r"\]\(([^)]+)\)", cards.render(bundle, "owner/name")))
+    assert {each for each in targets if each.startswith("http")} == LINKS
+    assert all((bundle / each).is_file() for each in targets - LINKS)
+    assert len(targets - LINKS) == 4
+
+
+@pytest.mark.parametrize(
+    ("file", "path", "named"),
+    [
+        ("metrics.json", ["test", "macro_f1"], "metrics.json: .test.macro_f1 is missing"),
+        ("metrics.json", ["test", "per_class", "Normal", "auroc"], "per_class.Normal.auroc is missing"),
+        ("metrics.json", ["external", "nih_figure1", "accuracy"], "external.nih_figure1.accuracy is missing"),
+        ("metrics.json", ["test_official"], "metrics.json: .test_official is missing"),
+        ("calibration.json", ["unsure_below"], "calibration.json: .unsure_below is missing"),
+        ("training.json", ["seconds"], "training.json: .seconds is missing"),
+        ("splits.json", ["splits", "test", "COVID-19"], "splits.test.COVID-19 is missing"),
+    ],
+)
+def test_a_missing_number_stops_the_card_and_is_named(
+    copy: Path, file: str, path: list[str], named: str
+) -> None:
+    whole = json.loads((copy / file).read_text())
+    part = whole
+    for key in path[:-1]:
+        part = part[key]
+    del part[path[-1]]
+    write_json(copy / file, whole)
+    with pytest.raises(BundleError, match=re.escape(named)):
+        cards.render(copy, "owner/name")
+
+
+def test_what_was_not_done_is_said(copy: Path) -> None:
+    measured = json.loads((copy / manifest.METRICS).read_text())
+    for part in ("external", "controls"):
+        del measured[part]
+    for subset in ("train", "validation", "test", "test_official"):
+        for part in ("calibration", "abstention", "operating_points"):
+            del measured[subset][part]
+    write_json(copy / manifest.METRICS, measured)
+    (copy / manifest.CALIBRATION).unlink()
+    text = cards.render(copy, "owner/name")
+    assert "It was tested on no other collection." in text
+    assert "None was made; `xray-hf report" in text
+    assert "it is never `unsure`" in text
+    assert "Nothing was fitted; cheap rules" in text
+
+
+def test_a_bundle_of_synthetic_patients_says_so_in_title_tags_and_text(copy: Path) -> None:
+    training = json.loads((copy / manifest.TRAINING).read_text())
+    write_json(copy / manifest.TRAINING, {**training, "is_synthetic": True})
+    text = cards.render(copy, "owner/name")
+    assert "# SYNTHETIC patients: xray-cnn" in text
+    assert "Trained on synthetic patients" in text
+    data = ModelCard(text).data
+    assert "synthetic" in (data.tags or [])
+    assert data.license == "apache-2.0"
+    assert data.model_name == "SYNTHETIC patients: xray-cnn"
+
+
+def test_an_imagenet_start_is_named_as_the_base_model(copy: Path) -> None:
+    training = json.loads((copy / manifest.TRAINING).read_text())
+    write_json(copy / manifest.TRAINING, {**training, "initial_weights": "timm/resnet18.tv_in1k"})
+    text = cards.render(copy, "owner/name")
+    assert ModelCard(text).data.base_model == "timm/resnet18.tv_in1k"
+    assert "**Started from:** timm/resnet18.tv_in1k." in text
+
+
+def test_the_paper_protocols_validation_is_called_worthless(copy: Path) -> None:
+    splits = json.loads((copy / manifest.SPLITS).read_text())
+    write_json(copy / manifest.SPLITS, {**splits, "protocol": "paper"})
+    assert "**Its validation numbers mean nothing.**" in cards.render(copy, "owner/name")
+
+
+def test_a_bundle_without_its_graph_is_sent_to_export(copy: Path) -> None:
+    (copy / manifest.GRAPH).unlink()
+    with pytest.raises(BundleError, match=r"model.onnx is missing.*xray-hf export"):
+        cards.render(copy, "owner/name")
