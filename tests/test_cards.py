@@ -19,7 +19,7 @@ from xray_hf.hub import cards
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = (ROOT / "pretrained" / "xray-resnet18", ROOT / "pretrained" / "xray-cnn")
 of_each = pytest.mark.parametrize("bundle", SHIPPED, ids=lambda folder: folder.name)
-PLACEHOLDERS = re.compile(r"\{\{|\{%|TODO|More Information Needed|\bnan\b|Undefined|: None|None,")
+PLACEHOLDERS = re.compile(r"\{\{|\{%|TODO|More Information Needed|\bnan\b|Undefined|: None|\| None")
 # Of the Hub's annotated template, as huggingface_hub has it; ours are spelt in our own way.
 SECTIONS = (
     *("Model details", "Uses", "Direct use", "Downstream use", "Out-of-scope use"),

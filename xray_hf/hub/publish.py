@@ -129,7 +129,7 @@ def push(
     Raises HubError.
     """
     return _Push(HfApi(library_name="xray_hf", library_version=__version__), plan).run(
-        is_public, is_forced, (plan.version, *tags), collection
+        is_public, is_forced, tags, collection
     )
 
 
@@ -145,8 +145,8 @@ class _Push:
             raise HubError("nobody is logged in to the Hub; run `hf auth login`, or set HF_TOKEN.")
         url = self._try(self._create)
         before = self._try(self._head)
-        commit = self._try(lambda: self._commit(before, is_forced))
-        for tag in tags:
+        commit = self._try(lambda: self._commit(before, is_forced, tags))
+        for tag in (self._plan.version, *tags):
             self._try(partial(self._tag, tag, commit))
         if is_public:
             self._try(lambda: self._api.update_repo_settings(**self._where, private=False))
@@ -176,7 +176,7 @@ class _Push:
     def _head(self) -> str:
         return str(self._api.repo_info(**self._where).sha)
 
-    def _commit(self, before: str, is_forced: bool) -> str:
+    def _commit(self, before: str, is_forced: bool, tags: tuple[str, ...]) -> str:
         """The commit that holds the plan: a new one, or the head if that does. before: the head at first."""
         latest = self._api.list_repo_commits(**self._where)[0]
         mark = f"{_MARK}{self._plan.version}"
@@ -189,6 +189,8 @@ class _Push:
                 f"{self._plan.repo_id} was changed by someone else ({latest.title!r}); look at it, then pass "
                 "--force to overwrite that."
             )
+        if taken := sorted(self._tags().keys() & set(tags)):
+            raise HubError(f"{self._plan.repo_id} has a tag {taken[0]} already; choose another --tag.")
         operations: list[Any] = [
             CommitOperationAdd(path, content) for path, content in sorted(self._plan.files.items())
         ]
@@ -205,11 +207,16 @@ class _Push:
             )
         return str(made.oid)
 
+    def _tags(self) -> dict[str, str]:
+        """{tag: commit}."""
+        return {ref.name: ref.target_commit for ref in self._api.list_repo_refs(**self._where).tags}
+
     def _tag(self, tag: str, commit: str) -> None:
-        refs = {ref.name: ref.target_commit for ref in self._api.list_repo_refs(**self._where).tags}
-        if tag not in refs:
+        tagged = self._tags().get(tag)
+        if tagged is None:
             self._api.create_tag(**self._where, tag=tag, revision=commit)
-        elif refs[tag] != commit:
+        # What was there before and is again keeps its tag on the first commit: the files are equal.
+        elif tagged != commit and tag != self._plan.version:
             raise HubError(f"{self._plan.repo_id} has a tag {tag} on another commit; choose another --tag.")
 
     def _collect(self, title: str, is_public: bool) -> None:

@@ -1,0 +1,279 @@
+"""Pushing: all or nothing, nothing of anybody else's lost, and what the dry run shows is what goes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hub_server import Fault, Hub, running_hub
+from hub_store import Blob, Repo
+
+from xray_hf import manifest
+from xray_hf.errors import ConfigError
+from xray_hf.hub import publish
+
+ROOT = Path(__file__).resolve().parents[1]
+BUNDLE = ROOT / "pretrained" / "xray-cnn"
+NAME = "owner/xray-cnn"
+CUTS = 20
+PLACES = (
+    *(("POST", "/preupload/"), ("POST", "/objects/batch"), ("PUT", "/cdn/uploads/"), ("POST", "/commit/")),
+    *(("POST", "/tag/"), ("GET", "/commits/")),
+)
+
+Run = subprocess.CompletedProcess[str]
+Push = Callable[..., Run]
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with running_hub("owner", "stranger", part_size=200_000) as running:
+        yield running
+    assert running.unknown() == []
+
+
+@pytest.fixture
+def push(hub: Hub, tmp_path: Path) -> Push:
+    """`xray-hf push` of a bundle, waiting only a moment between tries."""
+    code = "import sys; from xray_hf import cli; from xray_hf.errors import exit_on_error; "
+    code += "from xray_hf.hub import publish; publish.PAUSES = (0.01, 0.02); publish.TIMEOUT = 5; "
+    code += "import huggingface_hub.utils._http as http; http.time.sleep = lambda seconds: None; "
+    code += "sys.exit(exit_on_error(cli.main))"
+
+    def run(*options: str, bundle: Path = BUNDLE, token: str | None = "hf_owner") -> Run:
+        return subprocess.run(
+            [sys.executable, "-c", code, "push", str(bundle), "--repo-id", NAME, *options],
+            env={**os.environ, **hub.environment(tmp_path / "home", token)},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+def repository(hub: Hub) -> Repo:
+    return hub.repo("model", NAME)
+
+
+def held(hub: Hub) -> dict[str, str]:
+    """{path: SHA-256} of the repository's files."""
+    files = repository(hub).head.files
+    return {
+        path: hashlib.sha256(blob.content).hexdigest()
+        for path, blob in files.items()
+        if path != ".gitattributes"
+    }
+
+
+def listed(output: str) -> dict[str, str]:
+    """{path: SHA-256} as the table says."""
+    rows = re.findall(r"^([0-9a-f]{64}) +[\d,]+ (\S+)$", output, re.MULTILINE)
+    return {path: digest for digest, path in rows}
+
+
+def changed(folder: Path, number: float) -> Path:
+    """A copy of the bundle with another threshold."""
+    shutil.copytree(BUNDLE, folder)
+    calibration = json.loads((folder / manifest.CALIBRATION).read_text())
+    (folder / manifest.CALIBRATION).write_text(json.dumps({**calibration, "unsure_below": number}))
+    return folder
+
+
+def test_the_dry_run_shows_what_is_then_uploaded_and_asks_no_network(hub: Hub, push: Push) -> None:
+    shown = push("--dry-run")
+    assert (shown.returncode, hub.requests) == (0, [])
+    assert shown.stdout.endswith("nothing was sent.\n")
+    sent = push()
+    assert sent.returncode == 0, sent.stderr
+    assert held(hub) == listed(shown.stdout) == listed(sent.stdout)
+    assert len(held(hub)) > 20
+
+
+def test_a_push_is_one_private_tagged_commit_and_a_second_makes_none(hub: Hub, push: Push) -> None:
+    first = push("--tag", "v1.0")
+    head = repository(hub).head.oid
+    version = re.search(r"version (\w{12})", first.stdout)
+    assert version is not None
+    assert [each.title for each in repository(hub).history(repository(hub).head)][1:] == ["initial commit"]
+    assert repository(hub).tags == {version[1]: head, "v1.0": head}
+    assert repository(hub).private
+    assert f"now holds it, commit {head}" in first.stdout
+    second = push("--tag", "v1.0")
+    assert second.returncode == 0, second.stderr
+    assert f"already held it, commit {head}" in second.stdout
+    assert len(hub.asked("POST", "/commit/")) == 1
+
+
+def test_it_is_opened_only_when_all_is_there(hub: Hub, push: Push) -> None:
+    assert push("--public", "--collection", "Chest X-rays").returncode == 0
+    assert not repository(hub).private
+    order = [
+        asked.path for asked in hub.requests if re.search(r"/commit/|/settings|/collections", asked.path)
+    ]
+    assert [re.sub(r".*/(commit|settings|collections).*", r"\1", path) for path in order][:2] == [
+        "commit",
+        "settings",
+    ]
+    [collection] = hub.collections.values()
+    assert [item[:2] for item in collection.items] == [("model", NAME)]
+    assert push("--public", "--collection", "Chest X-rays").returncode == 0  # and once more changes nothing
+    assert len(collection.items) == 1
+
+
+def test_files_that_are_gone_here_go_there_too(hub: Hub, push: Push, tmp_path: Path) -> None:
+    assert push("--external-records").returncode == 0
+    assert "external/nih_figure1.parquet" in held(hub)
+    assert push().returncode == 0
+    assert "external/nih_figure1.parquet" not in held(hub)
+
+
+def test_nothing_but_a_bundles_own_files_leaves(hub: Hub, push: Push, tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(BUNDLE, tmp_path / "bundle"))
+    (bundle / "patients.csv").write_text("secret")
+    (bundle / ".env").write_text("secret")
+    assert push(bundle=bundle).returncode == 0
+    assert {"patients.csv", ".env"} & held(hub).keys() == set()
+
+
+def test_what_someone_else_changed_is_not_overwritten_without_force(
+    hub: Hub, push: Push, tmp_path: Path
+) -> None:
+    assert push().returncode == 0
+    repository(hub).commit({"README.md": Blob(b"better words")}, "Better words")
+    bundle = changed(tmp_path / "bundle", 0.5)
+    refused = push(bundle=bundle)
+    assert refused.returncode == 1
+    assert "was changed by someone else ('Better words'); look at it, then pass --force" in refused.stderr
+    assert repository(hub).head.files["README.md"].content == b"better words"
+    assert push("--force", bundle=bundle).returncode == 0
+    assert held(hub) == listed(push("--dry-run", bundle=bundle).stdout)
+
+
+def test_a_repository_with_content_of_another_hand_is_not_taken_over(hub: Hub, push: Push) -> None:
+    taken = hub.repos["model", NAME] = Repo("model", NAME)
+    taken.commit({"model.bin": Blob(b"mine")}, "Upload mine")
+    refused = push()
+    assert "was changed by someone else ('Upload mine')" in refused.stderr
+    assert held(hub).keys() == {"model.bin"}
+
+
+def test_a_commit_that_sneaks_in_is_not_overwritten(hub: Hub, push: Push) -> None:
+    def sneak() -> None:
+        repository(hub).commit({"other.txt": Blob(b"other")}, "Other")
+
+    hub.faults.append(Fault("POST", "/commit/", before=sneak))
+    refused = push()
+    assert refused.returncode == 1
+    assert "Someone else is changing the repository; look at it, and push again." in refused.stderr
+    assert held(hub).keys() == {"other.txt"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/repos/create"),
+        ("GET", "/api/models/owner/xray-cnn$"),
+        ("GET", "/commits/"),
+        ("GET", "/tree/"),
+        ("POST", "/validate-yaml"),
+        ("POST", "/preupload/"),
+        ("POST", "/info/lfs/objects/batch"),
+        ("PUT", "/cdn/uploads/"),
+        ("POST", "/commit/"),
+        ("GET", "/refs"),
+        ("POST", "/tag/"),
+        ("PUT", "/settings"),
+        ("POST", "/api/collections"),
+    ],
+)
+def test_trouble_that_passes_is_waited_for(hub: Hub, push: Push, method: str, path: str) -> None:
+    hub.faults += [Fault(method, path, status=500), Fault(method, path, cut_response=0)]
+    done = push("--public", "--collection", "X")
+    assert done.returncode == 0, done.stderr
+    assert [fault.times for fault in hub.faults] == [0, 0]
+    assert held(hub) == listed(done.stdout)
+    assert len(list(repository(hub).history(repository(hub).head))) == 2
+
+
+def test_a_hub_that_does_not_answer_is_given_up_in_words(hub: Hub, push: Push) -> None:
+    hub.faults.append(Fault("POST", "/commit/", delay=6, status=503, times=9))
+    given_up = push()
+    assert given_up.returncode == 1
+    assert re.search(
+        rf"^error: the Hub could not be reached for {NAME} \(.*\)\. Push again", given_up.stderr, re.M
+    )
+    assert held(hub) == {}
+
+
+@pytest.mark.parametrize(
+    ("token", "words"),
+    [
+        (None, "nobody is logged in to the Hub; run `hf auth login`, or set HF_TOKEN."),
+        ("hf_expired", "The token is not valid, or no longer; run `hf auth login`, or renew HF_TOKEN."),
+        ("hf_stranger", "The token may not write there; choose another --repo-id"),
+    ],
+)
+def test_who_may_not_push_is_told_so_and_no_token_is_shown(
+    hub: Hub, push: Push, token: str | None, words: str
+) -> None:
+    refused = push(token=token)
+    assert refused.returncode == 1
+    assert words in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    assert "hf_" not in refused.stdout + refused.stderr
+    assert ("model", NAME) not in hub.repos
+
+
+def test_a_token_that_expires_on_the_way_leaves_the_repository_as_it_was(hub: Hub, push: Push) -> None:
+    hub.faults.append(Fault("POST", "/commit/", before=lambda: hub.tokens.pop("hf_owner")))
+    refused = push()
+    assert "The token is not valid, or no longer" in refused.stderr
+    assert held(hub) == {}
+
+
+def test_a_tag_of_another_commit_is_not_moved(hub: Hub, push: Push, tmp_path: Path) -> None:
+    assert push("--tag", "v1").returncode == 0
+    head = repository(hub).head.oid
+    refused = push("--tag", "v1", bundle=changed(tmp_path / "bundle", 0.5))
+    assert "has a tag v1 already; choose another --tag." in refused.stderr
+    assert (repository(hub).tags["v1"], repository(hub).head.oid) == (head, head)
+
+
+def test_cuts_anywhere_never_leave_half_a_model(hub: Hub, push: Push, tmp_path: Path) -> None:
+    """Two models in turn, cut CUTS times for good: the repository holds the one or the other, whole."""
+    bundles = [BUNDLE, changed(tmp_path / "bundle", 0.5)]
+    expected = [listed(push("--dry-run", bundle=bundle).stdout) for bundle in bundles]
+    assert push(bundle=bundles[0]).returncode == 0
+    draw = random.Random(0)
+    now = 0
+    for _ in range(CUTS):
+        method, place = draw.choice(PLACES)
+        is_answer = draw.random() < 0.5
+        at = draw.randrange(0, 3_000)
+        cut = {"cut_response": 0} if is_answer or method == "GET" else {"cut_request": at}
+        hub.faults[:] = [Fault(method, place, **cut, times=99)]
+        push(bundle=bundles[1 - now])
+        found = held(hub)
+        assert found in expected
+        hub.faults.clear()
+        done = push(bundle=bundles[1 - now])
+        assert done.returncode == 0, done.stderr
+        assert held(hub) == expected[1 - now]
+        now = 1 - now
+
+
+@pytest.mark.parametrize("repo_id", ["name", "a/b/c", "owner/na me", "owner/--", ""])
+def test_a_name_that_the_hub_does_not_take_is_refused_here(repo_id: str) -> None:
+    with pytest.raises(ConfigError, match=r"names no owner|is no repository's id"):
+        publish.of_bundle(BUNDLE, repo_id)
