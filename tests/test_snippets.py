@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 from conftest import random_bundle
 
-from xray_hf import manifest
-from xray_hf.demo import snippets
-from xray_hf.demo.snippets import Snippet
+from xray_hf import manifest, snippets
+from xray_hf.demo import usage
 from xray_hf.inference import Engine
 from xray_hf.labels import LABELS
 from xray_hf.manifest import Manifest
+from xray_hf.snippets import Place, Snippet
 
-DEMO = Path(snippets.__file__).parent
+DEMO = Path(usage.__file__).parent
 ADDRESS = "http://127.0.0.1:7860"
 
 
@@ -57,11 +57,11 @@ def probabilities(printed: str) -> dict[str, float]:
     [
         ("cnn_bundle", "transformers"),
         ("cnn_bundle", "ONNX Runtime alone"),
-        ("cnn_bundle", "this package"),
+        ("cnn_bundle", "xray_hf"),
         ("resnet_bundle", "transformers"),
         ("resnet_bundle", "timm"),
         ("resnet_bundle", "ONNX Runtime alone"),
-        ("resnet_bundle", "this package"),
+        ("resnet_bundle", "xray_hf"),
     ],
 )
 def test_every_snippet_gives_what_the_engine_gives(
@@ -71,7 +71,7 @@ def test_every_snippet_gives_what_the_engine_gives(
     expected = Engine.from_pretrained(folder).predict(xray)
     (snippet,) = [each for each in snippets.of_model(manifest.read(folder)) if each.title == title]
     printed = run(snippet, xray, tmp_path)
-    if title == "this package":
+    if title == "xray_hf":
         assert printed.startswith(f"{expected.decision} {expected.reason} {{'Normal': ")
     else:
         assert probabilities(printed) == pytest.approx(expected.probabilities, abs=2e-3)
@@ -80,7 +80,7 @@ def test_every_snippet_gives_what_the_engine_gives(
 def test_no_snippet_is_left_untried_and_xray_cnn_has_none_for_timm(
     cnn_bundle: Path, resnet_bundle: Path
 ) -> None:
-    titles = ["transformers", "timm", "ONNX Runtime alone", "this package"]
+    titles = ["transformers", "timm", "ONNX Runtime alone", "xray_hf"]
     found = [
         [each.title for each in snippets.of_model(manifest.read(f))] for f in (resnet_bundle, cnn_bundle)
     ]
@@ -89,8 +89,8 @@ def test_no_snippet_is_left_untried_and_xray_cnn_has_none_for_timm(
 
 def test_a_model_of_the_hub_is_named_by_its_id() -> None:
     folder = Path("/cache/hub/models--owner--xray-of--mine/snapshots/0123abc")
-    assert snippets.source_of(folder) == ("owner/xray-of--mine", True)
-    assert snippets.source_of(Path("pretrained/xray-cnn")) == ("pretrained/xray-cnn", False)
+    assert snippets.place_of(folder) == Place("owner/xray-of--mine", is_on_hub=True)
+    assert snippets.place_of(Path("pretrained/xray-cnn")) == Place("pretrained/xray-cnn", is_on_hub=False)
     codes = [each.code for each in snippets.of_model(Manifest(folder, "xray-resnet18", LABELS, 224, False))]
     assert 'model="owner/xray-of--mine")' in codes[0]
     assert 'timm.create_model("hf-hub:owner/xray-of--mine"' in codes[1]
@@ -102,17 +102,17 @@ def test_a_model_of_the_hub_is_named_by_its_id() -> None:
 
 def test_the_page_shows_the_code_as_it_is(resnet_bundle: Path) -> None:
     description = manifest.read(resnet_bundle)
-    html = snippets.as_html({"one": description}, ADDRESS)
+    html = usage.as_html({"one": description}, ADDRESS)
     shown = [
         unescape(re.sub(r"<[^>]+>", "", code))
         for code in re.findall(r"<pre [^>]*><code>(.*?)</code></pre>", html, re.S)
     ]
-    assert shown == [each.code for each in [*snippets.of_model(description), *snippets.of_page(ADDRESS)]]
+    assert shown == [each.code for each in [*snippets.of_model(description), *usage.of_page(ADDRESS)]]
     assert html.count(f'<span class="address">{ADDRESS}</span>') == 2
 
 
 def test_who_asks_the_page_names_its_address_and_endpoint() -> None:
-    python, shell = snippets.of_page(ADDRESS)
+    python, shell = usage.of_page(ADDRESS)
     ast.parse(python.code)
     assert f'Client("{ADDRESS}")' in python.code
     assert 'api_name="/read"' in python.code
@@ -122,14 +122,14 @@ def test_who_asks_the_page_names_its_address_and_endpoint() -> None:
 
 def test_a_card_comes_without_its_front_matter_and_with_its_figures(tmp_path: Path) -> None:
     text = "---\nlicense: apache-2.0\n---\n# Model\n\n---\n\n![curves](figures/curves.png)\n"
-    (tmp_path / snippets.CARD).write_text(text, encoding="utf-8")
-    assert snippets.card(tmp_path, 1) == "# Model\n\n---\n\n![curves](figures/1/curves.png)\n"
+    (tmp_path / usage.CARD).write_text(text, encoding="utf-8")
+    assert usage.card_of(tmp_path, 1) == "# Model\n\n---\n\n![curves](figures/1/curves.png)\n"
 
 
 def test_a_bundle_without_a_readable_card_has_none(tmp_path: Path) -> None:
-    assert snippets.card(tmp_path, 0) == ""
-    (tmp_path / snippets.CARD).write_bytes(b"\xff\xfe\x00")
-    assert snippets.card(tmp_path, 0) == ""
+    assert usage.card_of(tmp_path, 0) == ""
+    (tmp_path / usage.CARD).write_bytes(b"\xff\xfe\x00")
+    assert usage.card_of(tmp_path, 0) == ""
 
 
 def test_every_tab_of_the_page_can_be_linked_to() -> None:

@@ -129,8 +129,13 @@ def build_parser() -> argparse.ArgumentParser:
     _add_hub_options(command)
     command.set_defaults(run=_card)
 
-    command = commands.add_parser("push", help="bring a bundle to a repository of the Hub, with its card")
-    _add_bundle(command)
+    command = commands.add_parser("push", help="bring a bundle, or a Space of the demo, to the Hub")
+    command.add_argument(
+        "source", nargs="+", help="a bundle; for a Space the Hub ids of its models, owner/name"
+    )
+    command.add_argument(
+        "--kind", choices=("model", "space"), default="model", help="of repository (default %(default)s)"
+    )
     _add_hub_options(command)
     command.add_argument("--dry-run", action="store_true", help="only show what would go; asks no network")
     command.add_argument("--public", action="store_true", help="open the repository (default: private)")
@@ -356,9 +361,7 @@ def _card(options: argparse.Namespace) -> None:
 def _push(options: argparse.Namespace) -> None:
     from xray_hf.hub import publish
 
-    plan = publish.of_bundle(
-        _bundle(options), options.repo_id, data_set=options.data_set, with_external=options.external_records
-    )
+    plan = _plan(options)
     print(plan.as_table())
     if options.dry_run:
         print("nothing was sent.")
@@ -371,6 +374,19 @@ def _push(options: argparse.Namespace) -> None:
         collection=options.collection,
     )
     print(f"{done.url} {'now holds' if done.is_new else 'already held'} it, commit {done.commit}")
+
+
+def _plan(options: argparse.Namespace):  # type: ignore[no-untyped-def]  # as _open
+    from xray_hf.hub import publish, space
+
+    if options.kind == "space":
+        return space.plan(options.source, options.repo_id)
+    if len(options.source) > 1:
+        raise ConfigError(f"one bundle at a time; got {', '.join(options.source)}.")
+    options.bundle = Path(options.source[0])
+    return publish.of_bundle(
+        _bundle(options), options.repo_id, data_set=options.data_set, with_external=options.external_records
+    )
 
 
 def _bundle(options: argparse.Namespace) -> Path:

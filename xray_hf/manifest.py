@@ -34,7 +34,7 @@ WHOLE = "none"  # the control view of a network that was trained on whole images
 XRAY_CNN = "xray-cnn"  # the model_type in its config
 _DESCRIPTION = (CONFIG, PREPROCESSOR, TRAINING, CALIBRATION)
 _VIEWS = (METRICS, f"{FIGURES}/*.png", "README.md")
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_ID = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 
 
 @dataclass(frozen=True)
@@ -117,29 +117,31 @@ def mark_of(training: dict[str, Any]) -> str:
 def locate(source: Path | str, *, weights: bool, views: bool = False) -> Path:
     """The folder of a bundle: `source` itself, `bundle` in it, or what is fetched from the Hub.
 
-    source: a folder, or the id of a Hub repository, "owner/name". weights: fetch model.safetensors too, and
-    not only what the graph needs. views: fetch metrics, figures and card. Of a repository no code is fetched.
+    source: a folder, or the id of a Hub repository, "owner/name" or "owner/name@revision", the latter a
+    branch, tag or commit. weights: fetch model.safetensors too, and not only what the graph needs. views:
+    fetch metrics, figures and card. Of a repository no code is fetched.
     Raises BundleError if there is neither.
     """
     folder = Path(source)
     if folder.is_dir():
         return folder / "bundle" if (folder / "bundle").is_dir() else folder
     # A slip in the path below a folder that exists must not become a question to the Hub.
-    if not _HUB_ID.fullmatch(str(source)) or Path(folder.parts[0]).is_dir():
+    found = _HUB_ID.fullmatch(str(source))
+    if not found or Path(folder.parts[0]).is_dir():
         raise BundleError(
             f"{source} is neither a folder nor the id of a Hub repository, owner/name; "
             "pass a bundle that train.py wrote, or such an id."
         )
     names = [*_DESCRIPTION, WEIGHTS if weights else GRAPH, *(_VIEWS if views else ())]
-    return _fetch(str(source), names)
+    return _fetch(found[1], found[2], names)
 
 
-def _fetch(repo_id: str, names: Sequence[str]) -> Path:
+def _fetch(repo_id: str, revision: str | None, names: Sequence[str]) -> Path:
     # Imported here, because who has the folder needs no client.
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(repo_id, allow_patterns=list(names)))
+        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=list(names)))
     except hub_errors() as error:
         raise BundleError(
             f"there is no folder {repo_id}, and the Hub did not give that repository: {first_line(error)} "

@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from xray_hf.demo import api, events, measured, rows, snippets
+from xray_hf.demo import api, events, measured, rows, usage
 from xray_hf.demo.events import Engines
 from xray_hf.demo.examples import Example
 from xray_hf.demo.formatting import as_html, render
@@ -159,9 +159,9 @@ def _add_use(engines: Engines, settings: Settings) -> None:
     with gr.Tab("Use it yourself", id="use"):
         descriptions = {name: engine.manifest for name, engine in engines.items()}
         address = f"http://{settings.host}:{settings.port}{settings.root_path}"
-        gr.HTML(snippets.as_html(descriptions, address), js_on_load=SAY_ADDRESS)
+        gr.HTML(usage.as_html(descriptions, address), js_on_load=SAY_ADDRESS)
         for number, (name, description) in enumerate(descriptions.items()):
-            if text := snippets.card(description.folder, number):
+            if text := usage.card_of(description.folder, number):
                 with gr.Accordion(f"The model card of {name}", open=False):
                     gr.Markdown(text, sanitize_html=True)
             else:

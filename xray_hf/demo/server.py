@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
 from collections import OrderedDict
@@ -122,6 +123,8 @@ def serve(app: FastAPI, settings: Settings) -> None:
         access_log=False,  # its lines hold paths, and those names of files
         log_level="warning",
         timeout_graceful_shutdown=DRAIN_SECONDS,
+        # Else all visitors of a Space, who come through its proxies, would count as one.
+        forwarded_allow_ips="*" if "SPACE_ID" in os.environ else None,
     )
     uvicorn.Server(config).run()
 

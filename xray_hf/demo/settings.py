@@ -14,6 +14,7 @@ from xray_hf.errors import BundleError, ConfigError, OptionParser
 from xray_hf.inference import backends
 
 SHIPPED = Path("pretrained")  # the folder of the bundles to serve where none is named
+README = Path("README.md")
 MCP_PATH = "/mcp"
 AUTH = "XRAY_HF_AUTH"  # user:password; not an option, since everybody on a machine can read those
 
@@ -50,7 +51,7 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     if options.mcp and auth:
         raise ConfigError(f"--mcp asks for no password; leave it or {AUTH} out.")
     return Settings(
-        bundles=tuple(options.bundle or _named() or _shipped()),
+        bundles=tuple(options.bundle or _named() or _of_space() or _shipped()),
         examples=options.examples,
         backend=options.backend,
         host=options.host,
@@ -79,7 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
         parser.add_argument(name, default=value, help=f"{text} (${variable}, default {default})", **more)  # type: ignore[arg-type]
 
     text = "a bundle's folder or Hub id, owner/name; repeat it for more ($XRAY_HF_BUNDLES, with commas; "
-    text += f"default all in {SHIPPED}/)"
+    text += f"default those that a Space's README.md names, else all in {SHIPPED}/)"
     parser.add_argument("--bundle", action="append", metavar="SOURCE", help=text)
     text = "X-rays to offer instead of synthetic ones: a folder, or hf://datasets/owner/name"
     add("--examples", "XRAY_HF_EXAMPLES", None, text)
@@ -100,6 +101,15 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _named() -> list[str]:
     return [name for name in os.environ.get("XRAY_HF_BUNDLES", "").split(",") if name]
+
+
+def _of_space() -> list[str]:
+    """The models that README.md names, if it is that of a Space."""
+    if not (README.is_file() and README.read_text(encoding="utf-8").startswith("---")):
+        return []
+    from huggingface_hub.repocard import metadata_load
+
+    return [str(name) for name in (metadata_load(README) or {}).get("models", [])]
 
 
 def _shipped() -> list[str]:

@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 from safetensors import SafetensorError, safe_open
 
-from xray_hf import manifest
+from xray_hf import manifest, snippets
 from xray_hf.errors import BundleError, ConfigError
 from xray_hf.evaluation import words
 from xray_hf.labels import SYNTHETIC_MARK
@@ -48,13 +48,12 @@ def render(bundle: Path, repo_id: str, *, data_set: str | None = None) -> str:
         "xray_cnn.md" if is_cnn else "xray_resnet18.md",
         bundle,
         metadata=_metadata(description, measured, training, data_set).to_yaml().strip(),
-        repo_id=repo_id,
         name=description.name,
         labels=description.labels,
         side=description.side,
         is_synthetic=description.is_synthetic,
         mark=SYNTHETIC_MARK if description.is_synthetic else "",
-        is_cnn=is_cnn,
+        snippets=snippets.of_model(description, repo_id),
         version=manifest.version(bundle),
         licence_words="Apache-2.0." if description.is_synthetic else _NON_COMMERCIAL,
         config=_read(bundle, manifest.CONFIG),

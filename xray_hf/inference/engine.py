@@ -93,7 +93,8 @@ class Engine:
     ) -> Engine:
         """Load a bundle; no code of the bundle is run.
 
-        source: a bundle's folder, or the id of a Hub repository, "owner/name", which is then fetched.
+        source: a bundle's folder, or the id of a Hub repository, "owner/name" or "owner/name@revision", which
+        is then fetched.
         backend: "onnxruntime", "openvino" (bfloat16 where the CPU has it) or "torch".
         threads: cores to use, default all.
         Raises BundleError if files are missing, damaged or do not fit together, ConfigError for a backend

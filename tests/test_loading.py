@@ -1,0 +1,209 @@
+"""What was pushed is loaded by others in every documented way, each in a process of its own."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.request import urlopen
+
+import numpy as np
+import pytest
+from hub_server import Fault, Hub, running_hub
+from running import running_app
+
+from xray_hf.hub import cards
+from xray_hf.inference import Engine
+from xray_hf.labels import LABELS
+
+ROOT = Path(__file__).resolve().parents[1]
+MODELS = ("xray-resnet18", "xray-cnn")
+of_each = pytest.mark.parametrize("model", MODELS)
+BLOCKED = "import sys; sys.modules['xray_hf'] = None\n"  # the package must not be needed
+
+Run = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    """A Hub with both models and the Space, pushed and public."""
+    home = tmp_path_factory.mktemp("home")
+    with running_hub("owner") as running:
+        environment = {**os.environ, **running.environment(home, "hf_owner")}
+        models = [f"owner/{model}" for model in MODELS]
+        for source, kind, name in [
+            *((str(ROOT / "pretrained" / model), "model", f"owner/{model}") for model in MODELS),
+            (models, "space", "owner/demo"),
+        ]:
+            sources = [source] if isinstance(source, str) else source
+            options = ["--kind", kind, "--repo-id", name, "--public"]
+            command = [sys.executable, "-m", "xray_hf.cli", "push", *sources, *options]
+            subprocess.run(command, env=environment, cwd=ROOT, check=True, capture_output=True)
+        yield running
+    assert running.unknown() == []
+
+
+@pytest.fixture
+def run(hub: Hub, tmp_path: Path, xray: Path) -> Run:
+    """Run code as a stranger with an empty cache, beside the file chest.png; the last line that it prints."""
+    shutil.copy(xray, tmp_path / "chest.png")
+
+    def as_stranger(code: str, **environment: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, **hub.environment(tmp_path / "home", None), **environment},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip().splitlines()[-1]
+
+    return as_stranger
+
+
+def code_of(card: str) -> dict[str, str]:
+    """{what it uses: code}, of a card as it lies on the Hub."""
+    return dict(re.findall(r"^With ([^.]+)\..*?```python\n(.*?)```", card, re.MULTILINE | re.DOTALL))
+
+
+def plain(model: str, xray: Path) -> dict[str, float]:
+    """Probabilities before calibration, from the folder itself."""
+    logits = Engine.from_pretrained(ROOT / "pretrained" / model).predict(xray).logits
+    shares = np.exp(logits - logits.max())
+    return dict(zip(LABELS, (shares / shares.sum()).tolist(), strict=True))
+
+
+@of_each
+def test_the_cards_code_gives_what_the_folder_gives(hub: Hub, run: Run, model: str, xray: Path) -> None:
+    card = hub.repo("model", f"owner/{model}").head.files[cards.CARD].content.decode()
+    codes = code_of(card)
+    assert list(codes) == [
+        name
+        for name in ("transformers", "timm", "ONNX Runtime alone", "xray_hf")
+        if not (name == "timm" and model == "xray-cnn")
+    ]
+    expected = Engine.from_pretrained(ROOT / "pretrained" / model).predict(xray)
+    said = run(codes.pop("xray_hf"), PYTHONPATH=str(ROOT))
+    assert said.startswith(f"{expected.decision} ")
+    assert ast.literal_eval(said[said.index("{") :]) == pytest.approx(expected.probabilities, abs=1e-5)
+    for code in codes.values():
+        found = ast.literal_eval(run(BLOCKED + code))
+        found = {row["label"]: row["score"] for row in found} if isinstance(found, list) else found
+        assert found == pytest.approx(plain(model, xray), abs=2e-3)
+
+
+LOGITS = """
+import json, torch
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+where = "owner/{model}"
+processor = AutoImageProcessor.from_pretrained(where, revision="{revision}")
+model = AutoModelForImageClassification.from_pretrained(
+    where, revision="{revision}", trust_remote_code={is_cnn}
+)
+image = Image.open("chest.png").convert("RGB")
+with torch.no_grad():
+    print(json.dumps(model(**processor(image, return_tensors="pt")).logits[0].tolist()))
+"""
+
+
+@of_each
+def test_model_and_processor_load_by_revision_and_then_offline(
+    hub: Hub, run: Run, model: str, xray: Path
+) -> None:
+    repo = hub.repo("model", f"owner/{model}")
+    expected = Engine.from_pretrained(ROOT / "pretrained" / model).predict(xray).logits
+    [tag] = repo.tags
+    code = BLOCKED + LOGITS.format(model=model, is_cnn=model == "xray-cnn", revision=tag)
+    online = json.loads(run(code))
+    assert online == pytest.approx(expected.tolist(), abs=2e-2)  # torch's resizing is not Pillow's to the bit
+    asked = len(hub.requests)
+    assert json.loads(run(code, HF_HUB_OFFLINE="1")) == online
+    assert len(hub.requests) == asked
+
+
+ENGINE = """
+from xray_hf.inference import Engine
+engine = Engine.from_pretrained("{source}")
+print(engine.predict("chest.png").logits.tolist())
+"""
+
+
+def test_the_engine_takes_a_revision_and_then_needs_no_network(hub: Hub, run: Run, xray: Path) -> None:
+    [tag] = hub.repo("model", "owner/xray-cnn").tags
+    expected = Engine.from_pretrained(ROOT / "pretrained" / "xray-cnn").predict(xray).logits.tolist()
+    code = ENGINE.format(source=f"owner/xray-cnn@{tag}")
+    assert json.loads(run(code, PYTHONPATH=str(ROOT))) == pytest.approx(expected, abs=1e-5)
+    assert json.loads(run(code, PYTHONPATH=str(ROOT), HF_HUB_OFFLINE="1")) == pytest.approx(
+        expected, abs=1e-5
+    )
+    fetched = {asked.path.rpartition("/")[2] for asked in hub.asked("GET", "/resolve/")}
+    assert "model.safetensors" not in {
+        asked.path.rpartition("/")[2] for asked in hub.asked("GET", f"/resolve/{tag}/")
+    }
+    assert "model.onnx" in fetched
+
+
+def trying(source: str, before: str = "") -> str:
+    """ENGINE, which prints the error that a bundle gives in place of an answer."""
+    body = ENGINE.format(source=source).replace("\n", "\n    ")
+    return f"""{before}
+from xray_hf.errors import BundleError
+try:{body}
+except BundleError as error:
+    print("error:", error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("owner/nothing", "there is no folder owner/nothing, and the Hub did not give that repository"),
+        ("owner/xray-cnn@nothing", "the Hub did not give that repository"),
+    ],
+)
+def test_what_is_not_there_is_one_clear_error(run: Run, source: str, words: str) -> None:
+    assert words in run(trying(source), PYTHONPATH=str(ROOT))
+
+
+def test_a_download_that_is_cut_ends_well_or_in_words_and_leaves_nothing_half(hub: Hub, run: Run) -> None:
+    code = trying("owner/xray-cnn")
+    hub.faults.append(Fault("GET", "/cdn/objects/", cut_response=300_000, reset=True, times=50))
+    assert run(code, PYTHONPATH=str(ROOT)).startswith("error: ")
+    hub.faults.clear()
+    assert run(code, PYTHONPATH=str(ROOT)).startswith("[")
+
+
+def test_a_full_disk_while_fetching_is_one_clear_error(hub: Hub, run: Run, tmp_path: Path) -> None:
+    full = "import resource, signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    full += "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))"  # as a disk that fills up
+    said = run(trying("owner/xray-cnn", before=full), PYTHONPATH=str(ROOT))
+    assert said.startswith("error: ")
+    assert "File too large" in said
+
+
+def test_the_space_runs_alone_on_the_models_that_its_readme_names(hub: Hub, tmp_path: Path) -> None:
+    folder = tmp_path / "space"
+    for path, blob in hub.repo("space", "owner/demo").head.files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(blob.content)
+    assert (folder / "requirements.txt").read_text() == (ROOT / "requirements-demo.txt").read_text()
+    # What a Space does not install must not be needed.
+    heavy = ("torch", "transformers", "timm", "datasets", "pyarrow", "scipy", "sklearn", "matplotlib")
+    (tmp_path / "sitecustomize.py").write_text(f"import sys\nfor name in {heavy}: sys.modules[name] = None\n")
+    environment = {
+        **hub.environment(tmp_path / "home", None),
+        "PYTHONPATH": str(tmp_path),
+        "SPACE_ID": "owner/demo",
+    }
+    with running_app([], tmp_path, cwd=folder, app=folder / "app.py", **environment) as app:
+        health = json.loads(urlopen(f"{app.url}/health").read())
+    assert set(health["models"]) == set(MODELS)
