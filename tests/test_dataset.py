@@ -13,7 +13,7 @@ from xray_hf.data.coronahack import read
 from xray_hf.data.dataset import XrayData, open_coronahack, split_data, to_dataset, to_dataset_dict
 from xray_hf.labels import LABELS, SPLITS
 
-TEXTS = ("file_name", "patient_id", "virus_category", "pathogen", "source")
+TEXTS = ("file_name", "patient_id", "virus_category", "pathogen", "source", "license")
 
 
 @pytest.fixture(scope="module")

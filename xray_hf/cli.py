@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from xray_hf import __version__, manifest
 from xray_hf.errors import BundleError, ConfigError, OptionParser, exit_on_error
@@ -129,12 +130,17 @@ def build_parser() -> argparse.ArgumentParser:
     _add_hub_options(command)
     command.set_defaults(run=_card)
 
-    command = commands.add_parser("push", help="bring a bundle, or a Space of the demo, to the Hub")
+    command = commands.add_parser("push", help="bring a bundle, the data set or the demo to the Hub")
     command.add_argument(
-        "source", nargs="+", help="a bundle; for a Space the Hub ids of its models, owner/name"
+        "source",
+        nargs="+",
+        help="a bundle; the data set in Kaggle's layout; or, of a Space, its models, owner/name",
     )
     command.add_argument(
-        "--kind", choices=("model", "space"), default="model", help="of repository (default %(default)s)"
+        "--kind",
+        choices=("model", "dataset", "space"),
+        default="model",
+        help="of repository (default %(default)s)",
     )
     _add_hub_options(command)
     command.add_argument("--dry-run", action="store_true", help="only show what would go; asks no network")
@@ -146,6 +152,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--external-records",
         action="store_true",
         help="send the records of other collections, too, which name their files",
+    )
+    command.add_argument("--covid-metadata", type=Path, help="as of prepare; it has their licences, too")
+    command.add_argument("--drop-bad", action="store_true", help="of a data set: go on without bad rows")
+    command.add_argument(
+        "--all-images",
+        action="store_true",
+        help="of a data set: send also images that state no licence; never with --public",
     )
     command.set_defaults(run=_push)
     return parser
@@ -361,28 +374,35 @@ def _card(options: argparse.Namespace) -> None:
 def _push(options: argparse.Namespace) -> None:
     from xray_hf.hub import publish
 
-    plan = _plan(options)
-    print(plan.as_table())
-    if options.dry_run:
-        print("nothing was sent.")
-        return
-    done = publish.push(
-        plan,
-        is_public=options.public,
-        is_forced=options.force,
-        tags=tuple(options.tag),
-        collection=options.collection,
-    )
+    with TemporaryDirectory(prefix="xray_hf-push-") as folder:
+        plan = _plan(options, Path(folder))
+        print(plan.as_table())
+        if options.dry_run:
+            print("nothing was sent.")
+            return
+        done = publish.push(
+            plan,
+            is_public=options.public,
+            is_forced=options.force,
+            tags=tuple(options.tag),
+            collection=options.collection,
+        )
     print(f"{done.url} {'now holds' if done.is_new else 'already held'} it, commit {done.commit}")
 
 
-def _plan(options: argparse.Namespace):  # type: ignore[no-untyped-def]  # as _open
-    from xray_hf.hub import publish, space
+def _plan(options: argparse.Namespace, folder: Path):  # type: ignore[no-untyped-def]  # as _open
+    from xray_hf.hub import data_set, publish, space
 
     if options.kind == "space":
         return space.plan(options.source, options.repo_id)
     if len(options.source) > 1:
-        raise ConfigError(f"one bundle at a time; got {', '.join(options.source)}.")
+        raise ConfigError(f"one source at a time; got {', '.join(options.source)}.")
+    if options.kind == "dataset":
+        if options.all_images and options.public:
+            raise ConfigError("--all-images sends what nobody but its owner may share; leave --public out.")
+        publish.require_repo_id(options.repo_id)  # before all images are read
+        options.data_dir, options.side, options.cache_dir = Path(options.source[0]), DEFAULT_SIDE, None
+        return data_set.plan(_open(options), options.repo_id, folder, with_all=options.all_images)
     options.bundle = Path(options.source[0])
     return publish.of_bundle(
         _bundle(options), options.repo_id, data_set=options.data_set, with_external=options.external_records

@@ -32,6 +32,7 @@ HOW_TO_GET = (
 HOW_TO_GET_COVID = "Expected metadata.csv of github.com/ieee8023/covid-chestxray-dataset."
 
 _LABELS = {"Normal": NORMAL, "Pnemonia": PNEUMONIA, "Pneumonia": PNEUMONIA}  # the real file is misspelt
+_LICENSES = {"Kermany": "CC BY 4.0", SYNTHETIC: "Apache-2.0"}  # by source; of the web, one per image
 _KERMANY_NAME = re.compile(r"^(?:SYNTHETIC-)?(?:(person\d+)_|((?:NORMAL2-)?IM-\d+)-)")
 _SYNTHETIC_COVID_NAME = re.compile(r"^(SYNTHETIC-covid-\d+)-")
 
@@ -125,8 +126,8 @@ def _is_covid_metadata(path: Path) -> bool:
 
 
 def _read_covid_metadata(path: Path) -> dict[str, dict[str, str]]:
-    """{file name: its row}, with patientid and view."""
-    rows = read_rows(path, ("patientid", "filename"), HOW_TO_GET_COVID, optional=("view",))
+    """{file name: its row}, with patientid, view and license."""
+    rows = read_rows(path, ("patientid", "filename"), HOW_TO_GET_COVID, optional=("view", "license"))
     return {row["filename"]: row for row in rows}
 
 
@@ -142,6 +143,7 @@ def _label_of(row: dict[str, str]) -> int | None:
 
 def _record(row: dict[str, str], path: Path, label: int, of_covid: dict[str, str]) -> Record:
     name = row["X_ray_image_name"]
+    source = _source_of(name)
     return Record(
         file_name=name,
         path=path,
@@ -150,7 +152,8 @@ def _record(row: dict[str, str], path: Path, label: int, of_covid: dict[str, str
         official_split=row["Dataset_type"],
         pathogen=row["Label_1_Virus_category"],
         virus_category=row["Label_2_Virus_category"],
-        source=_source_of(name),
+        source=source,
+        license=_LICENSES.get(source) or of_covid.get("license", ""),
         view_position=of_covid.get("view", ""),
     )
 

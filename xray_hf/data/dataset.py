@@ -17,7 +17,7 @@ from xray_hf.errors import DataError
 from xray_hf.labels import LABELS, SPLITS
 
 if TYPE_CHECKING:
-    from datasets import Dataset, DatasetDict
+    from datasets import Dataset, DatasetDict, Features
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,20 @@ def split_data(
 
 def to_dataset(records: Sequence[Record]) -> Dataset:
     """All records as one `datasets.Dataset`; images stay in their files until they are asked for."""
-    from datasets import ClassLabel, Dataset, Features, Image, Value
+    from datasets import Dataset
+
+    features = columns_of_records()
+    columns = {name: [getattr(record, name) for record in records] for name in features if name != "image"}
+    columns["image"] = [str(record.path) for record in records]
+    return Dataset.from_dict(columns, features=features)
+
+
+def columns_of_records() -> Features:
+    """The columns of a data set: the image, and what Record says of it."""
+    from datasets import ClassLabel, Features, Image, Value
 
     text = Value("string")
-    features = Features(
+    return Features(
         image=Image(),
         label=ClassLabel(names=list(LABELS)),
         file_name=text,
@@ -84,10 +94,8 @@ def to_dataset(records: Sequence[Record]) -> Dataset:
         virus_category=text,
         pathogen=text,
         source=text,
+        license=text,
     )
-    columns = {name: [getattr(record, name) for record in records] for name in features if name != "image"}
-    columns["image"] = [str(record.path) for record in records]
-    return Dataset.from_dict(columns, features=features)
 
 
 def to_dataset_dict(records: Sequence[Record], split: Split) -> DatasetDict:

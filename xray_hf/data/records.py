@@ -24,6 +24,7 @@ class Record:
     pathogen: "bacteria", "Virus", "Stress-Smoking" or "" (the CSV's Label_1_Virus_category).
     virus_category: "COVID-19", "SARS", "ARDS", "Streptococcus" or "" (its Label_2_Virus_category).
     source: "Kermany" (children of one hospital), "Cohen" (collected from the web), "synthetic" or "external".
+    license: under which the picture may be shared, "" where its collection states none.
     view_position: "PA", "AP", "AP Supine" or "L" (lateral), where a collection's metadata tell it, else "".
     """
 
@@ -35,6 +36,7 @@ class Record:
     pathogen: str
     virus_category: str
     source: str
+    license: str = ""
     view_position: str = ""
 
 

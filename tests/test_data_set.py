@@ -1,0 +1,171 @@
+"""The data set on the Hub: both protocols, row for row, without what nobody may share."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from hub_server import Hub, running_hub
+from huggingface_hub import DatasetCard
+
+from xray_hf import cli
+from xray_hf.data.dataset import XrayData, open_coronahack, split_data
+from xray_hf.errors import ConfigError, DataError
+from xray_hf.hub import cards, data_set
+from xray_hf.labels import COVID19, LABELS, SPLITS
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def data(synthetic: Path) -> XrayData:
+    return open_coronahack(synthetic, 32)
+
+
+@pytest.fixture
+def partly(data: XrayData) -> XrayData:
+    """The same, but half of the COVID-19 pictures state no licence."""
+    kept = 0
+    records = []
+    for record in data.records:
+        kept += record.label == COVID19
+        records.append(replace(record, license="") if record.label == COVID19 and kept % 2 else record)
+    return replace(data, records=records)
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with running_hub("owner") as running:
+        yield running
+    assert running.unknown() == []
+
+
+LOAD = """
+import json, sys
+sys.modules["xray_hf"] = None
+from hashlib import sha256
+from datasets import Image, load_dataset
+found = {}
+for name in (None, "grouped", "paper"):
+    data = load_dataset("owner/data", name).cast_column("image", Image(decode=False))
+    found[str(name)] = {
+        split: [
+            [row["file_name"], row["label"], row["group"], sha256(row["image"]["bytes"]).hexdigest()]
+            for row in rows
+        ]
+        for split, rows in data.items()
+    }
+image = load_dataset("owner/data", split="test", streaming=True)
+found["size"] = next(iter(image))["image"].size
+found["labels"] = data["train"].features["label"].names
+print(json.dumps(found))
+"""
+
+
+def test_load_dataset_gives_both_protocols_row_for_row(
+    hub: Hub, data: XrayData, synthetic: Path, tmp_path: Path
+) -> None:
+    environment = {**os.environ, **hub.environment(tmp_path / "home", "hf_owner")}
+    options = ["--kind", "dataset", "--repo-id", "owner/data"]
+    subprocess.run(
+        [sys.executable, "-m", "xray_hf.cli", "push", str(synthetic), *options],
+        env=environment,
+        cwd=ROOT,
+        check=True,
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD],
+        env=environment,
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    found = json.loads(done.stdout.splitlines()[-1])
+    for protocol in data_set.PROTOCOLS:
+        split = split_data(data, protocol, 0)
+        for name in SPLITS:
+            expected = Counter(
+                (
+                    record.file_name,
+                    record.label,
+                    int(data.groups[row]),
+                    sha256(record.path.read_bytes()).hexdigest(),
+                )
+                for row in split.rows(name)
+                for record in [data.records[row]]
+            )
+            assert Counter(map(tuple, found[protocol][name])) == expected
+    assert found["None"] == found["grouped"]
+    assert found["labels"] == list(LABELS)
+    assert min(found["size"]) > 32
+
+
+def test_pictures_without_a_licence_stay_here_and_are_counted(partly: XrayData, tmp_path: Path) -> None:
+    plan = data_set.plan(partly, "owner/data", tmp_path)
+    without = {record.file_name for record in partly.records if not record.license}
+    assert without
+    for path, content in plan.files.items():
+        if path != cards.CARD:
+            assert isinstance(content, Path)
+            names = pq.read_table(content, columns=["file_name"])["file_name"].to_pylist()
+            assert not without & set(names)
+    card = bytes(plan.files[cards.CARD]).decode()  # type: ignore[arg-type]
+    words = f"{len(without)} images whose collection states no licence are left out"
+    assert words in card
+    assert f"0 Normal, 0 Pneumonia, {len(without)} COVID-19." in card
+    assert f"- none stated: {len(without)} images" in card
+    assert "xray-hf prepare --data-dir data/coronahack" in card
+
+
+def test_all_pictures_go_only_where_nobody_else_looks(partly: XrayData, tmp_path: Path) -> None:
+    plan = data_set.plan(partly, "owner/data", tmp_path, with_all=True)
+    rows = sum(
+        pq.read_metadata(content).num_rows
+        for path, content in plan.files.items()
+        if path.startswith("grouped/")
+    )
+    assert rows == len(partly.records)
+    options = ["--kind", "dataset", "--repo-id", "a/b", "--all-images", "--public"]
+    with pytest.raises(ConfigError, match="--all-images sends what nobody but its owner may share"):
+        cli.main(["push", "data", *options])
+
+
+def test_a_set_without_any_licence_is_not_pushed(data: XrayData, tmp_path: Path) -> None:
+    bare = replace(data, records=[replace(record, license="") for record in data.records])
+    with pytest.raises(DataError, match="no picture of grouped/train states a licence"):
+        data_set.plan(bare, "owner/data", tmp_path)
+
+
+def test_the_card_says_synthetic_and_its_metadata_is_read(data: XrayData, tmp_path: Path) -> None:
+    card = DatasetCard(bytes(data_set.plan(data, "owner/data", tmp_path).files[cards.CARD]).decode())  # type: ignore[arg-type]
+    assert card.data.pretty_name.startswith("SYNTHETIC patients: ")
+    assert "synthetic" in card.data.tags
+    assert [each["config_name"] for each in card.data.configs] == list(data_set.PROTOCOLS)
+    assert "Nothing is left out." in card.text
+    assert "{{" not in card.content
+    assert "Personal and health information" in card.text
+
+
+def test_copies_of_a_picture_take_hardly_any_space(data: XrayData, tmp_path: Path) -> None:
+    plan = data_set.plan(data, "owner/data", tmp_path)
+    rows = split_data(data, "paper", 0).train.tolist()
+    sizes = {row: data.records[row].path.stat().st_size for row in rows}
+    assert sum(sizes[row] for row in rows) > 1.4 * sum(sizes.values())
+    assert plan.hashes["paper/train-00000-of-00001.parquet"][0] < 1.1 * sum(sizes.values())
+
+
+@pytest.mark.real
+def test_of_the_real_set_46_pictures_stay_here(real_data: Path, tmp_path: Path) -> None:
+    data = open_coronahack(real_data, 224)
+    card = bytes(data_set.plan(data, "owner/data", tmp_path).files[cards.CARD]).decode()  # type: ignore[arg-type]
+    assert "46 images whose collection states no licence are left out" in card

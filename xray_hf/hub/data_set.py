@@ -1,0 +1,148 @@
+"""The data set as a repository: Parquet of both protocols, and a card with what is left out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xray_hf.data import splits
+from xray_hf.data.dataset import XrayData, columns_of_records, split_data
+from xray_hf.data.records import is_synthetic
+from xray_hf.data.splits import Split
+from xray_hf.errors import DataError
+from xray_hf.files import atomic_file
+from xray_hf.hub import cards
+from xray_hf.hub.publish import Plan, require_repo_id
+from xray_hf.labels import LABELS, SPLITS, SYNTHETIC_MARK
+
+if TYPE_CHECKING:
+    from datasets import Features
+
+PROTOCOLS = ("grouped", "paper")  # the first is what load_dataset takes where none is named
+SEED = 0  # of both splits, as everywhere
+SHARD_BYTES = 500_000_000  # of pictures in one file
+ROWS = 100  # of a row group, which readers load as a whole
+PAGE_BYTES = (
+    2**30
+)  # a page holds a whole row group, so that equal pictures meet in it and compress to nothing
+_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"))
+
+
+def plan(data: XrayData, repo_id: str, folder: Path, *, with_all: bool = False) -> Plan:
+    """What the repository of a data set shall hold; its Parquet files are written below `folder`.
+
+    Pictures go as they are, to the byte. with_all: also those whose collection states no licence, which only
+    their owners may share: for a repository that nobody else sees.
+    Raises DataError if no picture may go or one cannot be read any more, OutputError.
+    """
+    require_repo_id(repo_id)
+    may_go = np.asarray([with_all or bool(record.license) for record in data.records])
+    found = {protocol: split_data(data, protocol, SEED) for protocol in PROTOCOLS}
+    files: dict[str, Path | bytes] = {}
+    for protocol, split in found.items():
+        for name in SPLITS:
+            rows = split.rows(name)
+            if not may_go[rows].any():
+                raise DataError(
+                    f"no picture of {protocol}/{name} states a licence by which it may be shared."
+                )
+            files |= _write(data, rows[may_go[rows]], folder, f"{protocol}/{name}")
+    card = _card(data, may_go, found, repo_id)
+    return Plan("dataset", repo_id, {**files, cards.CARD: card.encode()})
+
+
+def features() -> Features:
+    """The columns: those of a record, and the group whose rows have to stay in one split."""
+    from datasets import Features, Value
+
+    return Features({**columns_of_records(), "group": Value("int64")})
+
+
+def _write(data: XrayData, rows: np.ndarray, folder: Path, name: str) -> dict[str, Path | bytes]:
+    """Write rows, by file name, so that the copies of an upsampled one are neighbours."""
+    from pyarrow import Table, parquet
+
+    ordered = np.asarray(sorted(rows, key=lambda row: data.records[row].file_name))
+    shards, schema = _shards(data, ordered), features().arrow_schema
+    files: dict[str, Path | bytes] = {}
+    for number, shard in enumerate(shards):
+        path = f"{name}-{number:05}-of-{len(shards):05}.parquet"
+        with atomic_file(folder / path) as temporary:
+            options: dict[str, Any] = {"compression": "zstd", "compression_level": 3, "use_dictionary": False}
+            with parquet.ParquetWriter(temporary, schema, data_page_size=PAGE_BYTES, **options) as writer:
+                for start in range(0, len(shard), ROWS):
+                    rows_of_group = shard[start : start + ROWS]
+                    writer.write_table(Table.from_pydict(_columns(data, rows_of_group, schema.names), schema))
+        files[path] = folder / path
+    return files
+
+
+def _shards(data: XrayData, rows: np.ndarray) -> list[np.ndarray]:
+    """The rows in parts of about SHARD_BYTES of different pictures."""
+    sizes = [
+        0 if row == before else data.records[row].path.stat().st_size
+        for before, row in pairwise([-1, *rows.tolist()])
+    ]
+    numbers = np.cumsum(sizes) // SHARD_BYTES
+    return [rows[numbers == number] for number in np.unique(numbers)]
+
+
+def _columns(data: XrayData, rows: np.ndarray, names: list[str]) -> dict[str, list[Any]]:
+    records = [data.records[row] for row in rows]
+    columns: dict[str, list[Any]] = {
+        "image": [{"bytes": _bytes(record.path), "path": record.file_name} for record in records],
+        "group": data.groups[rows].tolist(),
+    }
+    return {
+        name: columns[name] if name in columns else [getattr(each, name) for each in records]
+        for name in names
+    }
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); it was there a moment ago.") from error
+
+
+def _card(data: XrayData, may_go: np.ndarray, found: dict[str, Split], repo_id: str) -> str:
+    labels = np.asarray([record.label for record in data.records])
+    synthetic = is_synthetic(data.records)
+    described = {name: splits.describe(split, data.records, data.groups) for name, split in found.items()}
+    return cards.fill(
+        "dataset.md",
+        Path(repo_id),
+        repo_id=repo_id,
+        mark=SYNTHETIC_MARK if synthetic else "",
+        is_synthetic=synthetic,
+        labels=LABELS,
+        protocols=PROTOCOLS,
+        splits=SPLITS,
+        seed=SEED,
+        size=next((words for most, words in _SIZES if len(labels) < most), "100K<n<1M"),
+        images=len(labels),
+        shared=int(may_go.sum()),
+        left_out=_counts(labels[~may_go]),
+        licences=sorted(Counter(record.license or "none stated" for record in data.records).items()),
+        rows={
+            protocol: {name: _counts(labels[split.rows(name)][may_go[split.rows(name)]]) for name in SPLITS}
+            for protocol, split in found.items()
+        },
+        whole={
+            protocol: {name: len(split.rows(name)) for name in SPLITS} for protocol, split in found.items()
+        },
+        leak=described["paper"]["leak"],
+        patients=len({record.patient_id for record in data.records}),
+        groups=len(np.unique(data.groups)),
+    )
+
+
+def _counts(labels: np.ndarray) -> dict[str, int]:
+    """{class: how many}."""
+    counts = np.bincount(labels, minlength=len(LABELS))
+    return {label: int(count) for label, count in zip(LABELS, counts, strict=True)}
