@@ -205,3 +205,19 @@ def test_the_space_runs_alone_on_the_models_that_its_readme_names(hub: Hub, tmp_
     with running_app([], tmp_path, cwd=folder, app=folder / "app.py", **environment) as app:
         health = json.loads(urlopen(f"{app.url}/health").read())
     assert set(health["models"]) == set(MODELS)
+
+
+def test_fine_tuning_as_documented_learns_other_classes(
+    hub: Hub, run: Run, tmp_path: Path, xray: Path
+) -> None:
+    for label in ("clear", "opaque"):
+        folder = tmp_path / "scans" / "train" / label
+        folder.mkdir(parents=True)
+        for number in range(4):
+            shutil.copy(xray, folder / f"{number}.png")
+    [code] = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "hub.md").read_text(), re.DOTALL)
+    assert len([line for line in code.splitlines() if line.strip()]) <= 22
+    short = code.replace("num_train_epochs=3", "num_train_epochs=1")
+    assert short != code
+    then = 'print(AutoModelForImageClassification.from_pretrained("fine-tuned").config.id2label)'
+    assert ast.literal_eval(run(f"{BLOCKED}{short}\n{then}")) == {0: "clear", 1: "opaque"}

@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 
 from xray_hf import evidence, manifest
 from xray_hf.demo import examples
+from xray_hf.hub import cards
 from xray_hf.inference import Engine
 from xray_hf.labels import LABELS
 
@@ -87,6 +88,13 @@ def test_it_answers_about_a_synthetic_patient_with_all_that_was_fitted(bundle: P
     found = engine.predict(examples.find(None, tmp_path)[0].file)
     assert tuple(found.probabilities) == LABELS
     assert found.heatmap is not None
+
+
+@of_each
+def test_the_card_is_what_the_numbers_say(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    text = (bundle / cards.CARD).read_text(encoding="utf-8")
+    assert text == cards.render(bundle.relative_to(ROOT))
 
 
 def test_the_code_beside_the_weights_is_the_packages_own() -> None:

@@ -127,7 +127,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("card", help="write a bundle's model card, README.md")
     _add_bundle(command)
-    _add_hub_options(command)
+    _add_hub_options(command, "where it will be loaded from (default: where it lies)", is_required=False)
     command.set_defaults(run=_card)
 
     command = commands.add_parser("push", help="bring a bundle, the data set or the demo to the Hub")
@@ -142,7 +142,7 @@ def build_parser() -> argparse.ArgumentParser:
         default="model",
         help="of repository (default %(default)s)",
     )
-    _add_hub_options(command)
+    _add_hub_options(command, "the repository")
     command.add_argument("--dry-run", action="store_true", help="only show what would go; asks no network")
     command.add_argument("--public", action="store_true", help="open the repository (default: private)")
     command.add_argument("--force", action="store_true", help="overwrite what someone else changed there")
@@ -164,8 +164,8 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_hub_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--repo-id", required=True, metavar="OWNER/NAME", help="the repository on the Hub")
+def _add_hub_options(command: argparse.ArgumentParser, repo_id: str, *, is_required: bool = True) -> None:
+    command.add_argument("--repo-id", required=is_required, metavar="OWNER/NAME", help=repo_id)
     command.add_argument("--data-set", metavar="OWNER/NAME", help="the Hub's data set it was trained on")
 
 
@@ -365,7 +365,8 @@ def _card(options: argparse.Namespace) -> None:
     from xray_hf.files import write_text
     from xray_hf.hub import cards, publish
 
-    publish.require_repo_id(options.repo_id)
+    if options.repo_id:
+        publish.require_repo_id(options.repo_id)
     folder = _bundle(options)
     write_text(folder / cards.CARD, cards.render(folder, options.repo_id, data_set=options.data_set))
     print(f"written: {folder / cards.CARD}")

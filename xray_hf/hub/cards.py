@@ -33,10 +33,11 @@ _NON_COMMERCIAL = (
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # stored with the weights, not learnt
 
 
-def render(bundle: Path, repo_id: str, *, data_set: str | None = None) -> str:
+def render(bundle: Path, repo_id: str | None = None, *, data_set: str | None = None) -> str:
     """The model card of a bundle, with metadata, as Markdown.
 
-    repo_id: where it will be loaded from. data_set: the Hub id of the data set, if it is there.
+    repo_id: where it will be loaded from, by default where it lies. data_set: the Hub id of the data set, if
+    it is there.
     Raises BundleError if the bundle lacks a file or a number that the card states, naming it.
     """
     description = manifest.read(bundle)
