@@ -141,7 +141,8 @@ def _save_timm(network: Network, folder: Path) -> None:
     config = manifest.read_json(folder / manifest.CONFIG)
     # transformers passes the root's num_classes on and would meet it twice.
     config.get("model_args", {}).pop("num_classes", None)
-    for stale in ("test_input_size", "test_crop_pct"):  # timm's evaluation would prefer them
+    # What timm's evaluation would prefer, and what is said of the weights that it would have fetched.
+    for stale in ("test_input_size", "test_crop_pct", "tag", "license", "origin_url"):
         config["pretrained_cfg"].pop(stale, None)
     write_json(folder / manifest.CONFIG, {**config, "xray_hf_name": network.name})
 
