@@ -248,10 +248,10 @@ def test_odd_images_are_used_as_what_they_show(data: Path, convert: Callable[[Pa
 @pytest.mark.parametrize(
     ("command", "arguments", "part"),
     [
-        ("train", ["--epochs", "0"], "epochs is 0; expected 1"),
+        ("train", ["--epochs", "0"], "--epochs is 0; expected 1 or more"),
         ("train", ["--epochs", "three"], "three"),
         ("train", ["--epoch", "3"], "--epoch"),
-        ("train", ["--seed", "4294967296"], "seed is 4294967296"),
+        ("train", ["--seed", "4294967296"], "--seed is 4294967296"),
         ("splits", ["--protocol", "random"], "random"),
         ("splits", ["--seed", "-1"], "-1"),
         ("splits", ["--side", "0"], "0"),

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from xray_hf import cli
 from xray_hf.data import coronahack
 from xray_hf.data.coronahack import CSV_NAME, IMAGE_FOLDER, patient_id
 from xray_hf.data.dataset import open_coronahack
 from xray_hf.errors import DataError
 from xray_hf.labels import COVID19, LABELS, NORMAL, PNEUMONIA
+from xray_hf.training import config
 
 HEADER = ("", "X_ray_image_name", "Label", "Dataset_type", "Label_2_Virus_category", "Label_1_Virus_category")
 Row = tuple[str, str, str, str, str]  # the cells after the index
@@ -173,6 +175,15 @@ def test_covid_metadata_is_found_inside_and_beside_the_folder(data: Path, where:
     records, report = coronahack.read(data)
     assert "cohen-7" in {record.patient_id for record in records}
     assert str(report.covid_patients_from).endswith("covid_chestxray_metadata.csv")
+
+
+def test_help_says_where_covid_metadata_is_looked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    for show in (lambda: cli.main(["splits", "--help"]), lambda: config.parse(["--help"])):
+        with pytest.raises(SystemExit):
+            show()
+        words = " ".join(capsys.readouterr().out.split()).replace("- ", "-")
+        assert " or ".join(coronahack.COVID_METADATA_NAMES) in words
+        assert "in the data's folder or its parent" in words
 
 
 def test_another_sets_metadata_beside_the_folder_is_not_taken_for_it(data: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from xray_hf import __version__, manifest
+from xray_hf.data.coronahack import HELP_ON_COVID_METADATA
 from xray_hf.errors import BundleError, ConfigError, OptionParser, exit_on_error
 from xray_hf.labels import LABELS
 
@@ -159,7 +160,7 @@ def _add_data_options(command: argparse.ArgumentParser, is_required: bool = True
     command.add_argument(
         "--data-dir", type=Path, required=is_required, help="the data set in Kaggle's layout"
     )
-    command.add_argument("--covid-metadata", type=Path, help="CSV with the patients of the COVID-19 images")
+    command.add_argument("--covid-metadata", type=Path, help=HELP_ON_COVID_METADATA)
     command.add_argument("--drop-bad", action="store_true", help="go on without rows that cannot be used")
     command.add_argument("--side", type=int, default=DEFAULT_SIDE, help="pixels (default %(default)s)")
     command.add_argument("--cache-dir", type=Path, help="where pixels are kept (default $XRAY_HF_CACHE)")

@@ -29,6 +29,10 @@ HOW_TO_GET = (
     f"then pass the folder that holds {CSV_NAME}."
 )
 
+HELP_ON_COVID_METADATA = (
+    "CSV with the patients of the COVID-19 images "
+    f"(default: {' or '.join(COVID_METADATA_NAMES)} in the data's folder or its parent, if there is one)"
+)
 HOW_TO_GET_COVID = "Expected metadata.csv of github.com/ieee8023/covid-chestxray-dataset."
 
 _LABELS = {"Normal": NORMAL, "Pnemonia": PNEUMONIA, "Pneumonia": PNEUMONIA}  # the real file is misspelt
