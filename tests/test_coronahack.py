@@ -80,6 +80,7 @@ def test_every_row_becomes_a_record_in_the_csvs_order(data: Path) -> None:
         "rows_without_file": [],
         "undecodable_files": [],
         "unknown_labels": [],
+        "complaints": {},
     }
 
 
@@ -192,7 +193,7 @@ def test_another_sets_metadata_beside_the_folder_is_not_taken_for_it(data: Path)
 
 
 def test_missing_covid_metadata_is_not_answered_with_where_coronahack_is(data: Path) -> None:
-    with pytest.raises(DataError, match=r"gone\.csv .*No such file") as caught:
+    with pytest.raises(DataError, match=r"gone\.csv does not exist\. Expected metadata") as caught:
         coronahack.read(data, data / "gone.csv")
     assert "xray-hf download" not in str(caught.value)
 
@@ -226,7 +227,7 @@ def test_rows_without_file_are_an_error_unless_they_may_be_dropped(data: Path) -
     image_path(data, "cohen-a.png").unlink()
     image_path(data, "cohen-b.png").rename(image_path(data, "cohen-b.png", "test"))  # the wrong folder
     with pytest.raises(
-        DataError, match=r"of 9 rows .*2 have no image file \(first: cohen-a\.png\).*--drop-bad"
+        DataError, match=r"of 9 rows .*2 have no image file \(first: cohen-a\.png\).*unpacked.*--drop-bad"
     ):
         open_coronahack(data, 32)
     opened = open_coronahack(data, 32, drop_bad=True)
@@ -236,8 +237,12 @@ def test_rows_without_file_are_an_error_unless_they_may_be_dropped(data: Path) -
 
 def test_unknown_labels_are_an_error_unless_they_may_be_dropped(data: Path) -> None:
     write_csv(data, [*ROWS[:-1], (ROWS[-1][0], "Tuberculosis", "TEST", "", "")])
-    with pytest.raises(DataError, match=r"1 have an unknown label \(first: IM-0002-0001\.jpeg\)"):
+    with pytest.raises(
+        DataError,
+        match=r"1 have an unknown label \(first: IM-0002-0001\.jpeg has Label 'Tuberculosis'; expected",
+    ) as caught:
         open_coronahack(data, 32)
+    assert "unpacked" not in str(caught.value)
     opened = open_coronahack(data, 32, drop_bad=True)
     assert opened.report.unknown_labels == ["IM-0002-0001.jpeg"]
     assert len(opened.records) == len(ROWS) - 1

@@ -170,7 +170,7 @@ def no_label(root: Path) -> None:
     [
         (no_image, r"1 have an image that cannot be decoded \(first: 3\.png is not an image"),
         (no_file, r"1 have no image file \(first: 3\.png\)"),
-        (no_label, r"1 have an unknown label \(first: 3\.png\)"),
+        (no_label, r"1 have an unknown label \(first: 3\.png has label 'pneumonia'; expected Normal, Pneu"),
     ],
 )
 def test_a_bad_row_is_an_error_unless_it_may_be_dropped(

@@ -277,7 +277,7 @@ def test_what_is_no_json_is_refused(content: bytes, tmp_path: Path) -> None:
 
 
 def test_a_missing_splits_json_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="No such file"):
+    with pytest.raises(DataError, match=r"gone\.json does not exist; write one"):
         splits.read(tmp_path / "gone.json", [])
 
 

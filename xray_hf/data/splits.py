@@ -228,6 +228,8 @@ def read(path: Path, records: Sequence[Record]) -> Split:
         protocol, seed, fold = str(saved["protocol"]), int(saved["seed"]), int(saved.get("fold", 0))
         if protocol not in PROTOCOLS:
             raise ValueError(f"protocol {protocol!r}")
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist; write one with `xray-hf splits --out`.") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path} is no readable splits.json ({error!r}); write one with `xray-hf splits --out`."

@@ -45,8 +45,8 @@ def evaluate(bundle: Path, data_dir: Path, name: str, *, drop_bad: bool = False)
             why[record.file_name] = str(found)
         else:
             seen.append((record, found))
-    report.undecodable_files = list(why)
-    report.require_clean(drop_bad, why)
+    report.add_undecodable(why)
+    report.require_clean(drop_bad)
     if not seen:
         raise DataError(f"{data_dir} holds no usable image. {image_folder.HOW_TO_MAKE}")
     mark = manifest.calibration_mark(bundle)
