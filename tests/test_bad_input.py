@@ -248,10 +248,10 @@ def test_odd_images_are_used_as_what_they_show(data: Path, convert: Callable[[Pa
 @pytest.mark.parametrize(
     ("command", "arguments", "part"),
     [
-        ("train", ["--epochs", "0"], "epochs is 0; expected 1"),
+        ("train", ["--epochs", "0"], "--epochs is 0; expected 1 or more"),
         ("train", ["--epochs", "three"], "three"),
         ("train", ["--epoch", "3"], "--epoch"),
-        ("train", ["--seed", "4294967296"], "seed is 4294967296"),
+        ("train", ["--seed", "4294967296"], "--seed is 4294967296"),
         ("splits", ["--protocol", "random"], "random"),
         ("splits", ["--seed", "-1"], "-1"),
         ("splits", ["--side", "0"], "0"),
@@ -460,6 +460,37 @@ def test_what_is_written_can_be_read_by_every_user(finished_run: Path) -> None:
     # A demo in a container runs under another user than the training did.
     closed = [name for name in files_in(finished_run) if not (finished_run / name).stat().st_mode & 0o004]
     assert closed == []
+
+
+# --- refused before the work
+
+
+def test_examining_into_a_folder_that_holds_something_is_refused(said: Said, data: Path) -> None:
+    (data.parent / "out").mkdir()
+    (data.parent / "out" / "mine.txt").write_text("mine")
+    line = said("examine", "--data-dir", data, "--side", 32, "--out", data.parent / "out")
+    assert "out exists and is not an empty folder; choose another --out" in line
+    assert files_in(data.parent / "out") == ["mine.txt"]
+
+
+def test_what_is_no_folder_of_foreign_images_is_found_before_the_data_are_decoded(
+    said: Said, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "_open", lambda _: pytest.fail("the data were opened"))
+    (tmp_path / "bundle").mkdir()
+    line = said("calibrate", tmp_path / "bundle", "--data-dir", data, "--foreign-dir", tmp_path / "nope")
+    assert "nope is no folder; expected one with a folder of images for each kind" in line
+
+
+def test_a_bundle_that_is_not_there_is_found_before_torch_is_imported(tmp_path: Path) -> None:
+    words = ["export", str(tmp_path / "nope")]
+    code = (
+        "import sys; from xray_hf import cli, errors; "
+        f"print(errors.exit_on_error(lambda: cli.main({words!r})), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "False"]
+    assert "nope is no folder" in the_error(1, done.stderr)
 
 
 # --- as programs

@@ -16,6 +16,7 @@ import time
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,6 +34,7 @@ from xray_hf.errors import ConfigError, DataError, ImageError, OutputError, exit
 from xray_hf.files import write_json
 from xray_hf.images import read_grey
 from xray_hf.inference import Engine, bulk, inputs, overlay, tables
+from xray_hf.inference.calibration import Calibration
 from xray_hf.inference.engine import FOREIGN
 from xray_hf.inference.inputs import Files, Inputs
 from xray_hf.labels import LABELS
@@ -178,8 +180,29 @@ def test_a_run_is_summed_up(
     assert f"{IMAGES}  images" in said
     assert "1  without an answer" in said
     assert "taken for no images: 1 .csv, 1 dicomdir" in said
+    lacks = "nothing is unsure, foreign images are refused by rules only"
+    assert said.count(f"the model is not calibrated: {lacks}; `xray-hf calibrate` fits that") == 1
     assert re.search(rf"{IMAGES} images in [\d.]+ s, [\d.]+ images/s: .*results\.csv", said)
     assert files_in(tmp_path) == ["results.csv"]
+
+
+def test_a_run_without_any_answer_fails_and_says_where_its_table_is(
+    folder: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "results.csv"
+    assert exit_on_error(lambda: cli.main(command(folder, scans / BAD, "--out", out))) == 1
+    [error] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert error == f"error: no image got an answer; the column `error` of {out} says why."
+    assert "is not an image" in out.read_text()
+
+
+def test_a_calibrated_model_is_not_called_otherwise(folder: Path, scans: Path, tmp_path: Path) -> None:
+    own = Path(shutil.copytree(folder, tmp_path / "bundle"))
+    write_json(own / manifest.CALIBRATION, {"unsure_below": 0.0})
+    summary = predict(own, scans / "00.png", tmp_path / "results.csv")
+    assert summary is not None
+    assert summary.lacks == "not fully calibrated: foreign images are refused by rules only"
+    assert "xray-hf calibrate" not in str(replace(summary, lacks=""))
 
 
 def test_names_that_are_no_text_are_written_all_the_same(folder: Path, tmp_path: Path) -> None:
@@ -199,6 +222,7 @@ def test_memory_does_not_grow_with_the_number_of_images(
 ) -> None:
     class Stub:
         labels, manifest = LABELS, SimpleNamespace(folder=tmp_path, is_synthetic=False)
+        calibration = Calibration()
 
         def stream(self, sources: Iterable[str], _: int) -> Iterator[ImageError]:
             return (ImageError(f"{source} is bad") for source in sources)
@@ -402,10 +426,10 @@ def test_a_folder_gives_all_below_it_but_companions_and_hidden_files(scans: Path
 
 
 def test_several_inputs_follow_one_another(scans: Path) -> None:
-    given = inputs.find([str(scans / "sub"), str(scans / "labels.csv"), str(scans / "0[12].*")])
+    given = inputs.find([str(scans / "sub"), str(scans / BAD), str(scans / "0[12].*")])
     assert [Path(name).name for name in names(given)] == [
         *(f"{number}.png" for number in range(12, 18)),
-        "labels.csv",  # who names a file means it
+        BAD,
         *("01.png", "02.png"),
     ]
 
@@ -485,9 +509,34 @@ OWN = "hf://datasets/owner/set@commit of v1/"
 @pytest.mark.usefixtures("hub")
 def test_rows_cannot_have_anything_else_opened(tmp_path: Path, path: str) -> None:
     write_table(tmp_path / "hub" / "a.parquet", image=[{"bytes": None, "path": path}])
-    for given in ("hf://datasets/owner/set@v1", str(tmp_path / "hub" / "a.parquet")):
-        [item] = inputs.find([given], split="train")
-        assert (item.source, item.fetch()) == (path, b"")
+    for given, split in (
+        ("hf://datasets/owner/set@v1", "train"),
+        (str(tmp_path / "hub" / "a.parquet"), None),
+    ):
+        [item] = inputs.find([given], split=split)
+        assert item.source == path
+        with pytest.raises(
+            ImageError, match=f"^{re.escape(path)} is not opened; a row holds the bytes of its"
+        ):
+            item.fetch()
+
+
+def test_a_row_that_names_a_file_has_the_reason_as_its_error(
+    folder: Path, scans: Path, tmp_path: Path
+) -> None:
+    name = str(scans / "00.png")
+    images = [{"bytes": Path(name).read_bytes(), "path": name}, {"bytes": None, "path": name}]
+    write_table(tmp_path / "rows.parquet", image=images)
+    predict(folder, tmp_path / "rows.parquet", tmp_path / "results.parquet", heatmaps=tmp_path / "maps")
+    first, second = parquet.read_table(tmp_path / "results.parquet").to_pylist()
+    assert first["error"] is None
+    assert second["error"].startswith(f"{name} is not opened; a row holds the bytes of its image")
+
+
+def test_parquet_without_rows_is_said_to_have_none(tmp_path: Path) -> None:
+    write_table(tmp_path / "rows.parquet", image=[])
+    with pytest.raises(DataError, match=r"rows\.parquet has no rows; expected one for each image"):
+        inputs.find([str(tmp_path / "rows.parquet")])
 
 
 @pytest.mark.usefixtures("hub")
@@ -578,8 +627,29 @@ def test_rows_of_parquet_are_classified_by_the_same_reader(
         (["BUNDLE", "SCANS", "--out", "TMP/results.xlsx"], "expected a name that ends in .parquet, .csv", 2),
         (["BUNDLE", "SCANS", "--out", "TMP/old.csv"], "old.csv exists and is not written over", 1),
         (["BUNDLE", "TMP/none.png", "--out", "TMP/results.csv"], "none.png does not exist", 1),
-        (["BUNDLE", "TMP/*.tif", "--out", "TMP/results.csv"], "holds no images: no files", 1),
-        (["BUNDLE", "TMP", "--out", "TMP/results.csv"], "holds no images: only .csv", 1),
+        (["BUNDLE", "TMP/*.tif", "--out", "TMP/results.csv"], "there are no files in", 1),
+        (["BUNDLE", "TMP", "--out", "TMP/results.csv"], "there are no images in", 1),
+        (
+            ["BUNDLE", "TMP/old.csv", "--out", "TMP/results.csv"],
+            "old.csv is no image; expected an image, a",
+            1,
+        ),
+        (["BUNDLE", "SCANS", "--out", "TMP/results.csv", "--split", "test"], "--split is of data sets", 2),
+        (
+            ["BUNDLE", "SCANS", "--out", "TMP/results.csv", "--image-column", "x"],
+            "--image-column is of Parq",
+            2,
+        ),
+        (
+            ["BUNDLE", "SCANS", "--out", "TMP/results.csv", "--heatmaps", "TMP/old.csv/maps"],
+            "cannot write",
+            1,
+        ),
+        (
+            ["BUNDLE", "SCANS", "--out", "TMP/old.csv/results.csv", "--heatmaps", "TMP/maps"],
+            "cannot write",
+            1,
+        ),
         (["BUNDLE", "TMP/bad/", "--out", "TMP/results.csv"], "bad/ cannot be read as Parquet", 1),
         (["TMP/no-bundle", "SCANS", "--out", "TMP/results.csv"], "no-bundle is neither a folder nor", 1),
         (["BUNDLE", "SCANS", "--out", "TMP/results.csv", "--backend", "x"], "there is no backend 'x'", 2),
@@ -652,7 +722,8 @@ def test_what_is_refused_as_foreign_has_no_picture(folder: Path, tmp_path: Path)
     summary = predict(folder, tmp_path / "plain.png", tmp_path / "results.csv", heatmaps=tmp_path / "maps")
     assert summary is not None
     assert summary.decisions == {FOREIGN: 1}
-    assert not (tmp_path / "maps").exists()
+    assert str(summary).count("1 image in ") == 1
+    assert files_in(tmp_path / "maps") == []
 
 
 def test_a_picture_stays_in_its_folder_whatever_the_source_is_called(folder: Path, tmp_path: Path) -> None:
@@ -688,7 +759,14 @@ def test_weak_evidence_stays_pale() -> None:
     assert change[0] < 0.2 * change[1]
 
 
-# --- what is imported
+# --- what is shown and imported
+
+
+def test_torch_shows_no_bar_of_its_loading(folder: Path, scans: Path, tmp_path: Path) -> None:
+    words = command(folder, scans / "00.png", "--out", tmp_path / "results.csv", "--backend", "torch")
+    run = [sys.executable, "-m", "xray_hf.cli", *words]
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "Loading" not in done.stderr
 
 
 def test_files_on_onnx_runtime_need_neither_torch_nor_transformers_nor_datasets(

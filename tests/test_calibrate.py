@@ -135,7 +135,7 @@ def test_the_roc_is_drawn_with_the_other_views(folder: Path, data: XrayData, for
         ("no kind", DataError, "too few images to tune on half and report on half: no folder"),
         ("one image", DataError, r"noise \(1\); expected a folder of two or more"),
         ("bad image", ImageError, r"3\.png is"),
-        ("no splits", DataError, r"no readable splits\.json"),
+        ("no splits", DataError, r"splits\.json does not exist; write one with"),
         ("no graph", BundleError, r"holds no model\.onnx"),
     ],
 )

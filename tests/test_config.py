@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from xray_hf.errors import ConfigError, exit_on_error
 from xray_hf.training.config import GROUPS, PRESETS, AugmentationConfig, Config, parse, preset_values, resolve
@@ -168,14 +169,14 @@ def test_what_is_no_option_or_of_the_wrong_type_is_refused(
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--epochs", "0"], "epochs is 0; expected 1 to inf"),
-        (["--batch-size", "-1"], "batch_size is -1; expected 1"),
-        (["--warmup", "1.5"], "warmup is 1.5; expected 0 to 1"),
-        (["--learning-rate", "nan"], "learning_rate is nan; expected"),
-        (["--learning-rate", "-1"], "learning_rate is -1.0; expected"),
-        (["--learning-rate", "inf"], "learning_rate is inf; expected"),
-        (["--seed", "-1"], "seed is -1; expected 0"),
-        (["--seed", "4294967296"], "seed is 4294967296; expected 0"),
+        (["--epochs", "0"], "--epochs is 0; expected 1 or more"),
+        (["--batch-size", "-1"], "--batch-size is -1; expected 1 or more"),
+        (["--warmup", "1.5"], "--warmup is 1.5; expected 0 to 1"),
+        (["--learning-rate", "nan"], "--learning-rate is nan; expected"),
+        (["--learning-rate", "-1"], "--learning-rate is -1.0; expected 0 or more"),
+        (["--learning-rate", "inf"], "--learning-rate is inf; expected a finite number"),
+        (["--seed", "-1"], "--seed is -1; expected 0 to 4294967295"),
+        (["--seed", "4294967296"], "--seed is 4294967296; expected 0 to 4294967295"),
     ],
 )
 def test_values_out_of_range_are_refused(
@@ -187,13 +188,13 @@ def test_values_out_of_range_are_refused(
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("epochs: three", "epochs is 'three'; expected int"),
-        ("epochs: 2.5", "epochs is 2.5; expected int"),
-        ("epochs: true", "epochs is True; expected int"),
-        ("flip: 1", "flip is 1; expected bool"),
-        ("learning_rate: fast", "learning_rate is 'fast'; expected float"),
-        ("model: null", "model is None; expected str"),
-        ("balance: loose", "balance is 'loose'; expected one of none, sampling, loss"),
+        ("epochs: three", "--epochs is 'three'; expected a whole number"),
+        ("epochs: 2.5", "--epochs is 2.5; expected a whole number"),
+        ("epochs: true", "--epochs is True; expected a whole number"),
+        ("flip: 1", "--flip is 1; expected true or false"),
+        ("learning_rate: fast", "--learning-rate is 'fast'; expected a number"),
+        ("model: null", "--model is None; expected a text"),
+        ("balance: loose", "--balance is 'loose'; expected one of none, sampling, loss"),
         ("batchsize: 3", "unknown option 'batchsize'; `python train.py --help` lists them all"),
         ("optimisation: {epochs: 3}", "unknown option 'optimisation'"),
         ("just text", "holds str; expected lines of `option: value`"),
@@ -207,30 +208,66 @@ def test_what_is_wrong_in_a_yaml_file_is_said(
     assert expected in refusal(capsys, "--data-dir", "DATA", "--config", yaml_of(tmp_path, text))
 
 
-@pytest.mark.parametrize("content", [None, b"\xff\xfe\x00"], ids=["missing", "binary"])
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [(None, "run.yaml does not exist; expected a file of"), (b"\xff\xfe\x00", "cannot be read as YAML")],
+    ids=["missing", "binary"],
+)
 def test_a_config_file_that_cannot_be_read_is_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | None
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | None, expected: str
 ) -> None:
     if content is not None:
         (tmp_path / "run.yaml").write_bytes(content)
-    text = refusal(capsys, "--data-dir", "DATA", "--config", str(tmp_path / "run.yaml"))
-    assert "run.yaml cannot be read as YAML" in text
+    assert expected in refusal(capsys, "--data-dir", "DATA", "--config", str(tmp_path / "run.yaml"))
 
 
 def test_an_empty_yaml_file_changes_nothing(tmp_path: Path) -> None:
     assert config_of("--config", yaml_of(tmp_path, "")) == config_of()
 
 
-def test_help_lists_every_option_under_its_group(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        parse(["--help"])
+def help_of(capsys: pytest.CaptureFixture[str]) -> str:
+    """The text of --help on a terminal so wide that no word is broken."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "1000")
+        with pytest.raises(SystemExit) as caught:
+            parse(["--help"])
     assert caught.value.code == 0
-    text = capsys.readouterr().out
+    return capsys.readouterr().out
+
+
+def test_help_lists_every_option_under_its_group(capsys: pytest.CaptureFixture[str]) -> None:
+    text = help_of(capsys)
     for group in GROUPS.values():
         assert f"\n{(group.__doc__ or '').rstrip('.')}:\n" in text
         for spec in fields(group):
             assert re.search(rf"^  --{spec.name.replace('_', '-')}[ ,\n]", text, re.MULTILINE), spec.name
     assert "paper,smoke" in text
+
+
+def test_the_defaults_that_help_shows_are_those_of_a_plain_run(capsys: pytest.CaptureFixture[str]) -> None:
+    words = " ".join(help_of(capsys).split())
+    shown = {}
+    for entry in re.split(r" (?=--[a-z-]+(?: [A-Z{]|, --no))", words):
+        if found := re.search(r"\(default (\S+?)(?:, for xray-cnn (\S+))?\)", entry):
+            usual, own = found.groups()
+            shown[entry.split()[0].strip(",")] = (usual, own or usual)
+    taken = [config_of("--model", model) for model in ("xray-resnet18", "xray-cnn")]
+    for key, group in GROUPS.items():
+        for spec in fields(group):
+            values = tuple(str(getattr(getattr(config, key), spec.name)) for config in taken)
+            if set(values) & {"None", "", "DATA", "xray-cnn"}:
+                continue
+            assert shown[f"--{spec.name.replace('_', '-')}"] == values
+    assert shown["--epochs"] == ("12", "20")
+
+
+def test_help_says_what_presets_there_are_and_where_their_values_stand(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = " ".join(help_of(capsys).split())
+    assert all(f"{name}: {what}" in words for name, what in PRESETS.items())
+    assert "the defaults above are those of robust" in words
+    assert (ROOT / re.findall(r"values stand in (\S+),", words)[0]).is_file()
 
 
 def test_resolve_takes_flat_values_from_python() -> None:

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from xray_hf import cli
 from xray_hf.data import coronahack
 from xray_hf.data.coronahack import CSV_NAME, IMAGE_FOLDER, patient_id
 from xray_hf.data.dataset import open_coronahack
 from xray_hf.errors import DataError
 from xray_hf.labels import COVID19, LABELS, NORMAL, PNEUMONIA
+from xray_hf.training import config
 
 HEADER = ("", "X_ray_image_name", "Label", "Dataset_type", "Label_2_Virus_category", "Label_1_Virus_category")
 Row = tuple[str, str, str, str, str]  # the cells after the index
@@ -78,6 +80,7 @@ def test_every_row_becomes_a_record_in_the_csvs_order(data: Path) -> None:
         "rows_without_file": [],
         "undecodable_files": [],
         "unknown_labels": [],
+        "complaints": {},
     }
 
 
@@ -175,13 +178,22 @@ def test_covid_metadata_is_found_inside_and_beside_the_folder(data: Path, where:
     assert str(report.covid_patients_from).endswith("covid_chestxray_metadata.csv")
 
 
+def test_help_says_where_covid_metadata_is_looked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    for show in (lambda: cli.main(["splits", "--help"]), lambda: config.parse(["--help"])):
+        with pytest.raises(SystemExit):
+            show()
+        words = " ".join(capsys.readouterr().out.split()).replace("- ", "-")
+        assert " or ".join(coronahack.COVID_METADATA_NAMES) in words
+        assert "in the data's folder or its parent" in words
+
+
 def test_another_sets_metadata_beside_the_folder_is_not_taken_for_it(data: Path) -> None:
     (data.parent / "metadata.csv").write_text("image,age\na.png,50\n")
     assert coronahack.read(data)[1].covid_patients_from is None
 
 
 def test_missing_covid_metadata_is_not_answered_with_where_coronahack_is(data: Path) -> None:
-    with pytest.raises(DataError, match=r"gone\.csv .*No such file") as caught:
+    with pytest.raises(DataError, match=r"gone\.csv does not exist\. Expected metadata") as caught:
         coronahack.read(data, data / "gone.csv")
     assert "xray-hf download" not in str(caught.value)
 
@@ -215,7 +227,7 @@ def test_rows_without_file_are_an_error_unless_they_may_be_dropped(data: Path) -
     image_path(data, "cohen-a.png").unlink()
     image_path(data, "cohen-b.png").rename(image_path(data, "cohen-b.png", "test"))  # the wrong folder
     with pytest.raises(
-        DataError, match=r"of 9 rows .*2 have no image file \(first: cohen-a\.png\).*--drop-bad"
+        DataError, match=r"of 9 rows .*2 have no image file \(first: cohen-a\.png\).*unpacked.*--drop-bad"
     ):
         open_coronahack(data, 32)
     opened = open_coronahack(data, 32, drop_bad=True)
@@ -225,8 +237,12 @@ def test_rows_without_file_are_an_error_unless_they_may_be_dropped(data: Path) -
 
 def test_unknown_labels_are_an_error_unless_they_may_be_dropped(data: Path) -> None:
     write_csv(data, [*ROWS[:-1], (ROWS[-1][0], "Tuberculosis", "TEST", "", "")])
-    with pytest.raises(DataError, match=r"1 have an unknown label \(first: IM-0002-0001\.jpeg\)"):
+    with pytest.raises(
+        DataError,
+        match=r"1 have an unknown label \(first: IM-0002-0001\.jpeg has Label 'Tuberculosis'; expected",
+    ) as caught:
         open_coronahack(data, 32)
+    assert "unpacked" not in str(caught.value)
     opened = open_coronahack(data, 32, drop_bad=True)
     assert opened.report.unknown_labels == ["IM-0002-0001.jpeg"]
     assert len(opened.records) == len(ROWS) - 1

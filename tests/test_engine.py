@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib import util
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -322,6 +323,32 @@ def test_what_is_no_number_is_no_answer(engine: Engine, xray: Path, monkeypatch:
         engine.predict(xray)
 
 
+@pytest.mark.parametrize("source", [None, 3, [None], [3], object()])
+def test_what_can_be_no_image_is_said_to_be_none(engine: Engine, source: Any) -> None:
+    with pytest.raises(
+        ImageError, match=r"(NoneType|int|object) is no image; expected a path, a file's bytes"
+    ):
+        engine.predict(source)
+
+
+def test_an_error_in_the_place_of_an_image_comes_back_in_its_place(engine: Engine, xray: Path) -> None:
+    error = ImageError("it was not to be had")
+    found = list(engine.stream([xray, error, xray]))
+    assert found[1] is error
+    assert [type(each) for each in found] == [Prediction, ImageError, Prediction]
+
+
+def test_a_bundle_says_what_of_its_calibration_it_lacks(calibrated: Path) -> None:
+    rules_only = "foreign images are refused by rules only"
+    lacks = f"not calibrated: nothing is unsure, {rules_only}"
+    assert Engine.from_pretrained(calibrated).calibration.lacks == lacks
+    write_json(calibrated / manifest.CALIBRATION, {"temperature": 1.5, "unsure_below": 0.4})
+    assert Engine.from_pretrained(calibrated).calibration.lacks == f"not fully calibrated: {rules_only}"
+    detector = {"embedding": [0.0] * EMBEDDING, "thumbnail": [0.0] * THUMBNAIL_SIDE**2, "bias": 0}
+    write_json(calibrated / manifest.CALIBRATION, {"unsure_below": 0.4, "foreign": detector})
+    assert Engine.from_pretrained(calibrated).calibration.lacks == ""
+
+
 def test_a_batch_of_nothing_is_refused(engine: Engine, xray: Path) -> None:
     with pytest.raises(ConfigError, match="batch_size is 0"):
         engine.predict([xray], batch_size=0)
@@ -337,6 +364,7 @@ def test_a_hub_that_does_not_answer_is_one_clear_error(tmp_path: Path) -> None:
     }
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert "xray_hf.errors.BundleError: there is no folder owner/name, and the Hub" in run.stderr
+    assert ". Check the name and the network." in run.stderr
 
 
 @pytest.mark.parametrize("source", ["no/such/folder/here", "nowhere", "owner/name", "tests/typo"])

@@ -112,6 +112,44 @@ def test_a_second_test_stands_beside_the_first_and_a_repeated_one_replaces_it(
     assert list(evidence.draw(folder)["external"]) == ["elsewhere", "second"]
 
 
+def another_image(root: Path) -> None:
+    shutil.copy(root / "images" / "5.png", root / "images" / "0.png")
+
+
+def another_label(root: Path) -> None:
+    text = (root / "labels.csv").read_text()
+    (root / "labels.csv").write_text(text.replace("0.png,Normal", "0.png,COVID-19"))
+
+
+def one_more(root: Path) -> None:
+    shutil.copy(root / "images" / "5.png", root / "images" / "7.png")
+    with (root / "labels.csv").open("a") as stream:
+        stream.write("\n7.png,Normal,p8")
+
+
+@pytest.mark.parametrize("change", [another_image, another_label, one_more])
+def test_a_record_of_other_images_is_not_replaced(
+    folder: Path, elsewhere: Path, change: Callable[[Path], None]
+) -> None:
+    run(folder, "--external", "--data-dir", elsewhere)
+    before = files_of(folder)
+    change(elsewhere)
+    with pytest.raises(
+        ConfigError, match=r"elsewhere\.parquet is of other images .*: 7 images, now .* --name"
+    ):
+        run(folder, "--external", "--data-dir", elsewhere)
+    assert files_of(folder) == before
+    run(folder, "--external", "--data-dir", elsewhere, "--name", "other")
+
+
+def test_a_damaged_record_can_be_replaced(folder: Path, elsewhere: Path) -> None:
+    run(folder, "--external", "--data-dir", elsewhere)
+    before = files_of(folder)
+    (folder / "external" / "elsewhere.parquet").write_bytes(b"half")
+    run(folder, "--external", "--data-dir", elsewhere)
+    assert files_of(folder) == before
+
+
 def test_what_is_unsure_counts_as_not_decided(folder: Path, elsewhere: Path) -> None:
     write_json(folder / manifest.CALIBRATION, {"unsure_below": 1.0})
     evaluate(folder, elsewhere, "here")
@@ -170,7 +208,7 @@ def no_label(root: Path) -> None:
     [
         (no_image, r"1 have an image that cannot be decoded \(first: 3\.png is not an image"),
         (no_file, r"1 have no image file \(first: 3\.png\)"),
-        (no_label, r"1 have an unknown label \(first: 3\.png\)"),
+        (no_label, r"1 have an unknown label \(first: 3\.png has label 'pneumonia'; expected Normal, Pneu"),
     ],
 )
 def test_a_bad_row_is_an_error_unless_it_may_be_dropped(
@@ -198,9 +236,11 @@ def test_a_folder_of_nothing_usable_is_an_error(folder: Path, elsewhere: Path) -
         (["--external"], "--external needs --data-dir"),
         (["--data-dir", "DIR"], "--name and --drop-bad go with --external; the record needs no data"),
         (["--name", "x"], "go with --external"),
+        (["--name", ""], "go with --external"),
         (["--drop-bad"], "go with --external"),
         (["--external", "--data-dir", "DIR", "--name", "../x"], r"--name is '\.\./x'; expected letters"),
         (["--external", "--data-dir", "DIR", "--name", ".x"], r"--name is '\.x'"),
+        (["--external", "--data-dir", "DIR", "--name", ""], "--name is ''; expected letters"),
     ],
 )
 def test_wrong_options_are_refused(folder: Path, options: list[str], message: str) -> None:

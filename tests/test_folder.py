@@ -74,6 +74,16 @@ def test_what_is_outside_or_hidden_is_not_found(tmp_path: Path) -> None:
     assert report.rows_without_file == ["../secret.png", ".x.png", "x.png"]
 
 
+def test_an_unknown_label_is_shown_beside_the_known_ones_and_no_archive_is_asked_for(tmp_path: Path) -> None:
+    _, report = folder.read(write(tmp_path, "file_name,label\na.png,Normal\nb.png,COVID19\n"))
+    with pytest.raises(DataError) as caught:
+        report.require_clean(drop_bad=False)
+    assert (
+        "1 have an unknown label (first: b.png has label 'COVID19'; expected Normal, Pneumonia or COVID-19). "
+        "Repair them" in str(caught.value)
+    )
+
+
 def test_bad_rows_are_an_error_that_counts_them(tmp_path: Path) -> None:
     rows = "file_name,label\na.png,Normal\nb.png,normal\nc.png,\ngone.png,Normal\n"
     records, report = folder.read(write(tmp_path, rows))
@@ -89,6 +99,11 @@ def test_bad_rows_are_an_error_that_counts_them(tmp_path: Path) -> None:
     ("rows", "files", "message"),
     [
         ("file_name,class\na.png,Normal\n", ("a.png",), "has no column label; found: file_name, class"),
+        (
+            "file_name;label\na.png;Normal\n",
+            ("a.png",),
+            r"found: file_name;label\. Columns are parted by commas",
+        ),
         ("file_name,label\nx.png,Normal\n", ("a/x.png", "b/x.png"), r"x\.png fits 2 files, .*write the path"),
         ("file_name,label\na.png,Normal\na.png,COVID-19\n", ("a.png",), r"two different rows for a\.png"),
     ],

@@ -125,6 +125,13 @@ def test_wrong_options_end_in_words(
         settings.parse(["--bundle", "a/b", *options])
 
 
+def test_help_says_none_where_there_is_no_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
+    words = settings.build_parser().format_help()
+    for variable in ("GRADIO_ROOT_PATH", "XRAY_HF_EXAMPLES"):
+        assert f"(${variable}, default none)" in words
+
+
 def test_mcp_that_is_not_installed_is_not_left_out_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"--mcp needs the package mcp; run `pip install mcp`"):

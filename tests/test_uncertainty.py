@@ -164,6 +164,16 @@ def test_balanced_accuracy_does_not_take_a_class_of_few_patients_for_known() -> 
     assert high < 0.97
 
 
+@pytest.mark.parametrize("answers", [[2] * 9, [0] * 9, [2] * 6 + [0] * 3], ids=["all", "none", "some"])
+def test_of_one_class_alone_balanced_accuracy_is_accuracy_interval_and_all(answers: list[int]) -> None:
+    predictions = of_answers([2] * 9, answers)
+    intervals = describe(predictions)["intervals"]
+    assert intervals["balanced_accuracy"] == intervals["accuracy"]
+    assert intervals["accuracy"] == intervals["per_class"]["COVID-19"]["sensitivity"]
+    found = compare(of_answers([2] * 9, [2] * 9), predictions)
+    assert found["balanced_accuracy"]["interval"] == found["accuracy"]["interval"]
+
+
 def test_the_interval_of_a_perfect_model_ends_at_one() -> None:
     labels = np.arange(30) % 3
     low, high = describe(of_answers(labels, labels))["intervals"]["balanced_accuracy"]

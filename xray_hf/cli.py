@@ -9,7 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from xray_hf import __version__, manifest
-from xray_hf.errors import BundleError, ConfigError, OptionParser, exit_on_error
+from xray_hf.data.coronahack import HELP_ON_COVID_METADATA
+from xray_hf.errors import BundleError, ConfigError, DataError, OptionParser, exit_on_error
 from xray_hf.labels import LABELS
 
 DEFAULT_SIDE = 224  # pixels; what xray-resnet18 and xray-cnn take
@@ -48,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("examine", help="the paper's tables and figures of the data set")
     _add_data_options(command)
-    command.add_argument("--out", type=Path, required=True, help="folder of tables and figures")
+    command.add_argument("--out", type=Path, required=True, help="an empty or new folder")
     command.add_argument("--seed", type=int, default=0, help="of the rebalancing (default %(default)s)")
     command.set_defaults(run=_examine)
 
@@ -70,7 +71,10 @@ def build_parser() -> argparse.ArgumentParser:
     _add_bundle(command)
     command.add_argument("--external", action="store_true", help="first classify the images of --data-dir")
     command.add_argument("--data-dir", type=Path, help="images, and labels.csv with file_name and label")
-    command.add_argument("--name", help="of the record (default: the folder's name)")
+    command.add_argument(
+        "--name",
+        help="of the record, which replaces none of other images (default: the folder's name)",
+    )
     command.add_argument("--drop-bad", action="store_true", help="go on without rows that cannot be used")
     command.set_defaults(run=_evaluate)
 
@@ -122,7 +126,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--backend", default="onnxruntime", help="onnxruntime, openvino or torch (default %(default)s)"
     )
     command.add_argument("--split", help="of data sets of the Hub (default: the only one)")
-    command.add_argument("--image-column", help="of Parquet and data sets (default: the one with images)")
+    command.add_argument(
+        "--image-column", help="of Parquet and data sets (default: the first of type Image, else `image`)"
+    )
     command.set_defaults(run=_predict)
 
     command = commands.add_parser("card", help="write a bundle's model card, README.md")
@@ -177,7 +183,7 @@ def _add_data_options(command: argparse.ArgumentParser, is_required: bool = True
     command.add_argument(
         "--data-dir", type=Path, required=is_required, help="the data set in Kaggle's layout"
     )
-    command.add_argument("--covid-metadata", type=Path, help="CSV with the patients of the COVID-19 images")
+    command.add_argument("--covid-metadata", type=Path, help=HELP_ON_COVID_METADATA)
     command.add_argument("--drop-bad", action="store_true", help="go on without rows that cannot be used")
     command.add_argument("--side", type=int, default=DEFAULT_SIDE, help="pixels (default %(default)s)")
     command.add_argument("--cache-dir", type=Path, help="where pixels are kept (default $XRAY_HF_CACHE)")
@@ -222,7 +228,9 @@ def _atlas(options: argparse.Namespace) -> None:
 
 def _examine(options: argparse.Namespace) -> None:
     from xray_hf.data.examine import examine
+    from xray_hf.files import require_new_folder
 
+    require_new_folder(options.out)  # before minutes are spent on decoding
     print(examine(_open(options), options.out, options.seed))
     print(f"tables and figures: {options.out}")
 
@@ -242,15 +250,15 @@ def _splits(options: argparse.Namespace) -> None:
 
 def _prepare(options: argparse.Namespace) -> None:
     from xray_hf.data.dataset import split_data, to_dataset_dict
+    from xray_hf.files import atomic_folder, require_new_folder
 
+    if options.out:
+        require_new_folder(options.out)  # before minutes are spent on decoding
     data = _open(options)
     print(
         f"{data.pixels.count:,} images of {data.pixels.side}×{data.pixels.side} pixels: {data.pixels.folder}"
     )
     if options.out:
-        from xray_hf.files import atomic_folder, require_new_folder
-
-        require_new_folder(options.out)
         split = split_data(data, options.protocol, options.seed)
         with atomic_folder(options.out) as temporary:
             to_dataset_dict(data.records, split).save_to_disk(temporary)
@@ -264,7 +272,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.external:
         _evaluate_elsewhere(options)
         return
-    if options.data_dir or options.name or options.drop_bad:
+    if options.data_dir or options.name is not None or options.drop_bad:
         raise ConfigError("--data-dir, --name and --drop-bad go with --external; the record needs no data.")
     folder = _bundle(options)
     print(metrics.as_table(metrics.of_splits(evidence.draw(folder)), _mark(folder)))
@@ -278,7 +286,7 @@ def _evaluate_elsewhere(options: argparse.Namespace) -> None:
     if not options.data_dir:
         raise ConfigError("--external needs --data-dir, the folder of images with labels.csv.")
     folder = _bundle(options)
-    name = options.name or options.data_dir.resolve().name
+    name = options.data_dir.resolve().name if options.name is None else options.name
     print(evaluate(folder, options.data_dir, name, drop_bad=options.drop_bad).as_table(), end="\n\n")
     numbers = evidence.draw(folder)["external"][name]
     print(metrics.as_table({name: numbers}, _mark(folder)))
@@ -286,11 +294,11 @@ def _evaluate_elsewhere(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
+    folder = _bundle(options)
     from xray_hf import evidence
     from xray_hf.evaluation import controls, metrics
     from xray_hf.inference.report import report
 
-    folder = _bundle(options)
     report(folder, _open(options), options.sheets)
     summary = evidence.draw(folder)
     print(metrics.as_table({"test": summary["test"], **summary["controls"]}, _mark(folder)))
@@ -304,12 +312,10 @@ def _mark(folder: Path) -> str:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from transformers.utils import logging
-
+    folder = _bundle(options)
+    _hide_loading()
     from xray_hf.export import export
 
-    logging.disable_progress_bar()  # of loading the weights, which takes a moment
-    folder = _bundle(options)
     found = export(folder)
     print(
         f"{folder / manifest.GRAPH}: {found['bytes'] / 1e6:.1f} MB, weights in {found['precision']} "
@@ -324,12 +330,15 @@ def _calibrate(options: argparse.Namespace) -> None:
         raise ConfigError(
             "what is foreign is fitted with both --data-dir and --foreign-dir; pass both or none."
         )
+    folder = _bundle(options)
     from xray_hf import evidence
     from xray_hf.evaluation import confidence, metrics
     from xray_hf.inference import calibrate_confidence, calibrate_foreign
 
-    folder = _bundle(options)
     if options.foreign_dir:
+        calibrate_foreign.find(
+            options.foreign_dir
+        )  # what is wrong with it is said before the data are decoded
         report = calibrate_foreign.calibrate(folder, _open(options), options.foreign_dir)
         evidence.draw(folder)  # should the other half fail, this one is done
         print(calibrate_foreign.as_table(report), end="\n\n")
@@ -340,6 +349,8 @@ def _calibrate(options: argparse.Namespace) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
+    if options.backend == "torch":
+        _hide_loading()
     from xray_hf.inference import bulk, inputs
 
     if bulk.is_finished(options.out, resume=options.resume):
@@ -357,8 +368,11 @@ def _predict(options: argparse.Namespace) -> None:
         batch_size=options.batch_size,
         backend=options.backend,
     )
-    if summary:  # of several processes the first has it
-        print(summary)
+    if summary is None:  # of several processes the first has it
+        return
+    print(summary)
+    if summary.errors == summary.images:
+        raise DataError(f"no image got an answer; the column `error` of {options.out} says why.")
 
 
 def _card(options: argparse.Namespace) -> None:
@@ -408,6 +422,13 @@ def _plan(options: argparse.Namespace, folder: Path):  # type: ignore[no-untyped
     return publish.of_bundle(
         _bundle(options), options.repo_id, data_set=options.data_set, with_external=options.external_records
     )
+
+
+def _hide_loading() -> None:
+    """Have transformers show no bar of loading weights, which takes a moment; imports it."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
 
 def _bundle(options: argparse.Namespace) -> Path:

@@ -82,6 +82,11 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def as_sentence(error: BaseException) -> str:
+    """The same as a sentence, full stop included, for texts that go on."""
+    return f"{first_line(error).rstrip(' .:')}."
+
+
 class OptionParser(argparse.ArgumentParser):
     """An ArgumentParser whose complaints end as every other error does: one line, exit code 2."""
 

@@ -21,7 +21,7 @@ from torch.fx.experimental.optimization import fuse
 
 from xray_hf import bundle, manifest
 from xray_hf.data.atlas import sample_images
-from xray_hf.errors import ExportError, first_line
+from xray_hf.errors import ExportError, as_sentence
 from xray_hf.files import atomic_file
 from xray_hf.images import resize
 from xray_hf.models.one_pass import OUTPUTS, OnePass
@@ -114,7 +114,7 @@ def to_onnx(module: nn.Module, outputs: Sequence[str], side: int) -> onnx.ModelP
         )
     except (torch.onnx.OnnxExporterError, RuntimeError) as error:
         raise ExportError(
-            f"torch cannot export this network to ONNX: {first_line(error)} Use backend torch."
+            f"torch cannot export this network to ONNX: {as_sentence(error)} Use backend torch."
         ) from error
     assert program is not None  # for mypy: it is None only without dynamo
     graph = program.model_proto

@@ -56,6 +56,26 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def made_folder(path: Path) -> Iterator[None]:
+    """Make a folder, its parents too, that takes files; what was made goes away again if the body fails.
+
+    Raises OutputError when it cannot be made, or files cannot be written there.
+    """
+    made: list[Path] = []
+    try:
+        with _output_errors(path):
+            made = [each for each in (path, *path.parents) if not each.exists()]
+            path.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=path).close()
+        yield
+    except BaseException:
+        for each in made:
+            with suppress(OSError):
+                each.rmdir()
+        raise
+
+
 def require_new_folder(path: Path) -> None:
     """Raise OutputError unless `path` is an empty folder or does not exist: nothing is written over."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):

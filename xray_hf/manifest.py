@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xray_hf.errors import BundleError, ConfigError, first_line, hub_errors
+from xray_hf.errors import BundleError, ConfigError, as_sentence, hub_errors
 from xray_hf.labels import SYNTHETIC_MARK
 
 CONFIG, WEIGHTS, PREPROCESSOR = "config.json", "model.safetensors", "preprocessor_config.json"
@@ -144,7 +144,7 @@ def _fetch(repo_id: str, revision: str | None, names: Sequence[str]) -> Path:
         return Path(snapshot_download(repo_id, revision=revision, allow_patterns=list(names)))
     except hub_errors() as error:
         raise BundleError(
-            f"there is no folder {repo_id}, and the Hub did not give that repository: {first_line(error)} "
+            f"there is no folder {repo_id}, and the Hub did not give that repository: {as_sentence(error)} "
             "Check the name and the network."
         ) from error
 

@@ -29,7 +29,12 @@ HOW_TO_GET = (
     f"then pass the folder that holds {CSV_NAME}."
 )
 
+HELP_ON_COVID_METADATA = (
+    "CSV with the patients of the COVID-19 images "
+    f"(default: {' or '.join(COVID_METADATA_NAMES)} in the data's folder or its parent, if there is one)"
+)
 HOW_TO_GET_COVID = "Expected metadata.csv of github.com/ieee8023/covid-chestxray-dataset."
+EXPECTED_LABELS = "Normal or Pnemonia, and COVID-19 in Label_2_Virus_category"
 
 _LABELS = {"Normal": NORMAL, "Pnemonia": PNEUMONIA, "Pneumonia": PNEUMONIA}  # the real file is misspelt
 _LICENSES = {"Kermany": "CC BY 4.0", SYNTHETIC: "Apache-2.0"}  # by source; of the web, one per image
@@ -67,6 +72,7 @@ def read(data_dir: Path, covid_metadata: Path | None = None) -> tuple[list[Recor
             )
         if label is None:
             report.unknown_labels.append(name)
+            report.complaints[name] = f"{name} has Label {row['Label']!r}; expected {EXPECTED_LABELS}"
         elif path is None:
             report.rows_without_file.append(name)
         else:

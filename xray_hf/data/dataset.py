@@ -50,8 +50,8 @@ def open_coronahack(
     if not drop_bad:
         report.require_clean(drop_bad=False)  # before minutes are spent on decoding
     cache = pixels.prepare(records, side, cache_dir)
-    report.undecodable_files = list(cache.undecodable)
-    report.require_clean(drop_bad, cache.undecodable)
+    report.add_undecodable(cache.undecodable)
+    report.require_clean(drop_bad)
     kept = [record for record in records if record.file_name not in cache.undecodable]
     if not kept:
         raise DataError(f"{data_dir} holds no usable image. {coronahack.HOW_TO_GET}")

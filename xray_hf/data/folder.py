@@ -11,6 +11,7 @@ from pathlib import Path
 
 from xray_hf.data.records import Record, Report, read_rows, without_repeats
 from xray_hf.errors import DataError
+from xray_hf.evaluation.words import listed
 from xray_hf.labels import LABELS, PNEUMONIA
 
 CSV_NAMES = ("labels.csv", "metadata.csv")
@@ -48,6 +49,7 @@ def read(folder: Path) -> tuple[list[Record], Report]:
         asked.add(path)
         if row["label"] not in _LABELS:
             report.unknown_labels.append(name)
+            report.complaints[name] = f"{name} has label {row['label']!r}; expected {listed(LABELS, 'or')}"
         elif path is None:
             report.rows_without_file.append(name)
         else:

@@ -46,7 +46,8 @@ class Report:
 
     rows: rows of the CSV. covid_patients_from: what names the patients of the COVID-19 images. Files without
     metadata and exact duplicate rows are dropped, as the paper does with the former; the other three kinds
-    are an error unless the user says that they may be dropped.
+    are an error unless the user says that they may be dropped. complaints: {file name: why it cannot be
+    used}, of undecodable files and unknown labels.
     """
 
     root: str
@@ -57,6 +58,7 @@ class Report:
     rows_without_file: list[str] = field(default_factory=list)
     undecodable_files: list[str] = field(default_factory=list)
     unknown_labels: list[str] = field(default_factory=list)
+    complaints: dict[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """The whole report, ready for JSON."""
@@ -80,25 +82,27 @@ class Report:
         )
         return "\n".join(lines)
 
-    def require_clean(self, drop_bad: bool, why_undecodable: Mapping[str, str] | None = None) -> None:
-        """Raise DataError if rows cannot be used, unless `drop_bad` allows to go on without them.
+    def add_undecodable(self, why: Mapping[str, str]) -> None:
+        """Note {file name: the decoder's complaint}."""
+        self.undecodable_files = list(why)
+        self.complaints |= why
 
-        why_undecodable: {file name: the decoder's complaint}, of which the first is quoted.
-        """
+    def require_clean(self, drop_bad: bool) -> None:
+        """Raise DataError if rows cannot be used, unless `drop_bad` allows to go on without them."""
         bad = {
             "have no image file": self.rows_without_file,
             "have an image that cannot be decoded": self.undecodable_files,
             "have an unknown label": self.unknown_labels,
         }
-        why = why_undecodable or {}
         found = [
-            f"{len(names)} {what} (first: {why.get(names[0], names[0]).rstrip('.')})"
+            f"{len(names)} {what} (first: {self.complaints.get(names[0], names[0]).rstrip('.')})"
             for what, names in bad.items()
             if names
         ]
         if found and not drop_bad:
+            ask = "Is the archive unpacked whole? " if self.rows_without_file else ""
             raise DataError(
-                f"of {self.rows:,} rows in {self.root}, {'; '.join(found)}. Is the archive unpacked whole? "
+                f"of {self.rows:,} rows in {self.root}, {'; '.join(found)}. {ask}"
                 "Repair them, or pass --drop-bad to go on without these rows (no substitute is ever used)."
             )
 
@@ -116,12 +120,15 @@ def read_rows(
             reader = csv.DictReader(stream)
             missing = [column for column in columns if column not in (reader.fieldnames or ())]
             if missing:
+                found = ", ".join(reader.fieldnames or ()) or "none"
+                hint = "Columns are parted by commas: save it so, not with ';'. " if ";" in found else ""
                 raise DataError(
-                    f"{path} has no column {', '.join(missing)}; found: "
-                    f"{', '.join(reader.fieldnames or ()) or 'none'}. {how_to_get}"
+                    f"{path} has no column {', '.join(missing)}; found: {found}. {hint}{how_to_get}"
                 )
             wanted = (*columns, *optional)
             return [{column: (row.get(column) or "").strip() for column in wanted} for row in reader]
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist. {how_to_get}") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as a CSV file ({error}). {how_to_get}") from error
 

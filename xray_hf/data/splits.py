@@ -21,6 +21,7 @@ import numpy as np
 
 from xray_hf.data.records import Record, labels_of
 from xray_hf.errors import ConfigError, DataError
+from xray_hf.evaluation.words import counted
 from xray_hf.labels import COVID19, LABELS, SPLITS
 
 PROTOCOLS = ("grouped", "paper")
@@ -228,6 +229,8 @@ def read(path: Path, records: Sequence[Record]) -> Split:
         protocol, seed, fold = str(saved["protocol"]), int(saved["seed"]), int(saved.get("fold", 0))
         if protocol not in PROTOCOLS:
             raise ValueError(f"protocol {protocol!r}")
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist; write one with `xray-hf splits --out`.") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path} is no readable splits.json ({error!r}); write one with `xray-hf splits --out`."
@@ -236,7 +239,7 @@ def read(path: Path, records: Sequence[Record]) -> Split:
     missing = [file for names in files.values() for file in names if file not in row_of]
     if missing:
         raise DataError(
-            f"{path} names {len(missing)} images that this data set lacks (first: {missing[0]}); "
+            f"{path} names {counted(len(missing), 'image')} that this data set lacks (first: {missing[0]}); "
             "use the data set that the split was made from."
         )
     rows = {

@@ -46,11 +46,19 @@ def build(
     ) as page:
         names = listed(engines)
         synthetic = listed([name for name, engine in engines.items() if engine.manifest.is_synthetic])
+        uncalibrated = {name: each.calibration.lacks for name, each in engines.items()}
         labels = listed(next(iter(engines.values())).labels, "or")
         gr.HTML(render("welcome", models=names), elem_id="welcome")
         gr.HTML(render("statement"), elem_id="statement")
         gr.HTML(
-            render("introduction", models=names, is_one=len(engines) == 1, labels=labels, synthetic=synthetic)
+            render(
+                "introduction",
+                models=names,
+                is_one=len(engines) == 1,
+                labels=labels,
+                synthetic=synthetic,
+                uncalibrated=uncalibrated,
+            )
         )
         with gr.Tabs():
             with gr.Tab("Read an X-ray", id="read"):

@@ -77,7 +77,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     def add(name: str, variable: str, default: object, text: str, **more: object) -> None:
         value = os.environ.get(variable, default)
-        parser.add_argument(name, default=value, help=f"{text} (${variable}, default {default})", **more)  # type: ignore[arg-type]
+        shown = "none" if default in (None, "") else default
+        parser.add_argument(name, default=value, help=f"{text} (${variable}, default {shown})", **more)  # type: ignore[arg-type]
 
     text = "a bundle's folder or Hub id, owner/name; repeat it for more ($XRAY_HF_BUNDLES, with commas; "
     text += f"default those that a Space's README.md names, else all in {SHIPPED}/)"

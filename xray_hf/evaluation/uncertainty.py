@@ -4,9 +4,9 @@ Percentile bootstrap over patients (Efron and Tibshirani 1993, chapter 13): as m
 drawn with replacement, each with all rows, since images of one patient resemble each other. A draw has the
 numbers that `metrics` would give for it; where that is NaN the draw is left out. A rate of 0 or 1 is the same
 in every draw, and its interval would have no width however few the patients are. A share then has the exact
-interval (Clopper and Pearson 1934) of so many patients, all right or all wrong, and enters balanced accuracy
-with draws of what it may be (Jeffreys' posterior; Brown et al. 2001). Precision, F1 and AUROC of such a class
-stay without width: read them beside the number of patients.
+interval (Clopper and Pearson 1934) of so many patients, all right or all wrong, and enters balanced accuracy,
+the mean of several classes, with draws of what it may be (Jeffreys' posterior; Brown et al. 2001). Precision,
+F1 and AUROC of such a class stay without width: read them beside the number of patients.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def describe(predictions: Predictions) -> dict[str, Any]:
         "patients_per_class": patients,
         "intervals": {
             "accuracy": draws.share(predictions.predicted == label),
-            "balanced_accuracy": _holding(measured, interval(balanced)),
+            "balanced_accuracy": _holding(measured, interval_of_rate(balanced, draws.patients(label >= 0))),
             **{name: interval(drawn) for name, drawn in overall.items()},
             "per_class": {
                 name: {
@@ -214,9 +214,10 @@ def _balanced_accuracy(matrices: Counts, patients: Sequence[int]) -> Rates:
     """(D, C, C) and the patients of each class -> (D,).
 
     A class gets the same draws of what it may be each time, so that two models that find all differ by 0.
+    One class alone gets none: its balanced accuracy is the accuracy, and has the same draws.
     """
     found = metrics.sensitivity(matrices)
-    for index, count in enumerate(patients):
+    for index, count in enumerate(patients if np.count_nonzero(patients) > 1 else ()):
         drawn = found[:, index]
         drawn = drawn[np.isfinite(drawn)]
         if len(drawn) and drawn.min() == drawn.max() and drawn[0] in (0, 1):

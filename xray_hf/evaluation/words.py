@@ -25,6 +25,11 @@ def number(value: float | None, interval: Sequence[float] | None) -> str:
     return f"{value:.3f}" + (f" ({interval[0]:.3f}–{interval[1]:.3f})" if interval else "")
 
 
+def counted(number: int, what: str) -> str:
+    """1 image, 2,345 images."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def false_alarms(matrix: Sequence[Sequence[int]]) -> tuple[int, int]:
     """(C, C) counts, rows true -> how many are wrongly called the last class, of how many that could be."""
     return sum(row[-1] for row in matrix[:-1]), sum(map(sum, matrix[:-1]))

@@ -30,11 +30,12 @@ from typing import Any
 from tqdm import tqdm
 
 from xray_hf import __version__, cores, manifest
-from xray_hf.errors import ConfigError, DataError, OutputError, XrayHFError
+from xray_hf.errors import ConfigError, DataError, ImageError, OutputError, XrayHFError
+from xray_hf.evaluation.words import counted
 from xray_hf.files import atomic_file
 from xray_hf.inference import backends
 from xray_hf.inference.engine import BATCH_SIZE, Engine
-from xray_hf.inference.inputs import Inputs
+from xray_hf.inference.inputs import Content, Inputs, Item
 from xray_hf.inference.overlay import Pictures
 from xray_hf.inference.tables import PIECE, WRITERS, Pieces, Row, columns, to_row
 from xray_hf.labels import SYNTHETIC_MARK
@@ -45,7 +46,8 @@ from xray_hf.signals import Signals
 class Summary:
     """What a run gave; `str` of it is for a person.
 
-    computed: images of this run, without those that an interrupted one had left, in `seconds`.
+    computed: images of this run, without those that an interrupted one had left, in `seconds`. lacks: as
+    Calibration.lacks.
     """
 
     out: Path
@@ -56,10 +58,13 @@ class Summary:
     computed: int
     seconds: float
     is_synthetic: bool
+    lacks: str
 
     def __str__(self) -> str:
         lines = [f"{SYNTHETIC_MARK}the model was trained on them"] if self.is_synthetic else []
-        lines.append(f"{self.images:>9,}  images")
+        if self.lacks:
+            lines.append(f"the model is {self.lacks}; `xray-hf calibrate` fits that")
+        lines.append(f"{self.images:>9,}  {'image' if self.images == 1 else 'images'}")
         lines += [f"{count:>9,}  {decision}" for decision, count in sorted(self.decisions.items())]
         if self.errors:
             lines.append(f"{self.errors:>9,}  without an answer; the column `error` says why")
@@ -67,7 +72,8 @@ class Summary:
         if left_out:
             lines.append(f"files in folders that were taken for no images: {', '.join(left_out)}")
         speed = self.computed / self.seconds
-        lines.append(f"{self.computed:,} images in {self.seconds:.1f} s, {speed:.1f} images/s: {self.out}")
+        images = counted(self.computed, "image")
+        lines.append(f"{images} in {self.seconds:.1f} s, {speed:.1f} images/s: {self.out}")
         return "\n".join(lines)
 
 
@@ -141,8 +147,8 @@ def predict_in_bulk(
         errors, decisions = run.merge(total)
         computed = total - sum(pieces.size(number, total) for number in run.kept)
     seconds = time.monotonic() - started
-    is_synthetic = engine.manifest.is_synthetic
-    return Summary(out, total, errors, decisions, inputs.skipped, computed, seconds, is_synthetic)
+    is_synthetic, lacks = engine.manifest.is_synthetic, engine.calibration.lacks
+    return Summary(out, total, errors, decisions, inputs.skipped, computed, seconds, is_synthetic, lacks)
 
 
 @dataclass(frozen=True)
@@ -158,15 +164,15 @@ class _Run:
 
     def compute(self, heatmaps: Path | None, batch_size: int) -> int:
         """Write the missing pieces of this process; returns the number of rows of all."""
-        waiting: deque[tuple[int, str, str | bytes]] = deque()  # what the engine has taken and not answered
+        waiting: deque[tuple[int, str, Content]] = deque()  # what the engine has taken and not answered
         total = 0
 
-        def contents() -> Iterator[str | bytes]:
+        def contents() -> Iterator[Content]:
             nonlocal total
             for number, item in enumerate(self.inputs):
                 total = number + 1
                 if self._is_mine(number // self.pieces.rows):
-                    content = item.fetch()
+                    content = _content(item)
                     waiting.append((number, item.source, content))
                     yield content
 
@@ -226,6 +232,13 @@ class _Run:
         # None: hidden where nobody watches.
         hidden = None if self.processes.is_main else True
         return tqdm(total=total, desc="predicting", unit=" images", disable=hidden, leave=False)
+
+
+def _content(item: Item) -> Content:
+    try:
+        return item.fetch()
+    except ImageError as error:  # which the engine gives back in its place
+        return error
 
 
 @dataclass(frozen=True)

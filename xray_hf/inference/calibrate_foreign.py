@@ -69,7 +69,7 @@ def calibrate(folder: Path, data: XrayData, foreign_dir: Path) -> dict[str, Any]
     rows = {name: np.unique(split.rows(name)) for name in ("train", "validation", "test")}
     if missing := [name for name, own in rows.items() if not len(own)]:
         raise DataError(f"the split of {folder} has no {missing[0]} rows; train with another split.")
-    kinds = {name: _of_files(network, files, description.side) for name, files in _find(foreign_dir).items()}
+    kinds = {name: _of_files(network, files, description.side) for name, files in find(foreign_dir).items()}
     own = {name: _of_rows(network, data, part) for name, part in rows.items()}
     labels = {name: np.asarray(labels_of(data.records))[part] for name, part in rows.items()}
     tuning = [each.take(slice(0, None, 2)) for each in kinds.values()]
@@ -156,8 +156,8 @@ def _shares(by_detector: np.ndarray, by_rule: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _find(foreign_dir: Path) -> dict[str, list[Path]]:
-    """{kind: sorted files}."""
+def find(foreign_dir: Path) -> dict[str, list[Path]]:
+    """{kind: sorted files}; raises DataError for a folder without kinds, or with a kind of too few files."""
     if not foreign_dir.is_dir():
         raise DataError(f"{foreign_dir} is no folder; expected one with a folder of images for each kind.")
     kinds = {

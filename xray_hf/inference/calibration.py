@@ -38,6 +38,17 @@ class Calibration:
         if self.unsure_below is not None and not 0 <= self.unsure_below <= 1:
             raise ValueError(f"unsure_below is {self.unsure_below}; expected 0 to 1")
 
+    @property
+    def lacks(self) -> str:
+        """What a bundle is that was not fitted whole, and what follows, in words; empty for others."""
+        parts = []
+        if self.unsure_below is None:
+            parts.append("nothing is unsure")
+        if self.detector is None:
+            parts.append("foreign images are refused by rules only")
+        how = "not" if len(parts) == 2 else "not fully"
+        return f"{how} calibrated: {', '.join(parts)}" if parts else ""
+
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """(B, C) logits -> (B, C) probabilities, float32."""
         scaled = logits / np.float32(self.temperature)

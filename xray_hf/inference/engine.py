@@ -35,7 +35,7 @@ FOREIGN = "not a frontal chest X-ray"
 UNLIKE = "it is unlike the X-rays that the model was trained on"  # the detector's reason
 BATCH_SIZE = 8  # images; larger ones are no faster on a CPU and answer later
 
-Source = Path | str | bytes | Image.Image | np.ndarray | Reading
+Source = Path | str | bytes | Image.Image | np.ndarray | Reading | ImageError
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,7 @@ class Engine:
         is then fetched.
         backend: "onnxruntime", "openvino" (bfloat16 where the CPU has it) or "torch".
         threads: cores to use, default all.
+        Without calibration.json all is answered with plain softmax: `engine.calibration.lacks` says so.
         Raises BundleError if files are missing, damaged or do not fit together, ConfigError for a backend
         that is unknown or not installed.
         """
@@ -128,13 +129,13 @@ class Engine:
     ) -> Prediction | list[Prediction]:
         """Read and classify one image, or several in their order.
 
-        sources: a path, a file's bytes, a PIL image, an array (H, W) or (H, W, 3) or what `images.read` gave,
-        or a sequence of them.
-        Raises ImageError for the first that cannot be read; `stream` goes on instead.
+        sources: a path, a file's bytes, a PIL image, an array (H, W) or (H, W, 3) or what `images.read` gave
+        or raised, or a sequence of them.
+        Raises ImageError for the first that cannot be read or is none of these; `stream` goes on instead.
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}; expected 1 or more.")
-        if isinstance(sources, Source):
+        if isinstance(sources, Source) or not isinstance(sources, Iterable):
             return _require(self._answer([sources], self._alone, self._helper)[0])
         return [_require(found) for found in self.stream(sources, batch_size)]
 
@@ -281,14 +282,19 @@ class _Input:
     read_ms: float
 
 
-def _open(source: Source) -> Reading:
+def _open(source: object) -> Reading:
     if isinstance(source, Reading):
         return source
+    if isinstance(source, ImageError):
+        raise source
     if isinstance(source, Image.Image):
         return from_image(source)
     if isinstance(source, np.ndarray):
         return from_array(source)
-    return read(source)
+    if isinstance(source, Path | str | bytes):
+        return read(source)
+    kind = type(source).__name__
+    raise ImageError(f"{kind} is no image; expected a path, a file's bytes, a PIL image or an array.")
 
 
 def _require(found: Prediction | ImageError) -> Prediction:

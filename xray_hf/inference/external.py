@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,15 @@ import numpy as np
 from xray_hf import manifest
 from xray_hf.data import folder as image_folder
 from xray_hf.data.records import Record, Report, labels_of
-from xray_hf.errors import ConfigError, DataError, ImageError
+from xray_hf.errors import BundleError, ConfigError, DataError, ImageError
 from xray_hf.evaluation import predictions
 from xray_hf.evaluation.external import External
 from xray_hf.evaluation.predictions import Predictions
+from xray_hf.evaluation.words import counted
 from xray_hf.inference.engine import Engine, Prediction
 
 _NAME = re.compile(r"\w[\w.-]*")
+_SAME_LOGITS = 0.01  # how far those of one image may be apart: weights rounded since move them by less
 
 
 def evaluate(bundle: Path, data_dir: Path, name: str, *, drop_bad: bool = False) -> Report:
@@ -24,10 +27,11 @@ def evaluate(bundle: Path, data_dir: Path, name: str, *, drop_bad: bool = False)
 
     The record names neither files nor patients; its rows are in the order of the CSV.
 
-    data_dir: as data.folder reads it. name: of the record, which replaces one of the same name. drop_bad: go
-    on without rows that have no file, no known label or an undecodable file; otherwise they are an error.
-    Raises ConfigError for a name that no file can have, BundleError, DataError, OutputError; then nothing is
-    written.
+    data_dir: as data.folder reads it. name: of the record, which may renew one of the same images, but
+    replaces none of others. drop_bad: go on without rows that have no file, no known label or an undecodable
+    file; otherwise they are an error.
+    Raises ConfigError for a name that no file can have or a record of other images has, BundleError,
+    DataError, OutputError; then nothing is written.
     """
     if not _NAME.fullmatch(name):
         raise ConfigError(
@@ -45,13 +49,34 @@ def evaluate(bundle: Path, data_dir: Path, name: str, *, drop_bad: bool = False)
             why[record.file_name] = str(found)
         else:
             seen.append((record, found))
-    report.undecodable_files = list(why)
-    report.require_clean(drop_bad, why)
+    report.add_undecodable(why)
+    report.require_clean(drop_bad)
     if not seen:
         raise DataError(f"{data_dir} holds no usable image. {image_folder.HOW_TO_MAKE}")
-    mark = manifest.calibration_mark(bundle)
-    _record_of(seen, mark).write(bundle / manifest.EXTERNAL / f"{name}.parquet")
+    path = bundle / manifest.EXTERNAL / f"{name}.parquet"
+    made = _record_of(seen, manifest.calibration_mark(bundle))
+    _require_same_images(path, made.predictions)
+    made.write(path)
     return report
+
+
+def _require_same_images(path: Path, now: Predictions) -> None:
+    """Raise ConfigError if a record of other images is there; one that is damaged may be replaced.
+
+    The record does not name its images. The network knows them again, even if it was rounded since.
+    """
+    with suppress(BundleError):
+        before = External.read(path).predictions
+        if not (
+            len(before) == len(now)
+            and (before.label == now.label).all()
+            and (before.patient_id == now.patient_id).all()
+            and np.allclose(before.logits, now.logits, atol=_SAME_LOGITS)
+        ):
+            raise ConfigError(
+                f"{path} is of other images or labels: {counted(len(before), 'image')}, now {len(now):,}. "
+                "Give these another --name, or delete that file."
+            )
 
 
 def _record_of(seen: list[tuple[Record, Prediction]], mark: str) -> External:

@@ -2,7 +2,7 @@
 
 Each PATH is one of
 
-chest.png               a file, whatever its suffix
+chest.png               a file, whatever its suffix, unless that is an obvious companion's
 scans/                  a folder and all below it, but no hidden files and no obvious companions (.csv, …)
 'scans/**/*.png'        a pattern, for shells that do not expand it
 rows.parquet, set/      Parquet with a column of images; a folder that holds such files and no images
@@ -24,7 +24,7 @@ from tarfile import ReadError
 from typing import Any
 from zipfile import BadZipFile
 
-from xray_hf.errors import ConfigError, DataError, first_line, hub_errors
+from xray_hf.errors import ConfigError, DataError, ImageError, as_sentence, hub_errors
 from xray_hf.images import MAX_BYTES
 
 # By suffix, or by the whole name; in small letters.
@@ -32,7 +32,12 @@ COMPANIONS = frozenset(
     {".csv", ".tsv", ".json", ".jsonl", ".txt", ".md", ".parquet", ".xml", ".yaml", ".yml", ".html"}
     | {"dicomdir", "thumbs.db"}
 )
+Content = str | bytes | ImageError  # a path, the bytes of a file, or why there is neither
 _HUB = "hf://datasets/"
+_EXPECTED = f"expected an image, a folder, a pattern, a .parquet file or {_HUB}owner/name."
+_WHAT_ROWS_HOLD = (
+    "a row holds the bytes of its image, or, in a data set of the Hub, names a file of its own repository."
+)
 _HUB_ID = re.compile(r"((?:[\w.-]+/)?[\w.-]+)(?:@([\w./-]+))?")
 
 
@@ -44,11 +49,13 @@ class Item:
     """
 
     source: str
-    content: str | bytes
+    content: Content
     is_url: bool = False
 
     def fetch(self) -> str | bytes:
-        """A path or bytes, as the engine takes them; raises DataError if a URL does not answer."""
+        """A path or bytes; raises ImageError where there are none, DataError if a URL does not answer."""
+        if isinstance(self.content, ImageError):
+            raise self.content
         if not self.is_url:
             return self.content
         import fsspec  # type: ignore[import-untyped]
@@ -60,7 +67,7 @@ class Item:
         except FileNotFoundError:
             return self.content  # which the reader will not find either, and say so in the row
         except failures as error:
-            raise DataError(f"{self.source} cannot be fetched: {first_line(error)}") from error
+            raise DataError(f"{self.source} cannot be fetched: {as_sentence(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -109,14 +116,19 @@ class Table:
         try:
             for row in rows:
                 image = row[self.column] or {"bytes": None, "path": None}
-                source = image["path"] or f"{self.name}#{number}"
-                is_url = image["bytes"] is None and self._is_own(source)
-                yield Item(source, source if is_url else image["bytes"] or b"", is_url)
+                yield self._item(image["bytes"], image["path"], f"{self.name}#{number}")
                 number += 1
         except (*hub_errors(), RuntimeError, DatasetsError) as error:
             raise DataError(
-                f"{self.name} cannot be read from row {number} on, column {self.column}: {first_line(error)}"
+                f"{self.name} cannot be read from row {number} on, column {self.column}: {as_sentence(error)}"
             ) from error
+
+    def _item(self, content: bytes | None, path: str | None, number: str) -> Item:
+        if content is not None or not path:
+            return Item(path or number, content or b"")
+        if self._is_own(path):
+            return Item(path, path, is_url=True)
+        return Item(path, ImageError(f"{path} is not opened; {_WHAT_ROWS_HOLD}"))
 
     def _is_own(self, url: str) -> bool:
         """Whether a row names a file of its repository. No other is opened, neither here nor on the net."""
@@ -171,8 +183,13 @@ def find(
     split: of data sets of the Hub. image_column: of these and of Parquet files. besides: a folder whose files
     are no input, since the run itself writes there.
     Raises DataError for a path that does not exist or holds nothing, and for a data set without images;
-    ConfigError for rows where the package `datasets` is not installed.
+    ConfigError for rows where the package `datasets` is not installed, and for an option that none of
+    `paths` can follow.
     """
+    if split and not any(path.startswith(_HUB) for path in paths):
+        raise ConfigError(
+            f"--split is of data sets of the Hub, {_HUB}owner/name; no PATH is one. Leave it out."
+        )
     skipped: Counter[str] = Counter()
     parts: list[Files | Table] = []
     for path in paths:
@@ -181,6 +198,8 @@ def find(
             continue
         images, parquet = _files(path, besides, skipped)
         parts.append(_open_parquet(path, parquet, image_column) if parquet else Files(images))
+    if image_column and not any(isinstance(part, Table) for part in parts):
+        raise ConfigError("--image-column is of Parquet and data sets; no PATH holds any. Leave it out.")
     return Inputs(tuple(parts), skipped)
 
 
@@ -189,9 +208,13 @@ def _files(path: str, besides: Path | None, skipped: Counter[str]) -> tuple[list
     if Path(path).is_dir():
         return _without_companions(path, sorted(_walk(path, besides)), skipped)
     if os.path.lexists(path):
-        return ([], [path]) if _kind(path) == ".parquet" else ([path], [])
+        if _kind(path) == ".parquet":
+            return [], [path]
+        if _kind(path) in COMPANIONS:
+            raise DataError(f"{path} is no image; {_EXPECTED} Of what it lists, pass the folder.")
+        return [path], []
     if not glob.has_magic(path):
-        raise DataError(f"{path} does not exist; expected a file, a folder, a pattern or {_HUB}owner/name.")
+        raise DataError(f"{path} does not exist; {_EXPECTED}")
     matches = glob.iglob(path, recursive=True)  # noqa: PTH207  # Path.glob takes no absolute pattern
     names = sorted(name for name in matches if not Path(name).is_dir())
     return _without_companions(path, names, skipped)
@@ -216,9 +239,10 @@ def _walk(folder: str, besides: Path | None) -> Iterator[str]:
 def _without_companions(path: str, names: list[str], skipped: Counter[str]) -> tuple[list[str], list[str]]:
     images = [name for name in names if _kind(name) not in COMPANIONS]
     parquet = [] if images else [name for name in names if _kind(name) == ".parquet"]
+    if not names:
+        raise DataError(f"there are no files in {path}; hidden ones do not count.")
     if not images and not parquet:
-        found = f"only {', '.join(sorted(set(map(_kind, names))))}" if names else "no files"
-        raise DataError(f"{path} holds no images: {found} that are not hidden.")
+        raise DataError(f"there are no images in {path}, only {', '.join(sorted(set(map(_kind, names))))}.")
     skipped.update(kind for kind in map(_kind, names) if kind in COMPANIONS)
     skipped.subtract([".parquet"] * len(parquet))
     return images, parquet
@@ -251,9 +275,11 @@ def _open_parquet(name: str, files: list[str], column: str | None) -> Table:
 
     try:
         count = sum(parquet.read_metadata(file).num_rows for file in files)
+        if not count:
+            raise DataError(f"{name} has no rows; expected one for each image.")
         rows = load_dataset("parquet", data_files=files, split="train", streaming=True)
     except (OSError, ValueError) as error:
-        raise DataError(f"{name} cannot be read as Parquet: {first_line(error)}") from error
+        raise DataError(f"{name} cannot be read as Parquet: {as_sentence(error)}") from error
     return Table(name, rows, _image_column(name, rows, column), count, tuple(map(_stamp, files)))
 
 
@@ -273,7 +299,7 @@ def _open_hub(path: str, split: str | None, column: str | None) -> Table:
         splits: dict[str, Any] = load_dataset(name, revision=commit, streaming=True)
     except (*hub_errors(), DatasetsError) as error:
         raise DataError(
-            f"the Hub did not give the data set {name}: {first_line(error)} Check the name and the network."
+            f"the Hub did not give the data set {name}: {as_sentence(error)} Check the name and the network."
         ) from error
     if split is None and len(splits) == 1:
         split = next(iter(splits))

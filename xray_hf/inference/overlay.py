@@ -16,6 +16,7 @@ from xray_hf.errors import ImageError
 from xray_hf.files import atomic_file
 from xray_hf.images import read
 from xray_hf.inference.engine import FOREIGN, Prediction
+from xray_hf.inference.inputs import Content
 
 PICTURE_SIDE = 512  # pixels; the longer side of a heatmap's picture
 _FULL = 3.0  # logits, where peaks of 6 to 17 are usual; lower ones stay paler, as they say little
@@ -67,9 +68,9 @@ class Pictures:
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def draw(self, number: int, source: str, content: str | bytes, found: Prediction | ImageError) -> None:
+    def draw(self, number: int, source: str, content: Content, found: Prediction | ImageError) -> None:
         """Have one drawn soon, unless the image has no answer or was refused as foreign."""
-        if isinstance(found, ImageError) or found.decision == FOREIGN:
+        if isinstance(content, ImageError) or isinstance(found, ImageError) or found.decision == FOREIGN:
             return
         if self._folder is None or found.heatmap is None:
             return

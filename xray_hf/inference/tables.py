@@ -7,13 +7,14 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from xray_hf.errors import ImageError, OutputError
-from xray_hf.files import write_json, write_text
+from xray_hf.files import made_folder, write_json, write_text
 from xray_hf.inference.engine import Prediction
 
 PIECE = 1000  # rows, or a few more to fill the last batch
@@ -30,7 +31,10 @@ class Pieces:
         self.folder = out.parent / f".{out.name}.pieces"
 
     def begin(self, job: dict[str, Any], heatmaps: Path | None, *, resume: bool) -> None:
-        """Make the folder, with a description of the job; raises OutputError if that is not wanted."""
+        """Make the folder, with a description of the job, and that of the heatmaps.
+
+        Raises OutputError if that is not wanted or cannot be; then neither is there.
+        """
         if (self.folder / JOB).exists():
             if not resume:
                 raise OutputError(
@@ -39,8 +43,9 @@ class Pieces:
             return
         if heatmaps and heatmaps.exists() and (not heatmaps.is_dir() or any(heatmaps.iterdir())):
             raise OutputError(f"{heatmaps} exists and is not an empty folder; choose another --heatmaps.")
-        self.remove()  # what a killed run had not yet tidied up
-        write_json(self.folder / JOB, job)
+        with made_folder(heatmaps) if heatmaps else nullcontext():
+            self.remove()  # what a killed run had not yet tidied up
+            write_json(self.folder / JOB, job)
 
     def require_same(self, job: dict[str, Any]) -> None:
         """Raise OutputError if the pieces are of another job."""

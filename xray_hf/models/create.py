@@ -10,7 +10,7 @@ import torch
 from huggingface_hub import hf_hub_download
 from torch import nn
 
-from xray_hf.errors import ModelError, first_line, hub_errors
+from xray_hf.errors import ModelError, as_sentence, hub_errors
 from xray_hf.labels import LABELS
 from xray_hf.models.configuration_xray_cnn import XrayCnnConfig
 from xray_hf.models.modeling_xray_cnn import XrayCnnForImageClassification
@@ -84,7 +84,7 @@ def create_model(name: str, *, pretrained: bool, side: int = 0) -> Network:
         with torch.inference_mode():
             network.module.eval()(torch.zeros(1, 3, side, side))
     except (ValueError, RuntimeError, AssertionError) as error:
-        raise ModelError(f"{name} cannot take {side}×{side} pixels: {first_line(error)}") from error
+        raise ModelError(f"{name} cannot take {side}×{side} pixels: {as_sentence(error)}") from error
     return replace(network, preprocessing=preprocessing)
 
 
@@ -134,6 +134,6 @@ def _download_weights(timm_name: str) -> str:
         return hf_hub_download(config.hf_hub_id, "model.safetensors")
     except hub_errors() as error:
         raise ModelError(
-            f"cannot fetch the ImageNet weights {config.hf_hub_id}: {first_line(error)} "
+            f"cannot fetch the ImageNet weights {config.hf_hub_id}: {as_sentence(error)} "
             "Without a network, train from random weights with --no-pretrained."
         ) from error

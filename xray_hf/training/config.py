@@ -10,19 +10,27 @@ import argparse
 import math
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from dataclasses import Field, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from xray_hf.data.coronahack import HELP_ON_COVID_METADATA
 from xray_hf.data.splits import FOLDS, PROTOCOLS
 from xray_hf.errors import ConfigError, OptionParser
 from xray_hf.manifest import WHOLE
 from xray_hf.views import VIEWS
 
-PRESETS = ("robust", "paper", "smoke")
+# {name: what it is}; the values are those of `preset_values`.
+PRESETS = {
+    "robust": "chosen on validation rows alone, see docs/ablations.md",
+    "paper": "İbişoğlu and Akçay 2021, leak and all",
+    "smoke": "a few minutes on synthetic patients; shows that everything works",
+}
 DEFAULT_PRESET = "robust"
+_OWN_VALUES = "xray-cnn"  # the model for which a preset may have other values than for the rest
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
 def option(
@@ -48,7 +56,7 @@ class DataConfig:
     split_seed: int = option(0, "seed of the split", kind=int, low=0)
     fold: int = option(0, "which part of `grouped` is validation", kind=int, low=0, high=FOLDS - 1)
     splits: str | None = option(None, "a splits.json to use instead of protocol, seed and fold")
-    covid_metadata: str | None = option(None, "metadata CSV with the patients of the COVID-19 images")
+    covid_metadata: str | None = option(None, HELP_ON_COVID_METADATA)
     drop_bad: bool = option(
         False, "go on without rows that have no file, label or decodable image", kind=bool
     )
@@ -253,6 +261,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = OptionParser(
         prog="train.py",
         description="Train a chest X-ray classifier; start it plainly or with `accelerate launch train.py`.",
+        epilog=(
+            f"Presets: {'; '.join(f'{name}: {words}' for name, words in PRESETS.items())}. "
+            "Their values stand in xray_hf/training/config.py, preset_values; "
+            f"the defaults above are those of {DEFAULT_PRESET}. A run leaves what it took in config.json."
+        ),
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
@@ -270,9 +283,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_option(group: argparse._ArgumentGroup, spec: Field[Any]) -> None:
-    flag, about = f"--{spec.name.replace('_', '-')}", spec.metadata
-    default = "" if spec.default in (MISSING, None, "") else f" (default {spec.default})"
-    text = about["help"].replace("%", "%%") + default
+    flag, about = _flag(spec), spec.metadata
+    text = about["help"].replace("%", "%%") + _default_in_words(spec)
     if about["kind"] is bool:
         group.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
     elif about["choices"]:
@@ -282,8 +294,24 @@ def _add_option(group: argparse._ArgumentGroup, spec: Field[Any]) -> None:
         group.add_argument(flag, type=about["kind"], metavar=metavar, help=text)
 
 
+def _flag(spec: Field[Any]) -> str:
+    """An option as it is typed."""
+    return f"--{spec.name.replace('_', '-')}"
+
+
+def _default_in_words(spec: Field[Any]) -> str:
+    """What a run takes that is told nothing of this option: the default preset's value comes first."""
+    usual, own = (
+        preset_values(DEFAULT_PRESET, model).get(spec.name, spec.default)
+        for model in (ModelConfig.model, _OWN_VALUES)
+    )
+    if usual in (None, ""):
+        return ""
+    return f" (default {usual})" if usual == own else f" (default {usual}, for {_OWN_VALUES} {own})"
+
+
 def _check(spec: Field[Any], value: Any) -> None:
-    about = spec.metadata
+    about, name = spec.metadata, _flag(spec)
     kind = about["kind"]
     if value is None and spec.default is None:
         return
@@ -291,18 +319,21 @@ def _check(spec: Field[Any], value: Any) -> None:
         kind in (int, float) and isinstance(value, bool)
     )
     if not fits:
-        raise ConfigError(f"{spec.name} is {value!r}; expected {kind.__name__}.")
+        raise ConfigError(f"{name} is {value!r}; expected {_KINDS[kind]}.")
     if about["choices"] and value not in about["choices"]:
-        raise ConfigError(f"{spec.name} is {value!r}; expected one of {', '.join(about['choices'])}.")
+        raise ConfigError(f"{name} is {value!r}; expected one of {', '.join(about['choices'])}.")
     if kind is float and math.isinf(value):
-        raise ConfigError(f"{spec.name} is {value}; expected a finite number.")
+        raise ConfigError(f"{name} is {value}; expected a finite number.")
     if kind in (int, float) and not about["low"] <= value <= about["high"]:
-        raise ConfigError(f"{spec.name} is {value}; expected {about['low']:g} to {about['high']:g}.")
+        end = "or more" if math.isinf(about["high"]) else f"to {about['high']:.10g}"
+        raise ConfigError(f"{name} is {value}; expected {about['low']:g} {end}.")
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path} does not exist; expected a file of `option: value` lines.") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
     if not isinstance(values, dict):
