@@ -66,7 +66,7 @@ def test_an_owners_examples_may_be_rows_of_parquet(patients: list[Path], tmp_pat
 
 
 def test_an_owners_examples_that_are_none_stop_the_start(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds no images"):
+    with pytest.raises(DataError, match="there are no files in"):
         find(str(tmp_path), tmp_path / "shown")
     (tmp_path / "a.png").write_bytes(b"no image")
     with pytest.raises(ConfigError, match=r"--examples: a\.png: "):

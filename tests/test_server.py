@@ -111,9 +111,9 @@ def test_options_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     ("options", "variable", "words"),
     [
-        (["--port", "0"], "", "port 0 is not between 1 and 65535"),
-        (["--concurrency", "0"], "", "concurrency is 0; expected 1 or more"),
-        (["--rate", "-1"], "", "rate is -1; expected 0 or more"),
+        (["--port", "0"], "", "--port 0 is not between 1 and 65535"),
+        (["--concurrency", "0"], "", "--concurrency is 0; expected 1 or more"),
+        (["--rate", "-1"], "", "--rate is -1; expected 0 or more"),
         ([], "nobody", "XRAY_HF_AUTH is not of the form user:password"),
     ],
 )

@@ -42,9 +42,10 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     options = build_parser().parse_args(arguments)
     for name, lowest in (("concurrency", 1), ("queue", 1), ("max_file_mb", 1), ("rate", 0)):
         if getattr(options, name) < lowest:
-            raise ConfigError(f"{name} is {getattr(options, name)}; expected {lowest} or more.")
+            option = f"--{name.replace('_', '-')}"
+            raise ConfigError(f"{option} is {getattr(options, name)}; expected {lowest} or more.")
     if not 0 < options.port < 65536:
-        raise ConfigError(f"port {options.port} is not between 1 and 65535; choose another --port.")
+        raise ConfigError(f"--port {options.port} is not between 1 and 65535; choose another --port.")
     auth = _auth(os.environ.get(AUTH, ""))
     if options.mcp and find_spec("mcp") is None:
         raise ConfigError("--mcp needs the package mcp; run `pip install mcp`.")

@@ -237,8 +237,8 @@ def _may_pass(error: BaseException) -> bool:
 
 def _explained(error: BaseException, repo_id: str) -> HubError:
     if isinstance(error, HfHubHTTPError):
-        status, said = error.response.status_code, error.server_message or first_line(error)
-        return HubError(f"the Hub answered {status} for {repo_id}: {said} {_ADVICE.get(status, _LATER)}")
+        status, said = error.response.status_code, (error.server_message or first_line(error)).rstrip(" .")
+        return HubError(f"the Hub answered {status} for {repo_id}: {said}. {_ADVICE.get(status, _LATER)}")
     if isinstance(error, TransportError):
         return HubError(f"the Hub could not be reached for {repo_id} ({first_line(error)}). {_LATER}")
     return HubError(f"{repo_id} could not be pushed: {first_line(error)}")
