@@ -13,13 +13,9 @@ from textwrap import dedent
 from typing import Any
 
 import httpx2
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hub_server import Fault, Hub, running_hub
 from hub_store import Blob, Repo
-
-from xray_hf.labels import LABELS
 
 # What every client starts with; what it tells is printed as JSON.
 START = """
@@ -310,56 +306,6 @@ def test_a_damaged_lfs_file_is_not_committed(hub: Hub, client: Client) -> None:
 
 
 DATA = {"plain": [1, 2, 3], "other": [4, 5]}
-
-
-def test_datasets_loads_both_configurations_of_a_parquet_repository(
-    hub: Hub, client: Client, tmp_path: Path
-) -> None:
-    files = tmp_path / "data"
-    for name, values in DATA.items():
-        (files / name).mkdir(parents=True)
-        pq.write_table(pa.table({"value": values}), files / name / "train.parquet")
-    configs = [
-        f"- config_name: {name}\n  data_files:\n  - split: train\n    path: {name}/*.parquet\n"
-        for name in DATA
-    ]
-    (files / "README.md").write_text("---\nconfigs:\n" + "".join(configs) + "---\n")
-    told = client("""
-        api.create_repo("owner/name", repo_type="dataset", private=True)
-        api.upload_folder(repo_id="owner/name", repo_type="dataset", folder_path="data")
-        from datasets import get_dataset_config_names, load_dataset
-        found = {"names": get_dataset_config_names("owner/name")}
-        for name in found["names"]:
-            whole = load_dataset("owner/name", name, split="train")
-            stream = load_dataset("owner/name", name, split="train", streaming=True)
-            found[name] = [whole["value"][:], [row["value"] for row in stream]]
-        with HfFileSystem().open("datasets/owner/name/README.md") as file:
-            found["start"] = file.read(10).decode()
-        tell(found)
-    """)
-    assert told == {
-        "names": list(DATA),
-        "start": "---\nconfig",
-        **{name: [values, values] for name, values in DATA.items()},
-    }
-
-
-def test_transformers_and_timm_load_a_model_by_its_name(hub: Hub, client: Client, tmp_path: Path) -> None:
-    from xray_hf import bundle
-    from xray_hf.models import create_model
-
-    bundle.save_network(create_model("timm:test_resnet", pretrained=False), tmp_path / "model")
-    told = client("""
-        api.create_repo("owner/name", private=True)
-        api.upload_folder(repo_id="owner/name", folder_path="model")
-        import timm
-        from transformers import AutoImageProcessor, AutoModelForImageClassification
-        AutoImageProcessor.from_pretrained("owner/name")
-        labels = AutoModelForImageClassification.from_pretrained("owner/name").config.id2label
-        network = timm.create_model("hf-hub:owner/name", pretrained=True)
-        tell([sorted(labels.values()), sorted(network.pretrained_cfg["label_names"])])
-    """)
-    assert told == [sorted(LABELS)] * 2
 
 
 UPLOAD = """
