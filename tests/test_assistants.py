@@ -56,7 +56,7 @@ def test_the_tools_are_described(app: App) -> None:
     assert tools["classify_chest_xray"].input_schema["required"] == ["image"]
 
 
-@pytest.mark.parametrize("start", ["", "data:image/png;base64,"])
+@pytest.mark.parametrize("start", ["", "data:image/png;base64,", "\n"])
 def test_an_assistant_gets_the_engines_answer(app: App, engine: Engine, xray: Path, start: str) -> None:
     found = call(app, "classify_chest_xray", image=start + encoded(xray.read_bytes()))
     assert found["error"] is None

@@ -162,3 +162,49 @@ def test_a_bundle_without_its_graph_is_sent_to_export(copy: Path) -> None:
     (copy / manifest.GRAPH).unlink()
     with pytest.raises(BundleError, match=r"model.onnx is missing.*xray-hf export"):
         cards.render(copy, "owner/name")
+
+
+def changed(bundle: Path, name: str, *path: str, value: object) -> None:
+    whole = part = json.loads((bundle / name).read_text())
+    for key in path[:-1]:
+        part = part[key]
+    part[path[-1]] = value
+    write_json(bundle / name, whole)
+
+
+def test_sources_that_cannot_be_told_apart_are_left_out(copy: Path) -> None:
+    for way in ("embedding", "thumbnail", "histogram"):
+        changed(copy, manifest.METRICS, "source", "auroc", way, value=None)
+    assert "Within Pneumonia" not in cards.render(copy, "owner/name")
+
+
+def test_a_test_of_one_class_alone_has_no_area_in_the_index(copy: Path) -> None:
+    changed(copy, manifest.METRICS, "external", "nih_figure1", "macro_auroc", value=None)
+    changed(copy, manifest.METRICS, "external", "nih_figure1", "intervals", "macro_auroc", value=None)
+    found = ModelCard(cards.render(copy, "owner/name")).data.eval_results or []
+    assert len(found) == 11
+
+
+@pytest.mark.parametrize(
+    ("file", "path", "value"),
+    [
+        ("training.json", ["seconds"], None),
+        ("training.json", ["config"], 3),
+        ("calibration.json", ["temperature"], "hot"),
+    ],
+)
+def test_a_value_of_another_kind_is_one_clear_error(
+    copy: Path, file: str, path: list[str], value: object
+) -> None:
+    changed(copy, file, *path, value=value)
+    with pytest.raises(BundleError):
+        cards.render(copy, "owner/name")
+
+
+def test_synthetic_patients_give_no_result_on_the_real_set(copy: Path) -> None:
+    changed(copy, manifest.TRAINING, "is_synthetic", value=True)
+    text = cards.render(copy, "owner/name")
+    own = [each for each in ModelCard(text).data.eval_results or [] if each.dataset_config == "grouped"]
+    assert {each.dataset_type for each in own} == {"synthetic"}
+    assert "CoronaHack" not in text
+    assert "of one hospital" not in text

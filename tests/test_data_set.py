@@ -140,6 +140,43 @@ def test_all_pictures_go_only_where_nobody_else_looks(partly: XrayData, tmp_path
         cli.main(["push", "data", *options])
 
 
+# `xray-hf`, where every ninth picture states no licence.
+PARTLY = """
+import sys
+from dataclasses import replace
+from xray_hf import cli
+from xray_hf.data import dataset
+from xray_hf.errors import exit_on_error
+whole = dataset.open_coronahack
+def partly(*args, **options):
+    data = whole(*args, **options)
+    records = [replace(each, license="") if n % 9 == 0 else each for n, each in enumerate(data.records)]
+    return replace(data, records=records)
+dataset.open_coronahack = partly
+sys.exit(exit_on_error(cli.main))
+"""
+
+
+def test_what_was_never_to_be_seen_is_not_opened_later(hub: Hub, synthetic: Path, tmp_path: Path) -> None:
+    def push(*options: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", PARTLY, "push", str(synthetic), "--kind", "dataset"]
+        return subprocess.run(
+            [*command, "--repo-id", "owner/data", *options],
+            env={**os.environ, **hub.environment(tmp_path / "home", "hf_owner")},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    assert push("--all-images").returncode == 0
+    assert push().returncode == 0  # without them, but they are in the history
+    refused = push("--public")
+    assert refused.returncode == 1
+    assert "the history of owner/data holds what nobody else may see" in refused.stderr
+    assert hub.repo("dataset", "owner/data").private
+
+
 def test_a_set_without_any_licence_is_not_pushed(data: XrayData, tmp_path: Path) -> None:
     bare = replace(data, records=[replace(record, license="") for record in data.records])
     with pytest.raises(DataError, match="no picture of grouped/train states a licence"):

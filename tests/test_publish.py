@@ -83,10 +83,12 @@ def listed(output: str) -> dict[str, str]:
 
 
 def changed(folder: Path, number: float) -> Path:
-    """A copy of the bundle with another threshold."""
+    """A copy of the bundle with another threshold, and with another large file, too."""
     shutil.copytree(BUNDLE, folder)
     calibration = json.loads((folder / manifest.CALIBRATION).read_text())
     (folder / manifest.CALIBRATION).write_text(json.dumps({**calibration, "unsure_below": number}))
+    with (folder / "figures" / "curves.png").open("ab") as file:
+        file.write(str(number).encode())
     return folder
 
 
@@ -132,10 +134,29 @@ def test_it_is_opened_only_when_all_is_there(hub: Hub, push: Push) -> None:
 
 
 def test_files_that_are_gone_here_go_there_too(hub: Hub, push: Push, tmp_path: Path) -> None:
-    assert push("--external-records").returncode == 0
+    bundle = Path(shutil.copytree(BUNDLE, tmp_path / "bundle"))
+    assert push(bundle=bundle).returncode == 0
     assert "external/nih_figure1.parquet" in held(hub)
-    assert push().returncode == 0
+    (bundle / "external" / "nih_figure1.parquet").unlink()
+    assert push(bundle=bundle).returncode == 0
     assert "external/nih_figure1.parquet" not in held(hub)
+
+
+def test_a_public_repository_is_not_touched_unless_public_is_meant(hub: Hub, push: Push) -> None:
+    hub.repos["model", NAME] = Repo("model", NAME)
+    repository(hub).private = False
+    refused = push()
+    assert refused.returncode == 1
+    assert "is public, so all would be seen at once; pass --public, or another --repo-id." in refused.stderr
+    assert held(hub) == {}
+    assert push("--public").returncode == 0
+
+
+@pytest.mark.parametrize("tag", ["main", "a b", "", "-x"])
+def test_what_is_no_tag_is_refused_before_anything_is_sent(hub: Hub, push: Push, tag: str) -> None:
+    refused = push(f"--tag={tag}")
+    assert (refused.returncode, hub.requests) == (2, [])
+    assert f"{tag!r} is no tag" in refused.stderr
 
 
 def test_nothing_but_a_bundles_own_files_leaves(hub: Hub, push: Push, tmp_path: Path) -> None:
@@ -162,6 +183,7 @@ def test_what_someone_else_changed_is_not_overwritten_without_force(
 
 def test_a_repository_with_content_of_another_hand_is_not_taken_over(hub: Hub, push: Push) -> None:
     taken = hub.repos["model", NAME] = Repo("model", NAME)
+    taken.private = True
     taken.commit({"model.bin": Blob(b"mine")}, "Upload mine")
     refused = push()
     assert "was changed by someone else ('Upload mine')" in refused.stderr
@@ -251,29 +273,37 @@ def test_a_tag_of_another_commit_is_not_moved(hub: Hub, push: Push, tmp_path: Pa
 
 
 def test_cuts_anywhere_never_leave_half_a_model(hub: Hub, push: Push, tmp_path: Path) -> None:
-    """Two models in turn, cut CUTS times for good: the repository holds the one or the other, whole."""
-    bundles = [BUNDLE, changed(tmp_path / "bundle", 0.5)]
-    expected = [listed(push("--dry-run", bundle=bundle).stdout) for bundle in bundles]
-    assert push(bundle=bundles[0]).returncode == 0
+    """Each next version is cut for good somewhere: the repository holds the old one or the new one, whole."""
+    assert push().returncode == 0
     draw = random.Random(0)
-    now = 0
-    for _ in range(CUTS):
+    for number in range(CUTS):
+        bundle = changed(tmp_path / str(number), 0.5 + number / 100)
+        old, new = held(hub), listed(push("--dry-run", bundle=bundle).stdout)
         method, place = draw.choice(PLACES)
-        is_answer = draw.random() < 0.5
-        at = draw.randrange(0, 3_000)
-        cut = {"cut_response": 0} if is_answer or method == "GET" else {"cut_request": at}
+        is_answer = method == "GET" or draw.random() < 0.5
+        cut = {"cut_response": 0} if is_answer else {"cut_request": draw.randrange(3_000)}
         hub.faults[:] = [Fault(method, place, **cut, times=99)]
-        push(bundle=bundles[1 - now])
-        found = held(hub)
-        assert found in expected
+        push(bundle=bundle)
+        assert hub.faults[0].times < 99  # it was asked there
+        assert held(hub) in (old, new)
         hub.faults.clear()
-        done = push(bundle=bundles[1 - now])
+        done = push(bundle=bundle)
         assert done.returncode == 0, done.stderr
-        assert held(hub) == expected[1 - now]
-        now = 1 - now
+        assert held(hub) == new
 
 
 @pytest.mark.parametrize("repo_id", ["name", "a/b/c", "owner/na me", "owner/--", ""])
 def test_a_name_that_the_hub_does_not_take_is_refused_here(repo_id: str) -> None:
     with pytest.raises(ConfigError, match=r"names no owner|is no repository's id"):
         publish.of_bundle(BUNDLE, repo_id)
+
+
+def test_a_failure_after_the_commit_says_that_the_files_are_there(hub: Hub, push: Push) -> None:
+    hub.faults.append(Fault("PUT", "/settings", status=503, times=99))
+    failed = push("--public")
+    assert failed.returncode == 1
+    assert "Its files are there; push again for tags, visibility and collection." in failed.stderr
+    assert repository(hub).private
+    hub.faults.clear()
+    assert push("--public").returncode == 0
+    assert not repository(hub).private

@@ -148,3 +148,27 @@ def test_without_a_bundle_the_next_step_is_said(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BundleError, match="or name a model with --bundle"):
         settings.parse([])
+
+
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        ("models: owner/x", "has models 'owner/x'; expected a list of Hub ids"),
+        ("models:", "has models None; expected a list"),
+        ("models: [1]", "expected a list of Hub ids"),
+        ("models: [", "has metadata that cannot be read"),
+    ],
+)
+def test_a_spaces_readme_that_names_no_models_is_said_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metadata: str, words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "README.md").write_text(f"---\n{metadata}\n---\n# Space\n")
+    with pytest.raises(ConfigError, match=words):
+        settings.parse([])
+
+
+def test_a_spaces_readme_names_the_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "README.md").write_text("---\nmodels:\n- owner/x\n- owner/y\n---\n# Space\n")
+    assert settings.parse([]).bundles == ("owner/x", "owner/y")

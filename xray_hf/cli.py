@@ -154,11 +154,6 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--force", action="store_true", help="overwrite what someone else changed there")
     command.add_argument("--tag", action="append", default=[], help="of the commit, besides its version")
     command.add_argument("--collection", metavar="TITLE", help="add the repository to your collection")
-    command.add_argument(
-        "--external-records",
-        action="store_true",
-        help="send the records of other collections, too, which name their files",
-    )
     command.add_argument("--covid-metadata", type=Path, help="as of prepare; it has their licences, too")
     command.add_argument("--drop-bad", action="store_true", help="of a data set: go on without bad rows")
     command.add_argument(
@@ -419,9 +414,7 @@ def _plan(options: argparse.Namespace, folder: Path):  # type: ignore[no-untyped
         options.data_dir, options.side, options.cache_dir = Path(options.source[0]), DEFAULT_SIDE, None
         return data_set.plan(_open(options), options.repo_id, folder, with_all=options.all_images)
     options.bundle = Path(options.source[0])
-    return publish.of_bundle(
-        _bundle(options), options.repo_id, data_set=options.data_set, with_external=options.external_records
-    )
+    return publish.of_bundle(_bundle(options), options.repo_id, data_set=options.data_set)
 
 
 def _hide_loading() -> None:

@@ -57,7 +57,7 @@ def create_app(engines: Engines, described: dict[str, Any], settings: Settings) 
 
 def _classify(engines: Engines, image: str) -> dict[str, Any]:
     try:
-        content = base64.b64decode(image.rpartition(",")[2], validate=True)
+        content = base64.b64decode("".join(image.rpartition(",")[2].split()), validate=True)
     except binascii.Error:
         upload = Upload.refused("image", "the image is not base64; send the file's bytes in that.")
     else:

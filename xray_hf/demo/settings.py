@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from xray_hf import cores
-from xray_hf.errors import BundleError, ConfigError, OptionParser
+from xray_hf.errors import BundleError, ConfigError, OptionParser, first_line
 from xray_hf.inference import backends
 
 SHIPPED = Path("pretrained")  # the folder of the bundles to serve where none is named
@@ -110,8 +110,15 @@ def _of_space() -> list[str]:
     if not (README.is_file() and README.read_text(encoding="utf-8").startswith("---")):
         return []
     from huggingface_hub.repocard import metadata_load
+    from yaml import YAMLError
 
-    return [str(name) for name in (metadata_load(README) or {}).get("models", [])]
+    try:
+        models = (metadata_load(README) or {}).get("models", [])
+    except (YAMLError, ValueError, AttributeError) as error:
+        raise ConfigError(f"{README} has metadata that cannot be read: {first_line(error)}") from error
+    if not isinstance(models, list) or not all(isinstance(name, str) for name in models):
+        raise ConfigError(f"{README} has models {models!r}; expected a list of Hub ids, owner/name.")
+    return models
 
 
 def _shipped() -> list[str]:

@@ -12,13 +12,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 from safetensors import SafetensorError, safe_open
 
 from xray_hf import manifest, snippets
-from xray_hf.errors import BundleError, ConfigError
+from xray_hf.data.coronahack import KAGGLE_SLUG
+from xray_hf.errors import BundleError, ConfigError, first_line
 from xray_hf.evaluation import words
 from xray_hf.labels import SYNTHETIC_MARK
 
 CARD = "README.md"
 TEMPLATES = Path(__file__).resolve().parents[2] / "model_cards"
-DATA_SET = "praveengovi/coronahack-chest-xraydataset"  # on Kaggle
 TITLES = {"test": "three-class test", "test_official": "official test"}  # of metrics.json's subsets
 _METRICS = {  # of metrics.json: the Hub's name, ours
     "accuracy": ("accuracy", "Accuracy"),
@@ -40,6 +40,16 @@ def render(bundle: Path, repo_id: str | None = None, *, data_set: str | None = N
     it is there.
     Raises BundleError if the bundle lacks a file or a number that the card states, naming it.
     """
+    try:
+        return _render(bundle, repo_id, data_set)
+    except (TypeError, ValueError, AttributeError, LookupError) as error:
+        raise BundleError(
+            f"{bundle} holds a value that its card cannot state ({first_line(error)}); make it again with "
+            "`xray-hf evaluate`, `report` or `calibrate`, or train it again."
+        ) from error
+
+
+def _render(bundle: Path, repo_id: str | None, data_set: str | None) -> str:
     description = manifest.read(bundle)
     measured = _read(bundle, manifest.METRICS)
     training = _read(bundle, manifest.TRAINING)
@@ -137,21 +147,24 @@ def _metadata(
         base_model=None if start == "random" else start,
         metrics=[name for name, _ in _METRICS.values()],
         model_name=f"{SYNTHETIC_MARK if is_synthetic else ''}{description.name}",
-        eval_results=list(_results(measured, training, data_set)),
+        eval_results=list(_results(measured, training)),
     )
 
 
-def _results(measured: Numbers, training: Numbers, data_set: str | None) -> Iterator[EvalResult]:
-    """All tests as the Hub's model-index has them."""
-    home, protocol = data_set or f"kaggle:{DATA_SET}", training["config"]["data"]["protocol"]
+def _results(measured: Numbers, training: Numbers) -> Iterator[EvalResult]:
+    """All tests as the Hub's model-index has them; a number without an interval has no place there."""
+    synthetic, protocol = training["is_synthetic"], training["config"]["data"]["protocol"]
+    of, home = ("Synthetic patients", "synthetic") if synthetic else ("CoronaHack", f"kaggle:{KAGGLE_SLUG}")
     # The Hub's client takes results of one place, configuration and split for one test.
     tests: list[tuple[str, str, str | None, str, Numbers]] = [
-        (f"CoronaHack, {title}", home, protocol, subset, measured[subset]) for subset, title in TITLES.items()
+        (f"{of}, {title}", home, protocol, subset, measured[subset]) for subset, title in TITLES.items()
     ]
     for where, numbers in measured.get(manifest.EXTERNAL, {}).items():
         tests.append((f"another collection: {where}", where, None, "test", numbers))
     for title, kind, configuration, split, numbers in tests:
         for key, (metric, name) in _METRICS.items():
+            if numbers[key] is None or numbers["intervals"][key] is None:
+                continue
             low, high = numbers["intervals"][key]
             yield EvalResult(
                 task_type="image-classification",
@@ -222,5 +235,5 @@ _FILTERS = {
     "of_class": _of_class,
     "percent": lambda value: words.percent(value, None),
     "rate": words.rate,
-    "valued": lambda found: words.number(found["value"], found["interval"]),
+    "valued": lambda found: words.number(found["value"], found["interval"]) if found else "-",
 }

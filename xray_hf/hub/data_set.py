@@ -52,7 +52,14 @@ def plan(data: XrayData, repo_id: str, folder: Path, *, with_all: bool = False) 
                 )
             files |= _write(data, rows[may_go[rows]], folder, f"{protocol}/{name}")
     card = _card(data, may_go, found, repo_id)
-    return Plan("dataset", repo_id, {**files, cards.CARD: card.encode()})
+    everything = {**files, cards.CARD: card.encode()}
+    return Plan(
+        "dataset",
+        "dataset",
+        repo_id,
+        everything,
+        is_restricted=not all(bool(data.records[row].license) for row in np.flatnonzero(may_go)),
+    )
 
 
 def features() -> Features:

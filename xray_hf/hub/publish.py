@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ from typing import Any, Literal, TypeVar
 
 from httpx2 import TransportError
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 from huggingface_hub.utils import get_session, validate_repo_id
 
 from xray_hf import __version__, manifest
@@ -31,32 +32,39 @@ T = TypeVar("T")
 TIMEOUT = 60  # seconds without a byte
 PAUSES = (1, 2, 4, 8, 16)  # seconds between tries, where the Hub or the network fails for a while
 SDK = "gradio"
-_MARK = "xray_hf content "  # in the description of each of our commits
+_RESTRICTED = "Not for the public."  # in the description of a commit that never may be
 _OF_THE_HUB = (".gitattributes",)  # files that it adds to a repository by itself
-_AT_BIRTH = {".gitattributes", "README.md"}  # all that a repository may hold before anyone has worked on it
 _FAILS_FOR_A_WHILE = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
 _LATER = "Push again later; the repository holds what it held."
+_LATER_TAGS = "Its files are there; push again for tags, visibility and collection."
 _ADVICE: dict[int, str] = {
     HTTPStatus.UNAUTHORIZED: "The token is not valid, or no longer; run `hf auth login`, or renew HF_TOKEN.",
     HTTPStatus.FORBIDDEN: "The token may not write there; choose another --repo-id, or a token that may.",
     HTTPStatus.PRECONDITION_FAILED: "Someone else is changing the repository; look at it, and push again.",
 }
+_TAG = re.compile(r"[\w.][\w.-]*")
 # Of a bundle; whatever else lies in its folder stays here.
 _PARTS = (
     *(manifest.CONFIG, manifest.WEIGHTS, manifest.PREPROCESSOR, manifest.GRAPH, manifest.CALIBRATION),
     *(manifest.TRAINING, manifest.SPLITS, manifest.PREDICTIONS, manifest.METRICS),
     *("configuration_xray_cnn.py", "modeling_xray_cnn.py"),
-    *(f"{manifest.FIGURES}/*.png", f"{manifest.CONTROLS}/*.parquet"),
+    *(f"{manifest.FIGURES}/*.png", f"{manifest.CONTROLS}/*.parquet", f"{manifest.EXTERNAL}/*.parquet"),
 )
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a repository shall hold. files: {path there: a file here, or its content}."""
+    """What a repository shall hold.
+
+    what: a word for it; no other thing of ours is overwritten by it. files: {path there: a file here, or its
+    content}. is_restricted: whether nobody but its owner may see it.
+    """
 
     kind: Kind
+    what: str
     repo_id: str
     files: Mapping[str, Path | bytes]
+    is_restricted: bool = False
 
     @cached_property
     def hashes(self) -> dict[str, tuple[int, str]]:
@@ -85,23 +93,22 @@ class Pushed:
     is_new: bool
 
 
-def of_bundle(
-    bundle: Path, repo_id: str, *, data_set: str | None = None, with_external: bool = False
-) -> Plan:
+def of_bundle(bundle: Path, repo_id: str, *, data_set: str | None = None) -> Plan:
     """What a bundle's repository shall hold, its card rendered anew.
 
-    with_external: also the records of other collections, which name their files.
+    Its records name the files and patients of the data set that it was trained on.
     Raises BundleError if the bundle lacks what its card states, or was trained on a control view.
     """
-    require_repo_id(repo_id)
+    for name in (repo_id, *([data_set] if data_set else [])):
+        require_repo_id(name)
     card = cards.render(bundle, repo_id, data_set=data_set)
-    parts = (*_PARTS, f"{manifest.EXTERNAL}/*.parquet") if with_external else _PARTS
-    found = sorted(path for part in parts for path in bundle.glob(part))
+    found = sorted(path for part in _PARTS for path in bundle.glob(part))
     files: dict[str, Path | bytes] = {path.relative_to(bundle).as_posix(): path for path in found}
     for name in (manifest.WEIGHTS, manifest.GRAPH):
         if name not in files:
             raise BundleError(f"{bundle} holds no {name}; `xray-hf export {bundle}` writes the graph.")
-    return Plan("model", repo_id, {**files, cards.CARD: card.encode()})
+    what = manifest.read(bundle).name
+    return Plan("model", what, repo_id, {**files, cards.CARD: card.encode()})
 
 
 def require_repo_id(repo_id: str) -> None:
@@ -124,10 +131,16 @@ def push(
 ) -> Pushed:
     """Make the repository hold what is planned, and nothing else; again, if it fails for a while.
 
-    A new repository is private; is_public: open it, once all is there. is_forced: overwrite what someone
+    A new repository is private, and one that is public is not touched. is_public: open it, once all is there;
+    to an open one, push. is_forced: overwrite what someone
     else changed. tags: of the commit, besides the plan's version. collection: the title of one to add it to.
-    Raises HubError.
+    Raises ConfigError for a tag that is none, or a plan that may not be public; HubError.
     """
+    if is_public and plan.is_restricted:
+        raise ConfigError(f"what {plan.repo_id} shall hold is for its owner alone; leave --public out.")
+    for tag in tags:
+        if not _TAG.fullmatch(tag) or tag == "main":
+            raise ConfigError(f"{tag!r} is no tag; expected letters, digits, dots and dashes, and not main.")
     return _Push(HfApi(library_name="xray_hf", library_version=__version__), plan).run(
         is_public, is_forced, tags, collection
     )
@@ -138,14 +151,17 @@ class _Push:
 
     def __init__(self, api: HfApi, plan: Plan) -> None:
         self._api, self._plan = api, plan
+        self._mark = f"xray_hf {plan.what}: "  # begins the description of each of our commits
+        self._has_committed = False
         self._where: dict[str, Any] = {"repo_id": plan.repo_id, "repo_type": plan.kind}
 
     def run(self, is_public: bool, is_forced: bool, tags: tuple[str, ...], collection: str | None) -> Pushed:
         if get_token() is None:
             raise HubError("nobody is logged in to the Hub; run `hf auth login`, or set HF_TOKEN.")
         url = self._try(self._create)
-        before = self._try(self._head)
+        before = self._try(lambda: self._head(is_public))
         commit = self._try(lambda: self._commit(before, is_forced, tags))
+        self._has_committed = True
         for tag in (self._plan.version, *tags):
             self._try(partial(self._tag, tag, commit))
         if is_public:
@@ -165,7 +181,7 @@ class _Push:
                 # So the client ends where an upload does not go on.
                 cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
                 if pause is None or not _may_pass(cause):
-                    raise _explained(cause, self._plan.repo_id) from error
+                    raise self._explained(cause) from error
                 time.sleep(pause)
         raise AssertionError("unreachable")
 
@@ -173,17 +189,27 @@ class _Push:
         sdk = SDK if self._plan.kind == "space" else None
         return str(self._api.create_repo(**self._where, private=True, exist_ok=True, space_sdk=sdk))
 
-    def _head(self) -> str:
-        return str(self._api.repo_info(**self._where).sha)
+    def _head(self, is_public: bool) -> str:
+        """The newest commit; raises HubError where files or history would be seen by those who must not."""
+        info, name = self._api.repo_info(**self._where), self._plan.repo_id
+        if not info.private and (self._plan.is_restricted or not is_public):
+            raise HubError(
+                f"{name} is public, so all would be seen at once; pass --public, or another --repo-id."
+            )
+        commits = self._api.list_repo_commits(**self._where) if is_public else []
+        if any(_RESTRICTED in commit.message for commit in commits):
+            raise HubError(f"the history of {name} holds what nobody else may see; choose another --repo-id.")
+        return str(info.sha)
 
     def _commit(self, before: str, is_forced: bool, tags: tuple[str, ...]) -> str:
         """The commit that holds the plan: a new one, or the head if that does. before: the head at first."""
-        latest = self._api.list_repo_commits(**self._where)[0]
-        mark = f"{_MARK}{self._plan.version}"
+        commits = self._api.list_repo_commits(**self._where)
+        latest = commits[0]
+        mark = f"{self._mark}{self._plan.version}. {_RESTRICTED if self._plan.is_restricted else ''}".strip()
         if latest.message.strip() == mark:  # committed by an earlier try, or by an earlier push
             return latest.commit_id
         held = {file for file in self._api.list_repo_files(**self._where) if file not in _OF_THE_HUB}
-        is_ours = latest.message.startswith(_MARK) or held <= _AT_BIRTH
+        is_ours = latest.message.strip().startswith(self._mark) or len(commits) == 1  # as the Hub made it
         if not is_forced and not (is_ours and latest.commit_id == before):
             raise HubError(
                 f"{self._plan.repo_id} was changed by someone else ({latest.title!r}); look at it, then pass "
@@ -226,22 +252,26 @@ class _Push:
             found.slug, item_id=self._plan.repo_id, item_type=self._plan.kind, exists_ok=True
         )
 
+    def _explained(self, error: BaseException) -> HubError:
+        name = self._plan.repo_id
+        later = _LATER_TAGS if self._has_committed else _LATER
+        if isinstance(error, HfHubHTTPError):
+            status = error.response.status_code
+            said = (error.server_message or first_line(error)).rstrip(" .")
+            return HubError(f"the Hub answered {status} for {name}: {said}. {_ADVICE.get(status, later)}")
+        if isinstance(error, TransportError | ConnectionError | TimeoutError):
+            return HubError(f"the Hub could not be reached for {name} ({first_line(error)}). {later}")
+        return HubError(f"{name} could not be pushed: {first_line(error)}")
+
 
 def _may_pass(error: BaseException) -> bool:
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
         return status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _FAILS_FOR_A_WHILE
+    if isinstance(error, OfflineModeIsEnabled):
+        return False
     # The client takes every answer to a card's check for JSON, also that of a Hub in trouble.
-    return isinstance(error, TransportError | json.JSONDecodeError)
-
-
-def _explained(error: BaseException, repo_id: str) -> HubError:
-    if isinstance(error, HfHubHTTPError):
-        status, said = error.response.status_code, (error.server_message or first_line(error)).rstrip(" .")
-        return HubError(f"the Hub answered {status} for {repo_id}: {said}. {_ADVICE.get(status, _LATER)}")
-    if isinstance(error, TransportError):
-        return HubError(f"the Hub could not be reached for {repo_id} ({first_line(error)}). {_LATER}")
-    return HubError(f"{repo_id} could not be pushed: {first_line(error)}")
+    return isinstance(error, TransportError | ConnectionError | TimeoutError | json.JSONDecodeError)
 
 
 def _hash(content: Path | bytes) -> tuple[int, str]:

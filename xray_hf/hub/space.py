@@ -23,6 +23,8 @@ def plan(models: Sequence[str], repo_id: str) -> Plan:
     """
     for name in (repo_id, *models):
         require_repo_id(name)
+        if Path(name).is_dir():
+            raise ConfigError(f"{name} is a folder here; push it first, and name it as the Hub does.")
     requirements = ROOT / "requirements-demo.txt"
     if not requirements.is_file():
         raise ConfigError(f"{requirements} is missing; a Space is made in a checkout of the project.")
@@ -40,7 +42,9 @@ def plan(models: Sequence[str], repo_id: str) -> Plan:
         python_version=PYTHON,
         models=models,
     )
-    return Plan("space", repo_id, {**files, "requirements.txt": requirements, cards.CARD: card.encode()})
+    return Plan(
+        "space", "space", repo_id, {**files, "requirements.txt": requirements, cards.CARD: card.encode()}
+    )
 
 
 def _pinned(package: str, requirements: Path) -> str:
