@@ -131,9 +131,9 @@ def push(
 ) -> Pushed:
     """Make the repository hold what is planned, and nothing else; again, if it fails for a while.
 
-    A new repository is private, and one that is public is not touched. is_public: open it, once all is there;
-    to an open one, push. is_forced: overwrite what someone
-    else changed. tags: of the commit, besides the plan's version. collection: the title of one to add it to.
+    A new repository is private, and one that is public is not touched. is_public: touch it, or open a private
+    one, once all is there. is_forced: overwrite what someone else changed. tags: of the commit, besides its
+    version. collection: the title of one to add it to.
     Raises ConfigError for a tag that is none, or a plan that may not be public; HubError.
     """
     if is_public and plan.is_restricted:
