@@ -21,7 +21,8 @@ predictions were not published; an unpaired exact test gives p = {p_value:.2f}. 
 test images, ResNet18 minus the CNN in points: interval over patients, and McNemar's exact test.""",
     "leak": """\
 The same recipe, the paper's, under its own protocol and under the honest one. Leak: the share of the
-validation rows whose very image, or whose patient, is also in training (`xray-hf splits`).""",
+validation rows whose very image, or whose patient, is also in training (`xray-hf splits`). Upsampling
+is part of the paper's split; under the honest one its recipe has nothing that balances the classes.""",
     "gap": """\
 A gap that stays without the leak is the difference between the official test set and the training set
 that it comes with, which no split of the training set can show.""",
