@@ -17,10 +17,10 @@ import pytest
 from hub_server import Hub, running_hub
 from huggingface_hub import DatasetCard
 
-from xray_hf import cli
+from xray_hf import cli, manifest
 from xray_hf.data.dataset import XrayData, open_coronahack, split_data
 from xray_hf.errors import ConfigError, DataError
-from xray_hf.hub import cards, data_set
+from xray_hf.hub import data_set
 from xray_hf.labels import COVID19, LABELS, SPLITS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -115,11 +115,11 @@ def test_pictures_without_a_licence_stay_here_and_are_counted(partly: XrayData, 
     without = {record.file_name for record in partly.records if not record.license}
     assert without
     for path, content in plan.files.items():
-        if path != cards.CARD:
+        if path != manifest.CARD:
             assert isinstance(content, Path)
             names = pq.read_table(content, columns=["file_name"])["file_name"].to_pylist()
             assert not without & set(names)
-    card = bytes(plan.files[cards.CARD]).decode()  # type: ignore[arg-type]
+    card = bytes(plan.files[manifest.CARD]).decode()  # type: ignore[arg-type]
     words = f"{len(without)} images whose collection states no licence are left out"
     assert words in card
     assert f"0 Normal, 0 Pneumonia, {len(without)} COVID-19." in card
@@ -144,7 +144,7 @@ def test_all_pictures_go_only_where_nobody_else_looks(partly: XrayData, tmp_path
 PARTLY = """
 import sys
 from dataclasses import replace
-from xray_hf import cli
+from xray_hf import cli, manifest
 from xray_hf.data import dataset
 from xray_hf.errors import exit_on_error
 whole = dataset.open_coronahack
@@ -184,7 +184,7 @@ def test_a_set_without_any_licence_is_not_pushed(data: XrayData, tmp_path: Path)
 
 
 def test_the_card_says_synthetic_and_its_metadata_is_read(data: XrayData, tmp_path: Path) -> None:
-    card = DatasetCard(bytes(data_set.plan(data, "owner/data", tmp_path).files[cards.CARD]).decode())  # type: ignore[arg-type]
+    card = DatasetCard(bytes(data_set.plan(data, "owner/data", tmp_path).files[manifest.CARD]).decode())  # type: ignore[arg-type]
     assert card.data.pretty_name.startswith("SYNTHETIC patients: ")
     assert "synthetic" in card.data.tags
     assert [each["config_name"] for each in card.data.configs] == list(data_set.PROTOCOLS)
@@ -204,5 +204,5 @@ def test_copies_of_a_picture_take_hardly_any_space(data: XrayData, tmp_path: Pat
 @pytest.mark.real
 def test_of_the_real_set_46_pictures_stay_here(real_data: Path, tmp_path: Path) -> None:
     data = open_coronahack(real_data, 224)
-    card = bytes(data_set.plan(data, "owner/data", tmp_path).files[cards.CARD]).decode()  # type: ignore[arg-type]
+    card = bytes(data_set.plan(data, "owner/data", tmp_path).files[manifest.CARD]).decode()  # type: ignore[arg-type]
     assert "46 images whose collection states no licence are left out" in card

@@ -191,23 +191,14 @@ def test_who_may_do_what(hub: Hub, client: Client) -> None:
         tell([statuses(token) for token in (False, "hf_unknown", "hf_stranger", "hf_owner")])
     """
     unauthorised, forbidden = "401 HfHubHTTPError", "403 HfHubHTTPError"
+    hidden = ["401 RepositoryNotFoundError", unauthorised, unauthorised, "401 RepositoryNotFoundError"]
     nobody, unknown, stranger, owner = client(code)
-    assert nobody == [
-        "401 RepositoryNotFoundError",
-        unauthorised,
-        unauthorised,
-        "401 RepositoryNotFoundError",
-    ]
+    assert nobody == hidden
     assert unknown == [unauthorised] * 4
     assert stranger == ["404 RepositoryNotFoundError", forbidden, forbidden, "404 RepositoryNotFoundError"]
     assert owner == ["404 RepositoryNotFoundError", None, None, None]
     nobody, unknown, stranger, owner = client(code)
-    assert nobody == [
-        "401 RepositoryNotFoundError",
-        unauthorised,
-        unauthorised,
-        "401 RepositoryNotFoundError",
-    ]
+    assert nobody == hidden
     assert stranger == ["404 RepositoryNotFoundError", forbidden, forbidden, "404 RepositoryNotFoundError"]
     assert owner == [None, "409 HfHubHTTPError", None, None]
     hub.repo("model", NAME).private = False

@@ -18,7 +18,7 @@ import pytest
 from hub_server import Fault, Hub, running_hub
 from running import running_app
 
-from xray_hf.hub import cards
+from xray_hf import manifest
 from xray_hf.inference import Engine
 from xray_hf.labels import LABELS
 
@@ -83,7 +83,7 @@ def plain(model: str, xray: Path) -> dict[str, float]:
 
 @of_each
 def test_the_cards_code_gives_what_the_folder_gives(hub: Hub, run: Run, model: str, xray: Path) -> None:
-    card = hub.repo("model", f"owner/{model}").head.files[cards.CARD].content.decode()
+    card = hub.repo("model", f"owner/{model}").head.files[manifest.CARD].content.decode()
     codes = code_of(card)
     assert list(codes) == [
         name

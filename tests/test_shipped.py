@@ -93,7 +93,7 @@ def test_it_answers_about_a_synthetic_patient_with_all_that_was_fitted(bundle: P
 @of_each
 def test_the_card_is_what_the_numbers_say(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    text = (bundle / cards.CARD).read_text(encoding="utf-8")
+    text = (bundle / manifest.CARD).read_text(encoding="utf-8")
     assert text == cards.render(bundle.relative_to(ROOT))
 
 

@@ -122,13 +122,13 @@ def test_who_asks_the_page_names_its_address_and_endpoint() -> None:
 
 def test_a_card_comes_without_its_front_matter_and_with_its_figures(tmp_path: Path) -> None:
     text = "---\nlicense: apache-2.0\n---\n# Model\n\n---\n\n![curves](figures/curves.png)\n"
-    (tmp_path / usage.CARD).write_text(text, encoding="utf-8")
+    (tmp_path / manifest.CARD).write_text(text, encoding="utf-8")
     assert usage.card_of(tmp_path, 1) == "# Model\n\n---\n\n![curves](figures/1/curves.png)\n"
 
 
 def test_a_bundle_without_a_readable_card_has_none(tmp_path: Path) -> None:
     assert usage.card_of(tmp_path, 0) == ""
-    (tmp_path / usage.CARD).write_bytes(b"\xff\xfe\x00")
+    (tmp_path / manifest.CARD).write_bytes(b"\xff\xfe\x00")
     assert usage.card_of(tmp_path, 0) == ""
 
 

@@ -331,9 +331,7 @@ def _calibrate(options: argparse.Namespace) -> None:
     from xray_hf.inference import calibrate_confidence, calibrate_foreign
 
     if options.foreign_dir:
-        calibrate_foreign.find(
-            options.foreign_dir
-        )  # what is wrong with it is said before the data are decoded
+        calibrate_foreign.find(options.foreign_dir)  # before minutes are spent on decoding
         report = calibrate_foreign.calibrate(folder, _open(options), options.foreign_dir)
         evidence.draw(folder)  # should the other half fail, this one is done
         print(calibrate_foreign.as_table(report), end="\n\n")
@@ -377,8 +375,8 @@ def _card(options: argparse.Namespace) -> None:
     if options.repo_id:
         publish.require_repo_id(options.repo_id)
     folder = _bundle(options)
-    write_text(folder / cards.CARD, cards.render(folder, options.repo_id, data_set=options.data_set))
-    print(f"written: {folder / cards.CARD}")
+    write_text(folder / manifest.CARD, cards.render(folder, options.repo_id, data_set=options.data_set))
+    print(f"written: {folder / manifest.CARD}")
 
 
 def _push(options: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ predictions.parquet              the record that metrics and figures are views o
 external/NAME.parquet            a record too: what the engine says of another collection's images
 controls/*.parquet               records too: `xray-hf report`'s, listed in evaluation/controls.py
 metrics.json, figures/           the views; numbers with 95 % intervals
+README.md                        the model card, a view too
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ CONFIG, WEIGHTS, PREPROCESSOR = "config.json", "model.safetensors", "preprocesso
 GRAPH, CALIBRATION = "model.onnx", "calibration.json"
 GRAPH_INPUT = "pixels"  # of the graph: (B, 1, side, side) uint8
 TRAINING, SPLITS, PREDICTIONS, METRICS = "training.json", "splits.json", "predictions.parquet", "metrics.json"
-FIGURES, EXTERNAL, CONTROLS = "figures", "external", "controls"
+FIGURES, EXTERNAL, CONTROLS, CARD = "figures", "external", "controls", "README.md"
 WHOLE = "none"  # the control view of a network that was trained on whole images
 XRAY_CNN = "xray-cnn"  # the model_type in its config
 _DESCRIPTION = (CONFIG, PREPROCESSOR, TRAINING, CALIBRATION)
-_VIEWS = (METRICS, f"{FIGURES}/*.png", "README.md")
+_VIEWS = (METRICS, f"{FIGURES}/*.png", CARD)
 _HUB_ID = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 
 

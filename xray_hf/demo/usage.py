@@ -11,7 +11,6 @@ from xray_hf.demo.formatting import render
 from xray_hf.manifest import Manifest
 from xray_hf.snippets import FILE, Snippet, of_model, text
 
-CARD = "README.md"  # of a bundle
 _FRONT_MATTER = re.compile(r"\A---\s*\n.*?\n---\s*(\n|\Z)", re.DOTALL)
 
 
@@ -56,7 +55,7 @@ def card_of(folder: Path, number: int) -> str:
     number: the model's place on the page, under which it serves the figures that the card shows.
     """
     try:
-        card = (folder / CARD).read_text(encoding="utf-8")
+        card = (folder / manifest.CARD).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return ""
     return _FRONT_MATTER.sub("", card).replace(f"]({manifest.FIGURES}/", f"]({manifest.FIGURES}/{number}/")

@@ -17,7 +17,6 @@ from xray_hf.errors import BundleError, ConfigError, first_line
 from xray_hf.evaluation import words
 from xray_hf.labels import SYNTHETIC_MARK
 
-CARD = "README.md"
 TEMPLATES = Path(__file__).resolve().parents[2] / "model_cards"
 TITLES = {"test": "three-class test", "test_official": "official test"}  # of metrics.json's subsets
 _METRICS = {  # of metrics.json: the Hub's name, ours

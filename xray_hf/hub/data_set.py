@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xray_hf import manifest
 from xray_hf.data import splits
 from xray_hf.data.dataset import XrayData, columns_of_records, split_data
 from xray_hf.data.records import is_synthetic
@@ -26,9 +27,7 @@ PROTOCOLS = ("grouped", "paper")  # the first is what load_dataset takes where n
 SEED = 0  # of both splits, as everywhere
 SHARD_BYTES = 500_000_000  # of pictures in one file
 ROWS = 100  # of a row group, which readers load as a whole
-PAGE_BYTES = (
-    2**30
-)  # a page holds a whole row group, so that equal pictures meet in it and compress to nothing
+PAGE_BYTES = 2**30  # a page holds a whole row group, so that equal pictures meet and compress to nothing
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"))
 
 
@@ -40,7 +39,8 @@ def plan(data: XrayData, repo_id: str, folder: Path, *, with_all: bool = False) 
     Raises DataError if no picture may go or one cannot be read any more, OutputError.
     """
     require_repo_id(repo_id)
-    may_go = np.asarray([with_all or bool(record.license) for record in data.records])
+    is_licensed = np.asarray([bool(record.license) for record in data.records])
+    may_go = is_licensed | with_all
     found = {protocol: split_data(data, protocol, SEED) for protocol in PROTOCOLS}
     files: dict[str, Path | bytes] = {}
     for protocol, split in found.items():
@@ -52,14 +52,8 @@ def plan(data: XrayData, repo_id: str, folder: Path, *, with_all: bool = False) 
                 )
             files |= _write(data, rows[may_go[rows]], folder, f"{protocol}/{name}")
     card = _card(data, may_go, found, repo_id)
-    everything = {**files, cards.CARD: card.encode()}
-    return Plan(
-        "dataset",
-        "dataset",
-        repo_id,
-        everything,
-        is_restricted=not all(bool(data.records[row].license) for row in np.flatnonzero(may_go)),
-    )
+    files[manifest.CARD] = card.encode()
+    return Plan("dataset", "dataset", repo_id, files, is_restricted=not is_licensed[may_go].all())
 
 
 def features() -> Features:

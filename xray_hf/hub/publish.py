@@ -108,7 +108,7 @@ def of_bundle(bundle: Path, repo_id: str, *, data_set: str | None = None) -> Pla
         if name not in files:
             raise BundleError(f"{bundle} holds no {name}; `xray-hf export {bundle}` writes the graph.")
     what = manifest.read(bundle).name
-    return Plan("model", what, repo_id, {**files, cards.CARD: card.encode()})
+    return Plan("model", what, repo_id, {**files, manifest.CARD: card.encode()})
 
 
 def require_repo_id(repo_id: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from xray_hf import manifest
 from xray_hf.errors import ConfigError
 from xray_hf.hub import cards
 from xray_hf.hub.publish import SDK, Plan, require_repo_id
@@ -43,7 +44,7 @@ def plan(models: Sequence[str], repo_id: str) -> Plan:
         models=models,
     )
     return Plan(
-        "space", "space", repo_id, {**files, "requirements.txt": requirements, cards.CARD: card.encode()}
+        "space", "space", repo_id, {**files, "requirements.txt": requirements, manifest.CARD: card.encode()}
     )
 
 
