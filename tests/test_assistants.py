@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -17,7 +20,7 @@ from mcp import Client
 from running import App, running_app
 from starlette.testclient import TestClient
 
-from xray_hf.demo import assistants, settings
+from xray_hf.demo import assistants, events, settings
 from xray_hf.inference import Engine
 
 
@@ -95,6 +98,29 @@ def test_a_call_may_be_as_long_as_the_largest_file_in_base64(size: int, status: 
     with TestClient(assistants.create_app({}, {}, chosen), base_url="http://127.0.0.1:1") as client:
         headers = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
         assert client.post("/mcp", content=bytes(size), headers=headers).status_code == status
+
+
+def test_who_finds_the_queue_full_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = threading.Event()
+    monkeypatch.setattr(assistants, "_classify", lambda engines, image: gate.wait(20) and {"image": image})
+    chosen = settings.parse(["--bundle", "a/b", "--mcp", "--concurrency", "1", "--queue", "1"])
+    headers = {"accept": "application/json, text/event-stream"}
+
+    def ask(image: str) -> Any:
+        parameters = {"name": "classify_chest_xray", "arguments": {"image": image}}
+        call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": parameters}
+        return client.post("/mcp", json=call, headers=headers).json()["result"]["structuredContent"]
+
+    with (
+        TestClient(assistants.create_app({}, {}, chosen), base_url="http://127.0.0.1:1") as client,
+        ThreadPoolExecutor(4) as visitors,
+    ):
+        asked = [visitors.submit(ask, name) for name in "abcd"]
+        refused = [found.result() for found in islice(as_completed(asked), 2)]  # before the others are let in
+        gate.set()
+        answers = [found.result() for found in asked]
+    assert [found["error"] for found in refused] == [events.BUSY] * 2
+    assert sum("image" in found for found in answers) == 2
 
 
 def test_another_sites_page_may_not_call_tools(app: App, xray: Path) -> None:

@@ -138,6 +138,18 @@ def test_mcp_that_is_not_installed_is_not_left_out_in_silence(monkeypatch: pytes
         settings.parse(["--bundle", "a/b", "--mcp"])
 
 
+@pytest.mark.parametrize(("value", "is_on"), [("1", True), ("0", False), ("", False)])
+def test_a_space_may_switch_mcp_on(monkeypatch: pytest.MonkeyPatch, value: str, is_on: bool) -> None:
+    monkeypatch.setenv("XRAY_HF_MCP", value)
+    assert settings.parse(["--bundle", "a/b"]).has_mcp is is_on
+
+
+def test_a_switch_that_is_neither_on_nor_off_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XRAY_HF_MCP", "yes")
+    with pytest.raises(ConfigError, match="XRAY_HF_MCP is 'yes'; expected 1, 0 or nothing"):
+        settings.parse(["--bundle", "a/b"])
+
+
 def test_mcp_and_a_password_do_not_go_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XRAY_HF_AUTH", "user:secret")
     with pytest.raises(ConfigError, match="--mcp asks for no password; leave it or XRAY_HF_AUTH out"):

@@ -39,6 +39,8 @@ def create_app(engines: Engines, described: dict[str, Any], settings: Settings) 
         image: a PNG, JPEG, TIFF, WebP, BMP or DICOM file in base64, bare or as a data: URI.
         Returns {"error": words or null, "warnings": [...], "models": {name: what it says}}.
         """
+        if turns.statistics().tasks_waiting >= settings.queue:
+            return _answer(engines, Upload.refused("image", events.BUSY))
         return await anyio.to_thread.run_sync(_classify, engines, image, limiter=turns)
 
     @tools.tool()
@@ -62,5 +64,9 @@ def _classify(engines: Engines, image: str) -> dict[str, Any]:
         upload = Upload.refused("image", "the image is not base64; send the file's bytes in that.")
     else:
         upload = Upload("image", lambda: content)
+    return _answer(engines, upload)
+
+
+def _answer(engines: Engines, upload: Upload) -> dict[str, Any]:
     [found] = events.answer(engines, [upload])
     return as_json(found)

@@ -16,6 +16,7 @@ from xray_hf.images import Reading
 from xray_hf.inference import Engine, Prediction
 from xray_hf.inference.engine import BATCH_SIZE
 
+BUSY = "too many visitors are waiting; try again in a minute."
 Engines = Mapping[str, Engine]
 T = TypeVar("T")
 

@@ -230,7 +230,7 @@ def _not_understood(request: Request, error: Exception) -> JSONResponse:
 
 
 def _busy(request: Request, error: Exception) -> JSONResponse:
-    return _words(503, "too many visitors are waiting; try again in a minute.", {"retry-after": "60"})
+    return _words(503, events.BUSY, {"retry-after": "60"})
 
 
 def _place(path: str) -> str:

@@ -16,6 +16,7 @@ from xray_hf.inference import backends
 SHIPPED = Path("pretrained")  # the folder of the bundles to serve where none is named
 README = Path("README.md")
 MCP_PATH = "/mcp"
+MCP = "XRAY_HF_MCP"
 AUTH = "XRAY_HF_AUTH"  # user:password; not an option, since everybody on a machine can read those
 
 
@@ -47,9 +48,10 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     if not 0 < options.port < 65536:
         raise ConfigError(f"--port {options.port} is not between 1 and 65535; choose another --port.")
     auth = _auth(os.environ.get(AUTH, ""))
-    if options.mcp and find_spec("mcp") is None:
+    has_mcp = options.mcp or _flag(MCP)
+    if has_mcp and find_spec("mcp") is None:
         raise ConfigError("--mcp needs the package mcp; run `pip install mcp`.")
-    if options.mcp and auth:
+    if has_mcp and auth:
         raise ConfigError(f"--mcp asks for no password; leave it or {AUTH} out.")
     return Settings(
         bundles=tuple(options.bundle or _named() or _of_space() or _shipped()),
@@ -63,7 +65,7 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
         max_file_mb=options.max_file_mb,
         rate=options.rate,
         auth=auth,
-        has_mcp=options.mcp,
+        has_mcp=has_mcp,
     )
 
 
@@ -95,10 +97,16 @@ def build_parser() -> argparse.ArgumentParser:
     add("--max-file-mb", "XRAY_HF_MAX_FILE_MB", 64, "largest file in MB", type=int)
     # 300, because gradio_client uploads each of 200 files on its own.
     add("--rate", "XRAY_HF_RATE", 300, "requests a minute that one visitor may make, 0 for any", type=int)
-    parser.add_argument(
-        "--mcp", action="store_true", help=f"be an MCP server at {MCP_PATH}, too (needs the package mcp)"
-    )
+    text = f"be an MCP server at {MCP_PATH}, too (needs the package mcp; ${MCP}=1)"
+    parser.add_argument("--mcp", action="store_true", help=text)
     return parser
+
+
+def _flag(variable: str) -> bool:
+    value = os.environ.get(variable, "")
+    if value not in ("", "0", "1"):
+        raise ConfigError(f"{variable} is {value!r}; expected 1, 0 or nothing.")
+    return value == "1"
 
 
 def _named() -> list[str]:
