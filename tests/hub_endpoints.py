@@ -481,6 +481,15 @@ async def add_collection_item(call: _Call) -> object:
     return _collection_json(found)
 
 
+async def update_collection(call: _Call) -> object:
+    """HfApi.update_collection_metadata."""
+    found, wanted = _collection(call), await call.json()
+    call.owner(found.owner)
+    for name in wanted.keys() & {"title", "description", "private"}:
+        setattr(found, name, wanted[name])
+    return {"data": _collection_json(found)}
+
+
 def _collection(call: _Call) -> Collection:
     found = call.hub.collections.get(f"{call.params['namespace']}/{call.params['name']}")
     if not found or (found.private and call.user() != found.owner):
@@ -624,6 +633,7 @@ ROUTES = [
     _route("GET", "/cdn/objects/{oid}", cdn_object),
     _route("POST", "/api/collections", create_collection),
     _route("GET", "/api/collections/{namespace}/{name}", get_collection),
+    _route("PATCH", "/api/collections/{namespace}/{name}", update_collection),
     _route("POST", "/api/collections/{namespace}/{name}/items", add_collection_item),
     _route("GET", API + "/variables", get_variables),
     _route("POST", API + "/variables", add_variable),

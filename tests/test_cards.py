@@ -140,7 +140,7 @@ def test_a_bundle_of_synthetic_patients_says_so_in_title_tags_and_text(copy: Pat
     assert "Trained on synthetic patients" in text
     data = ModelCard(text).data
     assert "synthetic" in (data.tags or [])
-    assert data.license == "apache-2.0"
+    assert data.license == "cc-by-nc-4.0"
     assert data.model_name == "SYNTHETIC patients: xray-cnn"
 
 

@@ -167,6 +167,52 @@ def test_nothing_but_a_bundles_own_files_leaves(hub: Hub, push: Push, tmp_path: 
     assert {"patients.csv", ".env"} & held(hub).keys() == set()
 
 
+def test_names_of_files_and_patients_stay_here_if_asked(hub: Hub, push: Push) -> None:
+    assert "--no-names keeps them here." in push("--dry-run").stdout
+    done = push("--no-names")
+    assert done.returncode == 0, done.stderr
+    assert held(hub) == listed(done.stdout)
+    files = repository(hub).head.files
+    named = json.loads((BUNDLE / manifest.SPLITS).read_text())["files"]["test"]
+    assert [path for path in files if path.endswith(".parquet") or path == manifest.SPLITS] == []
+    everything = b"".join(blob.content for blob in files.values())
+    assert [name for name in named if name.encode() in everything] == []
+    card = files[manifest.CARD].content.decode()
+    assert manifest.PREDICTIONS not in card
+    assert "--no-names" not in done.stdout
+
+
+def test_a_gitignore_there_would_leave_files_out(hub: Hub, push: Push) -> None:
+    taken = hub.repos["model", NAME] = Repo("model", NAME, private=True)
+    taken.commit({".gitignore": Blob(b"*.onnx")}, "Ignore")
+    refused = push("--force")
+    assert refused.returncode == 1
+    assert "holds a .gitignore, by which the Hub leaves files out of a commit; delete it" in refused.stderr
+    assert held(hub).keys() == {".gitignore"}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--all-images"], "--all-images is of --kind dataset, not of model; leave it out."),
+        (["--kind", "space", "--no-names"], "--no-names is of --kind model, not of space"),
+        (["--kind", "dataset", "--data-set", "a/b"], "--data-set is of --kind model, not of dataset"),
+    ],
+)
+def test_an_option_of_another_kind_is_refused(hub: Hub, push: Push, options: list[str], words: str) -> None:
+    refused = push(*options)
+    assert (refused.returncode, hub.requests) == (2, [])
+    assert words in refused.stderr
+
+
+def test_a_private_collection_is_opened_for_what_is_public(hub: Hub, push: Push) -> None:
+    assert push("--collection", "Chest X-rays").returncode == 0
+    [collection] = hub.collections.values()
+    assert collection.private
+    assert push("--public", "--collection", "Chest X-rays").returncode == 0
+    assert not collection.private
+
+
 def test_what_someone_else_changed_is_not_overwritten_without_force(
     hub: Hub, push: Push, tmp_path: Path
 ) -> None:

@@ -14,6 +14,11 @@ from xray_hf.errors import BundleError, ConfigError, DataError, OptionParser, ex
 from xray_hf.labels import LABELS
 
 DEFAULT_SIDE = 224  # pixels; what xray-resnet18 and xray-cnn take
+# Options of push that only one kind of repository has.
+_OF_KIND = {
+    **dict.fromkeys(("data_set", "no_names"), "model"),
+    **dict.fromkeys(("covid_metadata", "drop_bad", "all_images"), "dataset"),
+}
 
 
 def console() -> None:
@@ -156,6 +161,9 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--collection", metavar="TITLE", help="add the repository to your collection")
     command.add_argument("--covid-metadata", type=Path, help="as of prepare; it has their licences, too")
     command.add_argument("--drop-bad", action="store_true", help="of a data set: go on without bad rows")
+    command.add_argument(
+        "--no-names", action="store_true", help="of a model: names of files and patients stay here"
+    )
     command.add_argument(
         "--all-images",
         action="store_true",
@@ -401,6 +409,10 @@ def _push(options: argparse.Namespace) -> None:
 def _plan(options: argparse.Namespace, folder: Path):  # type: ignore[no-untyped-def]  # as _open
     from xray_hf.hub import data_set, publish, space
 
+    for option, kind in _OF_KIND.items():
+        if getattr(options, option) and options.kind != kind:
+            words = f"--{option.replace('_', '-')} is of --kind {kind}, not of {options.kind}"
+            raise ConfigError(f"{words}; leave it out.")
     if options.kind == "space":
         return space.plan(options.source, options.repo_id)
     if len(options.source) > 1:
@@ -412,7 +424,9 @@ def _plan(options: argparse.Namespace, folder: Path):  # type: ignore[no-untyped
         options.data_dir, options.side, options.cache_dir = Path(options.source[0]), DEFAULT_SIDE, None
         return data_set.plan(_open(options), options.repo_id, folder, with_all=options.all_images)
     options.bundle = Path(options.source[0])
-    return publish.of_bundle(_bundle(options), options.repo_id, data_set=options.data_set)
+    return publish.of_bundle(
+        _bundle(options), options.repo_id, data_set=options.data_set, with_names=not options.no_names
+    )
 
 
 def _hide_loading() -> None:

@@ -37,7 +37,8 @@ HOW_TO_GET_COVID = "Expected metadata.csv of github.com/ieee8023/covid-chestxray
 EXPECTED_LABELS = "Normal or Pnemonia, and COVID-19 in Label_2_Virus_category"
 
 _LABELS = {"Normal": NORMAL, "Pnemonia": PNEUMONIA, "Pneumonia": PNEUMONIA}  # the real file is misspelt
-_LICENSES = {"Kermany": "CC BY 4.0", SYNTHETIC: "Apache-2.0"}  # by source; of the web, one per image
+# By source; of the web, one per image. The atlas was made of images with non-commercial terms, too.
+_LICENSES = {"Kermany": "CC BY 4.0", SYNTHETIC: "CC BY-NC 4.0"}
 _KERMANY_NAME = re.compile(r"^(?:SYNTHETIC-)?(?:(person\d+)_|((?:NORMAL2-)?IM-\d+)-)")
 _SYNTHETIC_COVID_NAME = re.compile(r"^(SYNTHETIC-covid-\d+)-")
 

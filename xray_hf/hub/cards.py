@@ -25,22 +25,20 @@ _METRICS = {  # of metrics.json: the Hub's name, ours
     "macro_f1": ("f1", "Macro F1"),
     "macro_auroc": ("roc_auc", "Macro AUROC"),
 }
-_NON_COMMERCIAL = (
-    "CC BY-NC 4.0 for the weights, since the COVID-19 images that they were trained on state non-commercial "
-    "terms or none. Whether such terms reach weights is not settled; clear it before any commercial use."
-)
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # stored with the weights, not learnt
 
 
-def render(bundle: Path, repo_id: str | None = None, *, data_set: str | None = None) -> str:
+def render(
+    bundle: Path, repo_id: str | None = None, *, data_set: str | None = None, with_names: bool = True
+) -> str:
     """The model card of a bundle, with metadata, as Markdown.
 
     repo_id: where it will be loaded from, by default where it lies. data_set: the Hub id of the data set, if
-    it is there.
+    it is there. with_names: whether the records lie there, too, which name files and patients.
     Raises BundleError if the bundle lacks a file or a number that the card states, naming it.
     """
     try:
-        return _render(bundle, repo_id, data_set)
+        return _render(bundle, repo_id, data_set, with_names)
     except (TypeError, ValueError, AttributeError, LookupError) as error:
         raise BundleError(
             f"{bundle} holds a value that its card cannot state ({first_line(error)}); make it again with "
@@ -48,7 +46,7 @@ def render(bundle: Path, repo_id: str | None = None, *, data_set: str | None = N
         ) from error
 
 
-def _render(bundle: Path, repo_id: str | None, data_set: str | None) -> str:
+def _render(bundle: Path, repo_id: str | None, data_set: str | None, with_names: bool) -> str:
     description = manifest.read(bundle)
     measured = _read(bundle, manifest.METRICS)
     training = _read(bundle, manifest.TRAINING)
@@ -62,10 +60,10 @@ def _render(bundle: Path, repo_id: str | None, data_set: str | None) -> str:
         labels=description.labels,
         side=description.side,
         is_synthetic=description.is_synthetic,
+        with_names=with_names,
         mark=SYNTHETIC_MARK if description.is_synthetic else "",
         snippets=snippets.of_model(description, repo_id),
         version=manifest.version(bundle),
-        licence_words="Apache-2.0." if description.is_synthetic else _NON_COMMERCIAL,
         config=_read(bundle, manifest.CONFIG),
         training=training,
         optimization=training["config"]["optimization"],
@@ -134,7 +132,7 @@ def _metadata(
     is_synthetic, is_cnn = description.is_synthetic, description.name == manifest.XRAY_CNN
     start = training["initial_weights"]
     return ModelCardData(
-        license="apache-2.0" if is_synthetic else "cc-by-nc-4.0",
+        license="cc-by-nc-4.0",
         library_name="transformers" if is_cnn else "timm",
         pipeline_tag="image-classification",
         tags=[

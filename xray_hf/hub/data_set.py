@@ -53,7 +53,9 @@ def plan(data: XrayData, repo_id: str, folder: Path, *, with_all: bool = False) 
             files |= _write(data, rows[may_go[rows]], folder, f"{protocol}/{name}")
     card = _card(data, may_go, found, repo_id)
     files[manifest.CARD] = card.encode()
-    return Plan("dataset", "dataset", repo_id, files, is_restricted=not is_licensed[may_go].all())
+    left = int((~may_go).sum())
+    note = f"{left} images stay here, whose collection states no licence." if left else ""
+    return Plan("dataset", "dataset", repo_id, files, note, is_restricted=not is_licensed[may_go].all())
 
 
 def features() -> Features:

@@ -25,6 +25,7 @@ from huggingface_hub.utils import get_session, validate_repo_id
 
 from xray_hf import __version__, manifest
 from xray_hf.errors import BundleError, ConfigError, HubError, first_line, hub_errors
+from xray_hf.files import as_json
 from xray_hf.hub import cards
 
 Kind = Literal["model", "dataset", "space"]
@@ -42,13 +43,18 @@ _ADVICE: dict[int, str] = {
     HTTPStatus.FORBIDDEN: "The token may not write there; choose another --repo-id, or a token that may.",
     HTTPStatus.PRECONDITION_FAILED: "Someone else is changing the repository; look at it, and push again.",
 }
+_NAMES = "Its records name files and patients that it was trained and tested on; --no-names keeps them here."
 _TAG = re.compile(r"[\w.][\w.-]*")
 # Of a bundle; whatever else lies in its folder stays here.
 _PARTS = (
     *(manifest.CONFIG, manifest.WEIGHTS, manifest.PREPROCESSOR, manifest.GRAPH, manifest.CALIBRATION),
-    *(manifest.TRAINING, manifest.SPLITS, manifest.PREDICTIONS, manifest.METRICS),
+    *(manifest.TRAINING, manifest.METRICS, f"{manifest.FIGURES}/*.png"),
     *("configuration_xray_cnn.py", "modeling_xray_cnn.py"),
-    *(f"{manifest.FIGURES}/*.png", f"{manifest.CONTROLS}/*.parquet", f"{manifest.EXTERNAL}/*.parquet"),
+)
+# They name files and patients.
+_RECORDS = (
+    *(manifest.SPLITS, manifest.PREDICTIONS),
+    *(f"{manifest.CONTROLS}/*.parquet", f"{manifest.EXTERNAL}/*.parquet"),
 )
 
 
@@ -57,13 +63,14 @@ class Plan:
     """What a repository shall hold.
 
     what: a word for it; no other thing of ours is overwritten by it. files: {path there: a file here, or its
-    content}. is_restricted: whether nobody but its owner may see it.
+    content}. note: what to know before it goes. is_restricted: whether nobody but its owner may see it.
     """
 
     kind: Kind
     what: str
     repo_id: str
     files: Mapping[str, Path | bytes]
+    note: str = ""
     is_restricted: bool = False
 
     @cached_property
@@ -78,10 +85,11 @@ class Plan:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def as_table(self) -> str:
-        """One line a file: SHA-256, bytes, path."""
+        """One line a file, SHA-256, bytes, path; then the sum and the note."""
         lines = [f"{digest} {size:>12,} {path}" for path, (size, digest) in self.hashes.items()]
         total = sum(size for size, _ in self.hashes.values())
-        return "\n".join([*lines, f"{self.kind} {self.repo_id}, version {self.version}: {total:,} bytes"])
+        lines.append(f"{self.kind} {self.repo_id}, version {self.version}: {total:,} bytes")
+        return "\n".join([*lines, *([self.note] if self.note else [])])
 
 
 @dataclass(frozen=True)
@@ -93,22 +101,36 @@ class Pushed:
     is_new: bool
 
 
-def of_bundle(bundle: Path, repo_id: str, *, data_set: str | None = None) -> Plan:
+def of_bundle(bundle: Path, repo_id: str, *, data_set: str | None = None, with_names: bool = True) -> Plan:
     """What a bundle's repository shall hold, its card rendered anew.
 
-    Its records name the files and patients of the data set that it was trained on.
+    data_set: the Hub id of the data set, if it is there. with_names: also the records, which name the files
+    and patients that it was trained and tested on.
     Raises BundleError if the bundle lacks what its card states, or was trained on a control view.
     """
     for name in (repo_id, *([data_set] if data_set else [])):
         require_repo_id(name)
-    card = cards.render(bundle, repo_id, data_set=data_set)
-    found = sorted(path for part in _PARTS for path in bundle.glob(part))
+    card = cards.render(bundle, repo_id, data_set=data_set, with_names=with_names)
+    records = [path for part in _RECORDS for path in bundle.glob(part)] if with_names else []
+    found = [*(path for part in _PARTS for path in bundle.glob(part)), *records]
     files: dict[str, Path | bytes] = {path.relative_to(bundle).as_posix(): path for path in found}
+    if not with_names:
+        files |= _without_names(bundle)
     for name in (manifest.WEIGHTS, manifest.GRAPH):
         if name not in files:
             raise BundleError(f"{bundle} holds no {name}; `xray-hf export {bundle}` writes the graph.")
     what = manifest.read(bundle).name
-    return Plan("model", what, repo_id, {**files, manifest.CARD: card.encode()})
+    return Plan(
+        "model", what, repo_id, {**files, manifest.CARD: card.encode()}, note=_NAMES if with_names else ""
+    )
+
+
+def _without_names(bundle: Path) -> dict[str, bytes]:
+    """What is left of metrics.json and training.json."""
+    measured, training = (manifest.read_json(bundle / name) for name in (manifest.METRICS, manifest.TRAINING))
+    measured.pop("label_noise", None)
+    training["report"] = {"rows": training["report"]["rows"]}
+    return {manifest.METRICS: as_json(measured).encode(), manifest.TRAINING: as_json(training).encode()}
 
 
 def require_repo_id(repo_id: str) -> None:
@@ -217,6 +239,11 @@ class _Push:
             )
         if taken := sorted(self._tags().keys() & set(tags)):
             raise HubError(f"{self._plan.repo_id} has a tag {taken[0]} already; choose another --tag.")
+        if ".gitignore" in held:
+            raise HubError(
+                f"{self._plan.repo_id} holds a .gitignore, by which the Hub leaves files out of a commit; "
+                "delete it there, and push again."
+            )
         operations: list[Any] = [
             CommitOperationAdd(path, content) for path, content in sorted(self._plan.files.items())
         ]
@@ -248,6 +275,8 @@ class _Push:
     def _collect(self, title: str, is_public: bool) -> None:
         owner = self._plan.repo_id.partition("/")[0]
         found = self._api.create_collection(title, namespace=owner, private=not is_public, exists_ok=True)
+        if is_public and found.private:
+            self._api.update_collection_metadata(found.slug, private=False)
         self._api.add_collection_item(
             found.slug, item_id=self._plan.repo_id, item_type=self._plan.kind, exists_ok=True
         )

@@ -116,24 +116,29 @@ def _create_timm(name: str, timm_name: str, pretrained: bool) -> Network:
         tag and timm_name not in timm.list_pretrained(f"{architecture}.*")
     ):
         raise ModelError(f"timm has no model {timm_name!r}; timm.list_models() gives all names.")
-    weights = {"file": _download_weights(timm_name)} if pretrained else None
+    initial_weights = _hub_id(timm_name) if pretrained else "random"
+    weights = {"file": _download_weights(initial_weights)} if pretrained else None
     module = timm.create_model(
         timm_name, pretrained=pretrained, num_classes=len(LABELS), pretrained_cfg_overlay=weights
     )
     side = module.pretrained_cfg["input_size"][-1]
     preprocessing = Preprocessing(side, module.pretrained_cfg["mean"], module.pretrained_cfg["std"])
-    return Network(name, module, preprocessing, f"timm/{timm_name}" if pretrained else "random")
+    return Network(name, module, preprocessing, initial_weights)
 
 
-def _download_weights(timm_name: str) -> str:
-    """The path of the model's safetensors file; timm alone would also take a pickle."""
+def _hub_id(timm_name: str) -> str:
     config = timm.get_pretrained_cfg(timm_name)
     if config is None or not config.hf_hub_id:
         raise ModelError(f"{timm_name} has no weights on the Hub; use --no-pretrained.")
+    return str(config.hf_hub_id)
+
+
+def _download_weights(hub_id: str) -> str:
+    """The path of the safetensors file; timm alone would also take a pickle."""
     try:
-        return hf_hub_download(config.hf_hub_id, "model.safetensors")
+        return hf_hub_download(hub_id, "model.safetensors")
     except hub_errors() as error:
         raise ModelError(
-            f"cannot fetch the ImageNet weights {config.hf_hub_id}: {as_sentence(error)} "
+            f"cannot fetch the ImageNet weights {hub_id}: {as_sentence(error)} "
             "Without a network, train from random weights with --no-pretrained."
         ) from error

@@ -1,0 +1,61 @@
+"""A run of one's own, from training to its card, on synthetic patients."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+
+from xray_hf import manifest
+from xray_hf.hub import cards, publish
+
+ROOT = Path(__file__).resolve().parents[1]
+RUNS = {  # the latter's graph has no heatmaps
+    "xray-cnn": ["--preset", "paper"],
+    "timm:efficientvit_b0": ["--preset", "robust"],
+}
+
+
+@pytest.fixture(scope="module", params=RUNS)
+def trained(
+    request: pytest.FixtureRequest, synthetic: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The bundle of a run of one epoch, with all that the documents say to do with it."""
+    out = tmp_path_factory.mktemp("runs") / request.param.rpartition(":")[2]
+    options = [*RUNS[request.param], "--no-pretrained", "--epochs", "1", "--side", "64"]
+    data = ["--data-dir", str(synthetic)]
+    bundle = str(out / "bundle")
+    xray_hf = ["-m", "xray_hf.cli"]
+    for command in (
+        ["train.py", "--model", request.param, *data, "--out", str(out), *options],
+        [*xray_hf, "export", bundle],
+        [*xray_hf, "report", bundle, *data, "--side", "64"],
+    ):
+        done = subprocess.run(
+            [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    return Path(bundle)
+
+
+def test_its_card_claims_no_more_than_the_run_shows(trained: Path) -> None:
+    text = cards.render(trained, "owner/name")
+    assert text.startswith("---")
+    assert "# SYNTHETIC patients: " in text
+    is_cnn = trained.parent.name == "xray-cnn"
+    assert ("**Its validation numbers mean nothing.**" in text) == is_cnn
+    assert ("Rows that were trained on cannot fit them." in text) == is_cnn
+    assert ("`xray-hf calibrate BUNDLE` fits them." in text) != is_cnn
+    assert ("class activation maps are exact" in text) == is_cnn
+    assert "It was tested on no other collection." in text
+    assert "64×64 pixels" in text
+    assert "CoronaHack" not in text
+    assert {"synthetic"} == {each.dataset_type for each in ModelCard(text).data.eval_results or []}
+
+
+def test_all_of_it_may_go(trained: Path) -> None:
+    files = publish.of_bundle(trained, "owner/name").files
+    assert {manifest.CARD, manifest.GRAPH, manifest.METRICS, "controls/test.parquet"} <= files.keys()
