@@ -34,7 +34,7 @@ demo: .venv/demo
 	$(BIN)/python app.py
 
 test: install browser
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 # For the tests of the page; who is not root installs it himself, or these tests are skipped.
 browser:
