@@ -48,7 +48,7 @@ def push(hub: Hub, tmp_path: Path) -> Push:
 
 
 def pushing(hub: Hub, home: Path, *, xet: bool = False) -> Push:
-    """The same to this Hub."""
+    """What the fixture gives, for any Hub."""
     code = "import sys; from xray_hf import cli; from xray_hf.errors import exit_on_error; "
     code += "from xray_hf.hub import publish; publish.PAUSES = (0.01, 0.02); publish.TIMEOUT = 5; "
     code += "publish.PATIENCE = 5; "
