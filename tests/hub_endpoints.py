@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import time
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from math import ceil
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote
 
+import hub_xet
 import yaml
 from hub_store import Blob, Collection, Commit, HubError, Repo, Store, Upload, front_matter
 from starlette.applications import Starlette
@@ -26,6 +28,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 KINDS = ("model", "dataset", "space")
+XET_SECONDS = 3600  # for which a token of the Xet storage is good
 
 
 class _Call:
@@ -296,6 +299,24 @@ def _regular(repo: Repo, head: Commit, path: str, content: bytes) -> Blob:
     return Blob(content)
 
 
+async def xet_token(call: _Call) -> object:
+    """Where the Xet storage is, and a token for it, to read or to write one repository there.
+
+    _fetch_xet_connection_info_with_url (utils/_xet.py) wants it in headers, hf_xet as JSON.
+    """
+    is_write = call.params["scope"] == "write"
+    repo = call.repo(write=is_write)
+    repo.at(call.params["revision"])
+    token, expires = f"xet_{secrets.token_hex(8)}", int(time.time()) + XET_SECONDS
+    call.hub.xet_tokens[token] = repo, is_write
+    headers = {
+        "X-Xet-Cas-Url": call.hub.cdn_url,
+        "X-Xet-Access-Token": token,
+        "X-Xet-Token-Expiration": str(expires),
+    }
+    return JSONResponse({"casUrl": call.hub.cdn_url, "accessToken": token, "exp": expires}, headers=headers)
+
+
 # Reading
 
 
@@ -322,6 +343,8 @@ def _entry(repo: Repo, found: Commit, path: str, expand: bool) -> dict[str, obje
     entry: dict[str, object] = {"type": kind, "oid": found.oid_of(path), "size": size, "path": path}
     if blob and blob.is_lfs:
         entry["lfs"] = {"oid": blob.sha256, **_lfs_sizes(blob)}
+        if file := repo.xet.get(blob.sha256):
+            entry["xetHash"] = file.hash
     if expand:
         last = repo.last_change(found, path)
         entry["lastCommit"] = {"id": last.oid, "title": last.title, "date": _stamp(last.date)}
@@ -385,12 +408,16 @@ async def resolve(call: _Call) -> object:
     """get_hf_file_metadata (file_download.py): what a file is, and where its content lies.
 
     A regular file lies at the same host, and the client goes on there; an LFS file at another, which is not
-    asked for more and gets no token: _httpx2_follow_hub_redirects_with_backoff (utils/_http.py).
+    asked for more and gets no token: _httpx2_follow_hub_redirects_with_backoff (utils/_http.py). What came by
+    Xet may be fetched by Xet: parse_xet_file_data_from_response (utils/_xet.py).
     """
     repo, found, blob = _file(call)
     headers = {"X-Repo-Commit": found.oid}
     if blob.is_lfs:
         headers |= {"X-Linked-ETag": f'"{blob.sha256}"', "X-Linked-Size": str(len(blob.content))}
+        if file := repo.xet.get(blob.sha256):
+            url = f"{call.hub.url}/api/{repo.kind}s/{repo.id}/xet-read-token/{found.oid}"
+            headers |= {"X-Xet-Hash": file.hash, "Link": f'<{url}>; rel="xet-auth"'}
         return RedirectResponse(f"{call.hub.cdn_url}/cdn/objects/{blob.sha256}", 302, headers)
     place = f"/api/resolve-cache/{repo.kind}s/{repo.id}/{found.oid}/{quote(call.params['path'])}"
     return RedirectResponse(place, 307, headers)
@@ -410,6 +437,12 @@ async def cdn_object(call: _Call) -> object:
     if not (blob := next(filter(None, found), None)):
         raise HubError(404, "NoSuchKey")
     return _content(blob.content, call.request.headers.get("range"), {"ETag": _s3_etag(blob.content)})
+
+
+async def cdn_xorb(call: _Call) -> object:
+    """RemoteClient::get_file_term_data (remote_client.rs, hf_xet): chunks of a xorb."""
+    _refuse_token(call)
+    return _content(call.hub.xorbs[call.params["hash"]], call.request.headers.get("range"), {})
 
 
 def _file(call: _Call) -> tuple[Repo, Commit, Blob]:
@@ -620,6 +653,7 @@ ROUTES = [
     _route("PUT", "/cdn/uploads/{key}/{number}", put_part),
     _route("POST", "/api/complete_multipart/{key}", complete_multipart),
     _route("POST", API + "/commit/{revision}", commit),
+    _route("GET", API + "/xet-{scope}-token/{revision}", xet_token),
     _route("GET", API + "/tree/{revision}", tree),
     _route("GET", API + "/tree/{revision}/{path:path}", tree),
     _route("POST", API + "/paths-info/{revision}", paths_info),
@@ -631,6 +665,7 @@ ROUTES = [
     _route("GET", WEB + "/resolve/{revision}/{path:path}", resolve),
     _route("GET", "/api/resolve-cache/{kind:kind}/{namespace}/{name}/{revision}/{path:path}", resolve_cache),
     _route("GET", "/cdn/objects/{oid}", cdn_object),
+    _route("GET", "/cdn/xorbs/{hash}", cdn_xorb),
     _route("POST", "/api/collections", create_collection),
     _route("GET", "/api/collections/{namespace}/{name}", get_collection),
     _route("PATCH", "/api/collections/{namespace}/{name}", update_collection),
@@ -640,6 +675,7 @@ ROUTES = [
     _route("HEAD", "/api/telemetry/{topic:path}", telemetry),
     _route("GET", "/api/agent-harnesses", agent_harnesses),
     _route("GET", "/info", dataset_viewer),
+    *hub_xet.ROUTES,
 ]
 
 

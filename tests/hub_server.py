@@ -5,7 +5,7 @@
         hub.repo("model", "owner/name").head.files["README.md"].content
 
 A token is "hf_" and the user's name. Everything is in memory and may be looked at and changed by the test:
-hub_store.py has it, hub_endpoints.py what is answered.
+hub_store.py has it, hub_endpoints.py what is answered, hub_xet.py the same for the storage behind it.
 """
 
 from __future__ import annotations
@@ -86,17 +86,19 @@ class Hub(Store):
         """The requests for what is not here, those for other hosts among them; complete once it is closed."""
         return [one for one in self.requests if not one.is_known]
 
-    def environment(self, home: Path, token: str | None) -> dict[str, str]:
+    def environment(self, home: Path, token: str | None, *, xet: bool = False) -> dict[str, str]:
         """What a client's process needs in its environment.
 
         The Hub is its proxy for all other hosts, and answers for none: whoever else is asked is recorded.
+        xet: whether large files move by Xet, as they do unless it is switched off, or by LFS.
         """
         return {
             "HF_ENDPOINT": self.url,
             "HF_HOME": str(home),
             "HF_TOKEN": token or "",
             "HF_HUB_OFFLINE": "0",
-            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_XET": "0" if xet else "1",
+            "HF_XET_CLIENT_RETRY_BASE_DELAY": "10ms",  # else up to minutes between two tries
             "HF_UPDATE_DOWNLOAD_COUNTS": "0",  # else datasets asks S3
             "http_proxy": self.url,
             "https_proxy": self.url,

@@ -9,7 +9,7 @@ from fnmatch import fnmatch
 from functools import cached_property
 from hashlib import sha1, sha256
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -105,11 +105,28 @@ class Commit:
         return front_matter(readme) or {}
 
 
+class Term(NamedTuple):
+    """A piece of a file in Xet storage: chunks start to end of a xorb, with so many bytes unpacked."""
+
+    xorb: str
+    size: int
+    start: int
+    end: int
+
+
+class XetFile(NamedTuple):
+    """What a file of the LFS storage is made of in Xet storage, and its name there."""
+
+    hash: str
+    terms: list[Term]
+
+
 @dataclass
 class Repo:
     """A repository of one kind: "model", "dataset" or "space".
 
-    objects: its LFS storage, by the sha256 that the uploader claimed.
+    objects: its LFS storage, by the sha256 that the uploader claimed. xet: how those that came by Xet did, by
+    the same.
     """
 
     kind: str
@@ -120,6 +137,7 @@ class Repo:
     branches: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     objects: dict[str, bytes] = field(default_factory=dict, repr=False)
+    xet: dict[str, XetFile] = field(default_factory=dict, repr=False)
     variables: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -220,6 +238,14 @@ class Upload:
 
 
 @dataclass
+class XorbGrant:
+    """The room for a xorb of so many bytes, on its way into Xet storage."""
+
+    size: int
+    xorb: bytes = b""
+
+
+@dataclass
 class Collection:
     """items: (kind, id, note) in order."""
 
@@ -241,7 +267,8 @@ class Store:
 
     tokens: users by token. page_size: entries of a listing's page. part_size: bytes of a file's part; larger
     files are uploaded in several. cdn_url: where large files lie, for the clients a host of its own, which
-    never may see a token.
+    never may see a token. xorbs: the Xet storage of all repositories, by the hash that the uploader claimed.
+    xet_tokens: {token: (the one repository that it is for, whether to write there too)}.
     """
 
     tokens: dict[str, str]
@@ -252,6 +279,9 @@ class Store:
     repos: dict[tuple[str, str], Repo] = field(default_factory=dict)
     collections: dict[str, Collection] = field(default_factory=dict)
     uploads: dict[str, Upload] = field(default_factory=dict)
+    xorbs: dict[str, bytes] = field(default_factory=dict)
+    xorb_grants: dict[str, XorbGrant] = field(default_factory=dict)
+    xet_tokens: dict[str, tuple[Repo, bool]] = field(default_factory=dict)
 
     def repo(self, kind: str, repo_id: str) -> Repo:
         """A repository; KeyError where none is."""

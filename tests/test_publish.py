@@ -44,15 +44,21 @@ def hub() -> Iterator[Hub]:
 @pytest.fixture
 def push(hub: Hub, tmp_path: Path) -> Push:
     """`xray-hf push` of a bundle, waiting only a moment between tries."""
+    return pushing(hub, tmp_path / "home")
+
+
+def pushing(hub: Hub, home: Path, *, xet: bool = False) -> Push:
+    """What the fixture gives, for any Hub."""
     code = "import sys; from xray_hf import cli; from xray_hf.errors import exit_on_error; "
     code += "from xray_hf.hub import publish; publish.PAUSES = (0.01, 0.02); publish.TIMEOUT = 5; "
+    code += "publish.PATIENCE = 5; "
     code += "import huggingface_hub.utils._http as http; http.time.sleep = lambda seconds: None; "
     code += "sys.exit(exit_on_error(cli.main))"
 
-    def run(*options: str, bundle: Path = BUNDLE, token: str | None = "hf_owner") -> Run:
+    def run(*options: str, bundle: Path = BUNDLE, token: str | None = "hf_owner", **environment: str) -> Run:
         return subprocess.run(
             [sys.executable, "-c", code, "push", str(bundle), "--repo-id", NAME, *options],
-            env={**os.environ, **hub.environment(tmp_path / "home", token)},
+            env={**os.environ, **hub.environment(home, token, xet=xet), **environment},
             cwd=ROOT,
             capture_output=True,
             text=True,

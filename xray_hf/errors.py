@@ -70,11 +70,14 @@ class OutputError(XrayHFError):
 
 
 def hub_errors() -> tuple[type[Exception], ...]:
-    """What the Hub's client raises for a name that is not there, or without a network; imports the client."""
+    """What the Hub's client raises for a name that is not there, or without a network; imports the client.
+
+    RuntimeError is hf_xet's, for a download that does not come to its end.
+    """
     from httpx2 import HTTPError
     from huggingface_hub.errors import HfHubHTTPError
 
-    return (OSError, ValueError, HfHubHTTPError, HTTPError)
+    return (OSError, ValueError, RuntimeError, HfHubHTTPError, HTTPError)
 
 
 def first_line(error: BaseException) -> str:

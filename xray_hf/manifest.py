@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ TRAINING, SPLITS, PREDICTIONS, METRICS = "training.json", "splits.json", "predic
 FIGURES, EXTERNAL, CONTROLS, CARD = "figures", "external", "controls", "README.md"
 WHOLE = "none"  # the control view of a network that was trained on whole images
 XRAY_CNN = "xray-cnn"  # the model_type in its config
+TIMEOUT = 60  # seconds without a byte of a download by Xet
 _DESCRIPTION = (CONFIG, PREPROCESSOR, TRAINING, CALIBRATION)
 _VIEWS = (METRICS, f"{FIGURES}/*.png", CARD)
 _HUB_ID = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
@@ -141,6 +143,8 @@ def _fetch(repo_id: str, revision: str | None, names: Sequence[str]) -> Path:
     # Imported here, because who has the folder needs no client.
     from huggingface_hub import snapshot_download
 
+    # Read by hf_xet at its first download; else a silent server is waited for for half an hour.
+    os.environ.setdefault("HF_XET_CLIENT_READ_TIMEOUT", f"{TIMEOUT}s")
     try:
         return Path(snapshot_download(repo_id, revision=revision, allow_patterns=list(names)))
     except hub_errors() as error:

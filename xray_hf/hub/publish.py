@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import time
 import warnings
@@ -32,6 +33,14 @@ Kind = Literal["model", "dataset", "space"]
 T = TypeVar("T")
 TIMEOUT = 60  # seconds without a byte
 PAUSES = (1, 2, 4, 8, 16)  # seconds between tries, where the Hub or the network fails for a while
+PATIENCE = 300  # seconds; a try that failed after more is the last
+# hf_xet moves the large files. It waits 300 s for each answer, which a slow line needs to send 64 MiB; but a
+# silent server would get six times that, by each try of ours, and by the question who else has which chunks.
+XET_RETRIES = 2
+_OF_XET = {
+    "HF_XET_CLIENT_RETRY_MAX_ATTEMPTS": str(XET_RETRIES),
+    "HF_XET_DEDUPLICATION_GLOBAL_DEDUP_QUERY_ENABLED": "0",
+}
 SDK = "gradio"
 _RESTRICTED = "Not for the public."  # in the description of a commit that never may be
 _OF_THE_HUB = (".gitattributes",)  # files that it adds to a repository by itself
@@ -44,6 +53,7 @@ _ADVICE: dict[int, str] = {
     HTTPStatus.PRECONDITION_FAILED: "Someone else is changing the repository; look at it, and push again.",
 }
 _NAMES = "Its records name files and patients that it was trained and tested on; --no-names keeps them here."
+_XET_STATUS = re.compile(r"HTTP status \w+ error \((\d{3})")  # in a ConnectionError, which tells no more
 _TAG = re.compile(r"[\w.][\w.-]*")
 # Of a bundle; whatever else lies in its folder stays here.
 _PARTS = (
@@ -178,6 +188,8 @@ class _Push:
         self._where: dict[str, Any] = {"repo_id": plan.repo_id, "repo_type": plan.kind}
 
     def run(self, is_public: bool, is_forced: bool, tags: tuple[str, ...], collection: str | None) -> Pushed:
+        for name, value in _OF_XET.items():
+            os.environ.setdefault(name, value)  # read when the client opens a session of hf_xet
         if get_token() is None:
             raise HubError("nobody is logged in to the Hub; run `hf auth login`, or set HF_TOKEN.")
         url = self._try(self._create)
@@ -194,15 +206,16 @@ class _Push:
 
     def _try(self, step: Callable[[], T]) -> T:
         """Do a step, again after pauses while the trouble may pass; raises HubError."""
-        failures: tuple[type[Exception], ...] = (*hub_errors(), RuntimeError)
         for pause in (*PAUSES, None):
+            started = time.monotonic()
             get_session().timeout = TIMEOUT  # else for ever; and the client may have opened a new session
             try:
                 return step()
-            except failures as error:
+            except hub_errors() as error:
                 # So the client ends where an upload does not go on.
                 cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
-                if pause is None or not _may_pass(cause):
+                is_over = time.monotonic() - started > PATIENCE or not _may_pass(cause)
+                if pause is None or is_over:
                     raise self._explained(cause) from error
                 time.sleep(pause)
         raise AssertionError("unreachable")
@@ -284,9 +297,8 @@ class _Push:
     def _explained(self, error: BaseException) -> HubError:
         name = self._plan.repo_id
         later = _LATER_TAGS if self._has_committed else _LATER
-        if isinstance(error, HfHubHTTPError):
-            status = error.response.status_code
-            said = (error.server_message or first_line(error)).rstrip(" .")
+        if status := _status(error):
+            said = (getattr(error, "server_message", None) or first_line(error)).rstrip(" .")
             return HubError(f"the Hub answered {status} for {name}: {said}. {_ADVICE.get(status, later)}")
         if isinstance(error, TransportError | ConnectionError | TimeoutError):
             return HubError(f"the Hub could not be reached for {name} ({first_line(error)}). {later}")
@@ -294,13 +306,20 @@ class _Push:
 
 
 def _may_pass(error: BaseException) -> bool:
-    if isinstance(error, HfHubHTTPError):
-        status = error.response.status_code
+    if status := _status(error):
         return status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _FAILS_FOR_A_WHILE
     if isinstance(error, OfflineModeIsEnabled):
         return False
     # The client takes every answer to a card's check for JSON, also that of a Hub in trouble.
     return isinstance(error, TransportError | ConnectionError | TimeoutError | json.JSONDecodeError)
+
+
+def _status(error: BaseException) -> int | None:
+    """What the Hub answered, if it did."""
+    if isinstance(error, HfHubHTTPError):
+        return error.response.status_code
+    found = _XET_STATUS.search(str(error)) if isinstance(error, ConnectionError) else None
+    return int(found[1]) if found else None
 
 
 def _hash(content: Path | bytes) -> tuple[int, str]:

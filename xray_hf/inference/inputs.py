@@ -118,7 +118,7 @@ class Table:
                 image = row[self.column] or {"bytes": None, "path": None}
                 yield self._item(image["bytes"], image["path"], f"{self.name}#{number}")
                 number += 1
-        except (*hub_errors(), RuntimeError, DatasetsError) as error:
+        except (*hub_errors(), DatasetsError) as error:
             raise DataError(
                 f"{self.name} cannot be read from row {number} on, column {self.column}: {as_sentence(error)}"
             ) from error

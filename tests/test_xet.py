@@ -1,0 +1,260 @@
+"""Large files move by Xet, as they do unless it is switched off: equal bytes, and trouble ends in words."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hub_server import Fault, Hub, running_hub
+from hub_store import Blob, Repo
+from hub_xet import chunks
+from test_loading import BLOCKED, ENGINE, LOGITS, trying
+from test_publish import BUNDLE, NAME, Push, held, listed, pushing, repository
+
+from xray_hf.hub import publish
+from xray_hf.inference import Engine
+
+ROOT = Path(__file__).resolve().parents[1]
+STEPS = (
+    *(("GET", "/xet-write-token/"), ("POST", "/v1/xorb-grants/"), ("PUT", "/cdn/xorb-uploads/")),
+    *(("POST", "/v1/xorb-commits/"), ("POST", "/v2/shards")),
+)
+OF_XET = 1 + publish.XET_RETRIES  # requests of hf_xet in one try of ours
+
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    """An empty Hub; no token of a user comes to the Xet storage, nor any token to where xorbs lie."""
+    with running_hub("owner") as running:
+        yield running
+    assert running.unknown() == []
+    for one in running.requests:
+        token = one.headers.get("authorization", "")
+        assert "hf_" not in token or not re.match("/v[12]/", one.path)
+        assert not token or not one.path.startswith("/cdn/")
+
+
+@pytest.fixture
+def push(hub: Hub, tmp_path: Path) -> Push:
+    """`xray-hf push` of a bundle by Xet, waiting only a moment between tries."""
+    return pushing(hub, tmp_path / "home", xet=True)
+
+
+# Uploading
+
+
+def test_what_is_pushed_by_xet_is_what_the_dry_run_shows_and_a_second_push_sends_nothing(
+    hub: Hub, push: Push
+) -> None:
+    shown = push("--dry-run")
+    assert (shown.returncode, hub.requests) == (0, [])
+    sent = push()
+    assert sent.returncode == 0, sent.stderr
+    assert held(hub) == listed(shown.stdout) == listed(sent.stdout)
+    large = {path for path, blob in repository(hub).head.files.items() if blob.is_lfs}
+    assert {"model.onnx", "model.safetensors", "predictions.parquet"} <= large
+    assert {repository(hub).head.files[path].sha256 for path in large} == repository(hub).xet.keys()
+    assert hub.asked("PUT", "/cdn/uploads/") == hub.asked("POST", "/objects/batch") == []
+    sent_before = len(hub.asked("POST", "/v2/shards"))
+    second = push()
+    assert second.returncode == 0, second.stderr
+    assert "already held it" in second.stdout
+    assert (len(hub.asked("POST", "/commit/")), len(hub.asked("POST", "/v2/shards"))) == (1, sent_before)
+
+
+DRAW = np.random.default_rng(0)
+FILES = {
+    0: DRAW.bytes(300_001),
+    1: json.dumps(DRAW.integers(0, 99, 100_000).tolist()).encode() * 2,
+    2: DRAW.normal(size=100_000).astype(np.float32).tobytes(),
+}
+
+
+@pytest.mark.parametrize("packing", [0, 1, 2], ids=["noise as it is", "text", "floats with bytes grouped"])
+def test_every_packing_of_chunks_is_understood(hub: Hub, tmp_path: Path, packing: int) -> None:
+    hub.repos["model", NAME] = Repo("model", NAME)
+    (tmp_path / "file.bin").write_bytes(FILES[packing])
+    code = f"import huggingface_hub as hub; hub.upload_file(repo_id={NAME!r}, "
+    code += "path_or_fileobj='file.bin', path_in_repo='file.bin')"
+    environment = {**os.environ, **hub.environment(tmp_path / "home", "hf_owner", xet=True)}
+    subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, check=True)
+    assert repository(hub).head.files["file.bin"].content == FILES[packing]
+    [xorb] = hub.xorbs.values()
+    assert packing in {chunk.packing for chunk in chunks(xorb)}
+
+
+def test_trouble_at_every_step_that_passes_is_waited_for(hub: Hub, push: Push) -> None:
+    for method, path in STEPS:
+        hub.faults += [Fault(method, path, status=500), Fault(method, path, cut_response=0)]
+    done = push()
+    assert done.returncode == 0, done.stderr
+    assert [fault.times for fault in hub.faults] == [0] * len(hub.faults)
+    assert held(hub) == listed(done.stdout)
+    assert len(list(repository(hub).history(repository(hub).head))) == 2
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("POST", "/v1/xorb-grants/", status=404),
+        Fault("PUT", "/cdn/xorb-uploads/", cut_request=1000, reset=True, times=99),
+    ],
+    ids=["no grants", "no room"],
+)
+def test_where_xorbs_cannot_be_put_they_go_to_the_storage_itself(hub: Hub, push: Push, fault: Fault) -> None:
+    hub.faults.append(fault)
+    done = push()
+    assert done.returncode == 0, done.stderr
+    assert [one.status for one in hub.asked("POST", "/v1/xorbs/")] == [200]
+    assert held(hub) == listed(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("fault", "words", "asked"),
+    [
+        (Fault("POST", "/v1/xorb-grants/", status=503), "the Hub answered 503 .*Push again", 3 * OF_XET),
+        (Fault("POST", "/v2/shards", cut_response=0, reset=True), "could not be reached .*Push", 3 * OF_XET),
+        (Fault("POST", r"^/v\d/(?!telemetry)", delay=3), "could not be reached .*Push again", OF_XET),
+        (Fault("GET", "/xet-write-token/", status=403), "answered 403 .*The token may not write there", 1),
+    ],
+    ids=["down", "cut", "silent", "forbidden"],
+)
+def test_trouble_that_stays_is_one_error_and_the_repository_holds_what_it_held(
+    hub: Hub, push: Push, fault: Fault, words: str, asked: int
+) -> None:
+    """What is quick is tried three times; a silent server was waited for long enough after the first."""
+    hub.repos["model", NAME] = Repo("model", NAME, private=True)
+    repository(hub).commit({"old.txt": Blob(b"old")}, "Old")
+    before = held(hub)
+    hub.faults.append(replace(fault, times=99))
+    given_up = push("--force", HF_XET_CLIENT_READ_TIMEOUT="2s")
+    assert given_up.returncode == 1
+    [error] = re.findall("^error: .*", given_up.stderr, re.MULTILINE)
+    assert re.search(words, error)
+    assert len(hub.asked(fault.method, fault.path)) == asked
+    assert held(hub) == before
+
+
+@pytest.mark.parametrize(("kind", "step"), [("tokens", "/xet-write-token/"), ("xet_tokens", "/v2/shards")])
+def test_a_token_that_expires_on_the_way_is_named(hub: Hub, push: Push, kind: str, step: str) -> None:
+    method = "GET" if kind == "tokens" else "POST"
+    hub.faults.append(Fault(method, step, before=getattr(hub, kind).clear))
+    refused = push()
+    assert refused.returncode == 1
+    assert "the Hub answered 401" in refused.stderr
+    assert "The token is not valid, or no longer; run `hf auth login`, or renew HF_TOKEN." in refused.stderr
+    assert held(hub) == {}
+
+
+# Downloading
+
+
+@pytest.fixture(scope="module")
+def pushed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    """A Hub with xray-cnn, pushed by Xet and public."""
+    with running_hub("owner") as running:
+        done = pushing(running, tmp_path_factory.mktemp("home"), xet=True)("--public")
+        assert done.returncode == 0, done.stderr
+        yield running
+    assert running.unknown() == []
+
+
+@pytest.fixture
+def run(pushed: Hub, tmp_path: Path, xray: Path) -> Iterator[Run]:
+    """Run code as a stranger with an empty cache, beside the file chest.png; the last line that it prints."""
+    shutil.copy(xray, tmp_path / "chest.png")
+
+    def as_stranger(code: str, *, xet: bool = True, **environment: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, **pushed.environment(tmp_path / "home", None, xet=xet), **environment},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip().splitlines()[-1]
+
+    yield as_stranger
+    pushed.faults.clear()
+
+
+SNAPSHOT = f"""
+import hashlib, json, pathlib
+from huggingface_hub import snapshot_download
+where = pathlib.Path(snapshot_download({NAME!r}))
+files = [path for path in where.rglob("*") if path.is_file() and path.name != ".gitattributes"]
+contents = {{str(path.relative_to(where)): path.read_bytes() for path in files}}
+print(json.dumps({{path: hashlib.sha256(content).hexdigest() for path, content in contents.items()}}))
+"""
+
+
+PIECES = {f"HF_XET_RECONSTRUCTION_{end}_RECONSTRUCTION_FETCH_SIZE": "100kb" for end in ("MIN", "MAX")}
+
+
+@pytest.mark.parametrize(("xet", "pieces"), [(True, {}), (True, PIECES), (False, {})])
+def test_what_came_by_xet_goes_by_xet_also_in_pieces_and_without(
+    pushed: Hub, run: Run, xet: bool, pieces: dict[str, str]
+) -> None:
+    before = len(pushed.requests)
+    assert json.loads(run(BLOCKED + SNAPSHOT, xet=xet, **pieces)) == held(pushed)
+    paths = [one.path for one in pushed.requests[before:]]
+    assert {path.split("/")[2] for path in paths if path.startswith("/cdn/")} == {
+        "xorbs" if xet else "objects"
+    }
+    asked = [path for path in paths if "/reconstructions/" in path]
+    assert (len(asked) > len(set(asked))) == bool(pieces)
+
+
+def test_transformers_and_the_engine_load_by_xet(pushed: Hub, run: Run, xray: Path) -> None:
+    expected = Engine.from_pretrained(BUNDLE).predict(xray).logits.tolist()
+    before = len(pushed.requests)
+    by_engine = json.loads(run(ENGINE.format(source=NAME), PYTHONPATH=str(ROOT)))
+    assert by_engine == pytest.approx(expected, abs=1e-5)
+    code = BLOCKED + LOGITS.format(model="xray-cnn", is_cnn=True, revision="main")
+    # torch's resizing is not Pillow's to the bit
+    assert json.loads(run(code)) == pytest.approx(expected, abs=2e-2)
+    places = [one.path for one in pushed.requests[before:]]
+    assert len([path for path in places if path.startswith("/cdn/xorbs/")]) == 2
+    assert not [path for path in places if path.startswith("/cdn/objects/")]
+
+
+def test_trouble_of_a_download_that_passes_is_waited_for(pushed: Hub, run: Run) -> None:
+    for path in ("/v2/reconstructions/", "/cdn/xorbs/"):
+        cuts = [Fault("GET", path, cut_response=0), Fault("GET", path, cut_response=100, reset=True)]
+        pushed.faults += [Fault("GET", path, status=500), *cuts]
+    assert run(trying(NAME), PYTHONPATH=str(ROOT)).startswith("[")
+    assert [fault.times for fault in pushed.faults] == [0] * 6
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("GET", "/cdn/xorbs/", status=503),
+        Fault("GET", "/cdn/xorbs/", cut_response=300_000, reset=True),
+        Fault("GET", "/cdn/xorbs/", delay=1.5),
+        Fault("GET", "/v2/reconstructions/", status=401),
+        Fault("GET", "/xet-read-token/", status=401),
+    ],
+    ids=["down", "cut", "silent", "expired at the storage", "expired at the Hub"],
+)
+def test_trouble_of_a_download_that_stays_is_one_error_and_leaves_nothing_half(
+    pushed: Hub, run: Run, tmp_path: Path, fault: Fault
+) -> None:
+    pushed.faults.append(replace(fault, times=99))
+    code = trying(NAME, before="from xray_hf import manifest\nmanifest.TIMEOUT = 1")
+    said = run(code, PYTHONPATH=str(ROOT), HF_XET_CLIENT_RETRY_MAX_ATTEMPTS="1")
+    assert re.fullmatch(f"error: .*{NAME}, and the Hub did not give .* Check the name and the network.", said)
+    assert not list((tmp_path / "home").rglob("model.onnx"))
