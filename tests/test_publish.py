@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import random
 import re
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hub_client import BUNDLE, NAME, Push, changed, held, listed, pusher, repository
 from hub_server import Fault, Hub, running_hub
 from hub_store import Blob, Repo
 
@@ -21,17 +18,11 @@ from xray_hf import manifest
 from xray_hf.errors import ConfigError
 from xray_hf.hub import publish
 
-ROOT = Path(__file__).resolve().parents[1]
-BUNDLE = ROOT / "pretrained" / "xray-cnn"
-NAME = "owner/xray-cnn"
 CUTS = 20
 PLACES = (
     *(("POST", "/preupload/"), ("POST", "/objects/batch"), ("PUT", "/cdn/uploads/"), ("POST", "/commit/")),
     *(("POST", "/tag/"), ("GET", "/commits/")),
 )
-
-Run = subprocess.CompletedProcess[str]
-Push = Callable[..., Run]
 
 
 @pytest.fixture
@@ -44,58 +35,7 @@ def hub() -> Iterator[Hub]:
 @pytest.fixture
 def push(hub: Hub, tmp_path: Path) -> Push:
     """`xray-hf push` of a bundle, waiting only a moment between tries."""
-    return pushing(hub, tmp_path / "home")
-
-
-def pushing(hub: Hub, home: Path, *, xet: bool = False) -> Push:
-    """What the fixture gives, for any Hub."""
-    code = "import sys; from xray_hf import cli; from xray_hf.errors import exit_on_error; "
-    code += "from xray_hf.hub import publish; publish.PAUSES = (0.01, 0.02); publish.TIMEOUT = 5; "
-    code += "publish.PATIENCE = 5; "
-    code += "import huggingface_hub.utils._http as http; http.time.sleep = lambda seconds: None; "
-    code += "sys.exit(exit_on_error(cli.main))"
-
-    def run(*options: str, bundle: Path = BUNDLE, token: str | None = "hf_owner", **environment: str) -> Run:
-        return subprocess.run(
-            [sys.executable, "-c", code, "push", str(bundle), "--repo-id", NAME, *options],
-            env={**os.environ, **hub.environment(home, token, xet=xet), **environment},
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    return run
-
-
-def repository(hub: Hub) -> Repo:
-    return hub.repo("model", NAME)
-
-
-def held(hub: Hub) -> dict[str, str]:
-    """{path: SHA-256} of the repository's files."""
-    files = repository(hub).head.files
-    return {
-        path: hashlib.sha256(blob.content).hexdigest()
-        for path, blob in files.items()
-        if path != ".gitattributes"
-    }
-
-
-def listed(output: str) -> dict[str, str]:
-    """{path: SHA-256} as the table says."""
-    rows = re.findall(r"^([0-9a-f]{64}) +[\d,]+ (\S+)$", output, re.MULTILINE)
-    return {path: digest for digest, path in rows}
-
-
-def changed(folder: Path, number: float) -> Path:
-    """A copy of the bundle with another threshold, and with another large file, too."""
-    shutil.copytree(BUNDLE, folder)
-    calibration = json.loads((folder / manifest.CALIBRATION).read_text())
-    (folder / manifest.CALIBRATION).write_text(json.dumps({**calibration, "unsure_below": number}))
-    with (folder / "figures" / "curves.png").open("ab") as file:
-        file.write(str(number).encode())
-    return folder
+    return pusher(hub, tmp_path / "home")
 
 
 def test_the_dry_run_shows_what_is_then_uploaded_and_asks_no_network(hub: Hub, push: Push) -> None:

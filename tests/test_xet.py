@@ -14,16 +14,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hub_client import BUNDLE, NAME, ROOT, Push, held, listed, pusher, repository
 from hub_server import Fault, Hub, running_hub
 from hub_store import Blob, Repo
 from hub_xet import chunks
 from test_loading import BLOCKED, ENGINE, LOGITS, trying
-from test_publish import BUNDLE, NAME, Push, held, listed, pushing, repository
 
 from xray_hf.hub import publish
 from xray_hf.inference import Engine
 
-ROOT = Path(__file__).resolve().parents[1]
 STEPS = (
     *(("GET", "/xet-write-token/"), ("POST", "/v1/xorb-grants/"), ("PUT", "/cdn/xorb-uploads/")),
     *(("POST", "/v1/xorb-commits/"), ("POST", "/v2/shards")),
@@ -48,7 +47,7 @@ def hub() -> Iterator[Hub]:
 @pytest.fixture
 def push(hub: Hub, tmp_path: Path) -> Push:
     """`xray-hf push` of a bundle by Xet, waiting only a moment between tries."""
-    return pushing(hub, tmp_path / "home", xet=True)
+    return pusher(hub, tmp_path / "home", xet=True)
 
 
 # Uploading
@@ -164,7 +163,7 @@ def test_a_token_that_expires_on_the_way_is_named(hub: Hub, push: Push, kind: st
 def pushed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     """A Hub with xray-cnn, pushed by Xet and public."""
     with running_hub("owner") as running:
-        done = pushing(running, tmp_path_factory.mktemp("home"), xet=True)("--public")
+        done = pusher(running, tmp_path_factory.mktemp("home"), xet=True)("--public")
         assert done.returncode == 0, done.stderr
         yield running
     assert running.unknown() == []
