@@ -25,17 +25,19 @@ Run = subprocess.CompletedProcess[str]
 Push = Callable[..., Run]
 
 
-def pusher(hub: Hub, home: Path, *, xet: bool = False) -> Push:
-    """`xray-hf push` of a bundle, waiting only a moment between tries."""
+def pusher(hub: Hub, home: Path, *, xet: bool = False, patience: float = 5) -> Push:
+    """`xray-hf push`, waiting only a moment between tries."""
     code = "import sys; from xray_hf import cli; from xray_hf.errors import exit_on_error; "
     code += "from xray_hf.hub import publish; publish.PAUSES = (0.01, 0.02); publish.TIMEOUT = 5; "
-    code += "publish.PATIENCE = 5; "
+    code += f"publish.PATIENCE = {patience}; "
     code += "import huggingface_hub.utils._http as http; http.time.sleep = lambda seconds: None; "
     code += "sys.exit(exit_on_error(cli.main))"
 
-    def run(*options: str, bundle: Path = BUNDLE, token: str | None = "hf_owner", **environment: str) -> Run:
+    def run(
+        *options: str, source: Path | str = BUNDLE, token: str | None = "hf_owner", **environment: str
+    ) -> Run:
         return subprocess.run(
-            [sys.executable, "-c", code, "push", str(bundle), "--repo-id", NAME, *options],
+            [sys.executable, "-c", code, "push", str(source), "--repo-id", NAME, *options],
             env={**os.environ, **hub.environment(home, token, xet=xet), **environment},
             cwd=ROOT,
             capture_output=True,
@@ -46,13 +48,13 @@ def pusher(hub: Hub, home: Path, *, xet: bool = False) -> Push:
     return run
 
 
-def repository(hub: Hub) -> Repo:
-    return hub.repo("model", NAME)
+def repository(hub: Hub, kind: str = "model") -> Repo:
+    return hub.repo(kind, NAME)
 
 
-def held(hub: Hub) -> dict[str, str]:
+def held(hub: Hub, kind: str = "model") -> dict[str, str]:
     """{path: SHA-256} of the repository's files."""
-    files = repository(hub).head.files
+    files = repository(hub, kind).head.files
     return {
         path: hashlib.sha256(blob.content).hexdigest()
         for path, blob in files.items()
@@ -67,10 +69,10 @@ def listed(output: str) -> dict[str, str]:
 
 
 def changed(folder: Path, number: float) -> Path:
-    """A copy of the bundle with another threshold, and with another large file, too."""
+    """A copy of the bundle with another threshold, and another graph, which is not read when it is pushed."""
     shutil.copytree(BUNDLE, folder)
     calibration = json.loads((folder / manifest.CALIBRATION).read_text())
     (folder / manifest.CALIBRATION).write_text(json.dumps({**calibration, "unsure_below": number}))
-    with (folder / "figures" / "curves.png").open("ab") as file:
+    with (folder / manifest.GRAPH).open("ab") as file:
         file.write(str(number).encode())
     return folder

@@ -48,6 +48,19 @@ def test_the_dry_run_shows_what_is_then_uploaded_and_asks_no_network(hub: Hub, p
     assert len(held(hub)) > 20
 
 
+@pytest.mark.parametrize("kind", ["space", "dataset"])
+def test_so_it_does_for_a_space_and_a_data_set(hub: Hub, push: Push, kind: str, synthetic: Path) -> None:
+    source = synthetic if kind == "dataset" else "owner/model"
+    shown = push("--dry-run", "--kind", kind, source=source)
+    assert (shown.returncode, hub.requests) == (0, [])
+    sent = push("--kind", kind, source=source)
+    assert sent.returncode == 0, sent.stderr
+    assert held(hub, kind) == listed(shown.stdout) == listed(sent.stdout)
+    assert {manifest.CARD, "app.py" if kind == "space" else "grouped/test-00000-of-00001.parquet"} <= set(
+        held(hub, kind)
+    )
+
+
 def test_a_push_is_one_private_tagged_commit_and_a_second_makes_none(hub: Hub, push: Push) -> None:
     first = push("--tag", "v1.0")
     head = repository(hub).head.oid
@@ -81,10 +94,10 @@ def test_it_is_opened_only_when_all_is_there(hub: Hub, push: Push) -> None:
 
 def test_files_that_are_gone_here_go_there_too(hub: Hub, push: Push, tmp_path: Path) -> None:
     bundle = Path(shutil.copytree(BUNDLE, tmp_path / "bundle"))
-    assert push(bundle=bundle).returncode == 0
+    assert push(source=bundle).returncode == 0
     assert "external/nih_figure1.parquet" in held(hub)
     (bundle / "external" / "nih_figure1.parquet").unlink()
-    assert push(bundle=bundle).returncode == 0
+    assert push(source=bundle).returncode == 0
     assert "external/nih_figure1.parquet" not in held(hub)
 
 
@@ -109,7 +122,7 @@ def test_nothing_but_a_bundles_own_files_leaves(hub: Hub, push: Push, tmp_path: 
     bundle = Path(shutil.copytree(BUNDLE, tmp_path / "bundle"))
     (bundle / "patients.csv").write_text("secret")
     (bundle / ".env").write_text("secret")
-    assert push(bundle=bundle).returncode == 0
+    assert push(source=bundle).returncode == 0
     assert {"patients.csv", ".env"} & held(hub).keys() == set()
 
 
@@ -165,12 +178,12 @@ def test_what_someone_else_changed_is_not_overwritten_without_force(
     assert push().returncode == 0
     repository(hub).commit({"README.md": Blob(b"better words")}, "Better words")
     bundle = changed(tmp_path / "bundle", 0.5)
-    refused = push(bundle=bundle)
+    refused = push(source=bundle)
     assert refused.returncode == 1
     assert "was changed by someone else ('Better words'); look at it, then pass --force" in refused.stderr
     assert repository(hub).head.files["README.md"].content == b"better words"
-    assert push("--force", bundle=bundle).returncode == 0
-    assert held(hub) == listed(push("--dry-run", bundle=bundle).stdout)
+    assert push("--force", source=bundle).returncode == 0
+    assert held(hub) == listed(push("--dry-run", source=bundle).stdout)
 
 
 def test_a_repository_with_content_of_another_hand_is_not_taken_over(hub: Hub, push: Push) -> None:
@@ -259,7 +272,7 @@ def test_a_token_that_expires_on_the_way_leaves_the_repository_as_it_was(hub: Hu
 def test_a_tag_of_another_commit_is_not_moved(hub: Hub, push: Push, tmp_path: Path) -> None:
     assert push("--tag", "v1").returncode == 0
     head = repository(hub).head.oid
-    refused = push("--tag", "v1", bundle=changed(tmp_path / "bundle", 0.5))
+    refused = push("--tag", "v1", source=changed(tmp_path / "bundle", 0.5))
     assert "has a tag v1 already; choose another --tag." in refused.stderr
     assert (repository(hub).tags["v1"], repository(hub).head.oid) == (head, head)
 
@@ -270,16 +283,16 @@ def test_cuts_anywhere_never_leave_half_a_model(hub: Hub, push: Push, tmp_path: 
     draw = random.Random(0)
     for number in range(CUTS):
         bundle = changed(tmp_path / str(number), 0.5 + number / 100)
-        old, new = held(hub), listed(push("--dry-run", bundle=bundle).stdout)
+        old, new = held(hub), listed(push("--dry-run", source=bundle).stdout)
         method, place = draw.choice(PLACES)
         is_answer = method == "GET" or draw.random() < 0.5
         cut = {"cut_response": 0} if is_answer else {"cut_request": draw.randrange(3_000)}
         hub.faults[:] = [Fault(method, place, **cut, times=99)]
-        push(bundle=bundle)
+        push(source=bundle)
         assert hub.faults[0].times < 99  # it was asked there
         assert held(hub) in (old, new)
         hub.faults.clear()
-        done = push(bundle=bundle)
+        done = push(source=bundle)
         assert done.returncode == 0, done.stderr
         assert held(hub) == new
 
