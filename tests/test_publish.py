@@ -141,6 +141,20 @@ def test_names_of_files_and_patients_stay_here_if_asked(hub: Hub, push: Push) ->
     assert "--no-names" not in done.stdout
 
 
+def test_a_history_with_names_is_not_opened_where_names_must_stay_here(hub: Hub, push: Push) -> None:
+    assert push().returncode == 0
+    before = held(hub)
+    refused = push("--no-names", "--public")
+    assert refused.returncode == 1
+    words = "names files and patients, which --no-names would have kept here; choose another --repo-id."
+    assert f"error: the history of {NAME} {words}\n" in refused.stderr
+    assert held(hub) == before
+    assert push("--no-names").returncode == 0
+    assert words in push("--no-names", "--public").stderr  # the head names nobody, but the commit before does
+    assert repository(hub).private
+    assert push("--public").returncode == 0  # they may be shown
+
+
 def test_a_gitignore_there_would_leave_files_out(hub: Hub, push: Push) -> None:
     taken = hub.repos["model", NAME] = Repo("model", NAME, private=True)
     taken.commit({".gitignore": Blob(b"*.onnx")}, "Ignore")
@@ -193,6 +207,21 @@ def test_a_repository_with_content_of_another_hand_is_not_taken_over(hub: Hub, p
     refused = push()
     assert "was changed by someone else ('Upload mine')" in refused.stderr
     assert held(hub).keys() == {"model.bin"}
+
+
+def test_what_a_colleague_pushed_is_not_overwritten_without_force(
+    hub: Hub, push: Push, tmp_path: Path
+) -> None:
+    assert push().returncode == 0
+    ours = repository(hub).head
+    theirs = re.sub(r": \w{12}\.", ": 123456789abc.", ours.message)
+    repository(hub).commit({"README.md": Blob(b"theirs")}, ours.title, theirs, author="colleague")
+    bundle = changed(tmp_path / "bundle", 0.5)
+    refused = push(source=bundle)
+    assert refused.returncode == 1
+    assert "was changed by someone else" in refused.stderr
+    assert repository(hub).head.files["README.md"].content == b"theirs"
+    assert push("--force", source=bundle).returncode == 0
 
 
 def test_a_commit_that_sneaks_in_is_not_overwritten(hub: Hub, push: Push) -> None:

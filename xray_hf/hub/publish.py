@@ -43,6 +43,7 @@ _OF_XET = {
 }
 SDK = "gradio"
 _RESTRICTED = "Not for the public."  # in the description of a commit that never may be
+_NAMED = "With names of files and patients."  # in that of one that may be, if its owner wants it
 _OF_THE_HUB = (".gitattributes",)  # files that it adds to a repository by itself
 _FAILS_FOR_A_WHILE = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
 _LATER = "Push again later; the repository holds what it held."
@@ -74,6 +75,7 @@ class Plan:
 
     what: a word for it; no other thing of ours is overwritten by it. files: {path there: a file here, or its
     content}. note: what to know before it goes. is_restricted: whether nobody but its owner may see it.
+    has_names: whether it names the files and patients that a model was trained and tested on.
     """
 
     kind: Kind
@@ -82,6 +84,7 @@ class Plan:
     files: Mapping[str, Path | bytes]
     note: str = ""
     is_restricted: bool = False
+    has_names: bool = False
 
     @cached_property
     def hashes(self) -> dict[str, tuple[int, str]]:
@@ -130,9 +133,8 @@ def of_bundle(bundle: Path, repo_id: str, *, data_set: str | None = None, with_n
         if name not in files:
             raise BundleError(f"{bundle} holds no {name}; `xray-hf export {bundle}` writes the graph.")
     what = manifest.read(bundle).name
-    return Plan(
-        "model", what, repo_id, {**files, manifest.CARD: card.encode()}, note=_NAMES if with_names else ""
-    )
+    files[manifest.CARD] = card.encode()
+    return Plan("model", what, repo_id, files, note=_NAMES if with_names else "", has_names=with_names)
 
 
 def _without_names(bundle: Path) -> dict[str, bytes]:
@@ -234,17 +236,22 @@ class _Push:
         commits = self._api.list_repo_commits(**self._where) if is_public else []
         if any(_RESTRICTED in commit.message for commit in commits):
             raise HubError(f"the history of {name} holds what nobody else may see; choose another --repo-id.")
+        if not self._plan.has_names and any(_NAMED in commit.message for commit in commits):
+            words = "names files and patients, which --no-names would have kept here"
+            raise HubError(f"the history of {name} {words}; choose another --repo-id.")
         return str(info.sha)
 
     def _commit(self, before: str, is_forced: bool, tags: tuple[str, ...]) -> str:
         """The commit that holds the plan: a new one, or the head if that does. before: the head at first."""
         commits = self._api.list_repo_commits(**self._where)
         latest = commits[0]
-        mark = f"{self._mark}{self._plan.version}. {_RESTRICTED if self._plan.is_restricted else ''}".strip()
+        mark = f"{self._mark}{self._plan.version}."
+        mark += f" {_RESTRICTED}" * self._plan.is_restricted + f" {_NAMED}" * self._plan.has_names
         if latest.message.strip() == mark:  # committed by an earlier try, or by an earlier push
             return latest.commit_id
         held = {file for file in self._api.list_repo_files(**self._where) if file not in _OF_THE_HUB}
-        is_ours = latest.message.strip().startswith(self._mark) or len(commits) == 1  # as the Hub made it
+        is_ours = latest.message.strip().startswith(self._mark) and self._user() in latest.authors
+        is_ours |= len(commits) == 1  # as the Hub made it
         if not is_forced and not (is_ours and latest.commit_id == before):
             raise HubError(
                 f"{self._plan.repo_id} was changed by someone else ({latest.title!r}); look at it, then pass "
@@ -272,6 +279,9 @@ class _Push:
                 parent_commit=latest.commit_id,
             )
         return str(made.oid)
+
+    def _user(self) -> str:
+        return str(self._api.whoami(cache=True)["name"])
 
     def _tags(self) -> dict[str, str]:
         """{tag: commit}."""
