@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hub_client import BUNDLE, NAME, Push, changed, held, listed, pusher, repository
+from hub_client import BUNDLE, NAME, ROOT, Push, changed, held, listed, pusher, repository
 from hub_server import Fault, Hub, running_hub
 from hub_store import Blob, Repo
 
@@ -260,6 +263,31 @@ def test_trouble_that_passes_is_waited_for(hub: Hub, push: Push, method: str, pa
     assert [fault.times for fault in hub.faults] == [0, 0]
     assert held(hub) == listed(done.stdout)
     assert len(list(repository(hub).history(repository(hub).head))) == 2
+
+
+def test_trouble_that_ends_a_long_try_is_waited_for_too(hub: Hub, tmp_path: Path) -> None:
+    hub.faults += [Fault("POST", "/commit/", delay=0.5, status=503), Fault("POST", "/commit/", delay=6)]
+    done = pusher(hub, tmp_path / "home", patience=0.1)()
+    assert done.returncode == 0, done.stderr
+    assert [one.status for one in hub.asked("POST", "/commit/")][::2] == [503, 200]
+    assert held(hub) == listed(done.stdout)
+    assert len(list(repository(hub).history(repository(hub).head))) == 2
+
+
+def test_a_card_that_the_hub_rejects_is_told_with_the_reason(hub: Hub, tmp_path: Path) -> None:
+    card = "---\n- a list\n---\n"
+    code = (
+        "import sys; from xray_hf.errors import exit_on_error; from xray_hf.hub.publish import Plan, push; "
+    )
+    code += f"plan = Plan('model', 'xray-cnn', {NAME!r}, {{'README.md': {card!r}.encode()}}); "
+    code += "sys.exit(exit_on_error(lambda: push(plan)))"
+    environment = {**os.environ, **hub.environment(tmp_path / "home", "hf_owner")}
+    refused = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    reason = "Invalid metadata in README.md. - the front matter is no mapping"
+    assert refused.stderr == f"error: {NAME} could not be pushed: {reason}\n"
+    assert held(hub) == {}
 
 
 def test_a_hub_that_does_not_answer_is_given_up_in_words(hub: Hub, push: Push) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from httpx2 import TransportError
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 from huggingface_hub.utils import get_session, validate_repo_id
 
@@ -33,10 +33,10 @@ Kind = Literal["model", "dataset", "space"]
 T = TypeVar("T")
 TIMEOUT = 60  # seconds without a byte
 PAUSES = (1, 2, 4, 8, 16)  # seconds between tries, where the Hub or the network fails for a while
-PATIENCE = 300  # seconds; a try that failed after more is the last
 # hf_xet moves the large files. It waits 300 s for each answer, which a slow line needs to send 64 MiB; but a
 # silent server would get six times that, by each try of ours, and by the question who else has which chunks.
 XET_RETRIES = 2
+PATIENCE = 300 * (1 + XET_RETRIES)  # seconds; a try of hf_xet that got no answer for more is the last
 _OF_XET = {
     "HF_XET_CLIENT_RETRY_MAX_ATTEMPTS": str(XET_RETRIES),
     "HF_XET_DEDUPLICATION_GLOBAL_DEDUP_QUERY_ENABLED": "0",
@@ -54,7 +54,8 @@ _ADVICE: dict[int, str] = {
     HTTPStatus.PRECONDITION_FAILED: "Someone else is changing the repository; look at it, and push again.",
 }
 _NAMES = "Its records name files and patients that it was trained and tested on; --no-names keeps them here."
-_XET_STATUS = re.compile(r"HTTP status \w+ error \((\d{3})")  # in a ConnectionError, which tells no more
+# In a ConnectionError, which tells no more: the status, and who answered.
+_XET_ANSWER = re.compile(r"HTTP status \w+ error \((\d{3}).*?\), domain: (\S+)")
 _TAG = re.compile(r"[\w.][\w.-]*")
 # Of a bundle; whatever else lies in its folder stays here.
 _PARTS = (
@@ -216,8 +217,8 @@ class _Push:
             except hub_errors() as error:
                 # So the client ends where an upload does not go on.
                 cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
-                is_over = time.monotonic() - started > PATIENCE or not _may_pass(cause)
-                if pause is None or is_over:
+                is_over = _has_no_answer(cause) and time.monotonic() - started > PATIENCE
+                if pause is None or is_over or not _may_pass(cause):
                     raise self._explained(cause) from error
                 time.sleep(pause)
         raise AssertionError("unreachable")
@@ -309,15 +310,20 @@ class _Push:
         later = _LATER_TAGS if self._has_committed else _LATER
         if status := _status(error):
             said = (getattr(error, "server_message", None) or first_line(error)).rstrip(" .")
-            return HubError(f"the Hub answered {status} for {name}: {said}. {_ADVICE.get(status, later)}")
+            advice = later if _is_of_storage(error) else _ADVICE.get(status, later)
+            return HubError(f"the Hub answered {status} for {name}: {said}. {advice}")
         if isinstance(error, TransportError | ConnectionError | TimeoutError):
             return HubError(f"the Hub could not be reached for {name} ({first_line(error)}). {later}")
-        return HubError(f"{name} could not be pushed: {first_line(error)}")
+        # All lines: why the Hub rejects a card is in the last.
+        said = " ".join(str(error).split()) or type(error).__name__
+        return HubError(f"{name} could not be pushed: {said}")
 
 
 def _may_pass(error: BaseException) -> bool:
     if status := _status(error):
-        return status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _FAILS_FOR_A_WHILE
+        # Each try has a new token of the storage.
+        is_expired = status == HTTPStatus.UNAUTHORIZED and _is_of_storage(error)
+        return is_expired or status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _FAILS_FOR_A_WHILE
     if isinstance(error, OfflineModeIsEnabled):
         return False
     # The client takes every answer to a card's check for JSON, also that of a Hub in trouble.
@@ -328,8 +334,23 @@ def _status(error: BaseException) -> int | None:
     """What the Hub answered, if it did."""
     if isinstance(error, HfHubHTTPError):
         return error.response.status_code
-    found = _XET_STATUS.search(str(error)) if isinstance(error, ConnectionError) else None
+    found = _xet_answer(error)
     return int(found[1]) if found else None
+
+
+def _is_of_storage(error: BaseException) -> bool:
+    """Whether it is an answer of the Xet storage, not of the Hub itself."""
+    found = _xet_answer(error)
+    return found is not None and not found[2].startswith(f"{constants.ENDPOINT}/")
+
+
+def _has_no_answer(error: BaseException) -> bool:
+    """Whether hf_xet was cut off or got no answer in time; it says the same of both."""
+    return isinstance(error, ConnectionError) and not _xet_answer(error)
+
+
+def _xet_answer(error: BaseException) -> re.Match[str] | None:
+    return _XET_ANSWER.search(str(error)) if isinstance(error, ConnectionError) else None
 
 
 def _hash(content: Path | bytes) -> tuple[int, str]:
