@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import shutil
 from pathlib import Path
 
 import datasets
@@ -15,7 +17,7 @@ from xray_hf.demo import events, formatting, rows
 from xray_hf.demo.events import Answer
 from xray_hf.demo.examples import MAX_EXAMPLES, find
 from xray_hf.demo.uploads import MAX_FILES, unpack
-from xray_hf.errors import ConfigError, DataError, ImageError
+from xray_hf.errors import BundleError, ConfigError, DataError, ImageError
 from xray_hf.images import read, read_grey
 from xray_hf.inference import Engine
 from xray_hf.labels import LABELS
@@ -80,6 +82,15 @@ def test_models_of_one_name_are_told_apart(cnn_bundle: Path, tmp_path: Path) -> 
         f"xray-cnn ({tmp_path / 'copy'})",
     ]
     assert list(events.load_engines([cnn_bundle], "onnxruntime")) == ["xray-cnn"]
+
+
+def test_models_of_different_classes_are_not_served_together(cnn_bundle: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(cnn_bundle, tmp_path / "other"))
+    config = json.loads((other / "config.json").read_text())
+    names = {"0": "healthy", "1": "ill", "2": "unknown"}
+    (other / "config.json").write_text(json.dumps({**config, "id2label": names}))
+    with pytest.raises(BundleError, match=r"different classes \(.*healthy, ill, unknown\); serve them one"):
+        events.load_engines([cnn_bundle, other], "onnxruntime")
 
 
 def test_every_file_has_the_answer_that_the_engine_gives(engine: Engine, patients: list[Path]) -> None:
@@ -171,6 +182,25 @@ def test_the_table_holds_files_with_and_without_an_answer(
     assert sum(float(good[f"one: {label}"]) for label in LABELS) == pytest.approx(1, abs=1e-3)
     assert bad["error"].startswith("torn.png is not an image")
     assert bad["one: decision"] == ""
+
+
+def test_the_table_says_why_and_shows_no_share_of_a_refused_image(engine: Engine, tmp_path: Path) -> None:
+    found = [rows.of(each) for each in answers({"one": engine}, plain(tmp_path))]
+    html = rows.as_html({"one": engine}, found)
+    assert "it is almost uniform" in html
+    assert " %</td>" not in html
+    [cells] = map(rows.as_cells, found)
+    assert cells["one: decision"] == "not a frontal chest X-ray"
+    assert "it is almost uniform" in cells["one: reason"]
+
+
+def test_a_model_without_an_answer_leaves_the_others_theirs(engine: Engine, patients: list[Path]) -> None:
+    [found] = answers({"one": engine}, patients[0])
+    both = {**found.predictions, "two": ImageError("no number for it")}
+    row = rows.of(Answer("a.png", found.reading, both))
+    assert row.error == ""
+    assert rows.as_cells(row)["two: reason"] == "no number for it"
+    assert rows.as_html({"one": engine, "two": engine}, [row]).count(" %</td>") == len(LABELS)
 
 
 def test_no_cell_of_the_csv_is_a_formula() -> None:

@@ -71,6 +71,9 @@ def test_the_hubs_client_reads_the_metadata(bundle: Path) -> None:
     assert values["another collection: nih_figure1", "roc_auc"] == pytest.approx(
         measured["external"]["nih_figure1"]["macro_auroc"], abs=1e-4
     )
+    assert all(
+        re.fullmatch(r"(?:[\w-]+/)?[\w.-]+", each.dataset_type) for each in card.data.eval_results or []
+    )
     assert eval_results_to_model_index(bundle.name, card.data.eval_results or [])[0]["name"] == bundle.name
 
 

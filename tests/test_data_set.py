@@ -49,8 +49,10 @@ def hub() -> Iterator[Hub]:
     assert running.unknown() == []
 
 
+COLUMNS = ("label", "file_name", "patient_id", "virus_category", "pathogen", "source", "license", "group")
 LOAD = """
 import json, sys
+COLUMNS = sys.argv[1:]
 sys.modules["xray_hf"] = None
 from hashlib import sha256
 from datasets import Image, load_dataset
@@ -59,8 +61,7 @@ for name in (None, "grouped", "paper"):
     data = load_dataset("owner/data", name).cast_column("image", Image(decode=False))
     found[str(name)] = {
         split: [
-            [row["file_name"], row["label"], row["group"], sha256(row["image"]["bytes"]).hexdigest()]
-            for row in rows
+            [row[name] for name in COLUMNS] + [sha256(row["image"]["bytes"]).hexdigest()] for row in rows
         ]
         for split, rows in data.items()
     }
@@ -83,7 +84,7 @@ def test_load_dataset_gives_both_protocols_row_for_row(
         check=True,
     )
     done = subprocess.run(
-        [sys.executable, "-c", LOAD],
+        [sys.executable, "-c", LOAD, *COLUMNS],
         env=environment,
         cwd=tmp_path,
         check=True,
@@ -96,8 +97,7 @@ def test_load_dataset_gives_both_protocols_row_for_row(
         for name in SPLITS:
             expected = Counter(
                 (
-                    record.file_name,
-                    record.label,
+                    *(getattr(record, column) for column in COLUMNS[:-1]),
                     int(data.groups[row]),
                     sha256(record.path.read_bytes()).hexdigest(),
                 )
@@ -107,6 +107,7 @@ def test_load_dataset_gives_both_protocols_row_for_row(
             assert Counter(map(tuple, found[protocol][name])) == expected
     assert found["None"] == found["grouped"]
     assert found["labels"] == list(LABELS)
+    assert {record.license for record in data.records} == {"CC BY-NC 4.0"}
     assert min(found["size"]) > 32
 
 
@@ -144,7 +145,7 @@ def test_all_pictures_go_only_where_nobody_else_looks(partly: XrayData, tmp_path
 PARTLY = """
 import sys
 from dataclasses import replace
-from xray_hf import cli, manifest
+from xray_hf import cli
 from xray_hf.data import dataset
 from xray_hf.errors import exit_on_error
 whole = dataset.open_coronahack

@@ -78,7 +78,7 @@ def file(path: Path) -> Any:
 def test_page_carries_the_statement_and_asks_nobody_else(url: str) -> None:
     page = urlopen(url).read().decode()
     assert "Not a medical device." in page
-    assert "COVID-19 from a few adults of other sources" in page
+    assert "COVID-19 mostly adults of other sources" in page
     assert "Trained on synthetic patients" in page
     assert "is not calibrated: nothing is unsure, foreign images are refused by rules only." in page
     assert "fonts.googleapis.com" not in page

@@ -8,7 +8,7 @@ from torch import nn
 from torchvision.transforms import v2
 
 from xray_hf.errors import ModelError
-from xray_hf.models import create_model
+from xray_hf.models import create, create_model
 from xray_hf.models.create import logits_of
 
 
@@ -21,6 +21,25 @@ def test_xray_cnn_has_the_papers_five_convolution_layers() -> None:
     for kind in (nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d):
         assert len(layers(module, kind)) == 5, kind
     assert [drop.p for drop in layers(module, nn.Dropout)] == [0.25]
+
+
+@pytest.mark.parametrize(
+    ("name", "hub_id"),
+    [
+        ("xray-resnet18", "timm/resnet18.tv_in1k"),
+        ("timm:resnet18", "timm/resnet18.a1_in1k"),
+        ("timm:cspnext_l.rsb_a1_in1k", "munehiro-k/cspnext_l.rsb_a1_in1k"),
+    ],
+)
+def test_initial_weights_are_named_as_on_the_hub(
+    monkeypatch: pytest.MonkeyPatch, name: str, hub_id: str
+) -> None:
+    def stop(asked: str) -> str:
+        raise ModelError(asked)
+
+    monkeypatch.setattr(create, "_download_weights", stop)
+    with pytest.raises(ModelError, match=f"^{hub_id}$"):
+        create_model(name, pretrained=True)
 
 
 def test_xray_cnn_starts_from_xavier() -> None:

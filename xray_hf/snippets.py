@@ -116,7 +116,8 @@ def _engine(place: Place) -> Snippet:
     return Snippet(
         "xray_hf",
         "python",
-        "Reads DICOM and 16 bit, too; calibrated, and it can say that it does not know.",
+        "Reads DICOM and 16 bit, too; calibrated, and it can say that it does not know. "
+        "To install it: pip install . in a clone of it.",
         f"""\
 from xray_hf.inference import Engine
 

@@ -48,7 +48,7 @@ def add(engines: Engines, described: dict[str, Any], settings: Settings) -> None
 
         Returns:
             For each file, in order, {"file": its name, "error": words or "", "MODEL: decision": ...,
-            "MODEL: CLASS": probability}.
+            "MODEL: reason": why it is no class, "MODEL: CLASS": probability}.
         """
         return [
             rows.as_cells(row)

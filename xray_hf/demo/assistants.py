@@ -31,6 +31,7 @@ def create_app(engines: Engines, described: dict[str, Any], settings: Settings) 
     """
     tools = MCPServer("xray_hf", version=__version__, log_level="WARNING")
     turns = anyio.CapacityLimiter(settings.concurrency)
+    inside = 0  # calls that are answered or wait
 
     @tools.tool()
     async def classify_chest_xray(image: str) -> dict[str, Any]:
@@ -39,9 +40,14 @@ def create_app(engines: Engines, described: dict[str, Any], settings: Settings) 
         image: a PNG, JPEG, TIFF, WebP, BMP or DICOM file in base64, bare or as a data: URI.
         Returns {"error": words or null, "warnings": [...], "models": {name: what it says}}.
         """
-        if turns.statistics().tasks_waiting >= settings.queue:
+        nonlocal inside
+        if inside >= settings.concurrency + settings.queue:
             return _answer(engines, Upload.refused("image", events.BUSY))
-        return await anyio.to_thread.run_sync(_classify, engines, image, limiter=turns)
+        inside += 1
+        try:
+            return await anyio.to_thread.run_sync(_classify, engines, image, limiter=turns)
+        finally:
+            inside -= 1
 
     @tools.tool()
     async def describe_models() -> dict[str, Any]:

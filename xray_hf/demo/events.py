@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from xray_hf import cores, manifest
 from xray_hf.demo.uploads import Upload
-from xray_hf.errors import ImageError
+from xray_hf.errors import BundleError, ImageError
 from xray_hf.images import Reading
 from xray_hf.inference import Engine, Prediction
 from xray_hf.inference.engine import BATCH_SIZE
@@ -37,10 +37,13 @@ class Answer:
 def load_engines(sources: Sequence[Path | str], backend: str) -> dict[str, Engine]:
     """Load bundles, from folders or the Hub; two of the same name are told apart by where they come from.
 
-    Raises BundleError for a source that is no complete bundle.
+    Raises BundleError for a source that is no complete bundle, and for models of different classes.
     """
     folders = {source: manifest.locate(source, weights=backend == "torch", views=True) for source in sources}
     loaded = [(source, Engine.from_pretrained(at, backend=backend)) for source, at in folders.items()]
+    if len({engine.labels for _, engine in loaded}) > 1:
+        said = "; ".join(f"{source}: {', '.join(engine.labels)}" for source, engine in loaded)
+        raise BundleError(f"the models have different classes ({said}); serve them one by one.")
     times = Counter(engine.name for _, engine in loaded)
     return {
         f"{engine.name} ({source})" if times[engine.name] > 1 else engine.name: engine

@@ -69,7 +69,7 @@ def verdict(predictions: Mapping[str, Prediction | ImageError]) -> tuple[str, bo
     if len(set(said.values())) == 1:
         return f"All models say: {next(iter(said.values()))}.", True
     parts = [f"{name} says {decision}" for name, decision in said.items()]
-    return f"The models disagree: {', '.join(parts)}. Trust neither.", False
+    return f"The models disagree: {', '.join(parts)}. Trust none.", False
 
 
 def _shown(number: int, answer: Answer) -> dict[str, Any]:
@@ -85,18 +85,22 @@ def _shown(number: int, answer: Answer) -> dict[str, Any]:
         "preview": picture(reduced(answer.reading.grey, PREVIEW_SIDE), "JPEG", quality=92),
         "verdict": sentence,
         "do_agree": do_agree,
-        "models": [_model(name, found) for name, found in answer.predictions.items()],
+        "models": [{"name": name, **said(found)} for name, found in answer.predictions.items()],
         "maps": maps,
         "first_map": next((place for place, each in enumerate(maps) if each["is_said"]), -1),
     }
 
 
-def _model(name: str, found: Prediction | ImageError) -> dict[str, Any]:
+def said(found: Prediction | ImageError) -> dict[str, Any]:
+    """What the page shows of a model's answer: decision, kind, reason and shares.
+
+    kind: "decided" or "withheld". shares: {class: 0..1}, none of a foreign image, where they mean nothing.
+    """
     if isinstance(found, ImageError):
-        return {"name": name, "decision": "no answer", "kind": "withheld", "reason": str(found), "shares": {}}
+        return {"decision": "no answer", "kind": "withheld", "reason": str(found), "shares": {}}
     kind = "withheld" if found.decision in (FOREIGN, UNSURE) else "decided"
-    shares = {} if found.decision == FOREIGN else found.probabilities  # of a foreign image they mean nothing
-    return {"name": name, "decision": found.decision, "kind": kind, "reason": found.reason, "shares": shares}
+    shares = {} if found.decision == FOREIGN else found.probabilities
+    return {"decision": found.decision, "kind": kind, "reason": found.reason, "shares": shares}
 
 
 def _maps(answer: Answer) -> Iterator[dict[str, Any]]:

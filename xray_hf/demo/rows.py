@@ -6,12 +6,12 @@ import base64
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from xray_hf.demo import events
 from xray_hf.demo.events import Answer, Engines
-from xray_hf.demo.formatting import picture, reduced, render
+from xray_hf.demo.formatting import picture, reduced, render, said
 from xray_hf.demo.uploads import unpack
 from xray_hf.errors import ImageError
 from xray_hf.inference import Prediction
@@ -22,23 +22,24 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsh
 
 @dataclass(frozen=True)
 class Row:
-    """One file's line. error: why there is no answer, or "". thumbnail: a data URI, or "" with an error."""
+    """One file's line.
+
+    error: why there is no answer, or "". thumbnail: a data URI, or "" with an error. models: {name: what it
+    says, or why nothing}, empty with an error.
+    """
 
     file: str
     error: str = ""
     thumbnail: str = ""
-    models: Mapping[str, Prediction] | None = None
+    models: Mapping[str, Prediction | ImageError] = field(default_factory=dict)
 
 
 def of(answer: Answer) -> Row:
     """The line of an answer; of the X-ray it holds no more than a thumbnail."""
-    said = {name: each for name, each in answer.predictions.items() if isinstance(each, Prediction)}
-    failed = [each for each in (answer.reading, *answer.predictions.values()) if isinstance(each, ImageError)]
-    if isinstance(answer.reading, ImageError) or failed:
-        return Row(answer.name, error=str(failed[0]))
-    return Row(
-        answer.name, thumbnail=picture(reduced(answer.reading.grey, THUMBNAIL_SIDE), "JPEG"), models=said
-    )
+    if isinstance(answer.reading, ImageError):
+        return Row(answer.name, error=str(answer.reading))
+    thumbnail = picture(reduced(answer.reading.grey, THUMBNAIL_SIDE), "JPEG")
+    return Row(answer.name, thumbnail=thumbnail, models=answer.predictions)
 
 
 def collect(engines: Engines, paths: Sequence[str], progress: Callable[..., Any]) -> list[Row]:
@@ -58,15 +59,18 @@ def as_html(engines: Engines, rows: Sequence[Row]) -> str:
     """A table that page.js sorts, above it the CSV to download."""
     labels = next(iter(engines.values())).labels
     content = base64.b64encode(as_csv(rows).encode()).decode()
-    return render("table", rows=rows, models=list(engines), labels=labels, csv=content)
+    shown = [{"row": row, "said": [said(found) for found in row.models.values()]} for row in rows]
+    return render("table", rows=shown, models=list(engines), labels=labels, csv=content)
 
 
 def as_cells(row: Row) -> dict[str, Any]:
-    """{column: text or number}: file, error, and of each model its decision and probabilities."""
+    """{column: text or number}: file, error, and of each model decision, reason and probabilities."""
     cells: dict[str, Any] = {"file": row.file, "error": row.error}
-    for name, found in (row.models or {}).items():
-        cells[f"{name}: decision"] = found.decision
-        cells |= {f"{name}: {label}": round(share, 4) for label, share in found.probabilities.items()}
+    for name, found in row.models.items():
+        shown = said(found)
+        cells |= {f"{name}: decision": shown["decision"], f"{name}: reason": shown["reason"]}
+        if isinstance(found, Prediction):
+            cells |= {f"{name}: {label}": round(share, 4) for label, share in found.probabilities.items()}
     return cells
 
 

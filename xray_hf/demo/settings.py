@@ -49,10 +49,11 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
         raise ConfigError(f"--port {options.port} is not between 1 and 65535; choose another --port.")
     auth = _auth(os.environ.get(AUTH, ""))
     has_mcp = options.mcp or _flag(MCP)
+    switch = "--mcp" if options.mcp else MCP
     if has_mcp and find_spec("mcp") is None:
-        raise ConfigError("--mcp needs the package mcp; run `pip install mcp`.")
+        raise ConfigError(f"{switch} needs the package mcp; run `pip install mcp`.")
     if has_mcp and auth:
-        raise ConfigError(f"--mcp asks for no password; leave it or {AUTH} out.")
+        raise ConfigError(f"{switch} asks for no password; leave it or {AUTH} out.")
     return Settings(
         bundles=tuple(options.bundle or _named() or _of_space() or _shipped()),
         examples=options.examples,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -144,20 +145,22 @@ def _metadata(
         base_model=None if start == "random" else start,
         metrics=[name for name, _ in _METRICS.values()],
         model_name=f"{SYNTHETIC_MARK if is_synthetic else ''}{description.name}",
-        eval_results=list(_results(measured, training)),
+        eval_results=list(_results(measured, training, data_set)),
     )
 
 
-def _results(measured: Numbers, training: Numbers) -> Iterator[EvalResult]:
+def _results(measured: Numbers, training: Numbers, data_set: str | None) -> Iterator[EvalResult]:
     """All tests as the Hub's model-index has them; a number without an interval has no place there."""
     synthetic, protocol = training["is_synthetic"], training["config"]["data"]["protocol"]
-    of, home = ("Synthetic patients", "synthetic") if synthetic else ("CoronaHack", f"kaggle:{KAGGLE_SLUG}")
+    of, known_as = ("Synthetic patients", "synthetic") if synthetic else ("CoronaHack", KAGGLE_SLUG)
+    home = data_set or known_as
     # The Hub's client takes results of one place, configuration and split for one test.
     tests: list[tuple[str, str, str | None, str, Numbers]] = [
         (f"{of}, {title}", home, protocol, subset, measured[subset]) for subset, title in TITLES.items()
     ]
     for where, numbers in measured.get(manifest.EXTERNAL, {}).items():
-        tests.append((f"another collection: {where}", where, None, "test", numbers))
+        place = re.sub(r"[^\w.-]+", "-", where)  # the Hub takes no other characters
+        tests.append((f"another collection: {where}", place, None, "test", numbers))
     for title, kind, configuration, split, numbers in tests:
         for key, (metric, name) in _METRICS.items():
             if numbers[key] is None or numbers["intervals"][key] is None:
