@@ -28,6 +28,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 KINDS = ("model", "dataset", "space")
+DATASET_TYPE = r"(?:[\w-]+/)?[\w.-]+"  # of a result in model-index
 XET_SECONDS = 3600  # for which a token of the Xet storage is good
 
 
@@ -174,11 +175,23 @@ def _lfs_sizes(blob: Blob) -> dict[str, int]:
 
 
 async def validate_yaml(call: _Call) -> object:
-    """HfApi._validate_yaml, before README.md is uploaded."""
+    """HfApi._validate_yaml, before README.md is uploaded; of its values only data sets' types are checked."""
     try:
         found = front_matter((await call.json())["content"])
     except yaml.YAMLError as error:
         raise HubError(400, "Invalid metadata", errors=[{"message": str(error)}]) from error
+    types = {
+        f"model-index[{model}].results[{result}].dataset.type": entry["dataset"]["type"]
+        for model, index in enumerate((found or {}).get("model-index", []))
+        for result, entry in enumerate(index["results"])
+    }
+    wrong = [
+        {"message": f'"{key}" with value "{value}" fails to match the required pattern: {DATASET_TYPE}'}
+        for key, value in types.items()
+        if not re.fullmatch(DATASET_TYPE, value, re.ASCII)
+    ]
+    if wrong:
+        raise HubError(400, "Invalid metadata", errors=wrong)
     return {"errors": [], "warnings": [] if found else [{"message": "empty or missing yaml metadata"}]}
 
 

@@ -34,14 +34,15 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 @dataclass
 class Fault:
-    """What goes wrong with the next `times` requests of a method whose path contains the pattern.
+    """What goes wrong with the next `times` requests whose method and path match the patterns.
 
+    The method's is for all of it. skip: so many of them pass first.
     before: called first; a token that expires, a commit of somebody else.
     delay: seconds until the request is looked at.
     status: this error is the answer, and nothing is done.
     cut_request: the connection breaks when more bytes of the body than this have come.
     cut_response: it breaks after so many bytes of the answer's body; at 0 its head is lost too, though all
-    was done that was asked.
+    was done that was asked. Below 1 both are shares of all bytes; a request without a body breaks at once.
     reset: a break is an RST, not an orderly close, as of a server that is restarted.
     """
 
@@ -50,21 +51,23 @@ class Fault:
     before: Callable[[], object] | None = None
     delay: float = 0
     status: int | None = None
-    cut_request: int | None = None
-    cut_response: int | None = None
+    cut_request: float | None = None
+    cut_response: float | None = None
     reset: bool = False
+    skip: int = 0
     times: int = 1
 
 
 @dataclass
 class Asked:
-    """A request in the Hub's record; status: of the answer, None where none was sent."""
+    """A request in the Hub's record; status: of the answer, None where none was sent. is_cut: by a fault."""
 
     method: str
     path: str  # as it came, still quoted; with scheme and host where another host was meant
     headers: Mapping[str, str] = field(repr=False)
     status: int | None = None
     is_known: bool = True
+    is_cut: bool = False
 
 
 @dataclass
@@ -122,7 +125,11 @@ class Hub(Store):
 
     def _fault(self, asked: Asked) -> Fault | None:
         for fault in self.faults:
-            if fault.times > 0 and fault.method == asked.method and re.search(fault.path, asked.path):
+            if not re.fullmatch(fault.method, asked.method) or not re.search(fault.path, asked.path):
+                continue
+            if fault.skip > 0:
+                fault.skip -= 1
+            elif fault.times > 0:
                 fault.times -= 1
                 return fault
         return None
@@ -136,14 +143,16 @@ class Wire:
     ) -> None:
         self.asked, self.fault, self.transport = asked, fault or Fault("", ""), transport
         self._receive, self._send = receive, send
-        self._received = self._sent = 0
-        self._is_cut = False
+        self._received = self._sent = self._size = 0
 
     async def fail(self, scope: Scope) -> bool:
         """What a fault does in place of the route; whether it has answered."""
         await asyncio.sleep(self.fault.delay)
         if self.fault.before:
             self.fault.before()
+        if self.fault.cut_request is not None and not self._bytes_of_request():
+            self._cut()
+            return True
         if self.fault.status is None:
             return False
         await Request(scope, self.receive).body()
@@ -157,27 +166,33 @@ class Wire:
         """Receive on, until too much has come."""
         message = await self._receive()
         self._received += len(message.get("body", b""))
-        if self.fault.cut_request is not None and self._received > self.fault.cut_request:
+        room = _room(self.fault.cut_request, self._bytes_of_request())
+        if room is not None and self._received > room:
             self._cut()
             return {"type": "http.disconnect"}
         return message
 
     async def send(self, message: Message) -> None:
         """Send on, until too much would be sent."""
-        body, room = message.get("body", b""), self.fault.cut_response
+        if message["type"] == "http.response.start":
+            self._size = int(Headers(raw=message["headers"]).get("content-length", 0))
+        body, room = message.get("body", b""), _room(self.fault.cut_response, self._size)
         self._sent += len(body)
-        if room is not None and (room == 0 or self._sent > room) and not self._is_cut:
+        if room is not None and (room == 0 or self._sent > room) and not self.asked.is_cut:
             if rest := body[: room - self._sent]:
                 await self._send({"type": "http.response.body", "body": rest, "more_body": True})
             self._cut()
-        if self._is_cut:
+        if self.asked.is_cut:
             return
         if message["type"] == "http.response.start":
             self.asked.status = message["status"]
         await self._send(message)
 
+    def _bytes_of_request(self) -> int:
+        return int(self.asked.headers.get("content-length", 0))
+
     def _cut(self) -> None:
-        self._is_cut = True
+        self.asked.is_cut = True
         if self.fault.reset:
             # Linger for 0 seconds: what is unsent is forgotten and the peer told by an RST.
             connection: socket.socket = self.transport.get_extra_info("socket")
@@ -185,6 +200,11 @@ class Wire:
             self.transport.abort()
         else:
             self.transport.close()
+
+
+def _room(limit: float | None, size: int) -> int | None:
+    """Bytes that pass of so many."""
+    return None if limit is None else int(limit * size if limit < 1 else limit)
 
 
 class _Protocol(H11Protocol):

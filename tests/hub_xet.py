@@ -183,6 +183,7 @@ async def reconstruction(request: Request) -> Response:
 async def telemetry(request: Request) -> Response:
     """TransferTelemetry (telemetry/mod.rs)."""
     _repo(request)
+    await request.body()
     return Response(status_code=204)
 
 

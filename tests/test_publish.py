@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import random
@@ -10,28 +9,17 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hub_client import BUNDLE, NAME, ROOT, Push, changed, held, listed, pusher, repository
 from hub_server import Fault, Hub, running_hub
 from hub_store import Blob, Repo
 
 from xray_hf import manifest
 from xray_hf.errors import ConfigError
 from xray_hf.hub import publish
-
-ROOT = Path(__file__).resolve().parents[1]
-BUNDLE = ROOT / "pretrained" / "xray-cnn"
-NAME = "owner/xray-cnn"
-CUTS = 20
-PLACES = (
-    *(("POST", "/preupload/"), ("POST", "/objects/batch"), ("PUT", "/cdn/uploads/"), ("POST", "/commit/")),
-    *(("POST", "/tag/"), ("GET", "/commits/")),
-)
-
-Run = subprocess.CompletedProcess[str]
-Push = Callable[..., Run]
 
 
 @pytest.fixture
@@ -44,58 +32,7 @@ def hub() -> Iterator[Hub]:
 @pytest.fixture
 def push(hub: Hub, tmp_path: Path) -> Push:
     """`xray-hf push` of a bundle, waiting only a moment between tries."""
-    return pushing(hub, tmp_path / "home")
-
-
-def pushing(hub: Hub, home: Path, *, xet: bool = False) -> Push:
-    """What the fixture gives, for any Hub."""
-    code = "import sys; from xray_hf import cli; from xray_hf.errors import exit_on_error; "
-    code += "from xray_hf.hub import publish; publish.PAUSES = (0.01, 0.02); publish.TIMEOUT = 5; "
-    code += "publish.PATIENCE = 5; "
-    code += "import huggingface_hub.utils._http as http; http.time.sleep = lambda seconds: None; "
-    code += "sys.exit(exit_on_error(cli.main))"
-
-    def run(*options: str, bundle: Path = BUNDLE, token: str | None = "hf_owner", **environment: str) -> Run:
-        return subprocess.run(
-            [sys.executable, "-c", code, "push", str(bundle), "--repo-id", NAME, *options],
-            env={**os.environ, **hub.environment(home, token, xet=xet), **environment},
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    return run
-
-
-def repository(hub: Hub) -> Repo:
-    return hub.repo("model", NAME)
-
-
-def held(hub: Hub) -> dict[str, str]:
-    """{path: SHA-256} of the repository's files."""
-    files = repository(hub).head.files
-    return {
-        path: hashlib.sha256(blob.content).hexdigest()
-        for path, blob in files.items()
-        if path != ".gitattributes"
-    }
-
-
-def listed(output: str) -> dict[str, str]:
-    """{path: SHA-256} as the table says."""
-    rows = re.findall(r"^([0-9a-f]{64}) +[\d,]+ (\S+)$", output, re.MULTILINE)
-    return {path: digest for digest, path in rows}
-
-
-def changed(folder: Path, number: float) -> Path:
-    """A copy of the bundle with another threshold, and with another large file, too."""
-    shutil.copytree(BUNDLE, folder)
-    calibration = json.loads((folder / manifest.CALIBRATION).read_text())
-    (folder / manifest.CALIBRATION).write_text(json.dumps({**calibration, "unsure_below": number}))
-    with (folder / "figures" / "curves.png").open("ab") as file:
-        file.write(str(number).encode())
-    return folder
+    return pusher(hub, tmp_path / "home")
 
 
 def test_the_dry_run_shows_what_is_then_uploaded_and_asks_no_network(hub: Hub, push: Push) -> None:
@@ -106,6 +43,19 @@ def test_the_dry_run_shows_what_is_then_uploaded_and_asks_no_network(hub: Hub, p
     assert sent.returncode == 0, sent.stderr
     assert held(hub) == listed(shown.stdout) == listed(sent.stdout)
     assert len(held(hub)) > 20
+
+
+@pytest.mark.parametrize("kind", ["space", "dataset"])
+def test_so_it_does_for_a_space_and_a_data_set(hub: Hub, push: Push, kind: str, synthetic: Path) -> None:
+    source = synthetic if kind == "dataset" else "owner/model"
+    shown = push("--dry-run", "--kind", kind, source=source)
+    assert (shown.returncode, hub.requests) == (0, [])
+    sent = push("--kind", kind, source=source)
+    assert sent.returncode == 0, sent.stderr
+    assert held(hub, kind) == listed(shown.stdout) == listed(sent.stdout)
+    assert {manifest.CARD, "app.py" if kind == "space" else "grouped/test-00000-of-00001.parquet"} <= set(
+        held(hub, kind)
+    )
 
 
 def test_a_push_is_one_private_tagged_commit_and_a_second_makes_none(hub: Hub, push: Push) -> None:
@@ -141,10 +91,10 @@ def test_it_is_opened_only_when_all_is_there(hub: Hub, push: Push) -> None:
 
 def test_files_that_are_gone_here_go_there_too(hub: Hub, push: Push, tmp_path: Path) -> None:
     bundle = Path(shutil.copytree(BUNDLE, tmp_path / "bundle"))
-    assert push(bundle=bundle).returncode == 0
+    assert push(source=bundle).returncode == 0
     assert "external/nih_figure1.parquet" in held(hub)
     (bundle / "external" / "nih_figure1.parquet").unlink()
-    assert push(bundle=bundle).returncode == 0
+    assert push(source=bundle).returncode == 0
     assert "external/nih_figure1.parquet" not in held(hub)
 
 
@@ -169,7 +119,7 @@ def test_nothing_but_a_bundles_own_files_leaves(hub: Hub, push: Push, tmp_path: 
     bundle = Path(shutil.copytree(BUNDLE, tmp_path / "bundle"))
     (bundle / "patients.csv").write_text("secret")
     (bundle / ".env").write_text("secret")
-    assert push(bundle=bundle).returncode == 0
+    assert push(source=bundle).returncode == 0
     assert {"patients.csv", ".env"} & held(hub).keys() == set()
 
 
@@ -186,6 +136,20 @@ def test_names_of_files_and_patients_stay_here_if_asked(hub: Hub, push: Push) ->
     card = files[manifest.CARD].content.decode()
     assert manifest.PREDICTIONS not in card
     assert "--no-names" not in done.stdout
+
+
+def test_a_history_with_names_is_not_opened_where_names_must_stay_here(hub: Hub, push: Push) -> None:
+    assert push().returncode == 0
+    before = held(hub)
+    refused = push("--no-names", "--public")
+    assert refused.returncode == 1
+    words = "names files and patients, which --no-names would have kept here; choose another --repo-id."
+    assert f"error: the history of {NAME} {words}\n" in refused.stderr
+    assert held(hub) == before
+    assert push("--no-names").returncode == 0
+    assert words in push("--no-names", "--public").stderr  # the head names nobody, but the commit before does
+    assert repository(hub).private
+    assert push("--public").returncode == 0  # they may be shown
 
 
 def test_a_gitignore_there_would_leave_files_out(hub: Hub, push: Push) -> None:
@@ -225,12 +189,12 @@ def test_what_someone_else_changed_is_not_overwritten_without_force(
     assert push().returncode == 0
     repository(hub).commit({"README.md": Blob(b"better words")}, "Better words")
     bundle = changed(tmp_path / "bundle", 0.5)
-    refused = push(bundle=bundle)
+    refused = push(source=bundle)
     assert refused.returncode == 1
     assert "was changed by someone else ('Better words'); look at it, then pass --force" in refused.stderr
     assert repository(hub).head.files["README.md"].content == b"better words"
-    assert push("--force", bundle=bundle).returncode == 0
-    assert held(hub) == listed(push("--dry-run", bundle=bundle).stdout)
+    assert push("--force", source=bundle).returncode == 0
+    assert held(hub) == listed(push("--dry-run", source=bundle).stdout)
 
 
 def test_a_repository_with_content_of_another_hand_is_not_taken_over(hub: Hub, push: Push) -> None:
@@ -240,6 +204,21 @@ def test_a_repository_with_content_of_another_hand_is_not_taken_over(hub: Hub, p
     refused = push()
     assert "was changed by someone else ('Upload mine')" in refused.stderr
     assert held(hub).keys() == {"model.bin"}
+
+
+def test_what_a_colleague_pushed_is_not_overwritten_without_force(
+    hub: Hub, push: Push, tmp_path: Path
+) -> None:
+    assert push().returncode == 0
+    ours = repository(hub).head
+    theirs = re.sub(r": \w{12}\.", ": 123456789abc.", ours.message)
+    repository(hub).commit({"README.md": Blob(b"theirs")}, ours.title, theirs, author="colleague")
+    bundle = changed(tmp_path / "bundle", 0.5)
+    refused = push(source=bundle)
+    assert refused.returncode == 1
+    assert "was changed by someone else" in refused.stderr
+    assert repository(hub).head.files["README.md"].content == b"theirs"
+    assert push("--force", source=bundle).returncode == 0
 
 
 def test_a_commit_that_sneaks_in_is_not_overwritten(hub: Hub, push: Push) -> None:
@@ -278,6 +257,44 @@ def test_trouble_that_passes_is_waited_for(hub: Hub, push: Push, method: str, pa
     assert [fault.times for fault in hub.faults] == [0, 0]
     assert held(hub) == listed(done.stdout)
     assert len(list(repository(hub).history(repository(hub).head))) == 2
+
+
+def test_trouble_that_ends_a_long_try_is_waited_for_too(hub: Hub, tmp_path: Path) -> None:
+    hub.faults += [Fault("POST", "/commit/", delay=0.5, status=503), Fault("POST", "/commit/", delay=6)]
+    done = pusher(hub, tmp_path / "home", patience=0.1)()
+    assert done.returncode == 0, done.stderr
+    assert [one.status for one in hub.asked("POST", "/commit/")][::2] == [503, 200]
+    assert held(hub) == listed(done.stdout)
+    assert len(list(repository(hub).history(repository(hub).head))) == 2
+
+
+RESULT = "model-index: [{name: a, results: [{dataset: {type: 'kaggle:owner/name'}}]}]"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        ("- a list", "the front matter is no mapping"),
+        (RESULT, '"model-index[0].results[0].dataset.type" with value "kaggle:owner/name" fails to match '),
+    ],
+    ids=["no mapping", "no data set's name"],
+)
+def test_a_card_that_the_hub_rejects_is_told_with_the_reason(
+    hub: Hub, tmp_path: Path, metadata: str, words: str
+) -> None:
+    card = f"---\n{metadata}\n---\n"
+    code = (
+        "import sys; from xray_hf.errors import exit_on_error; from xray_hf.hub.publish import Plan, push; "
+    )
+    code += f"plan = Plan('model', 'xray-cnn', {NAME!r}, {{'README.md': {card!r}.encode()}}); "
+    code += "sys.exit(exit_on_error(lambda: push(plan)))"
+    environment = {**os.environ, **hub.environment(tmp_path / "home", "hf_owner")}
+    refused = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    [error] = refused.stderr.splitlines()
+    assert error.startswith(f"error: {NAME} could not be pushed: Invalid metadata in README.md. - {words}")
+    assert held(hub) == {}
 
 
 def test_a_hub_that_does_not_answer_is_given_up_in_words(hub: Hub, push: Push) -> None:
@@ -319,27 +336,32 @@ def test_a_token_that_expires_on_the_way_leaves_the_repository_as_it_was(hub: Hu
 def test_a_tag_of_another_commit_is_not_moved(hub: Hub, push: Push, tmp_path: Path) -> None:
     assert push("--tag", "v1").returncode == 0
     head = repository(hub).head.oid
-    refused = push("--tag", "v1", bundle=changed(tmp_path / "bundle", 0.5))
+    refused = push("--tag", "v1", source=changed(tmp_path / "bundle", 0.5))
     assert "has a tag v1 already; choose another --tag." in refused.stderr
     assert (repository(hub).tags["v1"], repository(hub).head.oid) == (head, head)
 
 
-def test_cuts_anywhere_never_leave_half_a_model(hub: Hub, push: Push, tmp_path: Path) -> None:
-    """Each next version is cut for good somewhere: the repository holds the old one or the new one, whole."""
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("xet", "cuts"), [(False, 20), (True, 6)], ids=["LFS", "Xet"])
+def test_cuts_anywhere_never_leave_half_a_model(hub: Hub, tmp_path: Path, xet: bool, cuts: int) -> None:
+    """Each next version is cut off at some request: the repository holds the old one or the new, whole."""
+    push, draw = pusher(hub, tmp_path / "home", xet=xet), random.Random(0)
     assert push().returncode == 0
-    draw = random.Random(0)
-    for number in range(CUTS):
+    before = len(hub.requests)
+    assert push(source=changed(tmp_path / "undisturbed", 0.4)).returncode == 0
+    count = len(hub.requests) - before
+    for number in range(cuts):
         bundle = changed(tmp_path / str(number), 0.5 + number / 100)
-        old, new = held(hub), listed(push("--dry-run", bundle=bundle).stdout)
-        method, place = draw.choice(PLACES)
-        is_answer = method == "GET" or draw.random() < 0.5
-        cut = {"cut_response": 0} if is_answer else {"cut_request": draw.randrange(3_000)}
-        hub.faults[:] = [Fault(method, place, **cut, times=99)]
-        push(bundle=bundle)
-        assert hub.faults[0].times < 99  # it was asked there
-        assert held(hub) in (old, new)
+        hashes = publish.of_bundle(bundle, NAME).hashes
+        old, new = held(hub), {path: digest for path, (_, digest) in hashes.items()}
+        before, nth = len(hub.requests), draw.randrange(count)
+        cut = {draw.choice(["cut_request", "cut_response"]): draw.random()}
+        hub.faults[:] = [Fault(".*", "", **cut, skip=nth, times=999, reset=draw.random() < 0.5)]
+        done = push(source=bundle)
+        assert hub.requests[before + nth].is_cut
+        assert held(hub) == new if done.returncode == 0 else held(hub) in (old, new)
         hub.faults.clear()
-        done = push(bundle=bundle)
+        done = push(source=bundle)
         assert done.returncode == 0, done.stderr
         assert held(hub) == new
 

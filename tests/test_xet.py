@@ -14,16 +14,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hub_client import BUNDLE, NAME, ROOT, Push, held, listed, pusher, repository
 from hub_server import Fault, Hub, running_hub
 from hub_store import Blob, Repo
 from hub_xet import chunks
 from test_loading import BLOCKED, ENGINE, LOGITS, trying
-from test_publish import BUNDLE, NAME, Push, held, listed, pushing, repository
 
 from xray_hf.hub import publish
 from xray_hf.inference import Engine
 
-ROOT = Path(__file__).resolve().parents[1]
 STEPS = (
     *(("GET", "/xet-write-token/"), ("POST", "/v1/xorb-grants/"), ("PUT", "/cdn/xorb-uploads/")),
     *(("POST", "/v1/xorb-commits/"), ("POST", "/v2/shards")),
@@ -48,7 +47,7 @@ def hub() -> Iterator[Hub]:
 @pytest.fixture
 def push(hub: Hub, tmp_path: Path) -> Push:
     """`xray-hf push` of a bundle by Xet, waiting only a moment between tries."""
-    return pushing(hub, tmp_path / "home", xet=True)
+    return pusher(hub, tmp_path / "home", xet=True)
 
 
 # Uploading
@@ -127,8 +126,9 @@ def test_where_xorbs_cannot_be_put_they_go_to_the_storage_itself(hub: Hub, push:
         (Fault("POST", "/v2/shards", cut_response=0, reset=True), "could not be reached .*Push", 3 * OF_XET),
         (Fault("POST", r"^/v\d/(?!telemetry)", delay=3), "could not be reached .*Push again", OF_XET),
         (Fault("GET", "/xet-write-token/", status=403), "answered 403 .*The token may not write there", 1),
+        (Fault("POST", "/v2/shards", status=401), "the Hub answered 401 .*Push again later", 3),
     ],
-    ids=["down", "cut", "silent", "forbidden"],
+    ids=["down", "cut", "silent", "forbidden", "expired at the storage"],
 )
 def test_trouble_that_stays_is_one_error_and_the_repository_holds_what_it_held(
     hub: Hub, push: Push, fault: Fault, words: str, asked: int
@@ -146,10 +146,23 @@ def test_trouble_that_stays_is_one_error_and_the_repository_holds_what_it_held(
     assert held(hub) == before
 
 
-@pytest.mark.parametrize(("kind", "step"), [("tokens", "/xet-write-token/"), ("xet_tokens", "/v2/shards")])
-def test_a_token_that_expires_on_the_way_is_named(hub: Hub, push: Push, kind: str, step: str) -> None:
-    method = "GET" if kind == "tokens" else "POST"
-    hub.faults.append(Fault(method, step, before=getattr(hub, kind).clear))
+def test_trouble_that_ends_a_long_try_is_waited_for_too(hub: Hub, tmp_path: Path) -> None:
+    hub.faults.append(Fault("POST", "/v2/shards", status=503, times=OF_XET))
+    done = pusher(hub, tmp_path / "home", xet=True, patience=0)()
+    assert done.returncode == 0, done.stderr
+    assert [one.status for one in hub.asked("POST", "/v2/shards")] == [503] * OF_XET + [200]
+
+
+def test_a_token_of_the_storage_that_expires_on_the_way_is_fetched_anew(hub: Hub, push: Push) -> None:
+    hub.faults.append(Fault("POST", "/v2/shards", before=hub.xet_tokens.clear))
+    done = push()
+    assert done.returncode == 0, done.stderr
+    assert [one.status for one in hub.asked("POST", "/v2/shards")] == [401, 200]
+    assert held(hub) == listed(done.stdout)
+
+
+def test_a_token_of_the_hub_that_expires_on_the_way_is_named(hub: Hub, push: Push) -> None:
+    hub.faults.append(Fault("GET", "/xet-write-token/", before=hub.tokens.clear))
     refused = push()
     assert refused.returncode == 1
     assert "the Hub answered 401" in refused.stderr
@@ -164,7 +177,7 @@ def test_a_token_that_expires_on_the_way_is_named(hub: Hub, push: Push, kind: st
 def pushed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     """A Hub with xray-cnn, pushed by Xet and public."""
     with running_hub("owner") as running:
-        done = pushing(running, tmp_path_factory.mktemp("home"), xet=True)("--public")
+        done = pusher(running, tmp_path_factory.mktemp("home"), xet=True)("--public")
         assert done.returncode == 0, done.stderr
         yield running
     assert running.unknown() == []

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from httpx2 import TransportError
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 from huggingface_hub.utils import get_session, validate_repo_id
 
@@ -33,16 +33,17 @@ Kind = Literal["model", "dataset", "space"]
 T = TypeVar("T")
 TIMEOUT = 60  # seconds without a byte
 PAUSES = (1, 2, 4, 8, 16)  # seconds between tries, where the Hub or the network fails for a while
-PATIENCE = 300  # seconds; a try that failed after more is the last
 # hf_xet moves the large files. It waits 300 s for each answer, which a slow line needs to send 64 MiB; but a
 # silent server would get six times that, by each try of ours, and by the question who else has which chunks.
 XET_RETRIES = 2
+PATIENCE = 300 * (1 + XET_RETRIES)  # seconds; a try of hf_xet that got no answer for more is the last
 _OF_XET = {
     "HF_XET_CLIENT_RETRY_MAX_ATTEMPTS": str(XET_RETRIES),
     "HF_XET_DEDUPLICATION_GLOBAL_DEDUP_QUERY_ENABLED": "0",
 }
 SDK = "gradio"
 _RESTRICTED = "Not for the public."  # in the description of a commit that never may be
+_NAMED = "With names of files and patients."  # in that of one that may be, if its owner wants it
 _OF_THE_HUB = (".gitattributes",)  # files that it adds to a repository by itself
 _FAILS_FOR_A_WHILE = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
 _LATER = "Push again later; the repository holds what it held."
@@ -53,7 +54,8 @@ _ADVICE: dict[int, str] = {
     HTTPStatus.PRECONDITION_FAILED: "Someone else is changing the repository; look at it, and push again.",
 }
 _NAMES = "Its records name files and patients that it was trained and tested on; --no-names keeps them here."
-_XET_STATUS = re.compile(r"HTTP status \w+ error \((\d{3})")  # in a ConnectionError, which tells no more
+# In a ConnectionError, which tells no more: the status, and who answered.
+_XET_ANSWER = re.compile(r"HTTP status \w+ error \((\d{3}).*?\), domain: (\S+)")
 _TAG = re.compile(r"[\w.][\w.-]*")
 # Of a bundle; whatever else lies in its folder stays here.
 _PARTS = (
@@ -74,6 +76,7 @@ class Plan:
 
     what: a word for it; no other thing of ours is overwritten by it. files: {path there: a file here, or its
     content}. note: what to know before it goes. is_restricted: whether nobody but its owner may see it.
+    has_names: whether it names the files and patients that a model was trained and tested on.
     """
 
     kind: Kind
@@ -82,6 +85,7 @@ class Plan:
     files: Mapping[str, Path | bytes]
     note: str = ""
     is_restricted: bool = False
+    has_names: bool = False
 
     @cached_property
     def hashes(self) -> dict[str, tuple[int, str]]:
@@ -130,9 +134,8 @@ def of_bundle(bundle: Path, repo_id: str, *, data_set: str | None = None, with_n
         if name not in files:
             raise BundleError(f"{bundle} holds no {name}; `xray-hf export {bundle}` writes the graph.")
     what = manifest.read(bundle).name
-    return Plan(
-        "model", what, repo_id, {**files, manifest.CARD: card.encode()}, note=_NAMES if with_names else ""
-    )
+    files[manifest.CARD] = card.encode()
+    return Plan("model", what, repo_id, files, note=_NAMES if with_names else "", has_names=with_names)
 
 
 def _without_names(bundle: Path) -> dict[str, bytes]:
@@ -214,8 +217,8 @@ class _Push:
             except hub_errors() as error:
                 # So the client ends where an upload does not go on.
                 cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
-                is_over = time.monotonic() - started > PATIENCE or not _may_pass(cause)
-                if pause is None or is_over:
+                is_over = _has_no_answer(cause) and time.monotonic() - started > PATIENCE
+                if pause is None or is_over or not _may_pass(cause):
                     raise self._explained(cause) from error
                 time.sleep(pause)
         raise AssertionError("unreachable")
@@ -234,17 +237,22 @@ class _Push:
         commits = self._api.list_repo_commits(**self._where) if is_public else []
         if any(_RESTRICTED in commit.message for commit in commits):
             raise HubError(f"the history of {name} holds what nobody else may see; choose another --repo-id.")
+        if not self._plan.has_names and any(_NAMED in commit.message for commit in commits):
+            words = "names files and patients, which --no-names would have kept here"
+            raise HubError(f"the history of {name} {words}; choose another --repo-id.")
         return str(info.sha)
 
     def _commit(self, before: str, is_forced: bool, tags: tuple[str, ...]) -> str:
         """The commit that holds the plan: a new one, or the head if that does. before: the head at first."""
         commits = self._api.list_repo_commits(**self._where)
         latest = commits[0]
-        mark = f"{self._mark}{self._plan.version}. {_RESTRICTED if self._plan.is_restricted else ''}".strip()
+        mark = f"{self._mark}{self._plan.version}."
+        mark += f" {_RESTRICTED}" * self._plan.is_restricted + f" {_NAMED}" * self._plan.has_names
         if latest.message.strip() == mark:  # committed by an earlier try, or by an earlier push
             return latest.commit_id
         held = {file for file in self._api.list_repo_files(**self._where) if file not in _OF_THE_HUB}
-        is_ours = latest.message.strip().startswith(self._mark) or len(commits) == 1  # as the Hub made it
+        is_ours = latest.message.strip().startswith(self._mark) and self._user() in latest.authors
+        is_ours |= len(commits) == 1  # as the Hub made it
         if not is_forced and not (is_ours and latest.commit_id == before):
             raise HubError(
                 f"{self._plan.repo_id} was changed by someone else ({latest.title!r}); look at it, then pass "
@@ -273,6 +281,9 @@ class _Push:
             )
         return str(made.oid)
 
+    def _user(self) -> str:
+        return str(self._api.whoami(cache=True)["name"])
+
     def _tags(self) -> dict[str, str]:
         """{tag: commit}."""
         return {ref.name: ref.target_commit for ref in self._api.list_repo_refs(**self._where).tags}
@@ -299,15 +310,20 @@ class _Push:
         later = _LATER_TAGS if self._has_committed else _LATER
         if status := _status(error):
             said = (getattr(error, "server_message", None) or first_line(error)).rstrip(" .")
-            return HubError(f"the Hub answered {status} for {name}: {said}. {_ADVICE.get(status, later)}")
+            advice = later if _is_of_storage(error) else _ADVICE.get(status, later)
+            return HubError(f"the Hub answered {status} for {name}: {said}. {advice}")
         if isinstance(error, TransportError | ConnectionError | TimeoutError):
             return HubError(f"the Hub could not be reached for {name} ({first_line(error)}). {later}")
-        return HubError(f"{name} could not be pushed: {first_line(error)}")
+        # All lines: why the Hub rejects a card is in the last.
+        said = " ".join(str(error).split()) or type(error).__name__
+        return HubError(f"{name} could not be pushed: {said}")
 
 
 def _may_pass(error: BaseException) -> bool:
     if status := _status(error):
-        return status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _FAILS_FOR_A_WHILE
+        # Each try has a new token of the storage.
+        is_expired = status == HTTPStatus.UNAUTHORIZED and _is_of_storage(error)
+        return is_expired or status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _FAILS_FOR_A_WHILE
     if isinstance(error, OfflineModeIsEnabled):
         return False
     # The client takes every answer to a card's check for JSON, also that of a Hub in trouble.
@@ -318,8 +334,23 @@ def _status(error: BaseException) -> int | None:
     """What the Hub answered, if it did."""
     if isinstance(error, HfHubHTTPError):
         return error.response.status_code
-    found = _XET_STATUS.search(str(error)) if isinstance(error, ConnectionError) else None
+    found = _xet_answer(error)
     return int(found[1]) if found else None
+
+
+def _is_of_storage(error: BaseException) -> bool:
+    """Whether it is an answer of the Xet storage, not of the Hub itself."""
+    found = _xet_answer(error)
+    return found is not None and not found[2].startswith(f"{constants.ENDPOINT}/")
+
+
+def _has_no_answer(error: BaseException) -> bool:
+    """Whether hf_xet was cut off or got no answer in time; it says the same of both."""
+    return isinstance(error, ConnectionError) and not _xet_answer(error)
+
+
+def _xet_answer(error: BaseException) -> re.Match[str] | None:
+    return _XET_ANSWER.search(str(error)) if isinstance(error, ConnectionError) else None
 
 
 def _hash(content: Path | bytes) -> tuple[int, str]:
