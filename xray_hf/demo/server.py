@@ -19,7 +19,7 @@ from gradio.route_utils import FnIndexInferError
 from gradio.utils import get_upload_folder
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -162,7 +162,7 @@ class Guard:
             milliseconds = round(1000 * (time.perf_counter() - started))
             _write(place=place, method=scope["method"], status=status, milliseconds=milliseconds)
 
-    def _refusal(self, scope: Scope) -> JSONResponse | None:
+    def _refusal(self, scope: Scope) -> Response | None:
         place = _below_api(scope["path"])
         if scope["path"].startswith(_API) and not place.startswith(_OPEN):
             return _words(404, "there is nothing here.")
@@ -170,14 +170,15 @@ class Guard:
             return _words(403, "files of other hosts are not fetched.")
         if scope["method"] != "POST":
             return None
+        refuse = _plain_words if place == "upload" else _words
         length = dict(scope["headers"]).get(b"content-length")
         limit = MAX_BODY if scope["path"].endswith(("/upload", MCP_PATH)) else MAX_CALL
         if length is None:
-            return _words(411, "the request does not say how long it is.")
+            return refuse(411, "the request does not say how long it is.")
         if not length.isdigit() or int(length) > limit:
-            return _words(413, f"the request has more than {limit // 2**20} MB; send fewer or smaller files.")
+            return refuse(413, f"the request has more than {limit // 2**20} MB; send fewer or smaller files.")
         if wait := self._visitors.wait(scope["client"][0] if scope["client"] else ""):
-            return _words(429, f"too many requests; wait {wait:.0f} seconds.", {"retry-after": f"{wait:.0f}"})
+            return refuse(429, f"too many requests; wait {wait:.0f} seconds.", {"retry-after": f"{wait:.0f}"})
         return None
 
 
@@ -243,3 +244,8 @@ def _write(**values: Any) -> None:
 
 def _words(status: int, words: str, headers: dict[str, str] | None = None) -> JSONResponse:
     return JSONResponse({"error": words, "detail": words}, status, headers)
+
+
+def _plain_words(status: int, words: str, headers: dict[str, str] | None = None) -> PlainTextResponse:
+    # Of a failed upload the page shows what it is sent, be it a sentence or JSON.
+    return PlainTextResponse(words, status, headers)
