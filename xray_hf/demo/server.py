@@ -8,7 +8,8 @@ import os
 import sys
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from xray_hf import manifest
-from xray_hf.demo import events
+from xray_hf.demo import events, leftovers
 from xray_hf.demo.calls import CALL, JOIN, Calls
 from xray_hf.demo.events import Engines
 from xray_hf.demo.examples import Example
@@ -63,10 +64,20 @@ _log = logging.getLogger("xray_hf.demo")
 
 
 def create_app(engines: Engines, examples: Sequence[Example], settings: Settings) -> FastAPI:
-    """The whole application, ready for uvicorn."""
-    described = events.describe(engines)
+    """The whole application, ready for uvicorn.
+
+    GRADIO_TEMP_DIR must name a folder of its own: what lies there is deleted.
+    """
+    described, uploads = events.describe(engines), Path(get_upload_folder())
     tools = _assistants(engines, described, settings)
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=tools.router.lifespan_context)
+    page = build(engines, described, examples, settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with tools.router.lifespan_context(app), leftovers.swept(page, uploads):
+            yield
+
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.router.routes.extend(tools.routes)
     health = {"status": "ok", "models": described}
     app.add_api_route("/health", lambda: health)
@@ -74,9 +85,6 @@ def create_app(engines: Engines, examples: Sequence[Example], settings: Settings
         folder = engine.manifest.folder / manifest.FIGURES
         if folder.is_dir():
             app.mount(f"/figures/{number}", StaticFiles(directory=folder))
-    page = build(engines, described, examples, settings)
-    # Gradio keeps the last answer of each session, X-rays included, for its next 10,000 sessions.
-    page.state_session_capacity = 1
     gr.mount_gradio_app(
         app,
         page,
@@ -97,7 +105,9 @@ def create_app(engines: Engines, examples: Sequence[Example], settings: Settings
             for error in _MISUNDERSTANDINGS:
                 route.app.add_exception_handler(error, _not_understood)
             route.app.add_exception_handler(503, _busy)
-    app.add_middleware(Guard, rate=settings.rate, calls=Calls(page, Path(get_upload_folder())))
+            route.app.state_holder = leftovers.Forgetful()
+            route.app.state_holder.set_blocks(page)
+    app.add_middleware(Guard, rate=settings.rate, calls=Calls(page, uploads))
     return app
 
 
