@@ -17,6 +17,7 @@ import gradio as gr
 import uvicorn
 from fastapi import FastAPI
 from gradio.route_utils import FnIndexInferError
+from gradio.routes import App
 from gradio.utils import get_upload_folder
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -101,7 +102,7 @@ def create_app(engines: Engines, examples: Sequence[Example], settings: Settings
         **looks(),
     )
     for route in app.routes:
-        if isinstance(route, Mount) and isinstance(route.app, FastAPI):  # Gradio's own
+        if isinstance(route, Mount) and isinstance(route.app, App):
             for error in _MISUNDERSTANDINGS:
                 route.app.add_exception_handler(error, _not_understood)
             route.app.add_exception_handler(503, _busy)
