@@ -61,7 +61,7 @@ def running_app(
         finally:
             process.terminate()
             code = process.wait(timeout=60)
-    assert code == 0
+    assert code == 0, f"{code}: {(folder / 'app.log').read_text()}"
     assert not list(temporary.glob("xray_hf-demo-*"))
 
 

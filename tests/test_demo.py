@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
 from urllib.request import urlopen
 from zipfile import ZipFile
 
 import pytest
 import requests
+from fastapi import FastAPI
 from running import ROOT, START_SECONDS, running_app
+from starlette.routing import Mount
+from starlette.testclient import TestClient
 
+from xray_hf.demo import settings
 from xray_hf.demo.uploads import MAX_FILES
 from xray_hf.inference import Engine
 from xray_hf.labels import LABELS
@@ -73,6 +83,17 @@ def file(path: Path) -> Any:
     from gradio_client import handle_file
 
     return handle_file(str(path))
+
+
+def upload(url: str, path: Path) -> str:
+    """Where the app put the file."""
+    sent = requests.post(f"{url}/gradio_api/upload", files={"files": (path.name, path.read_bytes())})
+    return sent.json()[0]
+
+
+def as_file(path: str) -> dict[str, object]:
+    """A file as calls name it."""
+    return {"path": path, "meta": {"_type": "gradio.FileData"}}
 
 
 def test_page_carries_the_statement_and_asks_nobody_else(url: str) -> None:
@@ -143,6 +164,7 @@ def test_uploads_lie_in_the_demos_own_folder_and_no_name_is_in_the_log(
     client.predict(file(tmp_path / "mrs-smith.png"), api_name="/read")
     assert "smith" not in (folder / "app.log").read_text()
     uploaded = list(folder.rglob("mrs-smith.png"))
+    assert uploaded
     assert all("xray_hf-demo-" in str(path) for path in uploaded)
 
 
@@ -151,19 +173,149 @@ def test_who_finds_the_queue_full_is_told_so(cnn_bundle: Path, xray: Path, tmp_p
         for number in range(MAX_FILES):
             archive.write(xray, f"{number}.png")
     with running_app([cnn_bundle], tmp_path, "--queue", "1") as app:
-        content = (tmp_path / "scans.zip").read_bytes()
-        sent = requests.post(f"{app.url}/gradio_api/upload", files={"files": ("scans.zip", content)})
-        files = [{"path": sent.json()[0], "meta": {"_type": "gradio.FileData"}}]
+        files = [as_file(upload(app.url, tmp_path / "scans.zip"))]
         call = {"url": f"{app.url}/gradio_api/call/read_many", "json": {"data": [files]}}
         answers = [requests.post(**call) for _ in range(4)]
     assert [answers[0].status_code, answers[-1].status_code] == [200, 503]
     assert answers[-1].json()["detail"] == "too many visitors are waiting; try again in a minute."
 
 
-def test_behind_a_proxy_and_with_a_password(cnn_bundle: Path, tmp_path: Path) -> None:
-    options = ["--root-path", "/xray"]
-    with running_app([cnn_bundle], tmp_path, *options, XRAY_HF_AUTH="reader:secret") as app:
-        page = urlopen(app.url).read().decode()
+def test_an_answer_that_has_begun_is_finished_after_sigterm(
+    cnn_bundle: Path, xray: Path, tmp_path: Path
+) -> None:
+    with running_app([cnn_bundle], tmp_path) as app:
+        path = upload(app.url, xray)
+        functions = requests.get(f"{app.url}/config").json()["dependencies"]
+        number = next(each["id"] for each in functions if each["api_name"] == "read_many")
+        call = {"fn_index": number, "session_hash": "s", "data": [[as_file(path)] * 50]}
+        assert requests.post(f"{app.url}/gradio_api/queue/join", json=call).ok
+        said = []
+        with requests.get(f"{app.url}/gradio_api/queue/data?session_hash=s", stream=True) as stream:
+            for line in stream.iter_lines():
+                if line:
+                    said.append(json.loads(line.removeprefix(b"data: ")))
+                    if said[-1]["msg"] == "process_starts":
+                        app.process.terminate()
+        assert app.process.wait(60) == 0
+    [done] = [each for each in said if each["msg"] == "process_completed"]
+    assert done["success"]
+    assert len(done["output"]["data"][0]) == 50
+
+
+def test_calls_that_wait_go_through_the_network_together(
+    engine: Engine, xray: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from xray_hf.demo import server  # which imports gradio
+
+    predict, passes, has_begun, may_go_on = Engine.predict_batch, [], Event(), Event()
+
+    def counted(self: Engine, readings: Any) -> Any:
+        passes.append(len(readings))
+        has_begun.set()
+        assert may_go_on.wait(60)
+        return predict(self, readings)
+
+    async def create() -> FastAPI:  # outside a loop, Gradio leaves loops open
+        return server.create_app({"xray-cnn": engine}, [], chosen)
+
+    monkeypatch.setattr(Engine, "predict_batch", counted)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    chosen = settings.parse(["--bundle", "a/b", "--concurrency", "1"])
+    app = asyncio.run(create())
+    with TestClient(app) as visitor:
+        content = {"files": ("scan.png", xray.read_bytes())}
+        [path] = visitor.post("/gradio_api/upload", files=content).json()
+        call = {"url": "/gradio_api/call/read", "json": {"data": [as_file(path)]}}
+        numbers = [visitor.post(**call).json()["event_id"]]
+        assert has_begun.wait(60)
+        numbers += [visitor.post(**call).json()["event_id"] for _ in range(8)]
+        may_go_on.set()
+        answers = [visitor.get(f"/gradio_api/call/read/{number}").text for number in numbers]
+    assert all('"error": null' in answer for answer in answers)
+    assert passes == [1, 8]
+    (gradio,) = [each.app for each in app.routes if isinstance(each, Mount) and each.path == ""]
+    assert not gradio.state_holder.session_data
+    assert not list(tmp_path.rglob("scan.png"))
+
+
+@contextmanager
+def proxy(target: str) -> Iterator[str]:
+    """The address at which a server shows `target` below /xray, and nothing else."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            path = self.path.removeprefix("/xray")
+            if path == self.path:
+                self.send_error(404)
+                return
+            body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            with requests.request(
+                self.command, target + path, headers=dict(self.headers), data=body
+            ) as answer:
+                self.send_response(answer.status_code)
+                for name in ("content-type", "set-cookie"):
+                    if name in answer.headers:
+                        self.send_header(name, answer.headers[name])
+                self.end_headers()
+                self.wfile.write(answer.content)
+
+        do_POST = do_GET  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/xray"
+        server.shutdown()
+        thread.join()
+
+
+def test_behind_a_proxy_everything_is_found_below_its_path(
+    cnn_bundle: Path, xray: Path, tmp_path: Path
+) -> None:
+    from gradio_client import Client
+
+    with (
+        running_app([cnn_bundle], tmp_path, "--root-path", "/xray") as app,
+        proxy(app.url) as address,
+    ):
+        assert requests.get(f"{address}/config").json()["root"] == address
+        page = requests.get(address).text
+        links = re.findall(r'(?:src|href)="([^"#]+)"', page)
+        assert links
+        links.remove("/manifest.json")  # Gradio's, of a page to install, which this is not
+        replies = {link: requests.get(urljoin(f"{address}/", link)).status_code for link in links}
+        assert set(replies.values()) == {200}, replies
+        program = Client(address, verbose=False)
+        assert program.predict(file(xray), api_name="/read")["error"] is None
+        program.close()
+
+
+def test_with_a_password_nobody_else_gets_in(cnn_bundle: Path, xray: Path, tmp_path: Path) -> None:
+    with running_app([cnn_bundle], tmp_path, XRAY_HF_AUTH="reader:secret") as app:
+        stranger, reader = requests.Session(), requests.Session()
+        login, join = f"{app.url}/login", f"{app.url}/gradio_api/call/read"
+        page = stranger.get(app.url).text
         assert '"auth_required":true' in page
         assert "secret" not in page
+        for name, password in (("reader", "wrong"), ("other", "secret"), ("reader", "")):
+            sent = stranger.post(login, data={"username": name, "password": password})
+            assert 400 <= sent.status_code < 500
+        for place in (
+            "config",
+            "gradio_api/info",
+            "gradio_api/file=x",
+            "gradio_api/queue/data?session_hash=s",
+        ):
+            assert stranger.get(f"{app.url}/{place}").status_code == 401
+        content = {"files": ("scan.png", xray.read_bytes())}
+        assert stranger.post(f"{app.url}/gradio_api/upload", files=content).status_code == 401
+        assert stranger.post(join, json={"data": [None]}).status_code == 401
+        assert reader.post(login, data={"username": "reader", "password": "secret"}).ok
+        [path] = reader.post(f"{app.url}/gradio_api/upload", files=content).json()
+        number = reader.post(join, json={"data": [as_file(path)]}).json()["event_id"]
+        assert stranger.get(f"{join}/{number}").status_code == 401
+        assert '"error": null' in reader.get(f"{join}/{number}").text
         assert json.loads(urlopen(f"{app.url}/health").read())["status"] == "ok"

@@ -58,6 +58,22 @@ def test_a_request_of_unknown_length_is_refused() -> None:
     assert answer.status_code == 411
 
 
+def test_the_page_is_told_in_a_sentence_why_an_upload_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradio's page shows a visitor the whole body."""
+    monkeypatch.setattr(server, "MAX_BODY", 2**20)
+    visitor, address = client(rate=1), "/gradio_api/upload?upload_id=a"
+    large = visitor.post(address, content=bytes(2**20 + 1))
+    assert (large.status_code, large.text) == (
+        413,
+        "the request has more than 1 MB; send fewer or smaller files.",
+    )
+    assert large.headers["content-type"].startswith("text/plain")
+    assert visitor.post(address).status_code == 200
+    soon = visitor.post(address)
+    assert (soon.status_code, soon.text) == (429, "too many requests; wait 60 seconds.")
+    assert soon.headers["retry-after"] == "60"
+
+
 def test_who_asks_too_often_is_told_how_long_to_wait() -> None:
     visitor = client(rate=3)
     assert [visitor.post("/gradio_api/queue/join").status_code for _ in range(4)] == [200, 200, 200, 429]

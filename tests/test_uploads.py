@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -48,6 +49,37 @@ def test_what_file_managers_add_is_left_out(xray: Path, tmp_path: Path) -> None:
 def test_a_file_that_was_deleted_meanwhile_is_asked_for_again(tmp_path: Path) -> None:
     [upload] = unpack([str(tmp_path / "scan.png")])
     assert problem(upload) == "scan.png is too old and was deleted here; upload it again."
+
+
+@pytest.mark.parametrize("content", [b"\x89PNG", b"PK\x03\x04"])
+def test_a_file_that_is_deleted_while_it_is_opened_leaves_the_others_alone(
+    xray: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    file, opened = tmp_path / "scan.png", Path.open
+
+    def delete_and_open(path: Path, mode: str) -> IO[bytes]:
+        if path == file:
+            path.unlink()
+        return opened(path, "rb")
+
+    file.write_bytes(content)
+    monkeypatch.setattr(Path, "open", delete_and_open)
+    gone, there = unpack([str(file), str(xray)])
+    assert problem(gone) == "scan.png is too old and was deleted here; upload it again."
+    assert isinstance(there.read(), Reading)
+
+
+def test_an_archive_that_is_deleted_before_it_is_unpacked_is_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "_is_zip", lambda path: True)
+    [upload] = unpack([str(tmp_path / "scans.zip")])
+    assert problem(upload) == "scans.zip is too old and was deleted here; upload it again."
+
+
+def test_a_name_that_no_disk_takes_is_no_file(tmp_path: Path) -> None:
+    [upload] = unpack([str(tmp_path / ("a" * 10_000))])
+    assert problem(upload).endswith("is too old and was deleted here; upload it again.")
 
 
 def test_an_empty_or_damaged_archive_is_one_error(tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ from xray_hf.evaluation.words import listed
 from xray_hf.images import FORMATS
 
 MAX_AT_ONCE = 8  # X-rays with a viewer each; more are a table
-CACHE_SECONDS = (60, 300)  # how often to look for old uploads, and how old they may get
 STATUS_SECONDS = 2  # between two words on the place in the queue
 SYSTEM_FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")  # nothing to fetch
 CODE_FONTS = ("ui-monospace", "Consolas", "monospace")
@@ -39,11 +38,7 @@ def build(
 
     described: the models in a few words, of events.describe.
     """
-    with gr.Blocks(
-        title="Chest X-ray classifier",
-        delete_cache=CACHE_SECONDS,
-        analytics_enabled=False,
-    ) as page:
+    with gr.Blocks(title="Chest X-ray classifier", analytics_enabled=False) as page:
         names = listed(engines)
         synthetic = listed([name for name, engine in engines.items() if engine.manifest.is_synthetic])
         uncalibrated = {name: each.calibration.lacks for name, each in engines.items()}

@@ -8,7 +8,8 @@ import os
 import sys
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,17 @@ import gradio as gr
 import uvicorn
 from fastapi import FastAPI
 from gradio.route_utils import FnIndexInferError
+from gradio.routes import App
 from gradio.utils import get_upload_folder
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from xray_hf import manifest
-from xray_hf.demo import events
+from xray_hf.demo import events, leftovers
 from xray_hf.demo.calls import CALL, JOIN, Calls
 from xray_hf.demo.events import Engines
 from xray_hf.demo.examples import Example
@@ -63,10 +65,20 @@ _log = logging.getLogger("xray_hf.demo")
 
 
 def create_app(engines: Engines, examples: Sequence[Example], settings: Settings) -> FastAPI:
-    """The whole application, ready for uvicorn."""
-    described = events.describe(engines)
+    """The whole application, ready for uvicorn.
+
+    GRADIO_TEMP_DIR must name a folder of its own: what lies there is deleted.
+    """
+    described, uploads = events.describe(engines), Path(get_upload_folder())
     tools = _assistants(engines, described, settings)
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=tools.router.lifespan_context)
+    page = build(engines, described, examples, settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with tools.router.lifespan_context(app), leftovers.swept(page, uploads):
+            yield
+
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.router.routes.extend(tools.routes)
     health = {"status": "ok", "models": described}
     app.add_api_route("/health", lambda: health)
@@ -74,9 +86,6 @@ def create_app(engines: Engines, examples: Sequence[Example], settings: Settings
         folder = engine.manifest.folder / manifest.FIGURES
         if folder.is_dir():
             app.mount(f"/figures/{number}", StaticFiles(directory=folder))
-    page = build(engines, described, examples, settings)
-    # Gradio keeps the last answer of each session, X-rays included, for its next 10,000 sessions.
-    page.state_session_capacity = 1
     gr.mount_gradio_app(
         app,
         page,
@@ -93,11 +102,13 @@ def create_app(engines: Engines, examples: Sequence[Example], settings: Settings
         **looks(),
     )
     for route in app.routes:
-        if isinstance(route, Mount) and isinstance(route.app, FastAPI):  # Gradio's own
+        if isinstance(route, Mount) and isinstance(route.app, App):
             for error in _MISUNDERSTANDINGS:
                 route.app.add_exception_handler(error, _not_understood)
             route.app.add_exception_handler(503, _busy)
-    app.add_middleware(Guard, rate=settings.rate, calls=Calls(page, Path(get_upload_folder())))
+            route.app.state_holder = leftovers.Forgetful()
+            route.app.state_holder.set_blocks(page)
+    app.add_middleware(Guard, rate=settings.rate, calls=Calls(page, uploads))
     return app
 
 
@@ -162,7 +173,7 @@ class Guard:
             milliseconds = round(1000 * (time.perf_counter() - started))
             _write(place=place, method=scope["method"], status=status, milliseconds=milliseconds)
 
-    def _refusal(self, scope: Scope) -> JSONResponse | None:
+    def _refusal(self, scope: Scope) -> Response | None:
         place = _below_api(scope["path"])
         if scope["path"].startswith(_API) and not place.startswith(_OPEN):
             return _words(404, "there is nothing here.")
@@ -170,14 +181,15 @@ class Guard:
             return _words(403, "files of other hosts are not fetched.")
         if scope["method"] != "POST":
             return None
+        refuse = _plain_words if place == "upload" else _words
         length = dict(scope["headers"]).get(b"content-length")
         limit = MAX_BODY if scope["path"].endswith(("/upload", MCP_PATH)) else MAX_CALL
         if length is None:
-            return _words(411, "the request does not say how long it is.")
+            return refuse(411, "the request does not say how long it is.")
         if not length.isdigit() or int(length) > limit:
-            return _words(413, f"the request has more than {limit // 2**20} MB; send fewer or smaller files.")
+            return refuse(413, f"the request has more than {limit // 2**20} MB; send fewer or smaller files.")
         if wait := self._visitors.wait(scope["client"][0] if scope["client"] else ""):
-            return _words(429, f"too many requests; wait {wait:.0f} seconds.", {"retry-after": f"{wait:.0f}"})
+            return refuse(429, f"too many requests; wait {wait:.0f} seconds.", {"retry-after": f"{wait:.0f}"})
         return None
 
 
@@ -243,3 +255,8 @@ def _write(**values: Any) -> None:
 
 def _words(status: int, words: str, headers: dict[str, str] | None = None) -> JSONResponse:
     return JSONResponse({"error": words, "detail": words}, status, headers)
+
+
+def _plain_words(status: int, words: str, headers: dict[str, str] | None = None) -> PlainTextResponse:
+    # Of a failed upload the page shows what it is sent, be it a sentence or JSON.
+    return PlainTextResponse(words, status, headers)

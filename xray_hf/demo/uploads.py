@@ -58,13 +58,19 @@ def unpack(paths: Iterable[str]) -> list[Upload]:
 
 
 def _uploads(path: Path) -> Iterator[Upload]:
-    if not path.is_file():
-        words = f"{path.name} is too old and was deleted here; upload it again."
-        yield Upload.refused(path.name, words)
-    elif _is_zip(path):
+    try:
+        is_zip = _is_zip(path)
+    except OSError:
+        yield _deleted(path)
+        return
+    if is_zip:
         yield from _members(path)
     else:
         yield Upload(path.name, lambda: path)
+
+
+def _deleted(path: Path) -> Upload:
+    return Upload.refused(path.name, f"{path.name} is too old and was deleted here; upload it again.")
 
 
 def _is_zip(path: Path) -> bool:
@@ -76,6 +82,9 @@ def _members(path: Path) -> Iterator[Upload]:
     try:
         # Left open for its members, since each opening reads the whole directory; it closes with the last.
         archive = zipfile.ZipFile(path)
+    except FileNotFoundError:
+        yield _deleted(path)
+        return
     except _DAMAGE:
         yield Upload.refused(path.name, f"{path.name} is a damaged ZIP archive; pack it again.")
         return

@@ -1,0 +1,87 @@
+"""What visitors leave behind, deleted: uploads, sessions, answers that nobody fetched.
+
+Gradio's `delete_cache` ends for good when a file is uploaded while it looks, and never sees an upload that
+was broken off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.state_holder import SessionState, StateHolder
+
+EVERY_SECONDS = 60  # between two looks
+MAX_SECONDS = 300  # that a file may lie unchanged
+
+
+class Forgetful(StateHolder):
+    """Keeps no session; Gradio's keeps the last answers of 10,000, X-rays included, and no function asks."""
+
+    def __getitem__(self, session_id: str) -> SessionState:
+        return SessionState(self.blocks)
+
+
+@asynccontextmanager
+async def swept(
+    page: gr.Blocks, uploads: Path, every: float = EVERY_SECONDS, age: float = MAX_SECONDS
+) -> AsyncIterator[None]:
+    """While this is entered, delete what is old; in the end, all. What lay there before is the page's own."""
+    kept = frozenset(_files(uploads))
+    looking = asyncio.create_task(_look(page, uploads, kept, every, age))
+    try:
+        yield
+    finally:
+        looking.cancel()
+        with suppress(asyncio.CancelledError):
+            await looking
+        delete_old(uploads, 0, kept)
+
+
+async def _look(page: gr.Blocks, uploads: Path, kept: Collection[Path], every: float, age: float) -> None:
+    unfetched: set[str] = set()
+    while True:
+        await asyncio.sleep(every)
+        page.upload_file_set.clear()  # names of files, which only delete_cache would read
+        unfetched = forget_unfetched(page._queue, unfetched)
+        await asyncio.to_thread(delete_old, uploads, age, kept)
+
+
+def forget_unfetched(queue: Any, before: set[str]) -> set[str]:
+    """Drop the answers of sessions that were finished, but not fetched, `before`, too; those that now are.
+
+    Gradio keeps those of 2,000 sessions.
+    """
+    busy = {event.session_hash for event in queue.event_ids_to_events.values()}
+    held = queue.pending_messages_per_session
+    unfetched = {session for session, messages in held.items() if not messages.empty()} - busy
+    for session in unfetched & before:
+        del held[session]
+        queue.pending_event_ids_session.pop(session, None)
+    return unfetched - before
+
+
+def delete_old(folder: Path, age: float, kept: Collection[Path]) -> None:
+    """Delete all but `kept` that last changed `age` seconds ago or earlier, and empty folders of that age.
+
+    An upload that is being written changes all the time. What cannot be deleted now may be the next time.
+    """
+    for path in _files(folder):
+        if path not in kept:
+            with suppress(OSError):  # in use, or gone
+                if time.time() - path.lstat().st_ctime >= age:
+                    path.unlink()
+    for root, _, _ in os.walk(folder, topdown=False):
+        with suppress(OSError):  # not empty
+            if Path(root) != folder and time.time() - Path(root).stat().st_ctime >= age:
+                Path(root).rmdir()
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (Path(root, name) for root, _, names in os.walk(folder) for name in names)
