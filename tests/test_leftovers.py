@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import gradio as gr
 import pytest
+from gradio.state_holder import StateHolder
 
 from xray_hf.demo import leftovers
 
@@ -22,7 +23,7 @@ def queue(**messages: asyncio.Queue[str]) -> SimpleNamespace:
 
 
 def page() -> SimpleNamespace:
-    return SimpleNamespace(upload_file_set=set(), _queue=queue())
+    return SimpleNamespace(upload_file_set=set(), _queue=queue(), state_holder=StateHolder())
 
 
 def upload(folder: Path, name: str) -> Path:
@@ -92,17 +93,18 @@ def test_uploads_while_it_looks_do_not_end_it(tmp_path: Path) -> None:
     asyncio.run(visit())
 
 
-def test_no_session_is_kept() -> None:
+def test_no_session_is_kept(tmp_path: Path) -> None:
     async def visit() -> None:  # outside a loop, Gradio leaves loops open
         with gr.Blocks(analytics_enabled=False) as blocks:
             shown = gr.HTML()
-        holder = leftovers.Forgetful()
-        holder.set_blocks(blocks)
-        session = holder["visitor"]
-        session._update_value_in_config(shown._id, "the answer")
-        assert "the answer" in str(list(session.components))
-        assert "the answer" not in str(list(holder["visitor"].components))
-        assert not holder.session_data
+        blocks.queue()
+        sessions = StateHolder()
+        sessions.set_blocks(blocks)
+        sessions["visitor"]._update_value_in_config(shown._id, "the answer")
+        assert "the answer" in str(list(sessions["visitor"].components))
+        async with leftovers.swept(blocks, tmp_path, every=0.01):
+            await soon(lambda: not sessions.session_data)
+        assert "the answer" not in str(list(sessions["visitor"].components))
 
     asyncio.run(visit())
 

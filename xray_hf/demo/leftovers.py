@@ -15,17 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio.state_holder import SessionState, StateHolder
+from gradio.state_holder import StateHolder
 
 EVERY_SECONDS = 60  # between two looks
 MAX_SECONDS = 300  # that a file may lie unchanged
-
-
-class Forgetful(StateHolder):
-    """Keeps no session; Gradio's keeps the last answers of 10,000, X-rays included, and no function asks."""
-
-    def __getitem__(self, session_id: str) -> SessionState:
-        return SessionState(self.blocks)
 
 
 @asynccontextmanager
@@ -49,8 +42,16 @@ async def _look(page: gr.Blocks, uploads: Path, kept: Collection[Path], every: f
     while True:
         await asyncio.sleep(every)
         page.upload_file_set.clear()  # names of files, which only delete_cache would read
+        forget_sessions(page.state_holder)
         unfetched = forget_unfetched(page._queue, unfetched)
         await asyncio.to_thread(delete_old, uploads, age, kept)
+
+
+def forget_sessions(sessions: StateHolder) -> None:
+    """Drop what Gradio keeps of visitors, the last answer with its X-ray; no function asks for it."""
+    with sessions.lock:
+        sessions.session_data.clear()
+        sessions.time_last_used.clear()
 
 
 def forget_unfetched(queue: Any, before: set[str]) -> set[str]:

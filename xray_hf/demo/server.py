@@ -67,11 +67,13 @@ _log = logging.getLogger("xray_hf.demo")
 def create_app(engines: Engines, examples: Sequence[Example], settings: Settings) -> FastAPI:
     """The whole application, ready for uvicorn.
 
-    GRADIO_TEMP_DIR must name a folder of its own: what lies there is deleted.
+    GRADIO_TEMP_DIR must name a folder of its own: what comes there is deleted.
     """
     described, uploads = events.describe(engines), Path(get_upload_folder())
     tools = _assistants(engines, described, settings)
     page = build(engines, described, examples, settings)
+    # Gradio keeps the last answer of 10,000 visitors, X-rays included; here of one, until the sweep.
+    page.state_session_capacity = 1
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -106,8 +108,6 @@ def create_app(engines: Engines, examples: Sequence[Example], settings: Settings
             for error in _MISUNDERSTANDINGS:
                 route.app.add_exception_handler(error, _not_understood)
             route.app.add_exception_handler(503, _busy)
-            route.app.state_holder = leftovers.Forgetful()
-            route.app.state_holder.set_blocks(page)
     app.add_middleware(Guard, rate=settings.rate, calls=Calls(page, uploads))
     return app
 
