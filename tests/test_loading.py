@@ -130,6 +130,39 @@ def test_model_and_processor_load_by_revision_and_then_offline(
     assert len(hub.requests) == asked
 
 
+OTHERS = {
+    "pipeline": """
+import json
+from transformers import pipeline
+classify = pipeline("image-classification", model="owner/xray-resnet18", revision="{revision}")
+print(json.dumps({{row["label"]: row["score"] for row in classify("chest.png")}}))
+""",
+    "timm": """
+import json, timm, torch
+from PIL import Image
+model = timm.create_model("hf-hub:owner/xray-resnet18@{revision}", pretrained=True).eval()
+transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+image = Image.open("chest.png").convert("L").convert("RGB")
+with torch.inference_mode():
+    shares = model(transform(image)[None]).softmax(dim=1)[0]
+print(json.dumps(dict(zip(model.pretrained_cfg["label_names"], shares.tolist()))))
+""",
+}
+
+
+@pytest.mark.parametrize("way", OTHERS)
+def test_other_ways_take_a_revision_and_then_need_no_network(
+    hub: Hub, run: Run, way: str, xray: Path
+) -> None:
+    [tag] = hub.repo("model", "owner/xray-resnet18").tags
+    code = BLOCKED + OTHERS[way].format(revision=tag)
+    online = json.loads(run(code))
+    assert online == pytest.approx(plain("xray-resnet18", xray), abs=2e-3)
+    asked = len(hub.requests)
+    assert json.loads(run(code, HF_HUB_OFFLINE="1")) == online
+    assert len(hub.requests) == asked
+
+
 ENGINE = """
 from xray_hf.inference import Engine
 engine = Engine.from_pretrained("{source}")
