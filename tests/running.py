@@ -35,6 +35,7 @@ def running_app(
     *options: str,
     cwd: Path | None = None,
     app: Path = ROOT / "app.py",
+    python: str = sys.executable,
     **environment: str,
 ) -> Iterator[App]:
     """Start it; when it ends, it must say that all is well and leave none of its files in `folder`.
@@ -44,7 +45,7 @@ def running_app(
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = str(probe.getsockname()[1])
     named = [word for bundle in bundles for word in ("--bundle", str(bundle))]
-    command = [sys.executable, str(app), *named, "--port", port, *options]
+    command = [python, str(app), *named, "--port", port, *options]
     temporary = folder / "temporary"
     temporary.mkdir()
     with (folder / "app.log").open("w") as log:

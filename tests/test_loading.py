@@ -227,15 +227,16 @@ def test_the_space_runs_alone_on_the_models_that_its_readme_names(hub: Hub, tmp_
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(blob.content)
     assert (folder / "requirements.txt").read_text() == (ROOT / "requirements-demo.txt").read_text()
-    # What a Space does not install must not be needed.
-    heavy = ("torch", "transformers", "timm", "datasets", "pyarrow", "scipy", "sklearn", "matplotlib")
-    (tmp_path / "sitecustomize.py").write_text(f"import sys\nfor name in {heavy}: sys.modules[name] = None\n")
-    environment = {
-        **hub.environment(tmp_path / "home", None),
-        "PYTHONPATH": str(tmp_path),
-        "SPACE_ID": "owner/demo",
-    }
-    with running_app([], tmp_path, cwd=folder, app=folder / "app.py", **environment) as app:
+    # As a Space does it: nothing else is there.
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    python = str(tmp_path / "venv" / "bin" / "python")
+    install = [python, "-m", "pip", "install", "--quiet", "--requirement", "requirements.txt"]
+    installed = subprocess.run(install, cwd=folder, capture_output=True, text=True, check=False)
+    if installed.returncode and "CI" not in os.environ:
+        pytest.skip(f"the packages cannot be had: {installed.stderr}")
+    assert installed.returncode == 0, installed.stderr
+    environment = {**hub.environment(tmp_path / "home", None), "SPACE_ID": "owner/demo"}
+    with running_app([], tmp_path, cwd=folder, app=folder / "app.py", python=python, **environment) as app:
         health = json.loads(urlopen(f"{app.url}/health").read())
     assert set(health["models"]) == set(MODELS)
 
