@@ -34,6 +34,7 @@ async def swept(
         looking.cancel()
         with suppress(asyncio.CancelledError):
             await looking
+        forget_sessions(page.state_holder)
         delete_old(uploads, 0, kept)
 
 
