@@ -1,4 +1,4 @@
-"""`xray-hf push` as a process of its own, and what the Hub of the tests then holds."""
+"""Who pushes to the Hub of the tests, what it then holds, and who loads that; each a process of its own."""
 
 from __future__ import annotations
 
@@ -44,6 +44,25 @@ def pusher(hub: Hub, home: Path, *, xet: bool = False, patience: float = 5) -> P
             text=True,
             check=False,
         )
+
+    return run
+
+
+def stranger(hub: Hub, folder: Path, xray: Path, *, xet: bool = False) -> Callable[..., str]:
+    """Run code without a token and with an empty cache, beside the file chest.png; its last printed line."""
+    shutil.copy(xray, folder / "chest.png")
+
+    def run(code: str, *, xet: bool = xet, **environment: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, **hub.environment(folder / "home", None, xet=xet), **environment},
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip().splitlines()[-1]
 
     return run
 

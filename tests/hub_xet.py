@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from struct import unpack_from
 from typing import NamedTuple
@@ -206,17 +206,13 @@ def _repo(request: Request, *, write: bool = False) -> Repo:
     return repo
 
 
-def _route(method: str, path: str, endpoint: Callable[[Request], Awaitable[Response]]) -> Route:
-    return Route(path, endpoint, methods=[method])
-
-
 ROUTES = [
-    _route("POST", "/v1/xorb-grants/default/{hash}", grant_xorb),
-    _route("PUT", "/cdn/xorb-uploads/{id}", put_xorb),
-    _route("POST", "/v1/xorb-commits/default/{hash}/grant/{id}", commit_xorb),
-    _route("POST", "/v1/xorbs/default/{hash}", upload_xorb),
-    _route("POST", "/v2/shards", upload_shard),
-    _route("GET", "/v1/chunks/default/{hash}", query_chunk),
-    _route("GET", "/v2/reconstructions/{hash}", reconstruction),
-    _route("POST", "/v1/telemetry", telemetry),
+    Route("/v1/xorb-grants/default/{hash}", grant_xorb, methods=["POST"]),
+    Route("/cdn/xorb-uploads/{id}", put_xorb, methods=["PUT"]),
+    Route("/v1/xorb-commits/default/{hash}/grant/{id}", commit_xorb, methods=["POST"]),
+    Route("/v1/xorbs/default/{hash}", upload_xorb, methods=["POST"]),
+    Route("/v2/shards", upload_shard, methods=["POST"]),
+    Route("/v1/chunks/default/{hash}", query_chunk, methods=["GET"]),
+    Route("/v2/reconstructions/{hash}", reconstruction, methods=["GET"]),
+    Route("/v1/telemetry", telemetry, methods=["POST"]),
 ]

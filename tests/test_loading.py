@@ -15,6 +15,7 @@ from urllib.request import urlopen
 
 import numpy as np
 import pytest
+from hub_client import stranger
 from hub_server import Fault, Hub, running_hub
 from running import running_app
 
@@ -51,22 +52,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
 
 @pytest.fixture
 def run(hub: Hub, tmp_path: Path, xray: Path) -> Run:
-    """Run code as a stranger with an empty cache, beside the file chest.png; the last line that it prints."""
-    shutil.copy(xray, tmp_path / "chest.png")
-
-    def as_stranger(code: str, **environment: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            env={**os.environ, **hub.environment(tmp_path / "home", None), **environment},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip().splitlines()[-1]
-
-    return as_stranger
+    return stranger(hub, tmp_path, xray)
 
 
 def code_of(card: str) -> dict[str, str]:

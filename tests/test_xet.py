@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hub_client import BUNDLE, NAME, ROOT, Push, held, listed, pusher, repository
+from hub_client import BUNDLE, NAME, ROOT, Push, held, listed, pusher, repository, stranger
 from hub_server import Fault, Hub, running_hub
 from hub_store import Blob, Repo
 from hub_xet import chunks
@@ -185,22 +184,7 @@ def pushed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
 
 @pytest.fixture
 def run(pushed: Hub, tmp_path: Path, xray: Path) -> Iterator[Run]:
-    """Run code as a stranger with an empty cache, beside the file chest.png; the last line that it prints."""
-    shutil.copy(xray, tmp_path / "chest.png")
-
-    def as_stranger(code: str, *, xet: bool = True, **environment: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            env={**os.environ, **pushed.environment(tmp_path / "home", None, xet=xet), **environment},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip().splitlines()[-1]
-
-    yield as_stranger
+    yield stranger(pushed, tmp_path, xray, xet=True)
     pushed.faults.clear()
 
 

@@ -63,12 +63,12 @@ def _said(found: Prediction | ImageError) -> dict[str, Any]:
 
 def verdict(predictions: Mapping[str, Prediction | ImageError]) -> tuple[str, bool]:
     """What the models say together, in a sentence, and whether they agree."""
-    said = {name: each.decision for name, each in predictions.items() if isinstance(each, Prediction)}
-    if len(said) < 2:
+    decisions = {name: each.decision for name, each in predictions.items() if isinstance(each, Prediction)}
+    if len(decisions) < 2:
         return "", True
-    if len(set(said.values())) == 1:
-        return f"All models say: {next(iter(said.values()))}.", True
-    parts = [f"{name} says {decision}" for name, decision in said.items()]
+    if len(set(decisions.values())) == 1:
+        return f"All models say: {next(iter(decisions.values()))}.", True
+    parts = [f"{name} says {decision}" for name, decision in decisions.items()]
     return f"The models disagree: {', '.join(parts)}. Trust none.", False
 
 
