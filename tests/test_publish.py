@@ -183,15 +183,20 @@ def test_a_private_collection_is_opened_for_what_is_public(hub: Hub, push: Push)
     assert not collection.private
 
 
+@pytest.mark.parametrize("is_push", [False, True], ids=["by hand", "by a push of a colleague"])
 def test_what_someone_else_changed_is_not_overwritten_without_force(
-    hub: Hub, push: Push, tmp_path: Path
+    hub: Hub, push: Push, tmp_path: Path, is_push: bool
 ) -> None:
     assert push().returncode == 0
-    repository(hub).commit({"README.md": Blob(b"better words")}, "Better words")
+    ours = repository(hub).head
+    title = ours.title if is_push else "Better words"
+    message = re.sub(r": \w{12}\.", ": 123456789abc.", ours.message) if is_push else ""
+    author = "colleague" if is_push else "owner"
+    repository(hub).commit({"README.md": Blob(b"better words")}, title, message, author=author)
     bundle = changed(tmp_path / "bundle", 0.5)
     refused = push(source=bundle)
     assert refused.returncode == 1
-    assert "was changed by someone else ('Better words'); look at it, then pass --force" in refused.stderr
+    assert f"was changed by someone else ({title!r}); look at it, then pass --force" in refused.stderr
     assert repository(hub).head.files["README.md"].content == b"better words"
     assert push("--force", source=bundle).returncode == 0
     assert held(hub) == listed(push("--dry-run", source=bundle).stdout)
@@ -204,21 +209,6 @@ def test_a_repository_with_content_of_another_hand_is_not_taken_over(hub: Hub, p
     refused = push()
     assert "was changed by someone else ('Upload mine')" in refused.stderr
     assert held(hub).keys() == {"model.bin"}
-
-
-def test_what_a_colleague_pushed_is_not_overwritten_without_force(
-    hub: Hub, push: Push, tmp_path: Path
-) -> None:
-    assert push().returncode == 0
-    ours = repository(hub).head
-    theirs = re.sub(r": \w{12}\.", ": 123456789abc.", ours.message)
-    repository(hub).commit({"README.md": Blob(b"theirs")}, ours.title, theirs, author="colleague")
-    bundle = changed(tmp_path / "bundle", 0.5)
-    refused = push(source=bundle)
-    assert refused.returncode == 1
-    assert "was changed by someone else" in refused.stderr
-    assert repository(hub).head.files["README.md"].content == b"theirs"
-    assert push("--force", source=bundle).returncode == 0
 
 
 def test_a_commit_that_sneaks_in_is_not_overwritten(hub: Hub, push: Push) -> None:
