@@ -35,7 +35,7 @@ from xray_hf.errors import ConfigError, exit_on_error
 from xray_hf.evaluation import metrics
 from xray_hf.files import write_json, write_text
 from xray_hf.models import create_model
-from xray_hf.training.config import AugmentationConfig, Config, resolve
+from xray_hf.training.config import AugmentationConfig, Config, preset_values, resolve
 from xray_hf.training.loop import Trainer
 from xray_hf.training.predict import predict_rows
 from xray_hf.training.processes import keep_freed_memory, make_accelerator
@@ -296,14 +296,25 @@ def of_model(runs: list[dict[str, Any]], model: str) -> str:
         "with mirror": ("with_mirror", "balanced_accuracy"),
     }
     rows = []
+    shipped = {**preset_values("robust", model), **PROXY, "model": model, "data_dir": "any"}
+    preset = settings(resolve(shipped))
+    base = {run["fold"]: score(run) for run in runs if (run["model"], run["variant"]) == (model, "base")}
     for question, name in ((question, name) for question, of_it in VARIANTS.items() for name in of_it):
         own = [run for run in runs if (run["model"], run["variant"]) == (model, name)]
         if own:
-            title = f"{question}: {name}" if question else f"**{name}**"
+            title = f"{question}: {name}" if question else name
+            title = f"**{title}, the preset**" if own[0]["config"] == preset else title
             cells = [mean_and_sd([run[part][key] for run in own]) for part, key in columns.values()]
+            gains = [score(run) - base[run["fold"]] for run in own if run["fold"] in base]
+            gain = mean_and_sd(gains) if name != "base" else ""
             minutes = np.mean([run["seconds"] for run in own]) / 60
-            rows.append([title, len(own), *cells, f"{minutes:.1f}"])
-    return f"### {model}\n\n{table(['', 'folds', *columns, 'minutes'], rows)}"
+            rows.append([title, len(own), *cells, gain, f"{minutes:.1f}"])
+    return f"### {model}\n\n{table(['', 'folds', *columns, 'gain', 'minutes'], rows)}"
+
+
+def score(run: dict[str, Any]) -> float:
+    """What choices follow."""
+    return float(run["stressed"]["balanced_accuracy"])
 
 
 if __name__ == "__main__":

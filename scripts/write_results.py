@@ -28,7 +28,7 @@ from xray_hf import manifest
 from xray_hf.errors import BundleError, exit_on_error
 from xray_hf.evaluation import uncertainty
 from xray_hf.evaluation.predictions import SUBSETS, Predictions
-from xray_hf.evaluation.words import false_alarms, number, percent, rate
+from xray_hf.evaluation.words import false_alarms, listed, number, percent, rate
 from xray_hf.files import atomic_file, write_json, write_text
 from xray_hf.labels import LABELS
 from xray_hf.views import VIEWS
@@ -157,14 +157,24 @@ def part(path: Path, *before: str) -> str:
 
 def opening(shipped: Mapping[str, Any]) -> str:
     """What the data can and cannot teach, with the test that says so."""
-    collapse = [
-        f"On X-rays from elsewhere ({name}, {numbers['n']} images) {model} has a balanced accuracy of "
-        f"{rate(numbers, 'balanced_accuracy')}; {called} of {others} without COVID-19 are called so."
-        for model, measured in shipped.items()
-        for name, numbers in measured.get("external", {}).items()
-        for called, others in [false_alarms(numbers["confusion_matrix"])]
-    ]
+    measured_on: dict[str, dict[str, Any]] = {}
+    for model, measured in shipped.items():
+        for name, numbers in measured.get("external", {}).items():
+            measured_on.setdefault(name, {})[model] = numbers
+    collapse = [collapsed(name, of_models) for name, of_models in measured_on.items()]
     return "\n\n".join([TEXTS["opening"], " ".join(collapse), TEXTS["how to read"]])
+
+
+def collapsed(name: str, of_models: Mapping[str, Any]) -> str:
+    """What every model does on one external test, in a sentence."""
+    images = next(iter(of_models.values()))["n"]
+    rates = [f"{model} has {rate(own, 'balanced_accuracy')}" for model, own in of_models.items()]
+    alarms = [false_alarms(own["confusion_matrix"]) for own in of_models.values()]
+    wrong = listed(called for called, _ in alarms)
+    return (
+        f"On {images} X-rays from elsewhere ({name}) {listed(rates)} balanced accuracy; "
+        f"{wrong} of {alarms[0][1]} without COVID-19 are called so."
+    )
 
 
 def overview(runs: Runs, shipped: Mapping[str, Any]) -> str:
@@ -330,13 +340,11 @@ def subgroups(shipped: Mapping[str, Any]) -> str:
         one, all_rows = (
             percent(repeats[key]["accuracy"], repeats[key]["interval"]) for key in ("one_of_each", "all_rows")
         )
-        count = repeats["repeated_pictures"]
-        repeated.append(
-            f"{count} pictures stand in test more than once: {model} has {all_rows} right with all of them "
-            f"and {one} with one row of each."
-        )
+        repeated.append(f"{model} has {one} right instead of {all_rows}")
+    count = repeats["repeated_pictures"]
+    dropped = f"{count} pictures stand in test more than once; with one row of each {listed(repeated)}."
     heads = ["", "class", "n", "found"]
-    return "\n\n".join(["## Subgroups of test", TEXTS["subgroups"], table(heads, rows), " ".join(repeated)])
+    return "\n\n".join(["## Subgroups of test", TEXTS["subgroups"], table(heads, rows), dropped])
 
 
 def source(shipped: Mapping[str, Any]) -> str:

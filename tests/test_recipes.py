@@ -18,11 +18,34 @@ VARIANTS = [
     (name, change) for variants in ablate.VARIANTS.values() for name, change in variants.items() if change
 ]
 
+PARTS = ("clean", "stressed", "with_mirror")
+
 
 @pytest.mark.parametrize(("name", "change"), VARIANTS, ids=[name for name, _ in VARIANTS])
 def test_every_variant_is_understood_and_differs_from_the_recipe(name: str, change: dict[str, Any]) -> None:
     base = {**ablate.START, **ablate.PROXY, "data_dir": "d", "model": "xray-cnn"}
     assert resolve({**base, **change}) != resolve(base)
+
+
+@pytest.mark.parametrize("model", ["xray-cnn", "xray-resnet18"])
+def test_the_preset_is_one_of_the_variants_and_named_in_the_table(model: str) -> None:
+    runs = [
+        {
+            "model": model,
+            "variant": name,
+            "fold": fold,
+            "seconds": 60,
+            "config": ablate.settings(ablate.configure(Path("any"), model, fold, change, "any")),
+            **{part: dict.fromkeys(("accuracy", "balanced_accuracy"), score) for part in PARTS},
+        }
+        for fold in (0, 1)
+        for name, change in [("base", {}), *VARIANTS]
+        for score in [0.5 + 0.1 * fold + 0.1 * (name != "base")]
+    ]
+    lines = ablate.of_model(runs, model).splitlines()
+    (chosen,) = (line for line in lines if "the preset" in line)
+    assert chosen.count("| 65.0 ± 7.1 ") == len(PARTS) + 1
+    assert "| 10.0 ± 0.0 |" in chosen  # the gain over the base of the same fold
 
 
 @pytest.mark.parametrize("name", ablate.STRESSES)
