@@ -47,7 +47,8 @@ check: install
 	$(BIN)/mypy
 
 train: install $(if $(filter $(SYNTHETIC),$(DATA)),$(SYNTHETIC))
-	$(BIN)/python train.py --model $(MODEL) --data-dir $(DATA) $(ARGS)
+	$(BIN)/python train.py --model $(MODEL) --data-dir $(DATA) \
+		$(if $(filter $(SYNTHETIC),$(DATA)),--no-pretrained) $(ARGS)
 
 reproduce: install
 	@test "$(DATA)" != "$(SYNTHETIC)" || { echo "error: pass DATA=, the folder of CoronaHack" >&2; exit 2; }
