@@ -1,6 +1,7 @@
 """Make pretrained/MODEL of the runs that reproduce.py left: the median of them by validation, complete.
 
-python scripts/release.py --data-dir data/coronahack --foreign-dir data/foreign --external nih=data/nih
+python scripts/release.py --data-dir data/coronahack --foreign-dir data/foreign --external nih=data/nih \
+    --patient '^(COVID-)?[0-9]+'
 
 The run in the middle by balanced accuracy on validation (cross entropy among equals) is taken, not the best
 one, which would be better than what the recipe promises. Its weights are stored in half precision if no logit
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--foreign-dir", type=Path, required=True)
     parser.add_argument("--external", nargs="*", default=[], metavar="NAME=DIR")
+    parser.add_argument("--patient", metavar="REGEX", help="as of evaluate --external")
     parser.add_argument("--risk", default=str(TARGET_RISK), help="as of calibrate (default %(default)s)")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     options = parser.parse_args(arguments)
@@ -74,7 +76,8 @@ def complete(folder: Path, options: argparse.Namespace) -> None:
     cli.main(["calibrate", str(folder), *data_options, *foreign])
     for external in options.external:
         name, _, place = external.partition("=")
-        cli.main(["evaluate", str(folder), "--external", "--name", name, "--data-dir", place])
+        patient = ["--patient", options.patient] if options.patient else []
+        cli.main(["evaluate", str(folder), "--external", "--name", name, "--data-dir", place, *patient])
     cli.main(["report", str(folder), *data_options])
 
 

@@ -112,6 +112,17 @@ def test_a_second_test_stands_beside_the_first_and_a_repeated_one_replaces_it(
     assert list(evidence.draw(folder)["external"]) == ["elsewhere", "second"]
 
 
+def test_patients_of_the_file_names_renew_the_record(folder: Path, elsewhere: Path) -> None:
+    csv = elsewhere / "labels.csv"
+    rows = [line.split(",")[:2] for line in csv.read_text().splitlines()]
+    csv.write_text("\n".join(",".join(row) for row in rows))
+    patients = []
+    for options in ([], ["--patient", "[.]png"]):  # of the latter all are one
+        run(folder, "--external", "--data-dir", elsewhere, *options)
+        patients.append(evidence.draw(folder)["external"]["elsewhere"]["patients"])
+    assert patients == [7, 1]
+
+
 def another_image(root: Path) -> None:
     shutil.copy(root / "images" / "5.png", root / "images" / "0.png")
 
@@ -234,9 +245,13 @@ def test_a_folder_of_nothing_usable_is_an_error(folder: Path, elsewhere: Path) -
     ("options", "message"),
     [
         (["--external"], "--external needs --data-dir"),
-        (["--data-dir", "DIR"], "--name and --drop-bad go with --external; the record needs no data"),
+        (
+            ["--data-dir", "DIR"],
+            "--name, --patient and --drop-bad go with --external; the record needs no data",
+        ),
         (["--name", "x"], "go with --external"),
         (["--name", ""], "go with --external"),
+        (["--patient", "x"], "go with --external"),
         (["--drop-bad"], "go with --external"),
         (["--external", "--data-dir", "DIR", "--name", "../x"], r"--name is '\.\./x'; expected letters"),
         (["--external", "--data-dir", "DIR", "--name", ".x"], r"--name is '\.x'"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from xray_hf.data import folder
-from xray_hf.errors import DataError
+from xray_hf.errors import ConfigError, DataError
 from xray_hf.labels import COVID19, NORMAL, PNEUMONIA
 
 ROWS = """\
@@ -52,6 +52,28 @@ def test_without_patients_each_image_is_its_own(tmp_path: Path) -> None:
     assert [record.patient_id for record in records] == ["file-a.png", "file-b.png"]
     assert report.covid_patients_from is None
     assert report.files_without_metadata == ["c.png", "d.png"]
+
+
+def test_file_names_can_name_the_patients_that_the_csv_does_not(tmp_path: Path) -> None:
+    rows = "file_name,label,patient_id\n0012_000.png,Normal,\n0012_001.png,Normal,\n0013_000.png,Normal,12\n"
+    files = ("0012_000.png", "0012_001.png", "0013_000.png")
+    records, _ = folder.read(write(tmp_path, rows, files), patient=r"^\d+")
+    assert [record.patient_id for record in records] == ["0012", "0012", "12"]
+
+
+@pytest.mark.parametrize(
+    ("patient", "error", "says"),
+    [
+        ("(", ConfigError, "is no regular expression .*expected one such as"),
+        (r"^\d+", DataError, "finds no patient in a.png; expected one in every name"),
+        ("", DataError, "finds no patient in a.png"),
+    ],
+)
+def test_a_pattern_without_patients_is_an_error(
+    tmp_path: Path, patient: str, error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        folder.read(write(tmp_path, "file_name,label\na.png,Normal\n"), patient=patient)
 
 
 @pytest.mark.parametrize("name", ["x.png", "deep/x.png", "images/deep/x.png"])

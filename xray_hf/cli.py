@@ -80,6 +80,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--name",
         help="of the record, which replaces none of other images (default: the folder's name)",
     )
+    command.add_argument(
+        "--patient",
+        metavar="REGEX",
+        help="the part of file_name that names the patient, where labels.csv has no patient_id: '^[0-9]+'",
+    )
     command.add_argument("--drop-bad", action="store_true", help="go on without rows that cannot be used")
     command.set_defaults(run=_evaluate)
 
@@ -275,8 +280,10 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.external:
         _evaluate_elsewhere(options)
         return
-    if options.data_dir or options.name is not None or options.drop_bad:
-        raise ConfigError("--data-dir, --name and --drop-bad go with --external; the record needs no data.")
+    if options.data_dir or options.name is not None or options.patient is not None or options.drop_bad:
+        raise ConfigError(
+            "--data-dir, --name, --patient and --drop-bad go with --external; the record needs no data."
+        )
     folder = _bundle(options)
     print(metrics.as_table(metrics.of_splits(evidence.draw(folder)), _mark(folder)))
 
@@ -290,7 +297,8 @@ def _evaluate_elsewhere(options: argparse.Namespace) -> None:
         raise ConfigError("--external needs --data-dir, the folder of images with labels.csv.")
     folder = _bundle(options)
     name = options.data_dir.resolve().name if options.name is None else options.name
-    print(evaluate(folder, options.data_dir, name, drop_bad=options.drop_bad).as_table(), end="\n\n")
+    read = evaluate(folder, options.data_dir, name, patient=options.patient, drop_bad=options.drop_bad)
+    print(read.as_table(), end="\n\n")
     numbers = evidence.draw(folder)["external"][name]
     print(metrics.as_table({name: numbers}, _mark(folder)))
     print(external.as_line(numbers["decisions"]))  # just made, hence under today's calibration

@@ -6,11 +6,12 @@ DIR/…, DIR/images/…       the images, in any subfolder
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from xray_hf.data.records import Record, Report, read_rows, without_repeats
-from xray_hf.errors import DataError
+from xray_hf.errors import ConfigError, DataError
 from xray_hf.evaluation.words import listed
 from xray_hf.labels import LABELS, PNEUMONIA
 
@@ -25,19 +26,22 @@ HOW_TO_MAKE = (
 _LABELS = {name: index for index, name in enumerate(LABELS)} | {"Pnemonia": PNEUMONIA}  # as CoronaHack has it
 
 
-def read(folder: Path) -> tuple[list[Record], Report]:
+def read(folder: Path, patient: str | None = None) -> tuple[list[Record], Report]:
     """Read the CSV and look for every image file; no image is decoded.
 
     A file_name is a path below the folder or its `images`, or the bare name of a file in any subfolder.
-    Without patient_id an image is its own patient. All records are of the official split "TEST".
+    patient: a regular expression for the part of file_name that names the patient, where patient_id does not.
+    Without either an image is its own patient. All records are of the official split "TEST".
     Returns the usable records in the CSV's order and a report of all other rows and files.
-    Raises DataError if folder, CSV or column are missing, for a name with different rows or that fits two
-    files, and for a file with two names.
+    Raises ConfigError for a `patient` that is no regular expression, DataError if folder, CSV or column are
+    missing, for a name with different rows, that fits two files or without `patient`, and for a file with two
+    names.
     """
+    pattern = _compiled(patient)
     csv_path = _find_csv(folder)
     rows = read_rows(csv_path, COLUMNS, HOW_TO_MAKE, optional=("patient_id",))
     files = _files_by_name(folder, csv_path)
-    has_patients = any(row["patient_id"] for row in rows)
+    has_patients = pattern is not None or any(row["patient_id"] for row in rows)
     report = Report(str(folder), rows=len(rows), covid_patients_from=str(csv_path) if has_patients else None)
     records = []
     asked: set[Path | None] = set()
@@ -53,10 +57,31 @@ def read(folder: Path) -> tuple[list[Record], Report]:
         elif path is None:
             report.rows_without_file.append(name)
         else:
-            records.append(_record(row, path))
+            records.append(_record(row, path, _patient_of(row, pattern)))
     everything = {path for found in files.values() for path in found}
     report.files_without_metadata = [str(path.relative_to(folder)) for path in sorted(everything - asked)]
     return records, report
+
+
+def _compiled(patient: str | None) -> re.Pattern[str] | None:
+    try:
+        return re.compile(patient) if patient is not None else None
+    except re.error as error:
+        raise ConfigError(
+            f"--patient {patient!r} is no regular expression ({error}); expected one such as '^[0-9]+'."
+        ) from error
+
+
+def _patient_of(row: dict[str, str], pattern: re.Pattern[str] | None) -> str:
+    name = row["file_name"]
+    if row["patient_id"] or pattern is None:
+        return row["patient_id"] or f"file-{name}"
+    found = pattern.search(name)
+    if not found or not found.group():
+        raise DataError(
+            f"--patient {pattern.pattern!r} finds no patient in {name}; expected one in every name."
+        )
+    return found.group()
 
 
 def _find_csv(folder: Path) -> Path:
@@ -97,13 +122,13 @@ def _only(name: str, found: Sequence[Path]) -> Path | None:
     return found[0] if found else None
 
 
-def _record(row: dict[str, str], path: Path) -> Record:
+def _record(row: dict[str, str], path: Path, patient_id: str) -> Record:
     name = row["file_name"]
     return Record(
         file_name=name,
         path=path,
         label=_LABELS[row["label"]],
-        patient_id=row["patient_id"] or f"file-{name}",
+        patient_id=patient_id,
         official_split="TEST",
         pathogen="",
         virus_category="",
