@@ -86,10 +86,20 @@ def test_heat_is_averaged_by_the_class_predicted() -> None:
 def test_the_least_believed_label_comes_first_and_no_right_one_is_named() -> None:
     test = predictions_of([0, 1, 2, 1], [0, 0, 1, 2])
     test.logits[:] *= np.asarray([[1], [2], [3], [1]], np.float32)
-    found = controls.label_noise(test)
+    found = controls.label_noise(test)["worst"]
     assert [each["file_name"] for each in found] == ["2.png", "1.png", "3.png"]
     assert (found[0]["label"], found[0]["predicted"]) == ("COVID-19", "Pneumonia")
     assert sum(found[0]["probabilities"].values()) == pytest.approx(1)
+
+
+def test_a_label_is_in_doubt_where_another_class_is_as_likely_as_in_its_own_rows() -> None:
+    test = predictions_of([0, 0, 1, 1], [0, 0, 0, 1])
+    test.logits[:] = np.log([[0.9, 0.05, 0.05], [0.7, 0.2, 0.1], [0.85, 0.1, 0.05], [0.1, 0.8, 0.1]])
+    # Mean probability of its own rows: Normal 0.8, Pneumonia 0.45; of COVID-19 there are none.
+    assert controls.confident_classes(test).tolist() == [0, -1, 0, 1]
+    found = controls.label_noise(test)
+    assert found["joint"] == [[1, 0, 0], [1, 1, 0], [0, 0, 0]]
+    assert (found["without_doubted"]["n"], found["without_doubted"]["accuracy"]) == (3, 1.0)
 
 
 def source_rows(scores: list[float], patients: list[int], web: int) -> dict[str, np.ndarray]:

@@ -140,11 +140,38 @@ def source(predictions: Predictions, rows: Columns) -> dict[str, Any]:
     return {**counts, "auroc": areas, "web_called_covid": called}
 
 
-def label_noise(test: Predictions) -> list[dict[str, Any]]:
-    """The test rows whose label the network believes least, among its mistakes: WORST at most.
+def label_noise(test: Predictions) -> dict[str, Any]:
+    """What of the test rows' labels the network, which never saw them, does not believe.
 
-    Ranked by self-confidence, the probability of the label (Northcutt et al. 2021, "Confident learning").
-    A list for a radiologist to look at: the network may be wrong as well.
+    joint: (C, C) counts of label and what the network takes the row for, as `confident_classes` has it.
+    without_doubted: accuracy of the rows on its diagonal and of those that fit no class. Dropping what the
+    network doubts flatters the network, so it is at most so good. worst: `_worst`.
+    """
+    taken_for = confident_classes(test)
+    known = taken_for >= 0
+    return {
+        "joint": confusion_matrix(test.label[known], taken_for[known]).tolist(),
+        "without_doubted": _rates(test.take(~known | (taken_for == test.label))),
+        "worst": _worst(test),
+    }
+
+
+def confident_classes(test: Predictions) -> NDArray[np.int64]:
+    """(N,) the class that each row is taken for, -1 for none (Northcutt et al. 2021, equation 1).
+
+    A row is taken for a class if its probability reaches the mean of the rows with that label; of several
+    the likeliest. Where that is not its label, the label is in doubt: by a network that may be wrong as well.
+    """
+    p = test.probabilities
+    own = [p[test.label == k, k] for k in range(len(LABELS))]
+    reached = p >= [each.mean() if len(each) else np.inf for each in own]
+    return np.where(reached.any(axis=1), np.where(reached, p, -1).argmax(axis=1), -1)
+
+
+def _worst(test: Predictions) -> list[dict[str, Any]]:
+    """The rows whose label the network believes least, among its mistakes: WORST at most.
+
+    Ranked by self-confidence, the probability of the label (Northcutt et al. 2021). A list for a radiologist.
     """
     confidence = test.probabilities[np.arange(len(test)), test.label]
     order = [row for row in np.argsort(confidence, kind="stable") if test.predicted[row] != test.label[row]]
@@ -215,9 +242,14 @@ def _source_lines(section: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _noise_lines(worst: list[dict[str, Any]]) -> list[str]:
-    lines = ["the labels of test that the network believes least"] if worst else []
-    for row in worst[:5]:
+def _noise_lines(section: Mapping[str, Any]) -> list[str]:
+    joint, rest = np.asarray(section["joint"]), section["without_doubted"]
+    lines = [
+        f"labels of test in doubt: {joint.sum() - joint.trace()}; accuracy without these rows at most "
+        f"{_percent(rest['accuracy'])}",
+        *(["the labels of test that the network believes least"] if section["worst"] else []),
+    ]
+    for row in section["worst"][:5]:
         believed = row["probabilities"][row["predicted"]]
         lines.append(f"  {row['file_name']}: {row['label']}, called {row['predicted']} ({believed:.1%})")
     return lines

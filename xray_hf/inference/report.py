@@ -182,9 +182,9 @@ def _out_of_fold(features: list[np.ndarray], is_web: np.ndarray, groups: np.ndar
 
 
 def _mistakes(test: Predictions, data: XrayData, rows: np.ndarray, mark: str) -> Figure:
-    """The images of controls.label_noise, in its order."""
+    """The worst of controls.label_noise, in its order."""
     row_of = dict(zip(test.file_name.tolist(), rows.tolist(), strict=True))
-    worst = controls.label_noise(test)
+    worst = controls.label_noise(test)["worst"]
     images = data.pixels.gather(np.asarray([row_of[each["file_name"]] for each in worst], np.int64))
     captions = [
         f"{place}. {each['label']}\ncalled {each['predicted']} {each['probabilities'][each['predicted']]:.0%}"
