@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import results_shipped
 from numbers_in_words import mean_and_sd, points, table
+from results_shipped import Shipped
 from results_texts import TEXTS
 from scipy.stats import fisher_exact
 
@@ -28,10 +30,8 @@ from xray_hf import manifest
 from xray_hf.errors import BundleError, exit_on_error
 from xray_hf.evaluation import uncertainty
 from xray_hf.evaluation.predictions import SUBSETS, Predictions
-from xray_hf.evaluation.words import false_alarms, listed, number, percent, rate
+from xray_hf.evaluation.words import counted, rate
 from xray_hf.files import atomic_file, write_json, write_text
-from xray_hf.labels import LABELS
-from xray_hf.views import VIEWS
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS, PRETRAINED = ROOT / "docs", ROOT / "pretrained"
@@ -49,8 +49,6 @@ PAPER = {
 }
 PAPER_TEST = 638
 NAMES = {"train": "train", "validation": "validation", "test": "test", "test_official": "official test"}
-VIEW_NAMES = {"view-none": "whole"} | {f"view-{view}": view.replace("_", " ") for view in VIEWS}
-VIEW_HEADS = ["", "accuracy", "balanced accuracy", *(f"found: {label}" for label in LABELS), "AUROC COVID-19"]
 
 Runs = Sequence[Mapping[str, Any]]
 
@@ -65,11 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not (DOCS / RECORD).exists():
         raise BundleError(f"{DOCS / RECORD} is missing; pass --runs, the folder of `make reproduce`.")
     record = json.loads((DOCS / RECORD).read_text(encoding="utf-8"))
-    shipped = {
-        model: manifest.read_json(PRETRAINED / model / manifest.METRICS)
-        for model in MODELS
-        if (PRETRAINED / model).is_dir()
-    }
+    shipped = [Shipped.read(PRETRAINED / model) for model in MODELS if (PRETRAINED / model).is_dir()]
     text = page(record, shipped)
     copy_figures(text)
     write_text(DOCS / "results.md", text)
@@ -105,6 +99,7 @@ def of_run(folder: Path, recipe: str) -> dict[str, Any]:
         "torch": training["versions"]["torch"],
         "seconds": training["seconds"],
         "leak": manifest.read_json(folder / manifest.SPLITS)["leak"],
+        "unleaked": unleaked(Predictions.read(folder / manifest.PREDICTIONS)),
         "metrics": {
             subset: {
                 **{key: measured[subset][key] for key in keys},
@@ -118,6 +113,15 @@ def of_run(folder: Path, recipe: str) -> dict[str, Any]:
     }
 
 
+def unleaked(predictions: Predictions) -> dict[str, Any]:
+    """n and accuracy of the validation rows whose image and patient training does not have."""
+    train, validation = predictions.select("train"), predictions.select("validation")
+    keys = ("file_name", "patient_id")
+    known = [np.isin(getattr(validation, key), getattr(train, key)) for key in keys]
+    rest = validation.take(~np.logical_or(*known))
+    return {"n": len(rest), "accuracy": float((rest.predicted == rest.label).mean())}
+
+
 def compare(recipe: Path, seed: int) -> dict[str, Any] | None:
     """ResNet18 against the CNN, of one recipe and seed, on the test rows."""
     files = [recipe / model / f"seed-{seed}" / "bundle" / manifest.PREDICTIONS for model in MODELS]
@@ -127,20 +131,18 @@ def compare(recipe: Path, seed: int) -> dict[str, Any] | None:
     return uncertainty.compare(cnn, resnet)
 
 
-def page(record: Mapping[str, Any], shipped: Mapping[str, Any]) -> str:
+def page(record: Mapping[str, Any], shipped: Sequence[Shipped]) -> str:
     """The whole page."""
     runs = [run for run in record["runs"] if run["recipe"] in RECIPES]
     views = [run for run in record["runs"] if run["recipe"].startswith("view-")]
     speed = sorted(DOCS.glob("bench_train*.md"))
     sections = [
-        opening(shipped),
+        "\n\n".join([TEXTS["opening"], results_shipped.collapse(shipped), TEXTS["how to read"]]),
         overview(runs, shipped),
-        which_is_better(record["compared"]),
+        which_is_better(record["compared"], shipped),
         leak_meter(runs),
+        *(results_shipped.sections(shipped, views) if shipped else []),
     ]
-    if shipped:
-        sections += [classes(shipped), confidence(shipped), elsewhere(shipped), controls(shipped, views)]
-        sections += [subgroups(shipped), source(shipped)]
     sections.append(part(DOCS / "ablations.md", "## Choices of the recipe", TEXTS["ablations"]))
     sections.append(epochs(runs))
     sections += [part(path, *([] if n else ["## Speed", TEXTS["speed"]])) for n, path in enumerate(speed)]
@@ -155,32 +157,11 @@ def part(path: Path, *before: str) -> str:
     return "\n\n".join([*before, path.read_text(encoding="utf-8").strip()])
 
 
-def opening(shipped: Mapping[str, Any]) -> str:
-    """What the data can and cannot teach, with the test that says so."""
-    measured_on: dict[str, dict[str, Any]] = {}
-    for model, measured in shipped.items():
-        for name, numbers in measured.get("external", {}).items():
-            measured_on.setdefault(name, {})[model] = numbers
-    collapse = [collapsed(name, of_models) for name, of_models in measured_on.items()]
-    return "\n\n".join([TEXTS["opening"], " ".join(collapse), TEXTS["how to read"]])
-
-
-def collapsed(name: str, of_models: Mapping[str, Any]) -> str:
-    """What every model does on one external test, in a sentence."""
-    images = next(iter(of_models.values()))["n"]
-    rates = [f"{model} has {rate(own, 'balanced_accuracy')}" for model, own in of_models.items()]
-    alarms = [false_alarms(own["confusion_matrix"]) for own in of_models.values()]
-    wrong = listed(called for called, _ in alarms)
-    return (
-        f"On {images} X-rays from elsewhere ({name}) {listed(rates)} balanced accuracy; "
-        f"{wrong} of {alarms[0][1]} without COVID-19 are called so."
-    )
-
-
-def overview(runs: Runs, shipped: Mapping[str, Any]) -> str:
+def overview(runs: Runs, shipped: Sequence[Shipped]) -> str:
     """The paper's table beside ours."""
     starts = sorted({f"{run['model']} from {run['initial_weights']} weights" for run in runs})
     where = sorted({f"{run['device']}, {run['precision']}, torch {run['torch']}" for run in runs})
+    measured = {each.model: each.metrics for each in shipped}
     rows: list[list[Any]] = []
     for model in MODELS:
         printed = [PAPER[model][subset] for subset in ("train", "validation", "test")]
@@ -191,30 +172,50 @@ def overview(runs: Runs, shipped: Mapping[str, Any]) -> str:
                 cells.append(spread(own, "test", "balanced_accuracy"))
                 minutes = np.mean([run["seconds"] for run in own]) / 60
                 rows.append([f"{model}, {title}", len(own), *cells, f"{minutes:.0f}"])
-        if measured := shipped.get(model):
-            cells = [rate(measured[subset], "accuracy") for subset in NAMES]
-            balanced = rate(measured["test"], "balanced_accuracy")
+        if model in measured:
+            cells = [rate(measured[model][subset], "accuracy") for subset in NAMES]
+            balanced = rate(measured[model]["test"], "balanced_accuracy")
             rows.append([f"{model}, **as shipped**", "the median", *cells, balanced, ""])
     heads = ["accuracy, %", "seeds", *NAMES.values(), "test, balanced", "minutes"]
     text = TEXTS["overview"].format(starts="; ".join(starts), where="; ".join(where))
     return f"## The paper's recipe and ours\n\n{text}\n\n{table(heads, rows)}"
 
 
-def which_is_better(compared: Iterable[Mapping[str, Any]]) -> str:
+def which_is_better(compared: Iterable[Mapping[str, Any]], shipped: Sequence[Shipped]) -> str:
     """Does the paper's difference survive?"""
+    pairs = [(RECIPES[row["recipe"]], row["seed"], row) for row in compared]
+    if len(shipped) == len(MODELS):
+        resnet, cnn = (each.test for each in shipped)
+        pairs.append(("**as shipped**", "the medians", uncertainty.compare(cnn, resnet)))
     right = [PAPER[model]["right"] for model in MODELS]
     p_value = fisher_exact([[n, PAPER_TEST - n] for n in right]).pvalue
     rows = []
-    for row in compared:
+    for title, seed, row in pairs:
         measured = [row[key] for key in ("accuracy", "balanced_accuracy")]
         cells = [points(own["difference"], own["interval"]) for own in measured]
         test = row["mcnemar"]
         counts = [test["only_b_right"], test["only_a_right"], f"{test['p_value']:.2g}"]
-        rows.append([RECIPES[row["recipe"]], row["seed"], *cells, *counts])
+        rows.append([title, seed, *cells, *counts])
     heads = ["recipe", "seed", "accuracy", "balanced accuracy"]
     heads += ["only ResNet18 right", "only the CNN right", "p"]
     text = TEXTS["better"].format(right=right, total=PAPER_TEST, p_value=p_value)
-    return f"## Is one of the two models better?\n\n{text}\n\n{table(heads, rows)}"
+    parts = ["## Is one of the two models better?", text, table(heads, rows)]
+    if ours := [row for _, _, row in pairs if row.get("recipe") == "robust"]:
+        parts.append(survives(ours))
+    return "\n\n".join(parts)
+
+
+def survives(ours: Runs) -> str:
+    """What is left of the paper's difference with our recipe, in words."""
+    gaps = mean_and_sd([row["accuracy"]["difference"] for row in ours])
+    p_values = [row["mcnemar"]["p_value"] for row in ours]
+    verdict = (
+        "Nothing is left of that" if min(p_values) > 0.05 else "Whether that survives depends on the seed"
+    )
+    return (
+        f"{verdict} here: with our recipe ResNet18 is better by {gaps} points over "
+        f"{counted(len(ours), 'seed')}, and the smallest p is {min(p_values):.2g}."
+    )
 
 
 def leak_meter(runs: Runs) -> str:
@@ -228,154 +229,15 @@ def leak_meter(runs: Runs) -> str:
             both = [[run["metrics"][subset]["accuracy"] for subset in ("validation", "test")] for run in own]
             leak = [f"{own[0]['leak'][what]['all']:.0%}" for what in ("image", "patient")]
             accuracies = [spread(own, subset, "accuracy") for subset in ("validation", "test")]
+            apart = [run["unleaked"] for run in own]
+            accuracies.insert(1, f"{mean_and_sd([each['accuracy'] for each in apart])} of {apart[0]['n']}")
             gap = mean_and_sd([validation - test for validation, test in both])
             rows.append([model, protocol, len(own), *leak, *accuracies, gap])
     if not rows:
         return ""
-    heads = ["model", "protocol", "seeds", "leak, image", "leak, patient", "validation", "test", "gap"]
+    heads = ["model", "protocol", "seeds", "leak, image", "leak, patient", "validation"]
+    heads += ["validation, what is not in training", "test", "gap"]
     return f"## How much of 99.9 % was leak\n\n{TEXTS['leak']}\n\n{table(heads, rows)}\n\n{TEXTS['gap']}"
-
-
-def classes(shipped: Mapping[str, Any]) -> str:
-    """Per-class numbers of the shipped models on test."""
-    keys = ("sensitivity", "specificity", "precision", "f1", "auroc")
-    rows = []
-    for model, measured in shipped.items():
-        test = measured["test"]
-        for label in LABELS:
-            own, intervals = test["per_class"][label], test["intervals"]["per_class"][label]
-            counts = [test["class_counts"][label], test["patients_per_class"][label]]
-            rows.append([f"{model}, {label}", *counts, *(number(own[key], intervals[key]) for key in keys)])
-    heads = ["test", "n", "patients", "sensitivity", "specificity", "precision", "F1", "AUROC"]
-    figures = [
-        picture(model, figure, f"{what} of {model}")
-        for figure, what in (("confusion_test", "Confusion matrix on test"), ("roc_test", "ROC on test"))
-        for model in shipped
-    ]
-    return "\n\n".join(["## The shipped models, class by class", table(heads, rows), *figures])
-
-
-def confidence(shipped: Mapping[str, Any]) -> str:
-    """Temperature, abstention, operating points: chosen on validation, and what they do on test."""
-    rows, of_points = [], []
-    for model, measured in shipped.items():
-        fitted = manifest.read_json(PRETRAINED / model / manifest.CALIBRATION)
-        for subset in ("validation", "test"):
-            own, shares = measured[subset], measured[subset]["abstention"]
-            changes = [
-                f"{own['calibration']['before'][key]:.3f} → {own['calibration']['after'][key]:.3f}"
-                for key in ("ece", "brier", "cross_entropy")
-            ]
-            answers = [rate(shares, "coverage"), rate(shares, "risk")]
-            rows.append([f"{model}, {subset}", f"{fitted['temperature']:.2f}", *changes, *answers])
-        for point in measured["test"]["operating_points"]:
-            rates = [rate(point, "specificity"), rate(point, "sensitivity")]
-            on_roc = f"{point['sensitivity_on_own_roc']:.1%}"
-            of_points.append([model, f"{point['validation_specificity']:.0%}", *rates, on_roc])
-    heads = ["", "temperature", "ECE, before → after", "Brier", "cross entropy", "answered", "of these wrong"]
-    heads_of_points = ["Pneumonia against the rest", "specificity on validation", "specificity on test"]
-    heads_of_points += ["sensitivity on test", "sensitivity read off the test ROC"]
-    figures = [
-        picture(model, figure, f"{what} of {model}")
-        for model in shipped
-        for figure, what in (("reliability_test", "Reliability"), ("risk_coverage", "Risk and coverage"))
-    ]
-    tables = [table(heads, rows), table(heads_of_points, of_points)]
-    title = "## Probabilities, and when to say nothing"
-    return "\n\n".join([title, TEXTS["confidence"], *tables, *figures])
-
-
-def elsewhere(shipped: Mapping[str, Any]) -> str:
-    """The external test beside the internal one."""
-    rows, figures = [], []
-    for model, measured in shipped.items():
-        for name, own in {"test": measured["test"], **measured.get("external", {})}.items():
-            intervals = own["intervals"]["per_class"]
-            areas = [number(own["per_class"][k]["auroc"], intervals[k]["auroc"]) for k in LABELS]
-            decisions = (own.get("decisions") or {}).get("not_decided", {})
-            said = ", ".join(f"{what} {share:.0%}" for what, share in decisions.items())
-            rates = [rate(own, "accuracy"), rate(own, "balanced_accuracy")]
-            rows.append([f"{model}, {name}", own["n"], *rates, *areas, said])
-            if name != "test":
-                figures.append(picture(model, f"confusion_external_{name}", f"{model} on {name}"))
-    heads = ["", "n", "accuracy", "balanced accuracy", *(f"AUROC {label}" for label in LABELS), "not decided"]
-    return "\n\n".join(["## X-rays from elsewhere", TEXTS["elsewhere"], table(heads, rows), *figures])
-
-
-def controls(shipped: Mapping[str, Any], views: Runs) -> str:
-    """The test images without what a diagnosis needs, and networks that never saw anything else."""
-    rows = [
-        view_row(f"{model}, {view.replace('_', ' ')}", own)
-        for model, measured in shipped.items()
-        for view, own in {"whole": measured["test"], **measured["controls"]}.items()
-    ]
-    figures = [picture(model, "control_sensitivity", f"{model} in each view") for model in shipped]
-    figures.insert(0, picture(next(iter(shipped)), "control_views", "The views, of a synthetic patient"))
-    sections = ["## Without the lungs", TEXTS["controls"], table(VIEW_HEADS, rows), *figures]
-    if views:
-        trained = [
-            view_row(f"{run['model']}, {VIEW_NAMES[run['recipe']]}", run["metrics"]["test"]) for run in views
-        ]
-        sections += ["### Trained on nothing else", TEXTS["trained on views"], table(VIEW_HEADS, trained)]
-    return "\n\n".join(sections)
-
-
-def view_row(name: str, own: Mapping[str, Any]) -> list[str]:
-    """A line of VIEW_HEADS."""
-    found = [f"{own['per_class'][label]['sensitivity']:.0%}" for label in LABELS]
-    rates = [rate(own, "accuracy"), rate(own, "balanced_accuracy")]
-    return [name, *rates, *found, f"{own['per_class'][LABELS[-1]]['auroc']:.3f}"]
-
-
-def subgroups(shipped: Mapping[str, Any]) -> str:
-    """Parts of test, and its repeated pictures."""
-    rows, repeated = [], []
-    for model, measured in shipped.items():
-        groups = {k: v for k, v in measured["subgroups"].items() if isinstance(v, Mapping)}
-        for what, group, own in ((w, g, o) for w, of_what in groups.items() for g, o in of_what.items()):
-            for label, found in own["classes"].items():
-                share = percent(found["sensitivity"], found["interval"])
-                rows.append([f"{model}, {what.replace('_', ' ')} {group}", label, found["n"], share])
-        repeats = measured["duplicates"]
-        one, all_rows = (
-            percent(repeats[key]["accuracy"], repeats[key]["interval"]) for key in ("one_of_each", "all_rows")
-        )
-        repeated.append(f"{model} has {one} right instead of {all_rows}")
-    count = repeats["repeated_pictures"]
-    dropped = f"{count} pictures stand in test more than once; with one row of each {listed(repeated)}."
-    heads = ["", "class", "n", "found"]
-    return "\n\n".join(["## Subgroups of test", TEXTS["subgroups"], table(heads, rows), dropped])
-
-
-def source(shipped: Mapping[str, Any]) -> str:
-    """How well the two collections can be told apart within one class, and where the heatmaps lie."""
-    rows, maps = [], []
-    for model, measured in shipped.items():
-        own = measured["source"]
-        areas = [own["auroc"][name] for name in ("thumbnail", "histogram", "embedding")]
-        told = [number(area["value"], area["interval"]) if area else "-" for area in areas]
-        called = [
-            f"{seen['called']} of {seen['images']} in {split}"
-            for split, seen in own["web_called_covid"].items()
-            if seen["images"]
-        ]
-        rows.append([model, own["web"]["images"], own["web"]["patients"], *told, ", ".join(called)])
-        for label, heat in measured["heatmap"]["per_class"].items():
-            if heat["n"]:
-                maps.append([f"{model}, {label}", heat["n"], f"{heat['lungs']:.0%}", f"{heat['border']:.0%}"])
-        uniform = measured["heatmap"]["uniform"]
-    maps.append(["a uniform map", "", f"{uniform['lungs']:.0%}", f"{uniform['border']:.0%}"])
-    heads = [
-        "",
-        "images",
-        "patients",
-        "AUROC by thumbnail",
-        "by histogram",
-        "by embedding",
-        "called COVID-19",
-    ]
-    tables = [table(heads, rows), TEXTS["heatmaps"], table(["", "n", "lungs", "frame"], maps)]
-    return "\n\n".join(["## What the COVID-19 figure is worth", TEXTS["source"], *tables])
 
 
 def epochs(runs: Runs) -> str:
@@ -395,11 +257,6 @@ def epochs(runs: Runs) -> str:
     return (
         "\n\n".join(["## The paper's recipe, epoch by epoch", TEXTS["epochs"], *sections]) if sections else ""
     )
-
-
-def picture(model: str, figure: str, text: str) -> str:
-    """A figure of a shipped bundle, as Markdown; `copy_figures` brings it there."""
-    return f"![{text}](figures/{model}_{figure}.png)"
 
 
 def copy_figures(page: str) -> None:

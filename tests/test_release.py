@@ -101,6 +101,36 @@ def test_the_page_shows_figures_that_are_there(shipped: Path) -> None:
     assert "xray-cnn, **as shipped**" in page
 
 
+def test_the_page_says_what_became_of_the_model_elsewhere(shipped: Path) -> None:
+    page = (shipped / "docs" / "results.md").read_text(encoding="utf-8")
+    metrics = json.loads((shipped / "pretrained" / "xray-cnn" / "metrics.json").read_text())
+    own = metrics["external"]["else-where"]
+    alarms = own["confusion_matrix"][0][2] + own["confusion_matrix"][1][2]
+    opening = page[: page.index("## ")]
+    assert f"On 4 X-rays from elsewhere (else-where) xray-cnn has {own['balanced_accuracy']:.1%}" in opening
+    assert f"{alarms} of 3 without COVID-19 are called so" in opening
+    after = own["calibration"]["after"]
+    assert f"→ {after['ece']:.3f} |" in page[page.index("## X-rays from elsewhere") :]
+
+
+def test_the_page_counts_the_labels_in_doubt(shipped: Path) -> None:
+    page = (shipped / "docs" / "results.md").read_text(encoding="utf-8")
+    bundle = shipped / "pretrained" / "xray-cnn"
+    joint = np.asarray(json.loads((bundle / "metrics.json").read_text())["label_noise"]["joint"])
+    doubted = joint.sum() - joint.trace()
+    assert f"| xray-cnn | {doubted} | " in page[page.index("## Labels in doubt") :]
+    assert f"In doubt by every model: {doubted}." in page
+
+
+def test_validation_rows_with_a_twin_or_their_patient_in_training_are_left_out() -> None:
+    rows = [("a", "p1", "train", 0), ("b", "p2", "train", 1), ("a", "p9", "validation", 0)]
+    rows += [("c", "p2", "validation", 1), ("d", "p3", "validation", 1), ("e", "p4", "validation", 0)]
+    names, patients, split, labels = (np.asarray(column) for column in zip(*rows, strict=True))
+    logits = np.eye(3, dtype=np.float32)[[0, 1, 0, 1, 1, 1]]  # of the last row it is wrong
+    table = Predictions(names, patients, split, np.full(len(rows), "TRAIN"), labels, logits)
+    assert write_results.unleaked(table) == {"n": 2, "accuracy": 0.5}
+
+
 def test_the_page_can_be_written_again_without_the_runs(
     shipped: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

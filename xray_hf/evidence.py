@@ -51,7 +51,7 @@ def draw(folder: Path) -> dict[str, Any]:
         }
     summary |= controls.summarise(folder, predictions)
     with atomic_folder(folder / manifest.FIGURES) as temporary:
-        mark = manifest.mark_of(training)
+        mark = f"{manifest.mark_of(training)}{training.get('model', 'model')}, "
         history = training.get("history", [])
         figures.draw_all(
             predictions, history, temporary, mark=mark, fitted=fitted, foreign_scores=foreign_scores

@@ -174,7 +174,7 @@ def foreign_roc(scores: Mapping[str, Sequence[float]], title: str) -> Figure:
     scores: "test" and each kind, higher is more foreign, above 0 refused: that point is marked.
     """
     figure = _figure(7.6, 6.8, title)
-    axes = _plot(figure, "Frontal test X-rays wrongly refused", "Foreign images refused")
+    axes = _plot(figure, "Test X-rays wrongly refused", "Foreign images refused")
     test = np.asarray(scores["test"])
     for index, (kind, own) in enumerate((kind, own) for kind, own in scores.items() if kind != "test"):
         is_foreign = np.repeat([False, True], [len(test), len(own)])
