@@ -49,8 +49,9 @@ the detectors that were tried.
 
 Two things to know of the table. A few of the data set's COVID-19 images are lateral views, one of them in
 test: the detector is right to refuse them, and they count as wrongly refused. And of the CT slices and the
-lateral views several come from one publication, some in the tuning half and some in the reported one: for
-them the shares say less of new publications than for the other kinds."""
+lateral views several come from one publication, some in the tuning half, some in the reported one and some
+in the data set itself ([limitations](limitations.md), 11): for them the shares say less of new
+publications than for the other kinds."""
 WHOLE = """### Files at original size
 
 Of the rules, only contrast can be tried on the test rows, which are kept at the network's size. These files
