@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import shutil
@@ -16,10 +17,12 @@ import write_results
 from safetensors.numpy import load_file
 
 from xray_hf import evidence, manifest
+from xray_hf.data import coronahack
 from xray_hf.demo import examples
+from xray_hf.evaluation.predictions import Predictions
 from xray_hf.hub import cards
 from xray_hf.inference import Engine
-from xray_hf.labels import LABELS
+from xray_hf.labels import LABELS, SPLITS
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = [ROOT / "pretrained" / name for name in write_results.MODELS]
@@ -52,12 +55,15 @@ of_each = pytest.mark.parametrize("bundle", SHIPPED, ids=lambda path: path.name)
 
 
 @of_each
-def test_it_is_complete_trained_on_real_patients_and_small(bundle: Path) -> None:
+def test_it_is_complete_and_trained_on_real_patients(bundle: Path) -> None:
     assert [name for name in FILES if not (bundle / name).is_file()] == []
     assert not manifest.read(bundle).is_synthetic
-    assert sum(file.stat().st_size for file in bundle.rglob("*")) < 55e6
     weights = load_file(bundle / manifest.WEIGHTS)
     assert all(np.isfinite(value).all() for value in weights.values())
+
+
+def test_all_of_it_is_small() -> None:
+    assert sum(file.stat().st_size for file in (ROOT / "pretrained").rglob("*")) < 55e6
 
 
 @of_each
@@ -67,6 +73,32 @@ def test_its_split_shares_nothing_and_it_began_at_random(bundle: Path) -> None:
     training = manifest.read_json(bundle / manifest.TRAINING)
     assert training["initial_weights"] == "random"
     assert (training["config"]["preset"], training["config"]["data"]["protocol"]) == ("robust", "grouped")
+
+
+@of_each
+def test_no_official_test_image_and_no_patient_of_a_test_row_was_fitted_on(bundle: Path) -> None:
+    record = Predictions.read(bundle / manifest.PREDICTIONS)
+    files = manifest.read_json(bundle / manifest.SPLITS)["files"]
+    assert {name: set(record.select(name).file_name) for name in SPLITS} == {
+        k: set(v) for k, v in files.items()
+    }
+    is_test = record.split == "test"
+    assert is_test[record.official_split == "TEST"].all()
+    assert len(record.select("test_official")) == 624
+    assert not set(record.patient_id[is_test]) & set(record.patient_id[~is_test])
+
+
+@pytest.mark.real
+@of_each
+def test_its_record_names_the_official_split_and_the_patients_of_the_data_set(
+    bundle: Path, real_data: Path
+) -> None:
+    record = Predictions.read(bundle / manifest.PREDICTIONS)
+    with (real_data / coronahack.CSV_NAME).open(newline="") as stream:
+        official = {row["X_ray_image_name"]: row["Dataset_type"] for row in csv.DictReader(stream)}
+    assert dict(zip(record.file_name, record.official_split, strict=True)) == official
+    patients = {found.file_name: found.patient_id for found in coronahack.read(real_data)[0]}
+    assert dict(zip(record.file_name, record.patient_id, strict=True)) == patients
 
 
 @of_each
@@ -114,7 +146,7 @@ def test_the_page_of_results_is_what_record_and_bundles_say() -> None:
 def test_plain_transformers_and_scikit_learn_get_the_same_numbers(bundle: Path, real_data: Path) -> None:
     script = ROOT / "benchmarks" / "recompute.py"
     run = subprocess.run(
-        [sys.executable, script, bundle, "--images", real_data], capture_output=True, text=True, timeout=280
+        [sys.executable, script, bundle, "--data-dir", real_data], capture_output=True, text=True, timeout=280
     )
     assert run.returncode == 0, run.stdout + run.stderr[-2000:]
-    assert "accuracy: recomputed" in run.stdout
+    assert "test_official accuracy: recomputed" in run.stdout
