@@ -100,6 +100,20 @@ def test_links_lead_somewhere(bundle: Path) -> None:
         ("metrics.json", ["test", "macro_f1"], "metrics.json: .test.macro_f1 is missing"),
         ("metrics.json", ["test", "per_class", "Normal", "auroc"], "per_class.Normal.auroc is missing"),
         ("metrics.json", ["external", "nih_figure1", "accuracy"], "external.nih_figure1.accuracy is missing"),
+        ("metrics.json", ["external", "nih_figure1", "decisions"], "nih_figure1.decisions is missing"),
+        (
+            "metrics.json",
+            ["external", "nih_figure1", "calibration", "after", "ece"],
+            "nih_figure1.calibration.after.ece is missing",
+        ),
+        ("metrics.json", ["external", "nih_figure1", "abstention", "risk"], "abstention.risk is missing"),
+        ("metrics.json", ["controls", "border", "confusion_matrix"], "border.confusion_matrix is missing"),
+        ("metrics.json", ["source", "web_called_covid", "train"], "web_called_covid.train is missing"),
+        (
+            "calibration.json",
+            ["foreign_report", "test_by_class", "COVID-19"],
+            "calibration.json: .foreign_report.test_by_class.COVID-19 is missing",
+        ),
         ("metrics.json", ["test_official"], "metrics.json: .test_official is missing"),
         ("calibration.json", ["unsure_below"], "calibration.json: .unsure_below is missing"),
         ("training.json", ["seconds"], "training.json: .seconds is missing"),
@@ -211,3 +225,100 @@ def test_synthetic_patients_give_no_result_on_the_real_set(copy: Path) -> None:
     assert {each.dataset_type for each in own} == {"synthetic"}
     assert "CoronaHack" not in text
     assert "of one hospital" not in text
+
+
+def section(text: str, title: str) -> str:
+    """What stands below a heading, without line breaks."""
+    return " ".join(re.split(r"\n#+ ", text.split(f"# {title}\n")[1])[0].split())
+
+
+@of_each
+def test_the_card_says_what_its_confidence_is_worth_elsewhere(bundle: Path) -> None:
+    own = json.loads((bundle / manifest.METRICS).read_text())["external"]["nih_figure1"]
+    text = cards.render(bundle, "owner/name")
+    said = section(text, "Another collection")
+    before, after = own["calibration"]["before"], own["calibration"]["after"]
+    assert f"error {before['ece']:.3f} before the temperature, {after['ece']:.3f} after it" in said
+    assert f"Brier score {before['brier']:.3f} and {after['brier']:.3f} (0 is best)" in said
+    for key in ("coverage", "risk"):
+        low, high = own["abstention"]["intervals"][key]
+        assert f"{own['abstention'][key]:.1%} ({100 * low:.1f}–{100 * high:.1f})" in said
+    decisions = own["decisions"]
+    decided, right = decisions["decided"], decisions["accuracy_of_decided"]
+    assert f"{decided} of 233 get a class, {right:.1%} of these the right one; " in said
+    assert f"{decisions['not_decided']['unsure']:.1%} `unsure`." in said
+    opening = " ".join(text[: text.index("## Model details")].replace("\n>", "").split())
+    assert f"Of the {decided} that it neither refuses nor calls `unsure`, {right:.1%} are right." in opening
+
+
+def test_where_nothing_is_decided_elsewhere_no_share_of_it_is_right(copy: Path) -> None:
+    here = ("external", "nih_figure1", "decisions")
+    changed(copy, manifest.METRICS, *here, "decided", value=0)
+    changed(copy, manifest.METRICS, *here, "accuracy_of_decided", value=None)
+    text = cards.render(copy, "owner/name")
+    assert "neither refuses" not in text
+    assert "0 of 233 get a class; " in section(text, "Another collection")
+
+
+def test_decisions_of_an_earlier_calibration_are_left_out(copy: Path) -> None:
+    changed(copy, manifest.METRICS, "external", "nih_figure1", "decisions", value=None)
+    text = cards.render(copy, "owner/name")
+    assert "neither refuses" not in text
+    assert "get a class" not in text
+    assert "before the temperature" in section(text, "Another collection")
+
+
+def test_what_was_seen_of_the_external_test_is_said_of_that_one_alone(copy: Path) -> None:
+    clause = "the share that it refused here had been seen"
+    assert clause in section(cards.render(copy, "owner/name"), "Another collection")
+    measured = json.loads((copy / manifest.METRICS).read_text())
+    own = measured["external"].pop("nih_figure1")
+    write_json(copy / manifest.METRICS, {**measured, "external": {"mine": own}})
+    said = section(cards.render(copy, "owner/name"), "Another collection")
+    assert clause not in said
+    assert "worth on `mine`" in said
+
+
+@of_each
+def test_controls_show_what_is_called_covid_anyway(bundle: Path) -> None:
+    measured = json.loads((bundle / manifest.METRICS).read_text())
+    rows = section(cards.render(bundle, "owner/name"), "Controls").split("| |")
+    for view in ("border", "centre_masked"):
+        own = measured["controls"][view]
+        row = next(each for each in rows if each.strip().startswith(view.replace("_", " ")))
+        matrix = own["confusion_matrix"]
+        cells = [cell.strip() for cell in row.split("|")]
+        assert cells[2].startswith(f"{own['balanced_accuracy']:.1%} (")
+        assert cells[6] == f"{matrix[0][2] + matrix[1][2]} of {sum(matrix[0]) + sum(matrix[1])}"
+
+
+@of_each
+def test_the_card_says_on_which_of_the_webs_images_it_was_trained(bundle: Path) -> None:
+    own = json.loads((bundle / manifest.METRICS).read_text())["source"]
+    said = section(cards.render(bundle, "owner/name"), "Controls")
+    web, train = own["web"], own["web_called_covid"]["train"]
+    images, patients = web["images"], web["patients"]
+    assert f"web's {images} images there, of {patients} patients, the network was trained on {images}" in said
+    assert f"{train['called']} of {train['images']} in train are called COVID-19." in said
+
+
+@of_each
+def test_the_refused_of_the_rarest_class_are_counted(bundle: Path) -> None:
+    report = json.loads((bundle / manifest.CALIBRATION).read_text())["foreign_report"]["test_by_class"]
+    own = report["COVID-19"]
+    text = cards.render(bundle, "owner/name")
+    said = section(text, "Test images of its own collection")
+    low, high = own["interval"]
+    assert f"Of the {own['n']} of COVID-19, 1 of them a lateral view, the detector" in said
+    share = f"{own['refused']:.1%} ({100 * low:.1f}–{100 * high:.1f})"
+    assert f"refuses {round(own['n'] * own['refused'])}, or {share}; these get no class." in said
+    assert f"COVID-19 {own['refused']:.1%} of {own['n']})" in section(text, "Foreign input")
+
+
+def test_no_lateral_view_is_told_of_synthetic_patients_or_where_no_view_is_known(copy: Path) -> None:
+    assert "lateral view," in cards.render(copy, "owner/name")
+    changed(copy, manifest.METRICS, "subgroups", "view_position", value={})
+    assert "lateral view," not in cards.render(copy, "owner/name")
+    shutil.copy(SHIPPED[1] / manifest.METRICS, copy)
+    changed(copy, manifest.TRAINING, "is_synthetic", value=True)
+    assert "lateral view," not in cards.render(copy, "owner/name")

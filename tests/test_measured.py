@@ -232,3 +232,80 @@ def test_every_table_is_named_and_has_heads_with_a_scope(complete: Path) -> None
     for table in tables:
         assert table.count("<caption>") == 1
         assert re.findall(r"<th(?!ead| scope=)", table) == []
+
+
+def cells(text: str, caption: str, line: str) -> list[str]:
+    """Of the table with this caption, the cells of a line."""
+    table = text.split(f"<caption>{caption}")[1].split("</table>")[0]
+    row = next(each for each in table.split("<tr>") if f'scope="row">{line}<' in each)
+    return re.findall(r"<td>([^<]*)</td>", row)
+
+
+FOUND = "What is found of each class there"
+TRUST = "What probabilities and answers are worth there"
+SOURCES = "How well the two sources"
+
+
+def others_called(own: dict) -> str:
+    matrix = own["confusion_matrix"]
+    return f"{matrix[0][2] + matrix[1][2]} of {sum(matrix[0]) + sum(matrix[1])}"
+
+
+def test_each_class_elsewhere_stands_beside_what_is_called_covid_anyway(complete: Path) -> None:
+    own = numbers(complete)["external"]["far <away>"]
+    found = cells(page(complete), FOUND, "elsewhere: far <away>")
+    for label, cell in zip(LABELS, found, strict=False):
+        assert cell.startswith(f"{own['per_class'][label]['sensitivity']:.1%} (")
+    assert found[3] == others_called(own)
+
+
+def test_what_confidence_is_worth_elsewhere_stands_beside_home(complete: Path) -> None:
+    metrics = numbers(complete)
+    own = metrics["external"]["far <away>"]
+    text = page(complete)
+    far, home = (cells(text, TRUST, line) for line in ("elsewhere: far <away>", "its own test"))
+    before, after = own["calibration"]["before"], own["calibration"]["after"]
+    assert far[:2] == [f"{before[key]:.3f} → {after[key]:.3f}" for key in ("ece", "brier")]
+    assert far[2].startswith(f"{own['abstention']['coverage']:.1%} (")
+    assert far[3].startswith(f"{own['abstention']['risk']:.1%} (")
+    assert far[4:] == ["unsure 25%", "18", f"{own['decisions']['accuracy_of_decided']:.1%}"]
+    assert home[3].startswith(f"{metrics['test']['abstention']['risk']:.1%} (")
+    assert home[4:] == ["-"] * 3
+    right = own["decisions"]["accuracy_of_decided"]
+    assert f"It gives 18 of these images a class, and {right:.1%} of those classes are right." in text
+
+
+def test_an_older_external_test_shows_what_it_has(complete: Path, tmp_path: Path) -> None:
+    own = numbers(complete)["external"]["far <away>"]
+    kept = {k: v for k, v in own.items() if k not in ("calibration", "abstention", "decisions", "intervals")}
+    text = page(changed(complete, tmp_path / "bundle", external={"far": kept}))
+    assert cells(text, TRUST, "elsewhere: far") == ["-"] * 7
+    assert cells(text, FOUND, "elsewhere: far")[0] == f"{own['per_class']['Normal']['sensitivity']:.1%}"
+    assert "It gives" not in text
+    assert "Not measured" not in text
+
+
+def test_views_show_what_is_called_covid_anyway(complete: Path) -> None:
+    metrics = numbers(complete)
+    text = page(complete)
+    for view, own in {"whole": metrics["test"], **metrics["controls"]}.items():
+        assert cells(text, "The test images in views", measured.VIEWS[view])[5] == others_called(own)
+
+
+def test_every_split_that_has_images_of_the_web_is_shown(complete: Path, tmp_path: Path) -> None:
+    called = {
+        "train": {"images": 11, "called": 10},
+        "validation": {"images": 0, "called": 0},
+        "test": {"images": 2, "called": 1},
+    }
+    source = {
+        **numbers(complete)["source"],
+        "web": {"images": 13, "patients": 6},
+        "web_called_covid": called,
+    }
+    text = page(changed(complete, tmp_path / "bundle", source=source))
+    assert cells(text, SOURCES, "a")[-1] == "10 of 11 in train, 1 of 2 in test"
+    assert "a was trained on 11 of these 13 images of 6 patients." in text
+    called["train"]["images"] = called["test"]["images"] = 0
+    text = page(changed(complete, tmp_path / "none", source={**source, "web_called_covid": called}))
+    assert cells(text, SOURCES, "a")[-1] == "-"

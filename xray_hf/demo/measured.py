@@ -15,7 +15,7 @@ from urllib.parse import quote
 from xray_hf import manifest
 from xray_hf.demo.formatting import render
 from xray_hf.errors import BundleError
-from xray_hf.evaluation.words import false_alarms, number, percent, rate
+from xray_hf.evaluation.words import by_split, false_alarms, number, percent, rate
 from xray_hf.labels import COVID19, LABELS
 from xray_hf.manifest import Manifest
 
@@ -27,6 +27,7 @@ VIEWS = {
     "blurred": "low frequencies only",
     "histogram": "histogram only",
 }
+OTHERS_CALLED = f"others called {LABELS[COVID19]}"  # beside what is found of it
 UNKNOWN = "-"
 # What files raise that lack a number, or hold something else in its place.
 _GAPS = (LookupError, TypeError, AttributeError, ValueError)
@@ -115,6 +116,7 @@ def as_html(models: Mapping[str, Manifest]) -> str:
         parts=parts,
         elsewhere=[line for each in known for line in _elsewhere(each)],
         repeated=[line for each in known for line in _repeated(each)],
+        from_the_web=[line for each in known for line in _from_the_web(each)],
         unknown=[each.name for each in found if not each.metrics],
         synthetic=[name for name, each in models.items() if each.is_synthetic],
         without_intervals=[each.name for each in known if not _has_intervals(each)],
@@ -159,15 +161,16 @@ def _elsewhere(bundle: Measured) -> Iterator[dict[str, Any]]:
     """What becomes of the model on each other collection, for the sentences that the page opens with."""
     try:
         for name, own in bundle.metrics["external"].items():
-            called, others = false_alarms(own["confusion_matrix"])
+            decisions = own.get("decisions") or {}
             yield {
                 "model": bundle.name,
                 "collection": name,
                 "n": own["n"],
                 "balanced": rate(own, "balanced_accuracy"),
                 "at_home": rate(bundle.metrics["test"], "balanced_accuracy"),
-                "called": called,
-                "others": others,
+                "called": _others_called(own),
+                "decided": decisions.get("decided"),
+                "right": percent(decisions.get("accuracy_of_decided"), None),
             }
     except _GAPS:
         return
@@ -185,16 +188,55 @@ def _repeated(bundle: Measured) -> Iterator[dict[str, Any]]:
         return
 
 
+def _from_the_web(bundle: Measured) -> Iterator[dict[str, Any]]:
+    """On how many of the web's images of Pneumonia the network was trained that tells them apart."""
+    try:
+        own = bundle.metrics["source"]
+        yield {"model": bundle.name, **own["web"], "trained": own["web_called_covid"]["train"]["images"]}
+    except _GAPS:
+        return
+
+
 # The tables
 
 
-def _elsewhere_lines(bundle: Measured) -> Iterator[Line]:
+def _and_its_own_test(bundle: Measured) -> dict[str, Numbers]:
+    """{line: numbers} of every other collection, and of test, to compare."""
     collections = {f"elsewhere: {name}": own for name, own in bundle.metrics["external"].items()}
-    for name, own in {**collections, "its own test": bundle.metrics["test"]}.items():
+    return {**collections, "its own test": bundle.metrics["test"]}
+
+
+def _elsewhere_lines(bundle: Measured) -> Iterator[Line]:
+    for name, own in _and_its_own_test(bundle).items():
         areas = [number(own["per_class"][k]["auroc"], _interval(own, k, "auroc")) for k in LABELS]
-        withheld = (own.get("decisions") or {}).get("not_decided", {})
-        said = ", ".join(f"{what} {share:.0%}" for what, share in withheld.items()) or UNKNOWN
-        yield name, [own["n"], rate(own, "accuracy"), rate(own, "balanced_accuracy"), *areas, said]
+        yield name, [own["n"], rate(own, "accuracy"), rate(own, "balanced_accuracy"), *areas]
+
+
+def _found_elsewhere_lines(bundle: Measured) -> Iterator[Line]:
+    for name, own in _and_its_own_test(bundle).items():
+        found = [
+            percent(own["per_class"][k]["sensitivity"], _interval(own, k, "sensitivity")) for k in LABELS
+        ]
+        yield name, [*found, _others_called(own)]
+
+
+def _trust_elsewhere_lines(bundle: Measured) -> Iterator[Line]:
+    """What was never calibrated, or not decided by the engine, has no numbers."""
+    for name, own in _and_its_own_test(bundle).items():
+        errors, answers, decisions = (
+            own.get(part) or {} for part in ("calibration", "abstention", "decisions")
+        )
+        withheld = decisions.get("not_decided", {})
+        yield (
+            name,
+            [
+                *(_before_and_after(errors, key) if errors else UNKNOWN for key in ("ece", "brier")),
+                *(rate(answers, key) if answers else UNKNOWN for key in ("coverage", "risk")),
+                ", ".join(f"{what} {share:.0%}" for what, share in withheld.items()) or UNKNOWN,
+                decisions.get("decided", UNKNOWN),
+                percent(decisions.get("accuracy_of_decided"), None),
+            ],
+        )
 
 
 def _overall_lines(bundle: Measured) -> Iterator[Line]:
@@ -223,10 +265,7 @@ def _calibration_lines(bundle: Measured) -> Iterator[Line]:
     for subset in ("validation", "test"):
         if subset in bundle.metrics:
             own = bundle.metrics[subset]["calibration"]
-            changes = [
-                f"{own['before'][key]:.3f} → {own['after'][key]:.3f}"
-                for key in ("ece", "brier", "cross_entropy")
-            ]
+            changes = [_before_and_after(own, key) for key in ("ece", "brier", "cross_entropy")]
             yield SUBSETS[subset], [temperature, *changes]
 
 
@@ -256,16 +295,15 @@ def _view_lines(bundle: Measured) -> Iterator[Line]:
     for name, own in {"whole": bundle.metrics["test"], **bundle.metrics["controls"]}.items():
         found = [percent(own["per_class"][label]["sensitivity"], None) for label in LABELS]
         covid = number(own["per_class"][LABELS[COVID19]]["auroc"], None)
-        yield _view(name), [rate(own, "accuracy"), rate(own, "balanced_accuracy"), *found, covid]
+        rates = [rate(own, "accuracy"), rate(own, "balanced_accuracy")]
+        yield _view(name), [*rates, *found, _others_called(own), covid]
 
 
 def _source_lines(bundle: Measured) -> Iterator[Line]:
     own = bundle.metrics["source"]
     areas = [own["auroc"][name] for name in ("thumbnail", "histogram", "embedding")]
     told = [number(area["value"], area["interval"]) if area else UNKNOWN for area in areas]
-    seen = own["web_called_covid"]["test"]
-    called = f"{seen['called']} of {seen['images']}" if seen["images"] else UNKNOWN
-    yield "", [own["web"]["images"], own["web"]["patients"], *told, called]
+    yield "", [own["web"]["images"], own["web"]["patients"], *told, by_split(own["web_called_covid"])]
 
 
 def _subgroup_lines(bundle: Measured) -> Iterator[Line]:
@@ -291,9 +329,27 @@ TOPICS = {
         [
             Kind(
                 "On X-rays from elsewhere, and on its own test",
-                ["X-rays", "accuracy", "balanced accuracy", *(f"AUROC {k}" for k in LABELS), "not decided"],
+                ["X-rays", "accuracy", "balanced accuracy", *(f"AUROC {k}" for k in LABELS)],
                 _elsewhere_lines,
-            )
+            ),
+            Kind(
+                "What is found of each class there, and what is called COVID-19 without being it",
+                [*(f"{k} found" for k in LABELS), OTHERS_CALLED],
+                _found_elsewhere_lines,
+            ),
+            Kind(
+                "What probabilities and answers are worth there",
+                [
+                    "expected calibration error, before → after",
+                    "Brier score",
+                    "answered",
+                    "of these wrong",
+                    "not decided",
+                    "decided",
+                    "of these right",
+                ],
+                _trust_elsewhere_lines,
+            ),
         ],
         ["confusion_external_*"],
     ),
@@ -349,11 +405,12 @@ TOPICS = {
         "xray-hf report",
         [
             Kind(
-                "The test images in views that hide what a diagnosis needs",
+                "The test images in views that hide most of what a diagnosis needs",
                 [
                     "accuracy",
                     "balanced accuracy",
                     *(f"{k} found" for k in LABELS),
+                    OTHERS_CALLED,
                     f"AUROC {LABELS[COVID19]}",
                 ],
                 _view_lines,
@@ -509,6 +566,16 @@ def _interval(numbers: Numbers, label: str, key: str) -> Sequence[float] | None:
     """The interval of a number of one class, in a bundle that has intervals."""
     found: Sequence[float] | None = numbers.get("intervals", {}).get("per_class", {}).get(label, {}).get(key)
     return found
+
+
+def _others_called(numbers: Numbers) -> str:
+    """80 of 90: of the images without COVID-19, how many are called so."""
+    return "{} of {}".format(*false_alarms(numbers["confusion_matrix"]))
+
+
+def _before_and_after(calibration: Numbers, key: str) -> str:
+    """0.678 → 0.718: an error of the probabilities, and what the temperature makes of it."""
+    return f"{calibration['before'][key]:.3f} → {calibration['after'][key]:.3f}"
 
 
 def _subset(name: str) -> str:

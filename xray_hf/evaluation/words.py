@@ -35,6 +35,14 @@ def false_alarms(matrix: Sequence[Sequence[int]]) -> tuple[int, int]:
     return sum(row[-1] for row in matrix[:-1]), sum(map(sum, matrix[:-1]))
 
 
+def by_split(called: Mapping[str, Mapping[str, int]]) -> str:
+    """10 of 11 in train, 1 of 2 in test: of {split: {images, called}} those with images."""
+    parts = [
+        f"{own['called']} of {own['images']} in {split}" for split, own in called.items() if own["images"]
+    ]
+    return ", ".join(parts) or "-"
+
+
 def listed(values: Iterable[object], word: str = "and") -> str:
     """a, b and c."""
     *most, last = [*map(str, values)] or [""]

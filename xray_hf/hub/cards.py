@@ -76,6 +76,7 @@ def _render(bundle: Path, repo_id: str | None, data_set: str | None, with_names:
         controls=measured.get(manifest.CONTROLS, {}),
         calibration=calibration if "temperature" in calibration else {},
         foreign=calibration.get("foreign_report", {}),
+        lateral=_lateral(measured, description.labels[-1]),
         parameters=_parameters(bundle),
         megabytes={name: _megabytes(bundle / name) for name in (manifest.WEIGHTS, manifest.GRAPH)},
     )
@@ -198,6 +199,13 @@ def _megabytes(path: Path) -> float:
     return round(path.stat().st_size / 1e6, 1)
 
 
+def _lateral(measured: Numbers, label: str) -> int:
+    """How many test images of a class are known to be lateral views."""
+    views = measured.get("subgroups", {}).get("view_position", {})
+    of_class = views["L"]["classes"].get(label) if "L" in views else None
+    return of_class["n"] if of_class else 0
+
+
 def _found_of(numbers: Numbers, labels: Sequence[str]) -> str:
     """The cells of a table with the sensitivity of every class."""
     return " | ".join(_of_class(numbers, label, "sensitivity") for label in labels)
@@ -213,6 +221,11 @@ def _false_alarms(matrix: Sequence[Sequence[int]]) -> str:
     return f"{wrong} of {others}"
 
 
+def _refused(found: Mapping[str, Any]) -> str:
+    """3, or 21.4% (4.7-50.8): the images that a share of them is."""
+    return f"{round(found['refused'] * found['n'])}, or {words.percent(found['refused'], found['interval'])}"
+
+
 def _changes(augmentation: Mapping[str, float]) -> str:
     """What is switched on, with its strength as config.py means it."""
     neutral = {"scale_low": 1.0, "scale_high": 1.0, "gamma": 1.0}
@@ -225,6 +238,7 @@ def _changes(augmentation: Mapping[str, float]) -> str:
 
 _FILTERS = {
     "area": lambda numbers, key: words.number(numbers[key], numbers["intervals"][key]),
+    "by_split": words.by_split,
     "changes": _changes,
     "count": lambda value: f"{value:,}",
     "counts": lambda split, labels: " | ".join(f"{split[label]:,}" for label in labels),
@@ -235,5 +249,6 @@ _FILTERS = {
     "of_class": _of_class,
     "percent": lambda value: words.percent(value, None),
     "rate": words.rate,
+    "refused": _refused,
     "valued": lambda found: words.number(found["value"], found["interval"]) if found else "-",
 }
