@@ -14,7 +14,7 @@ from results_texts import TEXTS
 from xray_hf import manifest
 from xray_hf.evaluation import controls
 from xray_hf.evaluation.predictions import Predictions
-from xray_hf.evaluation.words import false_alarms, listed, number, percent, rate
+from xray_hf.evaluation.words import by_split, false_alarms, listed, number, percent, rate
 from xray_hf.labels import COVID19, LABELS
 from xray_hf.views import VIEWS
 
@@ -233,13 +233,9 @@ def source(shipped: Sequence[Shipped], views: Runs) -> str:
         own = each.metrics["source"]
         areas = [own["auroc"][name] for name in ("thumbnail", "histogram", "embedding")]
         told = [number(area["value"], area["interval"]) if area else "-" for area in areas]
-        called = [
-            f"{seen['called']} of {seen['images']} in {split}"
-            for split, seen in own["web_called_covid"].items()
-            if seen["images"]
-        ]
-        as_covid += [f"{listed(called)} ({each.model})"] if called else []
-        rows.append([each.model, own["web"]["images"], own["web"]["patients"], *told, ", ".join(called)])
+        called = by_split(own["web_called_covid"])
+        as_covid += [f"{called} ({each.model})"] if own["web"]["images"] else []
+        rows.append([each.model, own["web"]["images"], own["web"]["patients"], *told, called])
         for label, heat in each.metrics["heatmap"]["per_class"].items():
             if heat["n"]:
                 line = f"{each.model}, {label}"
