@@ -63,10 +63,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not (DOCS / RECORD).exists():
         raise BundleError(f"{DOCS / RECORD} is missing; pass --runs, the folder of `make reproduce`.")
     record = json.loads((DOCS / RECORD).read_text(encoding="utf-8"))
-    shipped = [Shipped.read(PRETRAINED / model) for model in MODELS if (PRETRAINED / model).is_dir()]
-    text = page(record, shipped)
+    text = page(record, read_shipped())
     copy_figures(text)
     write_text(DOCS / "results.md", text)
+
+
+def read_shipped() -> list[Shipped]:
+    """The bundles of pretrained/, in the order of MODELS."""
+    return [Shipped.read(PRETRAINED / model) for model in MODELS if (PRETRAINED / model).is_dir()]
 
 
 def collect(runs: Path) -> dict[str, Any]:
@@ -210,10 +214,12 @@ def survives(ours: Runs) -> str:
     gaps = mean_and_sd([row["accuracy"]["difference"] for row in ours])
     p_values = [row["mcnemar"]["p_value"] for row in ours]
     verdict = (
-        "Nothing is left of that" if min(p_values) > 0.05 else "Whether that survives depends on the seed"
+        "Nothing is left of the paper's difference"
+        if min(p_values) > 0.05
+        else "Whether the paper's difference survives depends on the seed"
     )
     return (
-        f"{verdict} here: with our recipe ResNet18 is better by {gaps} points over "
+        f"{verdict}: with our recipe ResNet18 is better by {gaps} points over "
         f"{counted(len(ours), 'seed')}, and the smallest p is {min(p_values):.2g}."
     )
 

@@ -136,8 +136,7 @@ def test_the_code_beside_the_weights_is_the_packages_own() -> None:
 
 def test_the_page_of_results_is_what_record_and_bundles_say() -> None:
     record = json.loads((write_results.DOCS / write_results.RECORD).read_text(encoding="utf-8"))
-    shipped = {folder.name: manifest.read_json(folder / manifest.METRICS) for folder in SHIPPED}
-    page = write_results.page(record, shipped)
+    page = write_results.page(record, write_results.read_shipped())
     assert (write_results.DOCS / "results.md").read_text(encoding="utf-8") == page
 
 
