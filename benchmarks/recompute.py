@@ -3,7 +3,7 @@
 python benchmarks/recompute.py pretrained/xray-cnn --data-dir data/coronahack
 
 Classes and the official test images are those of CoronaHack's own CSV. It names no test images with COVID-19;
-which ones were added says the bundle's splits.json.
+the bundle's splits.json says which were added.
 """
 
 import argparse

@@ -7,8 +7,8 @@ paper          the paper's preset under its own protocol, which leaks
 paper-grouped  the same preset under the honest protocol: what the leak was worth
 robust         our preset, under the honest protocol
 view-VIEW      the CNN on what is left in a control view, and view-none on all; small: 112 pixels, 8 epochs
-Each run is `train.py` in a process of its own, in runs/reproduce/RECIPE/MODEL/seed-N. Who has a network can
-start ResNet18 from ImageNet, as the paper did, with --pretrained and another --out.
+Each run is `train.py` in a process of its own, in runs/reproduce/RECIPE/MODEL/seed-N. With a network,
+ResNet18 can start from ImageNet, as in the paper: `--models xray-resnet18 --pretrained --out runs/imagenet`.
 """
 
 from __future__ import annotations

@@ -12,9 +12,20 @@ from numbers_in_words import table
 from results_texts import TEXTS
 
 from xray_hf import manifest
+from xray_hf.errors import BundleError
 from xray_hf.evaluation import controls
 from xray_hf.evaluation.predictions import Predictions
-from xray_hf.evaluation.words import by_split, false_alarms, listed, number, percent, rate
+from xray_hf.evaluation.words import (
+    before_and_after,
+    by_split,
+    false_alarms,
+    lateral_views,
+    listed,
+    number,
+    percent,
+    rate,
+    withheld,
+)
 from xray_hf.labels import COVID19, LABELS
 from xray_hf.views import VIEWS
 
@@ -43,16 +54,21 @@ class Shipped:
 
     @classmethod
     def read(cls, folder: Path) -> Shipped:
-        """Read them; raises BundleError."""
+        """Read them; raises BundleError, also for a bundle without all that a release adds."""
         metrics, calibration = (
             manifest.read_json(folder / name) for name in (manifest.METRICS, manifest.CALIBRATION)
         )
+        if not isinstance(metrics.get("label_noise"), dict) or "foreign_report" not in calibration:
+            raise BundleError(
+                f"{folder} is no release: it lacks controls or a calibration of this version; "
+                "`scripts/release.py` makes them, or `xray-hf report`, `calibrate` and `evaluate`."
+            )
         predictions = Predictions.read(folder / manifest.PREDICTIONS)
         return cls(folder.name, metrics, calibration, predictions.select("test"))
 
 
 def sections(shipped: Sequence[Shipped], views: Runs) -> list[str]:
-    """All of them. views: the runs that were trained on control views."""
+    """All of them, "" for what was not measured. views: the runs that were trained on control views."""
     return [
         classes(shipped),
         confidence(shipped),
@@ -74,11 +90,13 @@ def collapse(shipped: Sequence[Shipped]) -> str:
     for name, of_models in found.items():
         n = next(iter(of_models.values()))["n"]
         rates = [f"{model} has {rate(own, 'balanced_accuracy')}" for model, own in of_models.items()]
+        home = listed(f"{each.metrics['test']['balanced_accuracy']:.1%}" for each in shipped)
         alarms = [false_alarms(own["confusion_matrix"]) for own in of_models.values()]
         wrong = listed(called for called, _ in alarms)
         sentences.append(
-            f"On {n} X-rays from elsewhere ({name}) {listed(rates)} balanced accuracy; "
-            f"{wrong} of {alarms[0][1]} without {COVID} are called so."
+            f"On {n} X-rays from elsewhere ({name}) {listed(rates)} balanced accuracy, where always "
+            f"naming one class has {1 / len(LABELS):.1%}; on their own test they have {home}. Of "
+            f"{alarms[0][1]} X-rays without {COVID} they call {wrong} {COVID}."
         )
     return " ".join(sentences)
 
@@ -103,7 +121,9 @@ def classes(shipped: Sequence[Shipped]) -> str:
         for figure, what in (("confusion_test", "Confusion matrix on test"), ("roc_test", "ROC on test"))
         for each in shipped
     ]
-    text = TEXTS["refused"].format(label=COVID, refused=listed(refused))
+    n = lateral_views(shipped[0].metrics, COVID)
+    lateral = f", {n} of which {'is a lateral view' if n == 1 else 'are lateral views'}," if n else ""
+    text = TEXTS["refused"].format(label=COVID, lateral=lateral, refused=listed(refused))
     return "\n\n".join(["## The shipped models, class by class", table(heads, rows), text, *figures])
 
 
@@ -128,7 +148,8 @@ def confidence(shipped: Sequence[Shipped]) -> str:
     ]
     tables = [table(["", "temperature", *CONFIDENCE_HEADS], rows), table(heads_of_points, of_points)]
     title = "## Probabilities, and when to say nothing"
-    return "\n\n".join([title, TEXTS["confidence"], *tables, *figures])
+    text = TEXTS["confidence"].format(target=f"{shipped[0].calibration['target_risk']:.0%}")
+    return "\n\n".join([title, text, *tables, *figures])
 
 
 CONFIDENCE_HEADS = ["ECE, before → after", "Brier", "cross entropy", "answered", "of these wrong"]
@@ -136,8 +157,7 @@ CONFIDENCE_HEADS = ["ECE, before → after", "Brier", "cross entropy", "answered
 
 def changes(own: Mapping[str, Any]) -> list[str]:
     """What the temperature does to the first three of CONFIDENCE_HEADS."""
-    before, after = own["calibration"]["before"], own["calibration"]["after"]
-    return [f"{before[key]:.3f} → {after[key]:.3f}" for key in ("ece", "brier", "cross_entropy")]
+    return [before_and_after(own["calibration"], key) for key in ("ece", "brier", "cross_entropy")]
 
 
 def answers(own: Mapping[str, Any]) -> list[str]:
@@ -146,7 +166,10 @@ def answers(own: Mapping[str, Any]) -> list[str]:
 
 
 def elsewhere(shipped: Sequence[Shipped]) -> str:
-    """The external tests beside the internal one."""
+    """The external tests beside the internal one; "" without any."""
+    sets = {name: own for each in shipped for name, own in each.metrics.get("external", {}).items()}
+    if not sets:
+        return ""
     rows, found, sure, figures = [], [], [], []
     for each in shipped:
         for name, own in {"test": each.metrics["test"], **each.metrics.get("external", {})}.items():
@@ -167,17 +190,22 @@ def elsewhere(shipped: Sequence[Shipped]) -> str:
     heads_found = ["", *(f"{label}, {what}" for label in LABELS for what in ("found", "precision"))]
     heads_sure = ["", *CONFIDENCE_HEADS, "the engine says nothing", "of what it decides right"]
     tables = [table(heads, rows), table(heads_found, found), TEXTS["sure elsewhere"], table(heads_sure, sure)]
-    return "\n\n".join(["## X-rays from elsewhere", TEXTS["elsewhere"], *tables, *figures])
+    what = " ".join(
+        f"{name}: {listed(f'{n} {label}' for label, n in own['class_counts'].items())}, "
+        f"{own['patients']} patients."
+        for name, own in sets.items()
+    )
+    text = TEXTS["elsewhere"].format(what=what)
+    return "\n\n".join(["## X-rays from elsewhere", text, *tables, *figures])
 
 
 def decided(own: Mapping[str, Any]) -> list[str]:
     """How often the engine, which sees the files, gives no class and why; and how often it is right else."""
     decisions = own.get("decisions")
     if not decisions:
-        return ["", ""]
-    said = ", ".join(f"{what} {share:.0%}" for what, share in decisions["not_decided"].items())
+        return ["-", "-"]
     right = decisions["accuracy_of_decided"]
-    return [said, "" if right is None else f"{right:.1%} of {decisions['decided']}"]
+    return [withheld(decisions), "-" if right is None else f"{right:.1%} of {decisions['decided']}"]
 
 
 def controls_of(shipped: Sequence[Shipped], views: Runs) -> str:
@@ -235,7 +263,7 @@ def source(shipped: Sequence[Shipped], views: Runs) -> str:
         told = [number(area["value"], area["interval"]) if area else "-" for area in areas]
         called = by_split(own["web_called_covid"])
         as_covid += [f"{called} ({each.model})"] if own["web"]["images"] else []
-        rows.append([each.model, own["web"]["images"], own["web"]["patients"], *told, called])
+        rows.append([each.model, own["web"]["images"], own["web"]["patients"], *told])
         for label, heat in each.metrics["heatmap"]["per_class"].items():
             if heat["n"]:
                 line = f"{each.model}, {label}"
@@ -243,7 +271,7 @@ def source(shipped: Sequence[Shipped], views: Runs) -> str:
     uniform = shipped[0].metrics["heatmap"]["uniform"]
     maps.append(["a uniform map", "", f"{uniform['lungs']:.0%}", f"{uniform['border']:.0%}"])
     features = ["AUROC by thumbnail", "by histogram", "by embedding"]
-    told_apart = table(["", "images", "patients", *features, f"called {COVID}"], rows)
+    told_apart = table(["", "images", "patients", *features], rows)
     worth = TEXTS["worth"] + "".join(f" {what}" for what in (of_border(views), of_web(as_covid)) if what)
     heat = [TEXTS["heatmaps"], table(["", "n", "lungs", "frame"], maps)]
     return "\n\n".join([f"## What the {COVID} figure is worth", worth, TEXTS["source"], told_apart, *heat])
@@ -275,9 +303,11 @@ def doubts(shipped: Sequence[Shipped]) -> str:
         rest = own["without_doubted"]
         rates = [percent(part["accuracy"], part["interval"]) for part in (whole, rest)]
         rows.append([each.model, int(doubted[-1].sum()), ", ".join(kinds), *rates])
-    heads = ["", "in doubt", "which", "accuracy, all rows", "without those in doubt, at most"]
-    agreed = f"In doubt by every model: {int(np.logical_and.reduce(doubted).sum())}."
-    return "\n\n".join(["## Labels in doubt", TEXTS["doubts"], table(heads, rows), agreed])
+    heads = ["", "in doubt", "which", "accuracy, all rows", "without those in doubt"]
+    parts = ["## Labels in doubt", TEXTS["doubts"], table(heads, rows)]
+    if len(doubted) > 1:
+        parts.append(f"Doubted by every model: {int(np.logical_and.reduce(doubted).sum())}.")
+    return "\n\n".join(parts)
 
 
 def picture(model: str, figure: str, text: str) -> str:

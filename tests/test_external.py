@@ -121,6 +121,10 @@ def test_patients_of_the_file_names_renew_the_record(folder: Path, elsewhere: Pa
         run(folder, "--external", "--data-dir", elsewhere, *options)
         patients.append(evidence.draw(folder)["external"]["elsewhere"]["patients"])
     assert patients == [7, 1]
+    before = files_of(folder)
+    with pytest.raises(ConfigError, match="is of 1 patient, now its images would be of 7"):
+        evaluate(folder, elsewhere, "elsewhere")
+    assert files_of(folder) == before
 
 
 def another_image(root: Path) -> None:

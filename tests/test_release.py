@@ -6,7 +6,9 @@ import json
 import re
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +16,12 @@ import release
 import write_results
 from accelerate.state import AcceleratorState, PartialState
 from PIL import Image
+from results_shipped import Shipped, doubts
 
 import train
 from xray_hf import manifest
 from xray_hf.data.dataset import open_coronahack
+from xray_hf.errors import BundleError
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.files import write_json
 from xray_hf.inference import Engine
@@ -108,18 +112,53 @@ def test_the_page_says_what_became_of_the_model_elsewhere(shipped: Path) -> None
     alarms = own["confusion_matrix"][0][2] + own["confusion_matrix"][1][2]
     opening = page[: page.index("## ")]
     assert f"On 4 X-rays from elsewhere (else-where) xray-cnn has {own['balanced_accuracy']:.1%}" in opening
-    assert f"{alarms} of 3 without COVID-19 are called so" in opening
+    assert f"Of 3 X-rays without COVID-19 they call {alarms} COVID-19." in opening
     after = own["calibration"]["after"]
     assert f"→ {after['ece']:.3f} |" in page[page.index("## X-rays from elsewhere") :]
 
 
 def test_the_page_counts_the_labels_in_doubt(shipped: Path) -> None:
-    page = (shipped / "docs" / "results.md").read_text(encoding="utf-8")
-    bundle = shipped / "pretrained" / "xray-cnn"
-    joint = np.asarray(json.loads((bundle / "metrics.json").read_text())["label_noise"]["joint"])
-    doubted = joint.sum() - joint.trace()
-    assert f"| xray-cnn | {doubted} | " in page[page.index("## Labels in doubt") :]
-    assert f"In doubt by every model: {doubted}." in page
+    bundle = Shipped.read(shipped / "pretrained" / "xray-cnn")
+    right = replace(bundle, test=replace_logits(bundle.test, 9 * np.eye(3)[bundle.test.label]))
+    wrong = replace(bundle, test=replace_logits(bundle.test, 9 * np.eye(3)[(bundle.test.label + 1) % 3]))
+    joint = np.asarray(bundle.metrics["label_noise"]["joint"])
+    assert f"| xray-cnn | {joint.sum() - joint.trace()} | " in doubts([bundle])
+    assert "every model" not in doubts([bundle])
+    assert "Doubted by every model: 0." in doubts([right, wrong])
+
+
+def replace_logits(table: Predictions, logits: np.ndarray) -> Predictions:
+    columns = {name: getattr(table, name) for name in table.__slots__}
+    return Predictions(**{**columns, "logits": logits.astype(np.float32)})
+
+
+@pytest.mark.parametrize("missing", ["label_noise", "foreign_report"])
+def test_a_bundle_that_is_no_release_is_an_error(shipped: Path, tmp_path: Path, missing: str) -> None:
+    folder = Path(shutil.copytree(shipped / "pretrained" / "xray-cnn", tmp_path / "xray-cnn"))
+    for name in ("metrics.json", "calibration.json"):
+        values = json.loads((folder / name).read_text())
+        write_json(folder / name, {key: value for key, value in values.items() if key != missing})
+    with pytest.raises(BundleError, match=r"is no release: .*scripts/release.py"):
+        Shipped.read(folder)
+
+
+def difference(low: float, high: float, p: float) -> dict[str, Any]:
+    return {"accuracy": {"difference": (low + high) / 2, "interval": [low, high]}, "mcnemar": {"p_value": p}}
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ([(-0.2, -0.1), (-0.1, -0.02)], "the CNN is better with every seed"),
+        ([(0.1, 0.2), (0.02, 0.1)], "ResNet18 is better with every seed"),
+        ([(-0.1, 0.2), (-0.2, 0.1)], "no seed shows a difference that chance would not"),
+        ([(-0.1, 0.2), (0.1, 0.2)], "it depends on the seed"),
+    ],
+)
+def test_the_verdict_follows_the_intervals(rows: list[tuple[float, float]], says: str) -> None:
+    text = write_results.survives("ours", [difference(*row, p=0.04) for row in rows])
+    assert says in text
+    assert "2 seeds" in text
 
 
 def test_validation_rows_with_a_twin_or_their_patient_in_training_are_left_out() -> None:

@@ -15,7 +15,15 @@ from urllib.parse import quote
 from xray_hf import manifest
 from xray_hf.demo.formatting import render
 from xray_hf.errors import BundleError
-from xray_hf.evaluation.words import by_split, false_alarms, number, percent, rate
+from xray_hf.evaluation.words import (
+    before_and_after,
+    by_split,
+    number,
+    others_called,
+    percent,
+    rate,
+    withheld,
+)
 from xray_hf.labels import COVID19, LABELS
 from xray_hf.manifest import Manifest
 
@@ -168,7 +176,7 @@ def _elsewhere(bundle: Measured) -> Iterator[dict[str, Any]]:
                 "n": own["n"],
                 "balanced": rate(own, "balanced_accuracy"),
                 "at_home": rate(bundle.metrics["test"], "balanced_accuracy"),
-                "called": _others_called(own),
+                "called": others_called(own["confusion_matrix"]),
                 "decided": decisions.get("decided"),
                 "right": percent(decisions.get("accuracy_of_decided"), None),
             }
@@ -217,7 +225,7 @@ def _found_elsewhere_lines(bundle: Measured) -> Iterator[Line]:
         found = [
             percent(own["per_class"][k]["sensitivity"], _interval(own, k, "sensitivity")) for k in LABELS
         ]
-        yield name, [*found, _others_called(own)]
+        yield name, [*found, others_called(own["confusion_matrix"])]
 
 
 def _trust_elsewhere_lines(bundle: Measured) -> Iterator[Line]:
@@ -226,13 +234,12 @@ def _trust_elsewhere_lines(bundle: Measured) -> Iterator[Line]:
         errors, answers, decisions = (
             own.get(part) or {} for part in ("calibration", "abstention", "decisions")
         )
-        withheld = decisions.get("not_decided", {})
         yield (
             name,
             [
-                *(_before_and_after(errors, key) if errors else UNKNOWN for key in ("ece", "brier")),
+                *(before_and_after(errors, key) if errors else UNKNOWN for key in ("ece", "brier")),
                 *(rate(answers, key) if answers else UNKNOWN for key in ("coverage", "risk")),
-                ", ".join(f"{what} {share:.0%}" for what, share in withheld.items()) or UNKNOWN,
+                withheld(decisions) if decisions else UNKNOWN,
                 decisions.get("decided", UNKNOWN),
                 percent(decisions.get("accuracy_of_decided"), None),
             ],
@@ -265,7 +272,7 @@ def _calibration_lines(bundle: Measured) -> Iterator[Line]:
     for subset in ("validation", "test"):
         if subset in bundle.metrics:
             own = bundle.metrics[subset]["calibration"]
-            changes = [_before_and_after(own, key) for key in ("ece", "brier", "cross_entropy")]
+            changes = [before_and_after(own, key) for key in ("ece", "brier", "cross_entropy")]
             yield SUBSETS[subset], [temperature, *changes]
 
 
@@ -296,7 +303,7 @@ def _view_lines(bundle: Measured) -> Iterator[Line]:
         found = [percent(own["per_class"][label]["sensitivity"], None) for label in LABELS]
         covid = number(own["per_class"][LABELS[COVID19]]["auroc"], None)
         rates = [rate(own, "accuracy"), rate(own, "balanced_accuracy")]
-        yield _view(name), [*rates, *found, _others_called(own), covid]
+        yield _view(name), [*rates, *found, others_called(own["confusion_matrix"]), covid]
 
 
 def _source_lines(bundle: Measured) -> Iterator[Line]:
@@ -566,16 +573,6 @@ def _interval(numbers: Numbers, label: str, key: str) -> Sequence[float] | None:
     """The interval of a number of one class, in a bundle that has intervals."""
     found: Sequence[float] | None = numbers.get("intervals", {}).get("per_class", {}).get(label, {}).get(key)
     return found
-
-
-def _others_called(numbers: Numbers) -> str:
-    """80 of 90: of the images without COVID-19, how many are called so."""
-    return "{} of {}".format(*false_alarms(numbers["confusion_matrix"]))
-
-
-def _before_and_after(calibration: Numbers, key: str) -> str:
-    """0.678 → 0.718: an error of the probabilities, and what the temperature makes of it."""
-    return f"{calibration['before'][key]:.3f} → {calibration['after'][key]:.3f}"
 
 
 def _subset(name: str) -> str:

@@ -144,8 +144,8 @@ def label_noise(test: Predictions) -> dict[str, Any]:
     """What of the test rows' labels the network, which never saw them, does not believe.
 
     joint: (C, C) counts of label and what the network takes the row for, as `confident_classes` has it.
-    without_doubted: accuracy of the rows on its diagonal and of those that fit no class. Dropping what the
-    network doubts flatters the network, so it is at most so good. worst: `_worst`.
+    without_doubted: accuracy of the rows on its diagonal and of those that fit no class; dropping what the
+    network doubts flatters the network, and is no bound. worst: `_worst`.
     """
     taken_for = confident_classes(test)
     known = taken_for >= 0
@@ -245,7 +245,7 @@ def _source_lines(section: Mapping[str, Any]) -> list[str]:
 def _noise_lines(section: Mapping[str, Any]) -> list[str]:
     joint, rest = np.asarray(section["joint"]), section["without_doubted"]
     lines = [
-        f"labels of test in doubt: {joint.sum() - joint.trace()}; accuracy without these rows at most "
+        f"labels of test in doubt: {joint.sum() - joint.trace()}; accuracy without these rows "
         f"{_percent(rest['accuracy'])}",
         *(["the labels of test that the network believes least"] if section["worst"] else []),
     ]

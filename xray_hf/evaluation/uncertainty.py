@@ -5,8 +5,8 @@ drawn with replacement, each with all rows, since images of one patient resemble
 numbers that `metrics` would give for it; where that is NaN the draw is left out. A rate of 0 or 1 is the same
 in every draw, and its interval would have no width however few the patients are. A share then has the exact
 interval (Clopper and Pearson 1934) of so many patients, all right or all wrong, and enters balanced accuracy,
-the mean of several classes, with draws of what it may be (Jeffreys' posterior; Brown et al. 2001). Precision,
-F1 and AUROC of such a class stay without width: read them beside the number of patients.
+the mean of several classes, with draws of what it may be (Jeffreys' posterior; Brown et al. 2001). F1
+and AUROC of such a class stay without width: read them beside the number of patients.
 """
 
 from __future__ import annotations
@@ -120,6 +120,7 @@ def describe(predictions: Predictions) -> dict[str, Any]:
                 name: {
                     **{what: interval(drawn[:, index]) for what, drawn in classes.items()},
                     "sensitivity": draws.share(predictions.predicted == index, label == index),
+                    "precision": draws.share(label == index, predictions.predicted == index),
                     "specificity": draws.share(predictions.predicted != index, label != index),
                 }
                 for index, name in enumerate(LABELS)

@@ -35,6 +35,28 @@ def false_alarms(matrix: Sequence[Sequence[int]]) -> tuple[int, int]:
     return sum(row[-1] for row in matrix[:-1]), sum(map(sum, matrix[:-1]))
 
 
+def others_called(matrix: Sequence[Sequence[int]]) -> str:
+    """80 of 90: how many of the others are called the last class."""
+    return "{} of {}".format(*false_alarms(matrix))
+
+
+def before_and_after(calibration: Mapping[str, Mapping[str, float]], key: str) -> str:
+    """0.678 → 0.718: an error of the probabilities, and what the temperature makes of it."""
+    return f"{calibration['before'][key]:.3f} → {calibration['after'][key]:.3f}"
+
+
+def withheld(decisions: Mapping[str, Any]) -> str:
+    """not a frontal chest X-ray 8%, unsure 22%: of External.decisions; "-" for none."""
+    return ", ".join(f"{what} {share:.0%}" for what, share in decisions["not_decided"].items()) or "-"
+
+
+def lateral_views(measured: Mapping[str, Any], label: str) -> int:
+    """How many test images of a class are known to be lateral views, of metrics.json; 0 without a report."""
+    views = measured.get("subgroups", {}).get("view_position", {})
+    of_class = views["L"]["classes"].get(label) if "L" in views else None
+    return int(of_class["n"]) if of_class else 0
+
+
 def by_split(called: Mapping[str, Mapping[str, int]]) -> str:
     """10 of 11 in train, 1 of 2 in test: of {split: {images, called}} those with images."""
     parts = [

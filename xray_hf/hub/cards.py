@@ -76,7 +76,7 @@ def _render(bundle: Path, repo_id: str | None, data_set: str | None, with_names:
         controls=measured.get(manifest.CONTROLS, {}),
         calibration=calibration if "temperature" in calibration else {},
         foreign=calibration.get("foreign_report", {}),
-        lateral=_lateral(measured, description.labels[-1]),
+        lateral=words.lateral_views(measured, description.labels[-1]),
         parameters=_parameters(bundle),
         megabytes={name: _megabytes(bundle / name) for name in (manifest.WEIGHTS, manifest.GRAPH)},
     )
@@ -199,13 +199,6 @@ def _megabytes(path: Path) -> float:
     return round(path.stat().st_size / 1e6, 1)
 
 
-def _lateral(measured: Numbers, label: str) -> int:
-    """How many test images of a class are known to be lateral views."""
-    views = measured.get("subgroups", {}).get("view_position", {})
-    of_class = views["L"]["classes"].get(label) if "L" in views else None
-    return of_class["n"] if of_class else 0
-
-
 def _found_of(numbers: Numbers, labels: Sequence[str]) -> str:
     """The cells of a table with the sensitivity of every class."""
     return " | ".join(_of_class(numbers, label, "sensitivity") for label in labels)
@@ -214,11 +207,6 @@ def _found_of(numbers: Numbers, labels: Sequence[str]) -> str:
 def _of_class(numbers: Numbers, label: str, key: str) -> str:
     value, interval = numbers["per_class"][label][key], numbers["intervals"]["per_class"][label][key]
     return (words.number if key == "auroc" else words.percent)(value, interval)
-
-
-def _false_alarms(matrix: Sequence[Sequence[int]]) -> str:
-    wrong, others = words.false_alarms(matrix)
-    return f"{wrong} of {others}"
 
 
 def _refused(found: Mapping[str, Any]) -> str:
@@ -242,7 +230,7 @@ _FILTERS = {
     "changes": _changes,
     "count": lambda value: f"{value:,}",
     "counts": lambda split, labels: " | ".join(f"{split[label]:,}" for label in labels),
-    "false_alarms": _false_alarms,
+    "false_alarms": words.others_called,
     "found_of": _found_of,
     "listed": words.listed,
     "number": lambda value: words.number(value, None),

@@ -63,7 +63,9 @@ def evaluate(
 
 
 def _require_same_images(path: Path, now: Predictions) -> None:
-    """Raise ConfigError if a record of other images is there; one that is damaged may be replaced.
+    """Raise ConfigError if a record of other images, or that knows fewer patients, is there.
+
+    One that is damaged may be replaced.
 
     The record does not name its images. The network knows them again, even if it was rounded since.
     """
@@ -77,6 +79,12 @@ def _require_same_images(path: Path, now: Predictions) -> None:
             raise ConfigError(
                 f"{path} is of other images or labels: {counted(len(before), 'image')}, now {len(now):,}. "
                 "Give these another --name, or delete that file."
+            )
+        known, found = (len(np.unique(table.patient_id)) for table in (before, now))
+        if found > known:  # else intervals would become too narrow in silence
+            raise ConfigError(
+                f"{path} is of {counted(known, 'patient')}, now its images would be of {found:,}. "
+                "Say who they are as before, by --patient or patient_id, or delete that file."
             )
 
 
