@@ -239,7 +239,7 @@ def test_the_card_says_what_its_confidence_is_worth_elsewhere(bundle: Path) -> N
     said = section(text, "Another collection")
     before, after = own["calibration"]["before"], own["calibration"]["after"]
     assert f"error {before['ece']:.3f} before the temperature, {after['ece']:.3f} after it" in said
-    assert f"Brier score {before['brier']:.3f} and {after['brier']:.3f} (0 is best)" in said
+    assert f"Brier score {before['brier']:.3f} and {after['brier']:.3f} (0 is best, 2 worst)" in said
     for key in ("coverage", "risk"):
         low, high = own["abstention"]["intervals"][key]
         assert f"{own['abstention'][key]:.1%} ({100 * low:.1f}–{100 * high:.1f})" in said
