@@ -248,7 +248,9 @@ def test_the_card_says_what_its_confidence_is_worth_elsewhere(bundle: Path) -> N
     assert f"{decided} of 233 get a class, {right:.1%} of these the right one; " in said
     assert f"{decisions['not_decided']['unsure']:.1%} `unsure`." in said
     opening = " ".join(text[: text.index("## Model details")].replace("\n>", "").split())
-    assert f"Of the {decided} that it neither refuses nor calls `unsure`, {right:.1%} are right." in opening
+    answered = f"Of the {decided} of these that it neither refuses nor calls `unsure`, {right:.1%} are right."
+    assert answered in opening
+    assert opening.index(answered) < opening.index("On the test images of its own collection")
 
 
 def test_where_nothing_is_decided_elsewhere_no_share_of_it_is_right(copy: Path) -> None:
