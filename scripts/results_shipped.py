@@ -173,11 +173,8 @@ def elsewhere(shipped: Sequence[Shipped]) -> str:
     rows, found, sure, figures = [], [], [], []
     for each in shipped:
         for name, own in {"test": each.metrics["test"], **each.metrics.get("external", {})}.items():
-            line, per_class, intervals = (
-                f"{each.model}, {name}",
-                own["per_class"],
-                own["intervals"]["per_class"],
-            )
+            line = f"{each.model}, {name}"
+            per_class, intervals = own["per_class"], own["intervals"]["per_class"]
             areas = [number(per_class[label]["auroc"], intervals[label]["auroc"]) for label in LABELS]
             rows.append([line, own["n"], rate(own, "accuracy"), rate(own, "balanced_accuracy"), *areas])
             keys = ("sensitivity", "precision")

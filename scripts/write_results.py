@@ -173,7 +173,7 @@ def overview(runs: Runs, shipped: Sequence[Shipped]) -> str:
         printed = [PAPER[model][subset] for subset in ("train", "validation", "test")]
         rows.append([f"{model}, as the paper prints", 1, *printed, *["not given"] * 3])
         for recipe, title in RECIPES.items():
-            if own := [run for run in runs if (run["model"], run["recipe"]) == (model, recipe)]:
+            if own := of_kind(runs, model, recipe):
                 cells = [spread(own, subset, "accuracy") for subset in NAMES]
                 cells.append(spread(own, "test", "balanced_accuracy"))
                 minutes = np.mean([run["seconds"] for run in own]) / 60
@@ -232,7 +232,7 @@ def leak_meter(runs: Runs) -> str:
     rows = []
     for model in MODELS:
         for recipe, protocol in (("paper", "paper"), ("paper-grouped", "grouped")):
-            own = [run for run in runs if (run["model"], run["recipe"]) == (model, recipe)]
+            own = of_kind(runs, model, recipe)
             if not own:
                 continue
             leak = [f"{own[0]['leak'][what]['all']:.0%}" for what in ("image", "patient")]
@@ -249,11 +249,14 @@ def leak_meter(runs: Runs) -> str:
     return f"## How much of 99.9 % was leak\n\n{TEXTS['leak']}\n\n{table(heads, rows)}\n\n{gap}"
 
 
+def of_kind(runs: Runs, model: str, recipe: str) -> list[Mapping[str, Any]]:
+    """The seeds of one model and recipe."""
+    return [run for run in runs if (run["model"], run["recipe"]) == (model, recipe)]
+
+
 def in_words(runs: Runs, recipe: str, difference: Callable[[Mapping[str, Any]], float]) -> str:
     """A recipe's difference in points, model by model: 2.3 ± 1.5 (xray-resnet18) and …"""
-    of_models = {
-        model: [run for run in runs if (run["model"], run["recipe"]) == (model, recipe)] for model in MODELS
-    }
+    of_models = {model: of_kind(runs, model, recipe) for model in MODELS}
     return listed(
         f"{mean_and_sd([difference(run) for run in own])} ({model})"
         for model, own in of_models.items()
