@@ -31,6 +31,8 @@ from starlette.responses import JSONResponse
 from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+SILENT = 100  # seconds; against a patience of 5 at most: no stall of a busy machine is so long
+
 
 @dataclass
 class Fault:
