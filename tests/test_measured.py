@@ -7,13 +7,14 @@ import re
 import shutil
 from html import unescape
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from xray_hf import evidence, manifest
-from xray_hf.demo import measured
+from xray_hf.demo import measured, measured_bundle, measured_tables
 from xray_hf.evaluation import confidence, controls
 from xray_hf.evaluation.external import External
 from xray_hf.evaluation.predictions import Predictions, write_columns
@@ -137,11 +138,11 @@ def numbers(folder: Path) -> dict:
 def test_a_complete_bundle_has_every_table_and_every_figure(complete: Path) -> None:
     text = page(complete)
     assert "Not measured" not in text
-    for topic in measured.TOPICS.values():
+    for topic in measured_tables.TOPICS.values():
         assert [kind.caption for kind in topic.kinds if f"<caption>{kind.caption}" not in text] == []
     shown = set(re.findall(r'<img loading="lazy" src="figures/0/([^"]+)\.png"', text))
     drawn = {path.stem for path in (complete / manifest.FIGURES).glob("*.png")}
-    assert shown == {measured.quote(name) for name in drawn}
+    assert shown == {quote(name) for name in drawn}
 
 
 def test_the_external_test_stands_before_every_number_of_our_own(complete: Path) -> None:
@@ -228,7 +229,7 @@ def test_synthetic_models_are_marked(complete: Path) -> None:
 def test_every_table_is_named_and_has_heads_with_a_scope(complete: Path) -> None:
     text = page(complete, complete)
     tables = re.findall(r"<table>.*?</table>", text, re.DOTALL)
-    assert len(tables) == sum(len(topic.kinds) for topic in measured.TOPICS.values())
+    assert len(tables) == sum(len(topic.kinds) for topic in measured_tables.TOPICS.values())
     for table in tables:
         assert table.count("<caption>") == 1
         assert re.findall(r"<th(?!ead| scope=)", table) == []
@@ -289,7 +290,7 @@ def test_views_show_what_is_called_covid_anyway(complete: Path) -> None:
     metrics = numbers(complete)
     text = page(complete)
     for view, own in {"whole": metrics["test"], **metrics["controls"]}.items():
-        assert cells(text, "The test images in views", measured.VIEWS[view])[5] == others_called(own)
+        assert cells(text, "The test images in views", measured_bundle.VIEWS[view])[5] == others_called(own)
 
 
 def test_every_split_that_has_images_of_the_web_is_shown(complete: Path, tmp_path: Path) -> None:
