@@ -201,8 +201,7 @@ def decided(own: Mapping[str, Any]) -> list[str]:
     decisions = own.get("decisions")
     if not decisions:
         return ["-", "-"]
-    right = decisions["accuracy_of_decided"]
-    return [withheld(decisions), "-" if right is None else f"{right:.1%} of {decisions['decided']}"]
+    return [withheld(decisions), f"{decisions['decided']}: {rate(decisions, 'accuracy_of_decided')}"]
 
 
 def controls_of(shipped: Sequence[Shipped], views: Runs) -> str:

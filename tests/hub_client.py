@@ -25,11 +25,11 @@ Run = subprocess.CompletedProcess[str]
 Push = Callable[..., Run]
 
 
-def pusher(hub: Hub, home: Path, *, xet: bool = False, patience: float = 5) -> Push:
-    """`xray-hf push`, waiting only a moment between tries."""
+def pusher(hub: Hub, home: Path, *, xet: bool = False, timeout: float = 30, patience: float = 60) -> Push:
+    """`xray-hf push`, waiting only a moment between tries; the rest as the constants of publish.py."""
     code = "import sys; from xray_hf import cli; from xray_hf.errors import exit_on_error; "
-    code += "from xray_hf.hub import publish; publish.PAUSES = (0.01, 0.02); publish.TIMEOUT = 5; "
-    code += f"publish.PATIENCE = {patience}; "
+    code += "from xray_hf.hub import publish; publish.PAUSES = (0.01, 0.02); "
+    code += f"publish.TIMEOUT = {timeout}; publish.PATIENCE = {patience}; "
     code += "import huggingface_hub.utils._http as http; http.time.sleep = lambda seconds: None; "
     code += "sys.exit(exit_on_error(cli.main))"
 

@@ -16,6 +16,7 @@ from xray_hf.data.atlas import sample_images
 from xray_hf.errors import BundleError, ConfigError, DataError
 from xray_hf.evaluation.external import External, as_line
 from xray_hf.evaluation.predictions import Predictions
+from xray_hf.evaluation.uncertainty import Draws
 from xray_hf.files import write_json
 from xray_hf.inference import Engine
 from xray_hf.inference.engine import FOREIGN, UNSURE
@@ -172,7 +173,8 @@ def test_what_is_unsure_counts_as_not_decided(folder: Path, elsewhere: Path) -> 
     decisions = record.decisions(manifest.calibration_mark(folder))
     assert decisions is not None
     assert decisions == {
-        "not_decided": {FOREIGN: 1 / 7, UNSURE: 6 / 7}, "decided": 0, "accuracy_of_decided": None,
+        "not_decided": {FOREIGN: 1 / 7, UNSURE: 6 / 7},
+        "decided": 0, "accuracy_of_decided": None, "intervals": {"accuracy_of_decided": None},
     }  # fmt: skip
     assert as_line(decisions) == "the engine: not a frontal chest X-ray 14.3%, unsure 85.7%, 0 decided"
 
@@ -187,6 +189,11 @@ def test_accuracy_of_decided_leaves_the_refused_out() -> None:
     decisions = record.decisions("")
     assert decisions is not None
     assert decisions["accuracy_of_decided"] == pytest.approx(2 / 3)
+    expected = Draws.of(names).share(
+        np.array([True, True, False, False]), np.array([True, True, True, False])
+    )
+    assert decisions["intervals"]["accuracy_of_decided"] == expected == [0, 1]
+    assert "66.7% (0.0–100.0) of them right" in as_line(decisions)
 
 
 def test_decisions_of_an_earlier_calibration_are_not_shown_as_todays(folder: Path, elsewhere: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
@@ -50,6 +51,8 @@ def texts_of(figure: Figure) -> list[str]:
 FITTED = Confidence(temperature=1.5, unsure_below=0.8, target_risk=0.02, operating_points=())
 RAMP = np.linspace(0, 255, 64 * 64).reshape(64, 64).astype(np.uint8)
 COUNTS = {"train": {"Normal": 3, "Pneumonia": 1234}, "test": {"Pneumonia": 2, "COVID-19": 1}}
+SHARES = {"whole": {"Normal": 0.9, "Pneumonia": 1.0}, "border": {"Pneumonia": 0.25}}
+ENDS = {"whole": {"Normal": [0.8, 0.95], "Pneumonia": [0.7, 1.0]}, "border": {"Pneumonia": [0.2, 0.5]}}
 DRAWINGS: dict[str, Callable[[], Figure]] = {
     "confusion": lambda: figures.confusion(MATRIX, "A title"),
     "curves": lambda: figures.curves(HISTORY, "A title"),
@@ -58,6 +61,7 @@ DRAWINGS: dict[str, Callable[[], Figure]] = {
     "reliability": lambda: figures.reliability(toy(), 1.5, "A title"),
     "risk and coverage": lambda: figures.risk_coverage({"test": toy()}, FITTED, "A title"),
     "bars": lambda: figures.bars(COUNTS, "A title"),
+    "rates": lambda: figures.rates(SHARES, ENDS, "A title", "Sensitivity"),
     "sheet": lambda: figures.sheet([("one", RAMP), ("two", RAMP), ("three", RAMP)], 2, "A title"),
 }
 
@@ -145,6 +149,17 @@ def test_the_threshold_is_a_dot_on_each_line_unless_nothing_is_answered() -> Non
 def test_bars_carry_their_numbers_and_the_colours_of_their_classes() -> None:
     figure = figures.bars({"train": dict.fromkeys(LABELS, 1234)}, "Images")
     assert texts_of(figure).count("1,234") == 3
+
+
+def test_rates_carry_their_intervals() -> None:
+    """Each as a line from end to end, upon its bar."""
+    axes = figures.rates(SHARES, ENDS, "Views", "Sensitivity").axes[0]
+    lines = [each for each in axes.collections if isinstance(each, LineCollection)]
+    drawn = [sorted(segment[:, 1]) for each in lines for segment in each.get_segments()]
+    expected = [
+        ENDS[group][name] for name in ("Normal", "Pneumonia") for group in SHARES if name in SHARES[group]
+    ]
+    assert np.allclose(drawn, expected)
 
 
 def test_draw_all_writes_what_there_is_to_draw(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from xray_hf.demo import measured, measured_bundle, measured_tables
 from xray_hf.evaluation import confidence, controls
 from xray_hf.evaluation.external import External
 from xray_hf.evaluation.predictions import Predictions, write_columns
+from xray_hf.evaluation.words import rate
 from xray_hf.files import write_json
 from xray_hf.labels import LABELS, PNEUMONIA
 from xray_hf.manifest import Manifest
@@ -269,11 +270,11 @@ def test_what_confidence_is_worth_elsewhere_stands_beside_home(complete: Path) -
     assert far[:2] == [f"{before[key]:.3f} → {after[key]:.3f}" for key in ("ece", "brier")]
     assert far[2].startswith(f"{own['abstention']['coverage']:.1%} (")
     assert far[3].startswith(f"{own['abstention']['risk']:.1%} (")
-    assert far[4:] == ["unsure 25%", "18", f"{own['decisions']['accuracy_of_decided']:.1%}"]
+    assert far[4:] == ["unsure 25%", "18", rate(own["decisions"], "accuracy_of_decided")]
+    assert "(" in far[-1]
     assert home[3].startswith(f"{metrics['test']['abstention']['risk']:.1%} (")
     assert home[4:] == ["-"] * 3
-    right = own["decisions"]["accuracy_of_decided"]
-    assert f"It gives 18 of these images a class, and {right:.1%} of those classes are right." in text
+    assert f"It gives 18 of these images a class, and {far[-1]} of those classes are right." in text
 
 
 def test_an_older_external_test_shows_what_it_has(complete: Path, tmp_path: Path) -> None:

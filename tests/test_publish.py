@@ -251,7 +251,7 @@ def test_trouble_that_passes_is_waited_for(hub: Hub, push: Push, method: str, pa
 
 def test_trouble_that_ends_a_long_try_is_waited_for_too(hub: Hub, tmp_path: Path) -> None:
     hub.faults += [Fault("POST", "/commit/", delay=0.5, status=503), Fault("POST", "/commit/", delay=SILENT)]
-    done = pusher(hub, tmp_path / "home", patience=0.1)()
+    done = pusher(hub, tmp_path / "home", timeout=3, patience=0.1)()
     assert done.returncode == 0, done.stderr
     assert [one.status for one in hub.asked("POST", "/commit/")] == [503, None, 200]
     assert held(hub) == listed(done.stdout)
@@ -287,9 +287,9 @@ def test_a_card_that_the_hub_rejects_is_told_with_the_reason(
     assert held(hub) == {}
 
 
-def test_a_hub_that_does_not_answer_is_given_up_in_words(hub: Hub, push: Push) -> None:
+def test_a_hub_that_does_not_answer_is_given_up_in_words(hub: Hub, tmp_path: Path) -> None:
     hub.faults.append(Fault("POST", "/commit/", delay=SILENT, times=9))
-    given_up = push()
+    given_up = pusher(hub, tmp_path / "home", timeout=2)()
     assert given_up.returncode == 1
     assert re.search(
         rf"^error: the Hub could not be reached for {NAME} \(.*\)\. Push again", given_up.stderr, re.M

@@ -130,14 +130,15 @@ def test_where_xorbs_cannot_be_put_they_go_to_the_storage_itself(hub: Hub, push:
     ids=["down", "cut", "silent", "forbidden", "expired at the storage"],
 )
 def test_trouble_that_stays_is_one_error_and_the_repository_holds_what_it_held(
-    hub: Hub, push: Push, fault: Fault, words: str, asked: int
+    hub: Hub, tmp_path: Path, fault: Fault, words: str, asked: int
 ) -> None:
     """What is quick is tried three times; a silent server was waited for long enough after the first."""
+    push = pusher(hub, tmp_path / "home", xet=True, patience=1 if fault.delay else 60)
     hub.repos["model", NAME] = Repo("model", NAME, private=True)
     repository(hub).commit({"old.txt": Blob(b"old")}, "Old")
     before = held(hub)
     hub.faults.append(replace(fault, times=99))
-    given_up = push("--force", HF_XET_CLIENT_READ_TIMEOUT="2s")
+    given_up = push("--force", HF_XET_CLIENT_READ_TIMEOUT="2s" if fault.delay else "60s")
     assert given_up.returncode == 1
     [error] = re.findall("^error: .*", given_up.stderr, re.MULTILINE)
     assert re.search(words, error)

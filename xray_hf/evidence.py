@@ -86,14 +86,16 @@ def _draw_external(elsewhere: Mapping[str, External], folder: Path, mark: str) -
 
 def _draw_controls(summary: Mapping[str, Any], folder: Path, mark: str) -> None:
     """control_sensitivity.png, and control_views.png of a synthetic patient: a bundle shows no real one."""
-    shares = {}
+    shares, ends = {}, {}
     for name, numbers in {"whole": summary["test"], **summary["controls"]}.items():
         # All of one class found can mean that all is called so, which balanced accuracy shows.
         group = f"{name.replace('_', ' ')}\nbalanced {numbers['balanced_accuracy']:.0%}"
         found = {label: own["sensitivity"] for label, own in numbers["per_class"].items()}
         shares[group] = {label: share for label, share in found.items() if share is not None}
+        intervals = numbers["intervals"]["per_class"]
+        ends[group] = {label: intervals[label]["sensitivity"] for label in shares[group]}
     title = f"{mark}test rows in control views"
-    figures.save(figures.rates(shares, title, "Sensitivity"), folder / "control_sensitivity.png")
+    figures.save(figures.rates(shares, ends, title, "Sensitivity"), folder / "control_sensitivity.png")
     patient = resize(dict(sample_images(1, seed=0))[LABELS[PNEUMONIA]], VIEW_SIDE)
     seen = {"whole": patient, **{name: view(patient[None])[0] for name, view in VIEWS.items()}}
     images = [(name.replace("_", " "), image) for name, image in seen.items()]

@@ -63,7 +63,7 @@ def _elsewhere(bundle: Measured) -> Iterator[dict[str, Any]]:
                 "at_home": rate(bundle.metrics["test"], "balanced_accuracy"),
                 "called": others_called(own["confusion_matrix"]),
                 "decided": decisions.get("decided"),
-                "right": percent(decisions.get("accuracy_of_decided"), None),
+                "right": rate(decisions, "accuracy_of_decided") if decisions else None,
             }
     except GAPS:
         return

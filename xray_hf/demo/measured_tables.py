@@ -105,7 +105,7 @@ def _trust_elsewhere_lines(bundle: Measured) -> Iterator[Line]:
                 *(rate(answers, key) if answers else UNKNOWN for key in ("coverage", "risk")),
                 withheld(decisions) if decisions else UNKNOWN,
                 decisions.get("decided", UNKNOWN),
-                percent(decisions.get("accuracy_of_decided"), None),
+                rate(decisions, "accuracy_of_decided") if decisions else UNKNOWN,
             ],
         )
 

@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from xray_hf import manifest
 from xray_hf.errors import BundleError
 from xray_hf.evaluation.predictions import SCHEMA, Predictions, read_columns, write_columns
+from xray_hf.evaluation.uncertainty import Draws
+from xray_hf.evaluation.words import rate
 from xray_hf.labels import LABELS
 
 _DECISION = pa.schema([("decision", pa.string()), ("calibration", pa.string())])
@@ -59,27 +61,30 @@ class External:
     def decisions(self, calibration: str) -> dict[str, Any] | None:
         """What the engine decided, ready for JSON; None if the bundle has been calibrated anew since.
 
-        The share of each decision that is no class; `decided`, of what is left, with its accuracy.
+        The share of each decision that is no class; `decided`, of what is left, with its accuracy and
+        the interval of that (uncertainty.py).
         """
         if calibration != self.calibration:
             return None
         decided = np.isin(self.decision, LABELS)
         names, counts = np.unique(self.decision[~decided], return_counts=True)
-        right = self.decision[decided] == np.asarray(LABELS)[self.predictions.label[decided]]
+        right = self.decision == np.asarray(LABELS)[self.predictions.label]
+        share = float(right[decided].mean()) if decided.any() else None
+        interval = Draws.of(self.predictions.patient_id).share(right, decided) if decided.any() else None
         return {
             "not_decided": {
                 str(name): n / len(decided) for name, n in zip(names, counts.tolist(), strict=True)
             },
             "decided": int(decided.sum()),
-            "accuracy_of_decided": float(right.mean()) if len(right) else None,
+            "accuracy_of_decided": share,
+            "intervals": {"accuracy_of_decided": interval},
         }
 
 
 def as_line(decisions: Mapping[str, Any]) -> str:
     """What `External.decisions` gives, for a terminal."""
     shares = [f"{name} {share:.1%}" for name, share in decisions["not_decided"].items()]
-    right = decisions["accuracy_of_decided"]
-    of_rest = "" if right is None else f", {right:.1%} of them right"
+    of_rest = f", {rate(decisions, 'accuracy_of_decided')} of them right" if decisions["decided"] else ""
     return f"the engine: {', '.join([*shares, ''])}{decisions['decided']:,} decided{of_rest}"
 
 

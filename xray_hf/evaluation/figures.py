@@ -199,12 +199,17 @@ def bars(counts: Mapping[str, Mapping[str, int]], title: str) -> Figure:
     return figure
 
 
-def rates(shares: Mapping[str, Mapping[str, float]], title: str, what: str) -> Figure:
+def rates(
+    shares: Mapping[str, Mapping[str, float]],
+    ends: Mapping[str, Mapping[str, Sequence[float]]],
+    title: str,
+    what: str,
+) -> Figure:
     """Grouped bars of shares, 0 to 1, with their numbers: shares[group][series]; a missing one has no bar.
 
-    what: the shares are, on the axis.
+    ends: the intervals, [low, high], drawn upon the bars. what: the shares are, on the axis.
     """
-    figure, axes = _grouped(shares, title, what, "{:.0%}")
+    figure, axes = _grouped(shares, title, what, "{:.0%}", ends)
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.set_ylim(0, 1.08)
     return figure
@@ -304,9 +309,13 @@ def _legend_below(figure: Figure, axes: Axes) -> None:
 
 
 def _grouped(
-    values: Mapping[str, Mapping[str, float]], title: str, y: str, label: str
+    values: Mapping[str, Mapping[str, float]],
+    title: str,
+    y: str,
+    label: str,
+    ends: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
 ) -> tuple[Figure, Axes]:
-    """Bars of values[group][series], each with its number in the format `label`."""
+    """Bars of values[group][series], each with its number in the format `label`, and with its interval."""
     series = list(dict.fromkeys(name for group in values.values() for name in group))
     figure = _figure(2.2 + 0.75 * (len(series) + 0.6) * len(values), 5, title)
     axes = _plot(figure, "", y)
@@ -315,7 +324,11 @@ def _grouped(
         known = [(place, group[name]) for place, group in enumerate(values.values()) if name in group]
         places = np.asarray([place for place, _ in known]) + (index - (len(series) - 1) / 2) * width
         heights = [height for _, height in known]
-        drawn = axes.bar(places, heights, width * 0.94, color=PALETTE[index % len(PALETTE)], label=name)
+        options: dict[str, Any] = {"color": PALETTE[index % len(PALETTE)], "label": name}
+        if ends:
+            of_bars = np.asarray([ends[group][name] for group in values if name in values[group]])
+            options |= {"yerr": abs(of_bars.T - heights), "error_kw": {"linewidth": 1.2, "ecolor": GREY}}
+        drawn = axes.bar(places, heights, width * 0.94, **options)
         axes.bar_label(drawn, fmt=label, fontsize=SMALL, padding=2)
     axes.grid(visible=False)  # the numbers say it, and lines would cross them
     axes.set_xticks(np.arange(len(values)), list(values), fontsize=TEXT)
