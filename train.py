@@ -24,16 +24,16 @@ from transformers.utils import logging
 
 from xray_hf import __version__, bundle, manifest
 from xray_hf.data import splits
+from xray_hf.data.cache import seen_in
 from xray_hf.data.dataset import XrayData, open_coronahack, split_data
-from xray_hf.data.pixels import seen_in
-from xray_hf.data.records import is_synthetic, labels_of
+from xray_hf.data.sample import is_synthetic, labels_of
 from xray_hf.data.splits import Split
 from xray_hf.errors import DataError, OutputError, exit_on_error
 from xray_hf.evaluation import metrics
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.files import write_json
-from xray_hf.labels import SPLITS
 from xray_hf.models import Network, create_model
+from xray_hf.task import SPLITS
 from xray_hf.training import checkpoints
 from xray_hf.training.config import Config, parse
 from xray_hf.training.loop import Trainer
@@ -56,7 +56,7 @@ def main() -> None:
     used = replace(asked, protocol=split.protocol, split_seed=split.seed, fold=split.fold)  # of the file's
     config = replace(config, data=used)
     if accelerator.is_main_process:
-        print(splits.as_table(splits.describe(split, data.records, data.groups)), file=sys.stderr)
+        print(splits.as_table(splits.describe(split, data.samples, data.groups)), file=sys.stderr)
         if not (config.out / checkpoints.CHECKPOINT_NAME).exists():  # a resumed run keeps its own
             write_json(config.out / "config.json", config.as_dict())
     accelerator.init_trackers("xray_hf", flat(config))
@@ -70,7 +70,7 @@ def main() -> None:
     }
     if not is_same_everywhere(identity):
         raise DataError("the processes do not see the same data set; is it whole on every machine?")
-    labels = np.asarray(labels_of(data.records))
+    labels = np.asarray(labels_of(data.samples))
     pixels = seen_in(data.pixels, config.data.view)
     trainer = Trainer(network, pixels, labels, split, config, accelerator, identity)
     history = trainer.fit()
@@ -80,7 +80,7 @@ def main() -> None:
     if accelerator.is_main_process:
         training = {
             **describe_run(config, network, accelerator),
-            "is_synthetic": is_synthetic(data.records),
+            "is_synthetic": is_synthetic(data.samples),
             "files": identity["files"],
             "report": public_report(data),
             "seconds": sum(row["seconds"] for row in history),
@@ -92,7 +92,7 @@ def main() -> None:
             config.out / "bundle",
             network,
             training=training,
-            splits=splits.as_dict(split, data.records, data.groups),
+            splits=splits.as_dict(split, data.samples, data.groups),
             predictions=predictions,
         )
         print(metrics.as_table(metrics.of_splits(summary), manifest.mark_of(training)))
@@ -129,7 +129,7 @@ def open_data(config: Config, network: Network, accelerator: Accelerator) -> Xra
 def predict_splits(trainer: Trainer, data: XrayData, split: Split) -> Predictions:
     """Predict every row of every split with the final weights."""
     rows = np.concatenate([split.rows(name) for name in SPLITS])
-    records = [data.records[row] for row in rows]
+    records = [data.samples[row] for row in rows]
     return Predictions(
         file_name=np.asarray([record.file_name for record in records]),
         patient_id=np.asarray([record.patient_id for record in records]),
@@ -173,7 +173,7 @@ def public_report(data: XrayData) -> dict[str, Any]:
 
 def fingerprint(data: XrayData, split: Split) -> str:
     """A hash of the names and labels in each split: equal for runs on the same rows."""
-    rows = {name: [data.records[row] for row in split.rows(name)] for name in SPLITS}
+    rows = {name: [data.samples[row] for row in split.rows(name)] for name in SPLITS}
     names = {name: [(record.file_name, record.label) for record in found] for name, found in rows.items()}
     return hashlib.sha256(json.dumps(names).encode()).hexdigest()
 

@@ -31,9 +31,9 @@ from reporting import cell, cpu_name, summary
 from ways import Job, fresh_accelerator, ours, pure
 
 from xray_hf import __version__
-from xray_hf.data.atlas import write_synthetic
 from xray_hf.data.dataset import XrayData, open_coronahack
-from xray_hf.data.records import is_synthetic
+from xray_hf.data.sample import is_synthetic
+from xray_hf.data.synthetic import write_synthetic
 from xray_hf.errors import exit_on_error
 from xray_hf.files import write_json, write_text
 
@@ -140,8 +140,8 @@ def describe(options: argparse.Namespace, data: XrayData) -> dict[str, Any]:
         "batch_size": options.batch_size,
         "steps": options.steps,
         "hf_workers": options.hf_workers,
-        "images": len(data.records),
-        "is_synthetic": is_synthetic(data.records),
+        "images": len(data.samples),
+        "is_synthetic": is_synthetic(data.samples),
         "ways": {way: (train.__doc__ or "").strip() for way, train in WAYS.items()},
         "versions": {"python": platform.python_version(), "xray_hf": __version__}
         | {name: version(name) for name in LIBRARIES},

@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from xray_hf.data import coronahack
+from xray_hf.data.cache import PixelSource
 from xray_hf.data.dataset import XrayData, open_coronahack, split_data
-from xray_hf.data.pixels import PixelSource
-from xray_hf.data.records import labels_of
+from xray_hf.data.sample import labels_of
+from xray_hf.data.sources import coronahack
 from xray_hf.images import read_grey
 
 TIMES = 10
@@ -120,7 +120,7 @@ def train(data_dir: Path, cache_dir: Path, batch_size: int, steps: int) -> dict[
     with tempfile.TemporaryDirectory() as out:
         options = {"model": MODEL, "batch_size": batch_size, "data_dir": str(data_dir), "out": out}
         config = resolve({**options, "device": "cpu"})
-        source, labels = FirstBatches(data.pixels, steps), np.asarray(labels_of(data.records))
+        source, labels = FirstBatches(data.pixels, steps), np.asarray(labels_of(data.samples))
         network, accelerator = create_model(MODEL, pretrained=False), make_accelerator(config)
         with suppress(EnoughTrainedError):
             Trainer(network, source, labels, split, config, accelerator, {}).fit()
@@ -171,7 +171,7 @@ def as_table(result: dict[str, Any]) -> str:
 
 
 def _sizes(data: XrayData) -> dict[str, int]:
-    return {"rows": len(data.records), "near_duplicates": len(data.pixels.near_duplicates)}
+    return {"rows": len(data.samples), "near_duplicates": len(data.pixels.near_duplicates)}
 
 
 def _run_child(*arguments: str) -> dict[str, Any]:

@@ -20,11 +20,11 @@ from accelerate.state import AcceleratorState
 from torch import nn
 
 from xray_hf.data.dataset import XrayData
-from xray_hf.data.records import labels_of
+from xray_hf.data.sample import labels_of
 from xray_hf.data.splits import Split
-from xray_hf.labels import LABELS
 from xray_hf.models import create_model
 from xray_hf.models.create import logits_of
+from xray_hf.task import LABELS
 from xray_hf.training.config import Config, preset_values, resolve
 from xray_hf.training.loop import Trainer
 from xray_hf.training.processes import keep_freed_memory, make_accelerator
@@ -54,7 +54,7 @@ class Job:
 
     def rows(self, steps: int) -> np.ndarray:
         """Rows for so many batches: every image once, in random order, then again from the start."""
-        order = np.random.default_rng(0).permutation(len(self.data.records))
+        order = np.random.default_rng(0).permutation(len(self.data.samples))
         return np.resize(order, steps * self.batch_size)
 
     def split(self, steps: int) -> Split:
@@ -89,7 +89,7 @@ def ours(job: Job, folder: Path) -> float:
     keep_freed_memory()
     config = job.config(folder)
     network, accelerator = create_model(job.model, pretrained=False), fresh_accelerator(config)
-    labels = np.asarray(labels_of(job.data.records))
+    labels = np.asarray(labels_of(job.data.samples))
     trainer = Trainer(network, job.data.pixels, labels, job.split(job.steps), config, accelerator, {})
     with redirect_stderr(io.StringIO()):  # its line per epoch is of no interest here
         history = trainer.fit()

@@ -29,7 +29,7 @@ from numbers_in_words import mean_and_sd, table
 from PIL import Image, ImageFilter, ImageOps
 
 from xray_hf.data.dataset import XrayData, open_coronahack, split_data
-from xray_hf.data.records import labels_of
+from xray_hf.data.sample import labels_of
 from xray_hf.data.splits import Split
 from xray_hf.errors import ConfigError, exit_on_error
 from xray_hf.evaluation import metrics
@@ -220,7 +220,7 @@ def run(data_dir: Path, model: str, fold: int, change: dict[str, Any], out: str)
     split = without_test(split_data(data, config.data.protocol, config.data.split_seed, fold=fold))
     AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = make_accelerator(config)
-    labels = np.asarray(labels_of(data.records))
+    labels = np.asarray(labels_of(data.samples))
     trainer = Trainer(network, data.pixels, labels, split, config, accelerator, config.identity())
     history = trainer.fit()
     return {

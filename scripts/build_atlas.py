@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 from sklearn.decomposition import PCA
 
-from xray_hf.data.coronahack import read
-from xray_hf.data.records import labels_of
+from xray_hf.data.sample import labels_of
+from xray_hf.data.sources.coronahack import read
 from xray_hf.errors import DataError, OutputError, exit_on_error
 from xray_hf.files import atomic_file
 from xray_hf.images import read_grey, resize
-from xray_hf.labels import LABELS
+from xray_hf.task import LABELS
 
 SIDE = 112  # pixels: finer detail would be texture, which is drawn as noise
 COMPONENTS = 200

@@ -97,7 +97,7 @@ def shrink(folder: Path, data: XrayData) -> bool:
 
 def predict(network: Network, data: XrayData, table: Predictions) -> Predictions:
     """The same rows, predicted by another network, in float32."""
-    row_of = {record.file_name: row for row, record in enumerate(data.records)}
+    row_of = {record.file_name: row for row, record in enumerate(data.samples)}
     rows = np.asarray([row_of[str(name)] for name in table.file_name])
     accelerator = Accelerator(cpu=True)
     logits = predict_rows(

@@ -26,7 +26,7 @@ from xray_hf.evaluation.words import (
     rate,
     withheld,
 )
-from xray_hf.labels import COVID19, LABELS
+from xray_hf.task import COVID19, LABELS
 from xray_hf.views import VIEWS
 
 COVID = LABELS[COVID19]

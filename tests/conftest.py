@@ -31,7 +31,7 @@ def pixel_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A synthetic data set in Kaggle's layout; tests that change one make a copy."""
-    from xray_hf.data.atlas import write_synthetic
+    from xray_hf.data.synthetic import write_synthetic
 
     return write_synthetic(tmp_path_factory.mktemp("data") / "synthetic", PATIENTS, seed=0).folder
 

@@ -20,7 +20,7 @@ from xray_hf.demo.uploads import MAX_FILES, unpack
 from xray_hf.errors import BundleError, ConfigError, DataError, ImageError
 from xray_hf.images import read, read_grey
 from xray_hf.inference import Engine
-from xray_hf.labels import LABELS
+from xray_hf.task import LABELS
 
 
 @pytest.fixture(scope="module")

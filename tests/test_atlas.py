@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xray_hf.data import atlas
-from xray_hf.data.atlas import ATLAS_FILE, SYNTHETIC_PREFIX, Summary, sample_images, write_synthetic
-from xray_hf.data.coronahack import read
+from xray_hf.data import synthetic as atlas
+from xray_hf.data.sources.coronahack import read
+from xray_hf.data.synthetic import ATLAS_FILE, SYNTHETIC_PREFIX, Summary, sample_images, write_synthetic
 from xray_hf.errors import ConfigError, DataError, OutputError
-from xray_hf.labels import COVID19, LABELS, NORMAL, PNEUMONIA
+from xray_hf.task import COVID19, LABELS, NORMAL, PNEUMONIA
 
 PATIENTS = 60
 

@@ -25,8 +25,8 @@ from conftest import ROOT
 from PIL import Image
 
 from xray_hf import bundle, cli
-from xray_hf.data.coronahack import CSV_NAME, read
 from xray_hf.data.dataset import open_coronahack
+from xray_hf.data.sources.coronahack import CSV_NAME, read
 from xray_hf.errors import exit_on_error
 from xray_hf.evaluation import figures
 from xray_hf.files import atomic_folder
@@ -238,7 +238,7 @@ def test_odd_images_are_used_as_what_they_show(data: Path, convert: Callable[[Pa
     convert(first_image(data))
     after = open_coronahack(data, 64)
     assert after.report.undecodable_files == []
-    rows = np.arange(len(before.records))
+    rows = np.arange(len(before.samples))
     assert np.abs(after.pixels.gather(rows).astype(int) - before.pixels.gather(rows)).max() < 12
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from xray_hf.data.atlas import sample_images, write_synthetic
+from xray_hf.data.synthetic import sample_images, write_synthetic
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 WAYS = {"ours", "pure", "plain", "hf"}

@@ -29,7 +29,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from xray_hf import cli, manifest
-from xray_hf.data.atlas import sample_images
+from xray_hf.data.synthetic import sample_images
 from xray_hf.errors import ConfigError, DataError, ImageError, OutputError, exit_on_error
 from xray_hf.files import write_json
 from xray_hf.images import read_grey
@@ -37,7 +37,7 @@ from xray_hf.inference import Engine, bulk, inputs, overlay, tables
 from xray_hf.inference.calibration import Calibration
 from xray_hf.inference.engine import FOREIGN
 from xray_hf.inference.inputs import Files, Inputs
-from xray_hf.labels import LABELS
+from xray_hf.task import LABELS
 
 ACCELERATE = "accelerate.commands.launch --multi_gpu --num_processes 2"  # which needs no GPU
 TORCHRUN = "torch.distributed.run --standalone --nproc_per_node 2"

@@ -15,9 +15,9 @@ from xray_hf import bundle, evidence, manifest
 from xray_hf.errors import BundleError
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.images import read_grey, resize
-from xray_hf.labels import LABELS
 from xray_hf.models import Network, create_model
 from xray_hf.models.create import logits_of
+from xray_hf.task import LABELS
 
 # What a stranger runs: this package is blocked, even if it is installed.
 STRANGER = """

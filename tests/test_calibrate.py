@@ -34,7 +34,7 @@ def folder(cnn_bundle: Path, data: XrayData, tmp_path: Path) -> Path:
     """A bundle that was, as far as its splits.json says, trained on the synthetic set."""
     folder = Path(shutil.copytree(cnn_bundle, tmp_path / "bundle"))
     split = split_data(data, "grouped", 0)
-    write_json(folder / manifest.SPLITS, splits.as_dict(split, data.records, data.groups))
+    write_json(folder / manifest.SPLITS, splits.as_dict(split, data.samples, data.groups))
     return folder
 
 
@@ -66,7 +66,7 @@ def test_held_out_images_are_refused_and_xrays_are_not(folder: Path, data: XrayD
 
     engine = Engine.from_pretrained(folder)
     assert all(found.decision == FOREIGN for found in engine.predict(sorted(foreign.rglob("*.png"))))
-    test = [data.records[row].path for row in split_data(data, "grouped", 0).rows("test")]
+    test = [data.samples[row].path for row in split_data(data, "grouped", 0).rows("test")]
     refused = np.mean([found.decision == FOREIGN for found in engine.predict(test)])
     assert refused == pytest.approx(report["test"]["refused"])
 

@@ -31,7 +31,7 @@ from xray_hf.evaluation.uncertainty import Draws
 from xray_hf.files import write_json
 from xray_hf.inference.calibrate_confidence import calibrate
 from xray_hf.inference.calibration import Calibration
-from xray_hf.labels import PNEUMONIA
+from xray_hf.task import PNEUMONIA
 
 FITTED = Confidence(2.0, 0.6, 0.02, (OperatingPoint(0.9, 0.5),))
 

@@ -13,16 +13,16 @@ from sklearn.metrics import roc_auc_score
 
 from xray_hf import cli, evidence, manifest
 from xray_hf.data import splits
-from xray_hf.data.coronahack import CSV_NAME, IMAGE_FOLDER
 from xray_hf.data.dataset import XrayData, open_coronahack, split_data
-from xray_hf.data.records import labels_of
+from xray_hf.data.sample import labels_of
+from xray_hf.data.sources.coronahack import CSV_NAME, IMAGE_FOLDER
 from xray_hf.errors import BundleError, ConfigError, DataError
 from xray_hf.evaluation import controls
 from xray_hf.evaluation.controls import auroc_interval
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.files import write_json
 from xray_hf.inference.report import SHEET, report
-from xray_hf.labels import COVID19, LABELS, NORMAL, PNEUMONIA, SPLITS
+from xray_hf.task import COVID19, LABELS, NORMAL, PNEUMONIA, SPLITS
 from xray_hf.views import VIEWS
 
 WEB_IMAGES = 6  # of the class Pneumonia
@@ -193,9 +193,9 @@ def reported(cnn_bundle: Path, data: XrayData, tmp_path_factory: pytest.TempPath
     """A bundle with its report; tests leave it as it is."""
     folder = Path(shutil.copytree(cnn_bundle, tmp_path_factory.mktemp("reported") / "bundle"))
     split = split_data(data, "grouped", 0)
-    write_json(folder / manifest.SPLITS, splits.as_dict(split, data.records, data.groups))
+    write_json(folder / manifest.SPLITS, splits.as_dict(split, data.samples, data.groups))
     rows = np.concatenate([split.rows(name) for name in SPLITS])
-    records = [data.records[row] for row in rows]
+    records = [data.samples[row] for row in rows]
     logits = np.random.default_rng(0).normal(size=(len(rows), len(LABELS))).astype(np.float32)
     Predictions(
         file_name=np.asarray([record.file_name for record in records]),

@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 
 from xray_hf import cli
-from xray_hf.data import coronahack
-from xray_hf.data.coronahack import CSV_NAME, IMAGE_FOLDER, patient_id
 from xray_hf.data.dataset import open_coronahack
+from xray_hf.data.sources import coronahack
+from xray_hf.data.sources.coronahack import CSV_NAME, IMAGE_FOLDER, patient_id
 from xray_hf.errors import DataError
-from xray_hf.labels import COVID19, LABELS, NORMAL, PNEUMONIA
+from xray_hf.task import COVID19, LABELS, NORMAL, PNEUMONIA
 from xray_hf.training import config
 
 HEADER = ("", "X_ray_image_name", "Label", "Dataset_type", "Label_2_Virus_category", "Label_1_Virus_category")
@@ -232,7 +232,7 @@ def test_rows_without_file_are_an_error_unless_they_may_be_dropped(data: Path) -
         open_coronahack(data, 32)
     opened = open_coronahack(data, 32, drop_bad=True)
     assert opened.report.rows_without_file == ["cohen-a.png", "cohen-b.png"]
-    assert len(opened.records) == opened.pixels.count == len(opened.groups) == len(ROWS) - 2
+    assert len(opened.samples) == opened.pixels.count == len(opened.groups) == len(ROWS) - 2
 
 
 def test_unknown_labels_are_an_error_unless_they_may_be_dropped(data: Path) -> None:
@@ -245,7 +245,7 @@ def test_unknown_labels_are_an_error_unless_they_may_be_dropped(data: Path) -> N
     assert "unpacked" not in str(caught.value)
     opened = open_coronahack(data, 32, drop_bad=True)
     assert opened.report.unknown_labels == ["IM-0002-0001.jpeg"]
-    assert len(opened.records) == len(ROWS) - 1
+    assert len(opened.samples) == len(ROWS) - 1
 
 
 def test_undecodable_files_are_an_error_unless_they_may_be_dropped(data: Path) -> None:
@@ -254,7 +254,7 @@ def test_undecodable_files_are_an_error_unless_they_may_be_dropped(data: Path) -
         open_coronahack(data, 32)
     opened = open_coronahack(data, 32, drop_bad=True)
     assert opened.report.undecodable_files == ["cohen-a.png"]
-    assert "cohen-a.png" not in {record.file_name for record in opened.records}
+    assert "cohen-a.png" not in {record.file_name for record in opened.samples}
 
 
 def test_nothing_usable_is_an_error_even_when_rows_may_be_dropped(data: Path) -> None:

@@ -21,7 +21,7 @@ from xray_hf import cli, manifest
 from xray_hf.data.dataset import XrayData, open_coronahack, split_data
 from xray_hf.errors import ConfigError, DataError
 from xray_hf.hub import data_set
-from xray_hf.labels import COVID19, LABELS, SPLITS
+from xray_hf.task import COVID19, LABELS, SPLITS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -36,10 +36,10 @@ def partly(data: XrayData) -> XrayData:
     """The same, but half of the COVID-19 pictures state no licence."""
     kept = 0
     records = []
-    for record in data.records:
+    for record in data.samples:
         kept += record.label == COVID19
         records.append(replace(record, license="") if record.label == COVID19 and kept % 2 else record)
-    return replace(data, records=records)
+    return replace(data, samples=records)
 
 
 @pytest.fixture
@@ -107,18 +107,18 @@ def test_load_dataset_gives_both_protocols_row_for_row(
                     sha256(record.path.read_bytes()).hexdigest(),
                 )
                 for row in split.rows(name)
-                for record in [data.records[row]]
+                for record in [data.samples[row]]
             )
             assert Counter(map(tuple, found[protocol][name])) == expected
     assert found["None"] == found["grouped"]
     assert found["labels"] == list(LABELS)
-    assert {record.license for record in data.records} == {"CC BY-NC 4.0"}
+    assert {record.license for record in data.samples} == {"CC BY-NC 4.0"}
     assert min(found["size"]) > 32
 
 
 def test_pictures_without_a_licence_stay_here_and_are_counted(partly: XrayData, tmp_path: Path) -> None:
     plan = data_set.plan(partly, "owner/data", tmp_path)
-    without = {record.file_name for record in partly.records if not record.license}
+    without = {record.file_name for record in partly.samples if not record.license}
     assert without
     for path, content in plan.files.items():
         if path != manifest.CARD:
@@ -140,7 +140,7 @@ def test_all_pictures_go_only_where_nobody_else_looks(partly: XrayData, tmp_path
         for path, content in plan.files.items()
         if path.startswith("grouped/")
     )
-    assert rows == len(partly.records)
+    assert rows == len(partly.samples)
     options = ["--kind", "dataset", "--repo-id", "a/b", "--all-images", "--public"]
     with pytest.raises(ConfigError, match="--all-images sends what nobody but its owner may share"):
         cli.main(["push", "data", *options])
@@ -156,8 +156,8 @@ from xray_hf.errors import exit_on_error
 whole = dataset.open_coronahack
 def partly(*args, **options):
     data = whole(*args, **options)
-    records = [replace(each, license="") if n % 9 == 0 else each for n, each in enumerate(data.records)]
-    return replace(data, records=records)
+    records = [replace(each, license="") if n % 9 == 0 else each for n, each in enumerate(data.samples)]
+    return replace(data, samples=records)
 dataset.open_coronahack = partly
 sys.exit(exit_on_error(cli.main))
 """
@@ -184,7 +184,7 @@ def test_what_was_never_to_be_seen_is_not_opened_later(hub: Hub, synthetic: Path
 
 
 def test_a_set_without_any_licence_is_not_pushed(data: XrayData, tmp_path: Path) -> None:
-    bare = replace(data, records=[replace(record, license="") for record in data.records])
+    bare = replace(data, samples=[replace(record, license="") for record in data.samples])
     with pytest.raises(DataError, match="no picture of grouped/train states a licence"):
         data_set.plan(bare, "owner/data", tmp_path)
 
@@ -202,7 +202,7 @@ def test_the_card_says_synthetic_and_its_metadata_is_read(data: XrayData, tmp_pa
 def test_copies_of_a_picture_take_hardly_any_space(data: XrayData, tmp_path: Path) -> None:
     plan = data_set.plan(data, "owner/data", tmp_path)
     rows = split_data(data, "paper", 0).train.tolist()
-    sizes = {row: data.records[row].path.stat().st_size for row in rows}
+    sizes = {row: data.samples[row].path.stat().st_size for row in rows}
     assert sum(sizes[row] for row in rows) > 1.4 * sum(sizes.values())
     assert plan.hashes["paper/train-00000-of-00001.parquet"][0] < 1.1 * sum(sizes.values())
 

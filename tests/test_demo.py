@@ -29,7 +29,7 @@ from starlette.testclient import TestClient
 from xray_hf.demo import settings
 from xray_hf.demo.uploads import MAX_FILES
 from xray_hf.inference import Engine
-from xray_hf.labels import LABELS
+from xray_hf.task import LABELS
 
 if TYPE_CHECKING:
     from gradio_client import Client

@@ -7,8 +7,8 @@ import pytest
 import requests
 from kagglehub import exceptions
 
-from xray_hf.data.coronahack import CSV_NAME
 from xray_hf.data.download import download
+from xray_hf.data.sources.coronahack import CSV_NAME
 from xray_hf.errors import DataError, OutputError
 
 

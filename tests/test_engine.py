@@ -28,8 +28,8 @@ from xray_hf.inference import Engine, Prediction
 from xray_hf.inference.backends import Outputs
 from xray_hf.inference.engine import FOREIGN, UNSURE
 from xray_hf.inference.foreign import THUMBNAIL_SIDE, Detector, standardised
-from xray_hf.labels import LABELS
 from xray_hf.models import create_model
+from xray_hf.task import LABELS
 
 EMBEDDING = 256  # xray-cnn's
 TOLERANCES = [("onnxruntime", 1e-3), ("torch", 1e-6), ("openvino", 2e-2)]  # the last computes in bfloat16

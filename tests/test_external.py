@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from xray_hf import cli, evidence, manifest
-from xray_hf.data.atlas import sample_images
+from xray_hf.data.synthetic import sample_images
 from xray_hf.errors import BundleError, ConfigError, DataError
 from xray_hf.evaluation.external import External, as_line
 from xray_hf.evaluation.predictions import Predictions
@@ -21,7 +21,7 @@ from xray_hf.files import write_json
 from xray_hf.inference import Engine
 from xray_hf.inference.engine import FOREIGN, UNSURE
 from xray_hf.inference.external import evaluate
-from xray_hf.labels import LABELS
+from xray_hf.task import LABELS
 
 FLAT = 6  # the row of an image that the engine refuses
 

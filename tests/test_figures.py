@@ -17,7 +17,7 @@ from xray_hf.errors import OutputError
 from xray_hf.evaluation import figures
 from xray_hf.evaluation.confidence import Confidence
 from xray_hf.evaluation.predictions import Predictions
-from xray_hf.labels import LABELS
+from xray_hf.task import LABELS
 
 MATRIX = np.array([[216, 10, 8], [22, 354, 14], [0, 0, 0]])
 HISTORY = [

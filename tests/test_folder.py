@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from xray_hf.data import folder
+from xray_hf.data.sources import folder
 from xray_hf.errors import ConfigError, DataError
-from xray_hf.labels import COVID19, NORMAL, PNEUMONIA
+from xray_hf.task import COVID19, NORMAL, PNEUMONIA
 
 ROWS = """\
 file_name,label,patient_id,age

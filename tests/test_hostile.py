@@ -30,7 +30,7 @@ from running import ROOT, running_app
 
 from xray_hf.demo.uploads import MAX_FILES
 from xray_hf.inference import Engine, Prediction
-from xray_hf.labels import LABELS
+from xray_hf.task import LABELS
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 MUTATED = 410

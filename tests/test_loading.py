@@ -21,7 +21,7 @@ from running import running_app
 
 from xray_hf import manifest
 from xray_hf.inference import Engine
-from xray_hf.labels import LABELS
+from xray_hf.task import LABELS
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ("xray-resnet18", "xray-cnn")

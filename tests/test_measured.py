@@ -20,8 +20,8 @@ from xray_hf.evaluation.external import External
 from xray_hf.evaluation.predictions import Predictions, write_columns
 from xray_hf.evaluation.words import rate
 from xray_hf.files import write_json
-from xray_hf.labels import LABELS, PNEUMONIA
 from xray_hf.manifest import Manifest
+from xray_hf.task import LABELS, PNEUMONIA
 from xray_hf.views import VIEWS
 
 ROWS = 24  # of each split

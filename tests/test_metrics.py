@@ -15,7 +15,7 @@ from sklearn import metrics as sk
 
 from xray_hf.evaluation import metrics
 from xray_hf.evaluation.predictions import Predictions
-from xray_hf.labels import LABELS
+from xray_hf.task import LABELS
 
 # By hand: 10 Normal of which 8 are found, 20 Pneumonia of which 15, 5 COVID-19 of which 2.
 HAND = np.array([[8, 2, 0], [4, 15, 1], [1, 2, 2]])

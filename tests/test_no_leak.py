@@ -23,10 +23,10 @@ from PIL import Image
 
 import train
 from xray_hf import cli, manifest
-from xray_hf.data.coronahack import CSV_NAME
-from xray_hf.data.pixels import PixelCache
+from xray_hf.data.cache import PixelCache
+from xray_hf.data.sources.coronahack import CSV_NAME
 from xray_hf.evaluation.predictions import Predictions
-from xray_hf.labels import LABELS, SPLITS
+from xray_hf.task import LABELS, SPLITS
 from xray_hf.training.loop import Trainer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -66,7 +66,7 @@ def names_seen_in_fitting() -> Iterator[set[str]]:
 
     def watched_open(*arguments: Any) -> Any:
         data = open_data(*arguments)
-        names.extend(record.file_name for record in data.records)
+        names.extend(record.file_name for record in data.samples)
         return data
 
     def watched_gather(cache: PixelCache, rows: np.ndarray) -> np.ndarray:
@@ -242,7 +242,7 @@ def modules_of(name: str) -> set[str]:
     ],
 )
 def test_what_fits_cannot_even_read_another_collection(fits: str) -> None:
-    readers = {"xray_hf.data.folder", "xray_hf.inference.external", "xray_hf.inference.report"}
+    readers = {"xray_hf.data.sources.folder", "xray_hf.inference.external", "xray_hf.inference.report"}
     assert not readers & modules_of(fits)
     assert readers <= modules_of("xray_hf.cli")  # the search finds them where they are used
 

@@ -12,7 +12,7 @@ import pytest
 
 from xray_hf.errors import BundleError, ConfigError
 from xray_hf.evaluation.predictions import SCHEMA, Predictions
-from xray_hf.labels import LABELS
+from xray_hf.task import LABELS
 
 
 def toy() -> Predictions:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import reproduce
 
+from xray_hf.data.cache import PixelCache
 from xray_hf.data.dataset import open_coronahack, split_data
-from xray_hf.data.pixels import PixelCache
 from xray_hf.training.config import parse, resolve
 
 VARIANTS = [

@@ -17,12 +17,12 @@ import write_results
 from safetensors.numpy import load_file
 
 from xray_hf import evidence, manifest
-from xray_hf.data import coronahack
+from xray_hf.data.sources import coronahack
 from xray_hf.demo import examples
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.hub import cards
 from xray_hf.inference import Engine
-from xray_hf.labels import LABELS, SPLITS
+from xray_hf.task import LABELS, SPLITS
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = [ROOT / "pretrained" / name for name in write_results.MODELS]

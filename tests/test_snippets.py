@@ -19,9 +19,9 @@ from running import running_app
 from xray_hf import manifest, snippets
 from xray_hf.demo import usage
 from xray_hf.inference import Engine
-from xray_hf.labels import LABELS
 from xray_hf.manifest import Manifest
 from xray_hf.snippets import Place, Snippet
+from xray_hf.task import LABELS
 
 DEMO = Path(usage.__file__).parent
 ADDRESS = "http://127.0.0.1:7860"

@@ -13,16 +13,16 @@ import pytest
 
 from xray_hf.data import splits
 from xray_hf.data.dataset import XrayData, open_coronahack, split_data
-from xray_hf.data.duplicates import near_duplicates, patient_groups
-from xray_hf.data.records import Record, labels_of
+from xray_hf.data.groups import near_duplicates, patient_groups
+from xray_hf.data.sample import Sample, labels_of
 from xray_hf.errors import ConfigError, DataError
 from xray_hf.files import write_json
-from xray_hf.labels import COVID19, LABELS, NORMAL, PNEUMONIA, SPLITS
+from xray_hf.task import COVID19, LABELS, NORMAL, PNEUMONIA, SPLITS
 
 
 def toy(
     normal: int = 60, pneumonia: int = 140, covid: int = 24, test: int = 40
-) -> tuple[list[Record], np.ndarray]:
+) -> tuple[list[Sample], np.ndarray]:
     """Records without files, two images a patient, and their groups; some patients are near-duplicates.
 
     `test` of the Normal and Pneumonia images are official TEST.
@@ -37,7 +37,7 @@ def toy(
         )
         name = f"{LABELS[label]}-{row}.png"
         patient = f"{official}-{LABELS[label]}-{row // 2}"
-        records.append(Record(name, Path(name), label, patient, official, "", "", "Kermany"))
+        records.append(Sample(name, Path(name), label, patient, official, "", "", "Kermany"))
     # Joins a COVID-19 patient with another, and an official TEST image with a TRAIN one of the same class.
     pairs = [(0, 9), (normal + pneumonia, normal + pneumonia + 2)][: 2 if covid else 1]
     return records, patient_groups([record.patient_id for record in records], pairs)
@@ -285,12 +285,12 @@ def test_a_missing_splits_json_is_refused(tmp_path: Path) -> None:
 
 def test_a_split_file_that_breaks_its_promise_is_refused(synthetic: Path, tmp_path: Path) -> None:
     data = open_coronahack(synthetic, 32)
-    patients = [record.patient_id for record in data.records]
+    patients = [record.patient_id for record in data.samples]
     twice = next(p for p, n in Counter(patients).items() if n > 1)
     one, other = [row for row, patient in enumerate(patients) if patient == twice][:2]
     rest = np.setdiff1d(np.arange(len(patients)), [one, other])
     split = splits.Split("grouped", 0, np.array([one, *rest[1:]]), np.array([other]), rest[:1])
-    write_json(tmp_path / "s.json", splits.as_dict(split, data.records, data.groups))
+    write_json(tmp_path / "s.json", splits.as_dict(split, data.samples, data.groups))
     with pytest.raises(DataError, match="although the protocol is grouped"):
         split_data(data, "grouped", 0, tmp_path / "s.json")
 
@@ -315,16 +315,16 @@ def test_groups_join_patients_through_chains_of_near_duplicates() -> None:
 def test_the_real_set_has_34_near_duplicate_pairs(real: XrayData) -> None:
     pairs = real.pixels.near_duplicates
     assert len(pairs) == 34
-    patients = [(real.records[i].patient_id, real.records[j].patient_id) for i, j in pairs]
+    patients = [(real.samples[i].patient_id, real.samples[j].patient_id) for i, j in pairs]
     assert sum(one == other for one, other in patients) == 33
-    assert all(real.records[i].official_split == real.records[j].official_split for i, j in pairs)
+    assert all(real.samples[i].official_split == real.samples[j].official_split for i, j in pairs)
 
 
 @pytest.mark.real
 def test_paper_on_the_real_set_has_the_counts_behind_its_percentages(real: XrayData) -> None:
     split = split_data(real, "paper", 0)
     assert [len(split.rows(name)) for name in SPLITS] == [9910, 1748, 638]
-    description = splits.describe(split, real.records, real.groups)
+    description = splits.describe(split, real.samples, real.groups)
     assert description["splits"]["test"]["COVID-19"] == 14
     assert description["leak"]["image"]["all"] == pytest.approx(0.62, abs=0.02)
     assert description["leak"]["image"]["Pneumonia"] == 0
@@ -336,7 +336,7 @@ def test_paper_on_the_real_set_has_the_counts_behind_its_percentages(real: XrayD
 @pytest.mark.parametrize("seed", range(3))
 def test_grouped_on_the_real_set_keeps_patients_apart(real: XrayData, seed: int) -> None:
     split = split_data(real, "grouped", seed)
-    counts = splits.describe(split, real.records, real.groups)["splits"]
+    counts = splits.describe(split, real.samples, real.groups)["splits"]
     assert 12 <= counts["test"]["COVID-19"] <= 16
     assert counts["test"]["Normal"] == 234
     assert counts["test"]["Pneumonia"] == 390

@@ -14,7 +14,7 @@ from xray_hf.errors import ConfigError
 from xray_hf.evaluation import metrics, uncertainty
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.evaluation.uncertainty import Draws, compare, describe, weighted_auroc
-from xray_hf.labels import COVID19, LABELS, NORMAL, PNEUMONIA
+from xray_hf.task import COVID19, LABELS, NORMAL, PNEUMONIA
 
 
 def table(labels: np.ndarray, logits: np.ndarray, patients: np.ndarray | None = None) -> Predictions:

@@ -14,8 +14,8 @@ from accelerate.state import AcceleratorState
 from conftest import ROOT
 
 from xray_hf import bundle, manifest
+from xray_hf.data.cache import seen_in
 from xray_hf.data.dataset import open_coronahack
-from xray_hf.data.pixels import seen_in
 from xray_hf.errors import BundleError, ConfigError, exit_on_error
 from xray_hf.evaluation import figures
 from xray_hf.evaluation.predictions import Predictions
@@ -125,7 +125,7 @@ def test_a_run_on_a_view_records_it(border_bundle: Path) -> None:
 def test_a_run_on_a_view_is_evaluated_on_it(border_bundle: Path, synthetic: Path) -> None:
     data = open_coronahack(synthetic, 224)
     recorded = Predictions.read(border_bundle / manifest.PREDICTIONS).select("test")
-    row_of = {record.file_name: row for row, record in enumerate(data.records)}
+    row_of = {record.file_name: row for row, record in enumerate(data.samples)}
     whole = data.pixels.gather(np.asarray([row_of[name] for name in recorded.file_name]))
     network = bundle.load(border_bundle)
 

@@ -1,12 +1,12 @@
 """Chest X-ray classification, done properly on the Hugging Face stack.
 
 `import xray_hf` is cheap: it imports no torch. Ask for what you need by its floor, for instance
-`from xray_hf.data import coronahack` or `from xray_hf.inference import Engine`.
+`from xray_hf.data.sources import coronahack` or `from xray_hf.inference import Engine`.
 """
 
 import os
 
-from xray_hf.labels import LABELS
+from xray_hf.task import LABELS
 
 # ONNX Runtime reads this when it is loaded; else it reports its sessions to its maker and leaves files.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

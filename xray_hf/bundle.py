@@ -25,9 +25,9 @@ from xray_hf import evidence, manifest
 from xray_hf.errors import BundleError
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.files import atomic_file, atomic_folder, write_json
-from xray_hf.labels import LABELS
 from xray_hf.models import configuration_xray_cnn, modeling_xray_cnn
 from xray_hf.models.create import Network, Preprocessing
+from xray_hf.task import LABELS
 
 # Elements from which a tensor is stored in half precision: smaller ones save nothing, and those of the first
 # layer move answers most.

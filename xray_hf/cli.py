@@ -9,9 +9,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from xray_hf import __version__, manifest
-from xray_hf.data.coronahack import HELP_ON_COVID_METADATA
+from xray_hf.data.sources.coronahack import HELP_ON_COVID_METADATA
 from xray_hf.errors import BundleError, ConfigError, DataError, OptionParser, exit_on_error
-from xray_hf.labels import LABELS
+from xray_hf.task import LABELS
 
 DEFAULT_SIDE = 224  # pixels; what xray-resnet18 and xray-cnn take
 # Options of push that only one kind of repository has.
@@ -226,7 +226,7 @@ def _download(options: argparse.Namespace) -> None:
 
 
 def _atlas(options: argparse.Namespace) -> None:
-    from xray_hf.data.atlas import write_synthetic
+    from xray_hf.data.synthetic import write_synthetic
 
     summary = write_synthetic(options.out, options.patients, options.seed)
     for (split, name), images in summary.counts.items():
@@ -250,9 +250,9 @@ def _splits(options: argparse.Namespace) -> None:
 
     data = _open(options)
     split = split_data(data, options.protocol, options.seed)
-    print(splits.as_table(splits.describe(split, data.records, data.groups)))
+    print(splits.as_table(splits.describe(split, data.samples, data.groups)))
     if options.out:
-        write_json(options.out, splits.as_dict(split, data.records, data.groups))
+        write_json(options.out, splits.as_dict(split, data.samples, data.groups))
         print(f"\nwritten: {options.out}")
 
 
@@ -269,7 +269,7 @@ def _prepare(options: argparse.Namespace) -> None:
     if options.out:
         split = split_data(data, options.protocol, options.seed)
         with atomic_folder(options.out) as temporary:
-            to_dataset_dict(data.records, split).save_to_disk(temporary)
+            to_dataset_dict(data.samples, split).save_to_disk(temporary)
         print(f"DatasetDict with the classes {', '.join(LABELS)}: {options.out}")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from xray_hf import manifest
-from xray_hf.data.atlas import sample_images
+from xray_hf.data.synthetic import sample_images
 from xray_hf.errors import BundleError
 from xray_hf.evaluation import confidence, controls, external, figures, metrics, uncertainty
 from xray_hf.evaluation.confidence import Confidence
@@ -19,7 +19,7 @@ from xray_hf.evaluation.external import External
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.files import atomic_folder, write_json
 from xray_hf.images import resize
-from xray_hf.labels import LABELS, PNEUMONIA, SYNTHETIC_MARK
+from xray_hf.task import LABELS, PNEUMONIA, SYNTHETIC_MARK
 from xray_hf.views import VIEWS
 
 VIEW_SIDE = 224  # pixels of the synthetic patient that shows the control views

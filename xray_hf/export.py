@@ -20,7 +20,7 @@ from torch import nn
 from torch.fx.experimental.optimization import fuse
 
 from xray_hf import bundle, manifest
-from xray_hf.data.atlas import sample_images
+from xray_hf.data.synthetic import sample_images
 from xray_hf.errors import ExportError, as_sentence
 from xray_hf.files import atomic_file
 from xray_hf.images import resize

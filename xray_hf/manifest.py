@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from xray_hf.errors import BundleError, ConfigError, as_sentence, hub_errors
-from xray_hf.labels import SYNTHETIC_MARK
+from xray_hf.task import SYNTHETIC_MARK
 
 CONFIG, WEIGHTS, PREPROCESSOR = "config.json", "model.safetensors", "preprocessor_config.json"
 GRAPH, CALIBRATION = "model.onnx", "calibration.json"

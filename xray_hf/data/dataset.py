@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xray_hf.data import coronahack, duplicates, pixels, splits
-from xray_hf.data.pixels import PixelCache
-from xray_hf.data.records import Record, Report
+from xray_hf.data import cache, groups, splits
+from xray_hf.data.cache import PixelCache
+from xray_hf.data.sample import Report, Sample
+from xray_hf.data.sources import coronahack
 from xray_hf.data.splits import Split
 from xray_hf.errors import DataError
-from xray_hf.labels import LABELS, SPLITS
+from xray_hf.task import LABELS, SPLITS
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict, Features
@@ -27,7 +28,7 @@ class XrayData:
     groups: (N,) int64, rows with equal numbers must stay in one split.
     """
 
-    records: list[Record]
+    samples: list[Sample]
     pixels: PixelCache
     groups: np.ndarray
     report: Report
@@ -49,14 +50,14 @@ def open_coronahack(
     records, report = coronahack.read(data_dir, covid_metadata)
     if not drop_bad:
         report.require_clean(drop_bad=False)  # before minutes are spent on decoding
-    cache = pixels.prepare(records, side, cache_dir)
-    report.add_undecodable(cache.undecodable)
+    decoded = cache.prepare(records, side, cache_dir)
+    report.add_undecodable(decoded.undecodable)
     report.require_clean(drop_bad)
-    kept = [record for record in records if record.file_name not in cache.undecodable]
+    kept = [record for record in records if record.file_name not in decoded.undecodable]
     if not kept:
         raise DataError(f"{data_dir} holds no usable image. {coronahack.HOW_TO_GET}")
-    groups = duplicates.patient_groups([record.patient_id for record in kept], cache.near_duplicates)
-    return XrayData(kept, cache, groups, report)
+    of_patients = groups.patient_groups([record.patient_id for record in kept], decoded.near_duplicates)
+    return XrayData(kept, decoded, of_patients, report)
 
 
 def split_data(
@@ -64,14 +65,14 @@ def split_data(
 ) -> Split:
     """Split by protocol, seed and fold, or as `splits_file` says; checks that `grouped` shares nothing."""
     if splits_file:
-        split = splits.read(splits_file, data.records)
+        split = splits.read(splits_file, data.samples)
     else:
-        split = splits.make_split(protocol, data.records, data.groups, seed, fold)
-    splits.require_disjoint(splits.describe(split, data.records, data.groups))
+        split = splits.make_split(protocol, data.samples, data.groups, seed, fold)
+    splits.require_disjoint(splits.describe(split, data.samples, data.groups))
     return split
 
 
-def to_dataset(records: Sequence[Record]) -> Dataset:
+def to_dataset(records: Sequence[Sample]) -> Dataset:
     """All records as one `datasets.Dataset`; images stay in their files until they are asked for."""
     from datasets import Dataset
 
@@ -82,7 +83,7 @@ def to_dataset(records: Sequence[Record]) -> Dataset:
 
 
 def columns_of_records() -> Features:
-    """The columns of a data set: the image, and what Record says of it."""
+    """The columns of a data set: the image, and what Sample says of it."""
     from datasets import ClassLabel, Features, Image, Value
 
     text = Value("string")
@@ -98,7 +99,7 @@ def columns_of_records() -> Features:
     )
 
 
-def to_dataset_dict(records: Sequence[Record], split: Split) -> DatasetDict:
+def to_dataset_dict(records: Sequence[Sample], split: Split) -> DatasetDict:
     """The splits as a `datasets.DatasetDict`; upsampled rows are indices, not copies."""
     from datasets import DatasetDict
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from xray_hf.data.coronahack import CSV_NAME, KAGGLE_SLUG
+from xray_hf.data.sources.coronahack import CSV_NAME, KAGGLE_SLUG
 from xray_hf.errors import DataError
 from xray_hf.files import atomic_folder, require_new_folder
 

@@ -11,10 +11,10 @@ import numpy as np
 
 from xray_hf.data import splits
 from xray_hf.data.dataset import XrayData
-from xray_hf.data.records import Record, is_synthetic
+from xray_hf.data.sample import Sample, is_synthetic
 from xray_hf.evaluation import figures
 from xray_hf.files import write_json, write_text
-from xray_hf.labels import LABELS, OFFICIAL_SPLITS, SPLITS, SYNTHETIC_MARK
+from xray_hf.task import LABELS, OFFICIAL_SPLITS, SPLITS, SYNTHETIC_MARK
 
 EXAMPLES_PER_CLASS = 4
 
@@ -24,9 +24,9 @@ def examine(data: XrayData, out: Path, seed: int = 0) -> str:
 
     seed: of the paper's split, which is the rebalancing shown, and of the choice of examples.
     """
-    split = splits.paper(data.records, seed)
+    split = splits.paper(data.samples, seed)
     tables = distributions(data, split)
-    mark = SYNTHETIC_MARK if is_synthetic(data.records) else ""
+    mark = SYNTHETIC_MARK if is_synthetic(data.samples) else ""
     text = f"{mark}\n\n{as_markdown(tables)}" if mark else as_markdown(tables)
     write_json(out / "distribution.json", tables)
     write_text(out / "distribution.md", text)
@@ -49,19 +49,19 @@ def examine(data: XrayData, out: Path, seed: int = 0) -> str:
 
 def distributions(data: XrayData, split: splits.Split) -> dict[str, Any]:
     """The counts of every table and figure, and the report of the reading; JSON-ready."""
-    labels = np.asarray([record.label for record in data.records])
+    labels = np.asarray([record.label for record in data.samples])
     return {
         "report": data.report.as_dict(),
-        "csv_content": csv_content(data.records),
+        "csv_content": csv_content(data.samples),
         "before": {
-            part: _class_counts(record.label for record in data.records if record.official_split == part)
+            part: _class_counts(record.label for record in data.samples if record.official_split == part)
             for part in OFFICIAL_SPLITS
         },
         "after": {name: _class_counts(labels[split.rows(name)].tolist()) for name in SPLITS},
     }
 
 
-def csv_content(records: Sequence[Record]) -> list[dict[str, Any]]:
+def csv_content(records: Sequence[Sample]) -> list[dict[str, Any]]:
     """Figure 3.1: images per label, pathogen and virus; COVID-19 counts as Pneumonia, as in the CSV."""
     kinds = Counter(
         ("Normal" if record.label == 0 else "Pneumonia", record.pathogen, record.virus_category)
@@ -117,7 +117,7 @@ def _images_per_label(rows: list[dict[str, Any]]) -> dict[str, int]:
 
 def _examples(data: XrayData, seed: int) -> list[tuple[str, np.ndarray]]:
     rng = np.random.default_rng(seed)
-    labels = np.asarray([record.label for record in data.records])
+    labels = np.asarray([record.label for record in data.samples])
     chosen: list[int] = []
     for label in range(len(LABELS)):
         rows = np.flatnonzero(labels == label)

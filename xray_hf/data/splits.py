@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from xray_hf.data.records import Record, labels_of
+from xray_hf.data.sample import Sample, labels_of
 from xray_hf.errors import ConfigError, DataError
 from xray_hf.evaluation.words import counted
-from xray_hf.labels import COVID19, LABELS, SPLITS
+from xray_hf.task import COVID19, LABELS, SPLITS
 
 PROTOCOLS = ("grouped", "paper")
 COVID_TEST_SHARE = 0.25
@@ -51,7 +51,7 @@ class Split:
 
 
 def make_split(
-    protocol: str, records: Sequence[Record], groups: np.ndarray, seed: int, fold: int = 0
+    protocol: str, records: Sequence[Sample], groups: np.ndarray, seed: int, fold: int = 0
 ) -> Split:
     """Split by protocol name; raises ConfigError for an unknown one, DataError if a split is empty."""
     if protocol == "grouped":
@@ -68,7 +68,7 @@ def make_split(
     return split
 
 
-def paper(records: Sequence[Record], seed: int) -> Split:
+def paper(records: Sequence[Sample], seed: int) -> Split:
     """The paper's own steps (sections II.A.2 and III.A), decoded from its printed percentages.
 
     1. A quarter of the COVID-19 images goes from TRAIN to test. 2. Every class is upsampled to the
@@ -94,7 +94,7 @@ def paper(records: Sequence[Record], seed: int) -> Split:
     return Split("paper", seed, np.sort(shuffled[cut:]), np.sort(shuffled[:cut]), np.sort(test))
 
 
-def grouped(records: Sequence[Record], groups: np.ndarray, seed: int, fold: int = 0) -> Split:
+def grouped(records: Sequence[Sample], groups: np.ndarray, seed: int, fold: int = 0) -> Split:
     """The honest protocol: groups (patients, joined by near-duplicates) are never divided.
 
     Test: every group with an official TEST image, and whole COVID-19 groups up to a quarter of the
@@ -133,7 +133,7 @@ def grouped(records: Sequence[Record], groups: np.ndarray, seed: int, fold: int 
     return Split("grouped", seed, train, validation, np.flatnonzero(in_test), fold)
 
 
-def describe(split: Split, records: Sequence[Record], groups: np.ndarray) -> dict[str, Any]:
+def describe(split: Split, records: Sequence[Sample], groups: np.ndarray) -> dict[str, Any]:
     """Count rows, images, patients and classes of each split, and what any two splits share.
 
     `leak`: share of the validation rows whose very image, or whose patient or near-duplicate, is in train.
@@ -206,7 +206,7 @@ def require_disjoint(description: dict[str, Any]) -> None:
             raise DataError(f"{pair} share {shared}, although the protocol is grouped; make the split anew.")
 
 
-def as_dict(split: Split, records: Sequence[Record], groups: np.ndarray) -> dict[str, Any]:
+def as_dict(split: Split, records: Sequence[Sample], groups: np.ndarray) -> dict[str, Any]:
     """The content of splits.json: the counts of `describe` and, per split, {file name: copies}."""
     files = {
         name: {
@@ -218,7 +218,7 @@ def as_dict(split: Split, records: Sequence[Record], groups: np.ndarray) -> dict
     return {**describe(split, records, groups), "files": files}
 
 
-def read(path: Path, records: Sequence[Record]) -> Split:
+def read(path: Path, records: Sequence[Sample]) -> Split:
     """Rebuild a split from splits.json, on any machine that has the same files.
 
     Raises DataError if the file is not a splits.json or names images that `records` lacks.
@@ -266,7 +266,7 @@ def _nothing_for(protocol: str, name: str, images: int) -> str:
     )
 
 
-def _arrays(records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:
+def _arrays(records: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray]:
     labels = np.asarray(labels_of(records), np.int64)
     return labels, np.asarray([record.official_split == "TEST" for record in records], bool)
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from xray_hf.data.atlas import sample_images
-from xray_hf.data.records import SYNTHETIC_PREFIX
+from xray_hf.data.sample import SYNTHETIC_PREFIX
+from xray_hf.data.synthetic import sample_images
 from xray_hf.errors import ConfigError, ImageError
 from xray_hf.files import atomic_file
 from xray_hf.images import read

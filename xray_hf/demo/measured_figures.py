@@ -10,7 +10,7 @@ from urllib.parse import quote
 from xray_hf import manifest
 from xray_hf.demo.measured_bundle import GAPS, SUBSETS, VIEWS, Measured, view_title
 from xray_hf.evaluation.words import percent
-from xray_hf.labels import LABELS
+from xray_hf.task import LABELS
 
 
 class Picture(NamedTuple):

@@ -15,7 +15,7 @@ from xray_hf.evaluation.words import (
     rate,
     withheld,
 )
-from xray_hf.labels import COVID19, LABELS
+from xray_hf.task import COVID19, LABELS
 
 OTHERS_CALLED = f"others called {LABELS[COVID19]}"  # beside what is found of it
 UNKNOWN = "-"

@@ -18,7 +18,7 @@ import evaluate
 import numpy as np
 
 from xray_hf.evaluation.metrics import measure
-from xray_hf.labels import LABELS
+from xray_hf.task import LABELS
 
 _DESCRIPTION = f"""\
 Metrics of a chest X-ray classifier with the classes {", ".join(LABELS)} (indexes 0 to {len(LABELS) - 1}):

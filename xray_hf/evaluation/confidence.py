@@ -30,7 +30,7 @@ from xray_hf.evaluation.metrics import (
 )
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.evaluation.uncertainty import Draws, interval
-from xray_hf.labels import LABELS, PNEUMONIA
+from xray_hf.task import LABELS, PNEUMONIA
 
 TARGET_RISK = 0.02  # share of wrong answers among those given
 SPECIFICITIES = (0.90, 0.95)  # of the operating points

@@ -20,7 +20,7 @@ from xray_hf.errors import BundleError
 from xray_hf.evaluation import uncertainty
 from xray_hf.evaluation.metrics import accuracy, confusion_matrix, describe, sensitivity
 from xray_hf.evaluation.predictions import Predictions, read_columns
-from xray_hf.labels import COVID19, LABELS, PNEUMONIA, SPLITS
+from xray_hf.task import COVID19, LABELS, PNEUMONIA, SPLITS
 from xray_hf.views import UNIFORM, VIEWS
 
 # same_as: the first image of the data set that shows the same picture, "" if no other does.

@@ -22,7 +22,7 @@ from xray_hf.errors import BundleError
 from xray_hf.evaluation.predictions import SCHEMA, Predictions, read_columns, write_columns
 from xray_hf.evaluation.uncertainty import Draws
 from xray_hf.evaluation.words import rate
-from xray_hf.labels import LABELS
+from xray_hf.task import LABELS
 
 _DECISION = pa.schema([("decision", pa.string()), ("calibration", pa.string())])
 _AGAIN = "run `xray-hf evaluate BUNDLE --external --data-dir DIR` again"

@@ -27,7 +27,7 @@ from xray_hf.evaluation.confidence import BINS, Confidence, calibrated
 from xray_hf.evaluation.metrics import Counts, accuracy, auroc, confusion_matrix
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.files import atomic_file
-from xray_hf.labels import LABELS
+from xray_hf.task import LABELS
 
 # Blue, vermillion, bluish green, reddish purple, sky blue, orange; class i has colour i.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")

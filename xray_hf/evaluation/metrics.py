@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from xray_hf.evaluation.predictions import SUBSETS, Predictions
-from xray_hf.labels import LABELS
+from xray_hf.task import LABELS
 
 Counts = NDArray[np.int64]
 Rates = NDArray[np.float64]

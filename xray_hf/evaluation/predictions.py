@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from xray_hf.errors import BundleError, ConfigError
 from xray_hf.files import atomic_file
-from xray_hf.labels import LABELS, OFFICIAL_SPLITS, SPLITS
+from xray_hf.task import LABELS, OFFICIAL_SPLITS, SPLITS
 
 # What can be looked at alone: the splits, and the part of test that the data set's authors set aside and the
 # literature reports. It has no COVID-19 image.

@@ -23,7 +23,7 @@ from xray_hf.errors import ConfigError
 from xray_hf.evaluation import metrics
 from xray_hf.evaluation.metrics import Counts, Rates, ratio
 from xray_hf.evaluation.predictions import Predictions
-from xray_hf.labels import LABELS
+from xray_hf.task import LABELS
 
 DRAWS, SEED = 2000, 0
 TAILS = (0.025, 0.975)

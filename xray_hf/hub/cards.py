@@ -13,10 +13,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 from safetensors import SafetensorError, safe_open
 
 from xray_hf import manifest, snippets
-from xray_hf.data.coronahack import KAGGLE_SLUG
+from xray_hf.data.sources.coronahack import KAGGLE_SLUG
 from xray_hf.errors import BundleError, ConfigError, first_line
 from xray_hf.evaluation import words
-from xray_hf.labels import SYNTHETIC_MARK
+from xray_hf.task import SYNTHETIC_MARK
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "model_cards"
 TITLES = {"test": "three-class test", "test_official": "official test"}  # of metrics.json's subsets

@@ -12,13 +12,13 @@ import numpy as np
 from xray_hf import manifest
 from xray_hf.data import splits
 from xray_hf.data.dataset import XrayData, columns_of_records, split_data
-from xray_hf.data.records import is_synthetic
+from xray_hf.data.sample import is_synthetic
 from xray_hf.data.splits import Split
 from xray_hf.errors import DataError
 from xray_hf.files import atomic_file
 from xray_hf.hub import cards
 from xray_hf.hub.publish import Plan, require_repo_id
-from xray_hf.labels import LABELS, SPLITS, SYNTHETIC_MARK
+from xray_hf.task import LABELS, SPLITS, SYNTHETIC_MARK
 
 if TYPE_CHECKING:
     from datasets import Features
@@ -39,7 +39,7 @@ def plan(data: XrayData, repo_id: str, folder: Path, *, with_all: bool = False) 
     Raises DataError if no picture may go or one cannot be read any more, OutputError.
     """
     require_repo_id(repo_id)
-    is_licensed = np.asarray([bool(record.license) for record in data.records])
+    is_licensed = np.asarray([bool(record.license) for record in data.samples])
     may_go = is_licensed | with_all
     found = {protocol: split_data(data, protocol, SEED) for protocol in PROTOCOLS}
     files: dict[str, Path | bytes] = {}
@@ -69,7 +69,7 @@ def _write(data: XrayData, rows: np.ndarray, folder: Path, name: str) -> dict[st
     """Write rows, by file name, so that the copies of an upsampled one are neighbours."""
     from pyarrow import Table, parquet
 
-    ordered = np.asarray(sorted(rows, key=lambda row: data.records[row].file_name))
+    ordered = np.asarray(sorted(rows, key=lambda row: data.samples[row].file_name))
     shards, schema = _shards(data, ordered), features().arrow_schema
     files: dict[str, Path | bytes] = {}
     for number, shard in enumerate(shards):
@@ -87,7 +87,7 @@ def _write(data: XrayData, rows: np.ndarray, folder: Path, name: str) -> dict[st
 def _shards(data: XrayData, rows: np.ndarray) -> list[np.ndarray]:
     """The rows in parts of about SHARD_BYTES of different pictures."""
     sizes = [
-        0 if row == before else data.records[row].path.stat().st_size
+        0 if row == before else data.samples[row].path.stat().st_size
         for before, row in pairwise([-1, *rows.tolist()])
     ]
     numbers = np.cumsum(sizes) // SHARD_BYTES
@@ -95,7 +95,7 @@ def _shards(data: XrayData, rows: np.ndarray) -> list[np.ndarray]:
 
 
 def _columns(data: XrayData, rows: np.ndarray, names: list[str]) -> dict[str, list[Any]]:
-    records = [data.records[row] for row in rows]
+    records = [data.samples[row] for row in rows]
     columns: dict[str, list[Any]] = {
         "image": [{"bytes": _bytes(record.path), "path": record.file_name} for record in records],
         "group": data.groups[rows].tolist(),
@@ -114,9 +114,9 @@ def _bytes(path: Path) -> bytes:
 
 
 def _card(data: XrayData, may_go: np.ndarray, found: dict[str, Split], repo_id: str) -> str:
-    labels = np.asarray([record.label for record in data.records])
-    synthetic = is_synthetic(data.records)
-    described = {name: splits.describe(split, data.records, data.groups) for name, split in found.items()}
+    labels = np.asarray([record.label for record in data.samples])
+    synthetic = is_synthetic(data.samples)
+    described = {name: splits.describe(split, data.samples, data.groups) for name, split in found.items()}
     return cards.fill(
         "dataset.md",
         Path(repo_id),
@@ -131,7 +131,7 @@ def _card(data: XrayData, may_go: np.ndarray, found: dict[str, Split], repo_id: 
         images=len(labels),
         shared=int(may_go.sum()),
         left_out=_counts(labels[~may_go]),
-        licences=sorted(Counter(record.license or "none stated" for record in data.records).items()),
+        licences=sorted(Counter(record.license or "none stated" for record in data.samples).items()),
         rows={
             protocol: {name: _counts(labels[split.rows(name)][may_go[split.rows(name)]]) for name in SPLITS}
             for protocol, split in found.items()
@@ -140,7 +140,7 @@ def _card(data: XrayData, may_go: np.ndarray, found: dict[str, Split], repo_id: 
             protocol: {name: len(split.rows(name)) for name in SPLITS} for protocol, split in found.items()
         },
         leak=described["paper"]["leak"],
-        patients=len({record.patient_id for record in data.records}),
+        patients=len({record.patient_id for record in data.samples}),
         groups=len(np.unique(data.groups)),
     )
 

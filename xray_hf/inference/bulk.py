@@ -38,8 +38,8 @@ from xray_hf.inference.engine import BATCH_SIZE, Engine
 from xray_hf.inference.inputs import Content, Inputs, Item
 from xray_hf.inference.overlay import Pictures
 from xray_hf.inference.tables import PIECE, WRITERS, Pieces, Row, columns, to_row
-from xray_hf.labels import SYNTHETIC_MARK
 from xray_hf.signals import Signals
+from xray_hf.task import SYNTHETIC_MARK
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,13 @@ from sklearn.preprocessing import StandardScaler
 from xray_hf import cores, manifest
 from xray_hf.data import splits
 from xray_hf.data.dataset import XrayData
-from xray_hf.data.records import labels_of
+from xray_hf.data.sample import labels_of
 from xray_hf.errors import DataError
 from xray_hf.images import Reading, read, resize
 from xray_hf.inference import backends, calibration
 from xray_hf.inference.backends import Backend
 from xray_hf.inference.foreign import Detector, rule_against, standardised, thumbnail_of
-from xray_hf.labels import LABELS
+from xray_hf.task import LABELS
 
 VALIDATION_REFUSED = 0.01  # share of the validation rows that the threshold gives up
 REGULARISATION = 1e-3  # C of the logistic regression; docs/log.md has the others that were tried
@@ -65,13 +65,13 @@ def calibrate(folder: Path, data: XrayData, foreign_dir: Path) -> dict[str, Any]
     description = manifest.read(folder)
     description.require_side(data.pixels.side)
     network = backends.load(backends.DEFAULT, description, threads=cores.usable())
-    split = splits.read(folder / manifest.SPLITS, data.records)
+    split = splits.read(folder / manifest.SPLITS, data.samples)
     rows = {name: np.unique(split.rows(name)) for name in ("train", "validation", "test")}
     if missing := [name for name, own in rows.items() if not len(own)]:
         raise DataError(f"the split of {folder} has no {missing[0]} rows; train with another split.")
     kinds = {name: _of_files(network, files, description.side) for name, files in find(foreign_dir).items()}
     own = {name: _of_rows(network, data, part) for name, part in rows.items()}
-    labels = {name: np.asarray(labels_of(data.records))[part] for name, part in rows.items()}
+    labels = {name: np.asarray(labels_of(data.samples))[part] for name, part in rows.items()}
     tuning = [each.take(slice(0, None, 2)) for each in kinds.values()]
     held_out = {name: each.take(slice(1, None, 2)) for name, each in kinds.items()}
     detector = fit(own["train"], labels["train"], own["validation"], tuning)

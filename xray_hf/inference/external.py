@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from xray_hf import manifest
-from xray_hf.data import folder as image_folder
-from xray_hf.data.records import Record, Report, labels_of
+from xray_hf.data.sample import Report, Sample, labels_of
+from xray_hf.data.sources import folder as image_folder
 from xray_hf.errors import BundleError, ConfigError, DataError, ImageError
 from xray_hf.evaluation import predictions
 from xray_hf.evaluation.external import External
@@ -45,7 +45,7 @@ def evaluate(
     if not drop_bad:
         report.require_clean(drop_bad=False)  # before minutes are spent on decoding
     why: dict[str, str] = {}
-    seen: list[tuple[Record, Prediction]] = []
+    seen: list[tuple[Sample, Prediction]] = []
     for record, found in zip(records, engine.stream([record.path for record in records]), strict=True):
         if isinstance(found, ImageError):
             why[record.file_name] = str(found)
@@ -88,7 +88,7 @@ def _require_same_images(path: Path, now: Predictions) -> None:
             )
 
 
-def _record_of(seen: list[tuple[Record, Prediction]], mark: str) -> External:
+def _record_of(seen: list[tuple[Sample, Prediction]], mark: str) -> External:
     records = [record for record, _ in seen]
     _, patients = np.unique([record.patient_id for record in records], return_inverse=True)
     table = Predictions(

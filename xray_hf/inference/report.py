@@ -20,10 +20,10 @@ from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
 from xray_hf import cores, manifest
+from xray_hf.data.cache import PixelSource, Viewed
 from xray_hf.data.dataset import XrayData
-from xray_hf.data.duplicates import patient_groups
-from xray_hf.data.pixels import PixelSource, Viewed
-from xray_hf.data.records import labels_of
+from xray_hf.data.groups import patient_groups
+from xray_hf.data.sample import labels_of
 from xray_hf.errors import ConfigError, DataError
 from xray_hf.evaluation import controls, figures
 from xray_hf.evaluation.predictions import Predictions, write_columns
@@ -31,10 +31,10 @@ from xray_hf.files import atomic_folder
 from xray_hf.inference import backends
 from xray_hf.inference.backends import Backend, Outputs
 from xray_hf.inference.foreign import thumbnail_of
-from xray_hf.labels import PNEUMONIA, SYNTHETIC_MARK
+from xray_hf.task import PNEUMONIA, SYNTHETIC_MARK
 from xray_hf.views import VIEWS, shares_of_mass
 
-WEB, CHILDREN = "Cohen", "Kermany"  # the two collections, as Record.source names them
+WEB, CHILDREN = "Cohen", "Kermany"  # the two collections, as Sample.source names them
 FOLDS = 5
 BINS = 64  # of the histogram of grey levels
 REGULARISATION = 1e-2  # C of the logistic regressions; not tuned
@@ -84,14 +84,14 @@ def _require_private(sheets: Path, folder: Path) -> None:
 
 def _rows_of(test: Predictions, data: XrayData) -> np.ndarray:
     """The row of the data set of each test row; raises DataError unless it is the same data set."""
-    row_of = {record.file_name: row for row, record in enumerate(data.records)}
+    row_of = {record.file_name: row for row, record in enumerate(data.samples)}
     missing = [name for name in test.file_name.tolist() if name not in row_of]
     if missing or not len(test):
         what = f"lacks {len(missing)} of the bundle's {len(test)} test images"
         first = f" (first: {missing[0]})" if missing else ""
         raise DataError(f"{data.report.root} {what}{first}; pass the data set that it was trained on.")
     rows = np.asarray([row_of[name] for name in test.file_name.tolist()], np.int64)
-    if (other := np.asarray(labels_of(data.records))[rows] != test.label).any():
+    if (other := np.asarray(labels_of(data.samples))[rows] != test.label).any():
         raise DataError(
             f"{data.report.root} has another label than the bundle for {other.sum()} test images "
             f"(first: {test.file_name[other][0]}); pass the data set that it was trained on."
@@ -101,20 +101,20 @@ def _rows_of(test: Predictions, data: XrayData) -> np.ndarray:
 
 def _rows_of_both_collections(data: XrayData) -> np.ndarray:
     """The rows of the one class that the children's hospital and the web both have in number."""
-    is_shared = [each.label == PNEUMONIA and each.source in (WEB, CHILDREN) for each in data.records]
+    is_shared = [each.label == PNEUMONIA and each.source in (WEB, CHILDREN) for each in data.samples]
     return np.flatnonzero(is_shared)
 
 
 def _about(data: XrayData, rows: np.ndarray) -> dict[str, Any]:
     """The columns of controls.TEST_ROWS that need no network."""
-    names = [record.file_name for record in data.records]
+    names = [record.file_name for record in data.samples]
     # Each image its own patient: what is left to join them is that they show the same picture.
     pictures = patient_groups(names, data.pixels.near_duplicates)
     _, first, counts = np.unique(pictures, return_index=True, return_counts=True)
     return {
         "file_name": [names[row] for row in rows],
-        "view_position": [data.records[row].view_position for row in rows],
-        "pathogen": [data.records[row].pathogen for row in rows],
+        "view_position": [data.samples[row].view_position for row in rows],
+        "pathogen": [data.samples[row].pathogen for row in rows],
         "same_as": [names[first[pictures[row]]] if counts[pictures[row]] > 1 else "" for row in rows],
     }
 
@@ -154,10 +154,10 @@ def _tell_source(network: Backend, data: XrayData, rows: np.ndarray, bar: tqdm[A
         features["thumbnail"] += [thumbnail_of(image).ravel() for image in images]
         features["histogram"] += [np.histogram(image, BINS, (0, 256))[0] for image in images]
         features["embedding"] += list(outputs.embedding)
-    is_web = np.asarray([data.records[row].source == WEB for row in rows], bool)
+    is_web = np.asarray([data.samples[row].source == WEB for row in rows], bool)
     groups = data.groups[rows]
     return {
-        "file_name": [data.records[row].file_name for row in rows],
+        "file_name": [data.samples[row].file_name for row in rows],
         "patient": groups,
         "is_web": is_web,
         **{name: _out_of_fold(own, is_web, groups) for name, own in features.items()},

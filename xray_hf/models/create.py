@@ -11,9 +11,9 @@ from huggingface_hub import hf_hub_download
 from torch import nn
 
 from xray_hf.errors import ModelError, as_sentence, hub_errors
-from xray_hf.labels import LABELS
 from xray_hf.models.configuration_xray_cnn import XrayCnnConfig
 from xray_hf.models.modeling_xray_cnn import XrayCnnForImageClassification
+from xray_hf.task import LABELS
 
 RESNET18 = "resnet18.tv_in1k"  # torchvision's ImageNet weights, which the paper starts from
 MODELS = ("xray-resnet18", "xray-cnn", "timm:NAME")

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from xray_hf.data.pixels import PixelSource
+from xray_hf.data.cache import PixelSource
 from xray_hf.errors import ConfigError
 
 

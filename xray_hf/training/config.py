@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from xray_hf.data.coronahack import HELP_ON_COVID_METADATA
+from xray_hf.data.sources.coronahack import HELP_ON_COVID_METADATA
 from xray_hf.data.splits import FOLDS, PROTOCOLS
 from xray_hf.errors import ConfigError, OptionParser
 from xray_hf.manifest import WHOLE

@@ -19,14 +19,14 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from tqdm import tqdm
 
-from xray_hf.data.pixels import PixelSource
+from xray_hf.data.cache import PixelSource
 from xray_hf.data.splits import Split
 from xray_hf.errors import CheckpointError, ConfigError, DivergedError
 from xray_hf.evaluation import metrics
 from xray_hf.files import write_text
-from xray_hf.labels import LABELS
 from xray_hf.models.create import Network, logits_of
 from xray_hf.signals import Signals
+from xray_hf.task import LABELS
 from xray_hf.training import checkpoints
 from xray_hf.training.augment import Augmentation, mix
 from xray_hf.training.batches import epoch_batches, load_ahead, share_of

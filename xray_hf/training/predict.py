@@ -9,9 +9,9 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from xray_hf.data.pixels import PixelSource
-from xray_hf.labels import LABELS
+from xray_hf.data.cache import PixelSource
 from xray_hf.models.create import Preprocessing, logits_of
+from xray_hf.task import LABELS
 from xray_hf.training.batches import load_ahead
 from xray_hf.training.processes import sum_over
 

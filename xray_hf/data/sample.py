@@ -15,7 +15,7 @@ SYNTHETIC_PREFIX = "SYNTHETIC-"  # and what their file names begin with
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class Sample:
     """One image with its row of the CSV.
 
     file_name: as in the CSV, unique. path: the file.
@@ -155,11 +155,11 @@ def without_repeats(
             )
 
 
-def is_synthetic(records: Sequence[Record]) -> bool:
+def is_synthetic(records: Sequence[Sample]) -> bool:
     """Whether any image is drawn from the atlas instead of taken of a person."""
     return any(record.source == SYNTHETIC for record in records)
 
 
-def labels_of(records: Sequence[Record]) -> list[int]:
+def labels_of(records: Sequence[Sample]) -> list[int]:
     """The class index of each record."""
     return [record.label for record in records]

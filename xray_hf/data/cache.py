@@ -22,8 +22,8 @@ import PIL
 from tqdm import tqdm
 
 from xray_hf import cores
-from xray_hf.data.duplicates import CORRELATION, THUMBNAIL_SIDE, near_duplicates
-from xray_hf.data.records import Record
+from xray_hf.data.groups import CORRELATION, THUMBNAIL_SIDE, near_duplicates
+from xray_hf.data.sample import Sample
 from xray_hf.errors import DataError, ImageError
 from xray_hf.files import atomic_folder, write_json
 from xray_hf.images import READER_VERSION, read_grey, resize
@@ -87,7 +87,7 @@ class PixelCache:
         return batch
 
 
-def prepare(records: Sequence[Record], side: int, cache_dir: Path | None = None) -> PixelCache:
+def prepare(records: Sequence[Sample], side: int, cache_dir: Path | None = None) -> PixelCache:
     """Open the cache of these records' pixels, or decode them all, with a progress bar.
 
     side: height and width of the network's input in pixels. cache_dir: default $XRAY_HF_CACHE, else
@@ -114,7 +114,7 @@ def default_cache_dir() -> Path:
     return Path(os.environ.get("XRAY_HF_CACHE") or Path.home() / ".cache" / "xray_hf")
 
 
-def _fingerprint(records: Sequence[Record], side: int) -> str:
+def _fingerprint(records: Sequence[Sample], side: int) -> str:
     options = [side, READER_VERSION, PIL.__version__, THUMBNAIL_SIDE, CORRELATION]
     digest = hashlib.sha256(json.dumps(options).encode())
     for record in records:
@@ -123,7 +123,7 @@ def _fingerprint(records: Sequence[Record], side: int) -> str:
     return digest.hexdigest()[:16]
 
 
-def _decode_all(records: Sequence[Record], side: int, folder: Path) -> None:
+def _decode_all(records: Sequence[Sample], side: int, folder: Path) -> None:
     # One array, since small ones kept between large ones freed would hold on to the memory of all pixels.
     thumbnails = np.empty((len(records), THUMBNAIL_SIDE, THUMBNAIL_SIDE), np.uint8)
     count, undecodable = 0, {}
@@ -147,7 +147,7 @@ def _decode_all(records: Sequence[Record], side: int, folder: Path) -> None:
     write_json(folder / INDEX_NAME, {"count": count, "undecodable": undecodable, "near_duplicates": pairs})
 
 
-def _decode(record: Record, side: int) -> tuple[np.ndarray, np.ndarray] | ImageError:
+def _decode(record: Sample, side: int) -> tuple[np.ndarray, np.ndarray] | ImageError:
     try:
         record.path.open("rb").close()
     except OSError as error:  # not the image's fault, and perhaps soon repaired: nothing to remember

@@ -15,9 +15,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from xray_hf.data.records import SYNTHETIC, SYNTHETIC_PREFIX, Record, Report, read_rows, without_repeats
+from xray_hf.data.sample import SYNTHETIC, SYNTHETIC_PREFIX, Report, Sample, read_rows, without_repeats
 from xray_hf.errors import DataError
-from xray_hf.labels import COVID19, NORMAL, OFFICIAL_SPLITS, PNEUMONIA
+from xray_hf.task import COVID19, NORMAL, OFFICIAL_SPLITS, PNEUMONIA
 
 KAGGLE_SLUG = "praveengovi/coronahack-chest-xraydataset"
 CSV_NAME = "Chest_xray_Corona_Metadata.csv"
@@ -43,7 +43,7 @@ _KERMANY_NAME = re.compile(r"^(?:SYNTHETIC-)?(?:(person\d+)_|((?:NORMAL2-)?IM-\d
 _SYNTHETIC_COVID_NAME = re.compile(r"^(SYNTHETIC-covid-\d+)-")
 
 
-def read(data_dir: Path, covid_metadata: Path | None = None) -> tuple[list[Record], Report]:
+def read(data_dir: Path, covid_metadata: Path | None = None) -> tuple[list[Sample], Report]:
     """Read the CSV and look for every image file; no image is decoded.
 
     data_dir: the unpacked Kaggle folder. covid_metadata: the metadata CSV of
@@ -62,7 +62,7 @@ def read(data_dir: Path, covid_metadata: Path | None = None) -> tuple[list[Recor
     of_covid = _read_covid_metadata(covid_metadata) if covid_metadata else {}
 
     report = Report(str(data_dir), rows=len(rows), covid_patients_from=str(covid_metadata or "") or None)
-    records: dict[str, Record] = {}
+    records: dict[str, Sample] = {}
     for row in without_repeats(rows, "X_ray_image_name", csv_path, report):
         name = row["X_ray_image_name"]
         path = files.get(row["Dataset_type"], {}).get(name)
@@ -148,10 +148,10 @@ def _label_of(row: dict[str, str]) -> int | None:
     return _LABELS.get(row["Label"])
 
 
-def _record(row: dict[str, str], path: Path, label: int, of_covid: dict[str, str]) -> Record:
+def _record(row: dict[str, str], path: Path, label: int, of_covid: dict[str, str]) -> Sample:
     name = row["X_ray_image_name"]
     source = _source_of(name)
-    return Record(
+    return Sample(
         file_name=name,
         path=path,
         label=label,

@@ -15,22 +15,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xray_hf.data import pixels
-from xray_hf.data.pixels import PixelCache, default_cache_dir, prepare
-from xray_hf.data.records import Record
+from xray_hf.data import cache as pixels
+from xray_hf.data.cache import PixelCache, default_cache_dir, prepare
+from xray_hf.data.sample import Sample
 from xray_hf.errors import DataError, ImageError, OutputError
 from xray_hf.images import read_grey, resize
-from xray_hf.labels import NORMAL
+from xray_hf.task import NORMAL
 
 SIDE = 32
 
 
-def record_of(path: Path) -> Record:
-    return Record(path.name, path, NORMAL, path.stem, "TRAIN", "", "", "Kermany")
+def record_of(path: Path) -> Sample:
+    return Sample(path.name, path, NORMAL, path.stem, "TRAIN", "", "", "Kermany")
 
 
 @pytest.fixture
-def records(tmp_path: Path) -> list[Record]:
+def records(tmp_path: Path) -> list[Sample]:
     """Twelve noisy images; the eighth shows the picture of the third."""
     folder = tmp_path / "images"
     folder.mkdir()
@@ -45,7 +45,7 @@ def cache_dir(tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
-def expected(records: Sequence[Record], side: int = SIDE) -> np.ndarray:
+def expected(records: Sequence[Sample], side: int = SIDE) -> np.ndarray:
     return np.stack([resize(read_grey(record.path), side) for record in records])
 
 
@@ -53,7 +53,7 @@ def content_of(cache: PixelCache) -> np.ndarray:
     return cache.gather(np.arange(cache.count))
 
 
-def test_the_cache_holds_what_the_reader_gives(records: list[Record], cache_dir: Path) -> None:
+def test_the_cache_holds_what_the_reader_gives(records: list[Sample], cache_dir: Path) -> None:
     cache = prepare(records, SIDE, cache_dir)
     assert (cache.count, cache.side, cache.undecodable) == (12, SIDE, {})
     assert cache.near_duplicates == [(2, 7)]
@@ -61,14 +61,14 @@ def test_the_cache_holds_what_the_reader_gives(records: list[Record], cache_dir:
 
 
 def test_more_images_than_are_decoded_ahead_stay_in_order(
-    records: list[Record], cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+    records: list[Sample], cache_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pixels, "_CHUNK", 5)
     np.testing.assert_array_equal(content_of(prepare(records, SIDE, cache_dir)), expected(records))
 
 
 def test_the_second_open_decodes_nothing(
-    records: list[Record], cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+    records: list[Sample], cache_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = prepare(records, SIDE, cache_dir)
 
@@ -79,7 +79,7 @@ def test_the_second_open_decodes_nothing(
     assert prepare(records, SIDE, cache_dir) == first
 
 
-def test_a_changed_file_makes_a_new_cache(records: list[Record], cache_dir: Path) -> None:
+def test_a_changed_file_makes_a_new_cache(records: list[Sample], cache_dir: Path) -> None:
     first = prepare(records, SIDE, cache_dir)
     Image.new("L", (50, 50), 200).save(records[4].path)
     second = prepare(records, SIDE, cache_dir)
@@ -87,14 +87,14 @@ def test_a_changed_file_makes_a_new_cache(records: list[Record], cache_dir: Path
     assert (second.gather(np.array([4])) == 200).all()
 
 
-def test_a_changed_time_alone_makes_a_new_cache(records: list[Record], cache_dir: Path) -> None:
+def test_a_changed_time_alone_makes_a_new_cache(records: list[Sample], cache_dir: Path) -> None:
     first = prepare(records, SIDE, cache_dir)
     os.utime(records[4].path, ns=(0, 1))
     assert prepare(records, SIDE, cache_dir).folder != first.folder
 
 
 def test_another_side_order_or_reader_makes_a_new_cache(
-    records: list[Record], cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+    records: list[Sample], cache_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folders = {prepare(records, side, cache_dir).folder for side in (32, 40)}
     folders.add(prepare(records[::-1], SIDE, cache_dir).folder)
@@ -104,7 +104,7 @@ def test_another_side_order_or_reader_makes_a_new_cache(
 
 
 def test_undecodable_files_are_listed_and_the_others_stay_aligned(
-    records: list[Record], cache_dir: Path
+    records: list[Sample], cache_dir: Path
 ) -> None:
     for number in (0, 5, 11):
         records[number].path.write_text("no image")
@@ -120,7 +120,7 @@ def test_undecodable_files_are_listed_and_the_others_stay_aligned(
     ]
 
 
-def test_rows_come_in_any_order_and_repeatedly(records: list[Record], cache_dir: Path) -> None:
+def test_rows_come_in_any_order_and_repeatedly(records: list[Sample], cache_dir: Path) -> None:
     cache = prepare(records, SIDE, cache_dir)
     rows = np.array([11, 0, 0, 7, 3, 11])
     batch = cache.gather(rows)
@@ -129,7 +129,7 @@ def test_rows_come_in_any_order_and_repeatedly(records: list[Record], cache_dir:
     assert cache.gather(np.array([], np.int64)).shape == (0, SIDE, SIDE)
 
 
-def test_a_row_that_is_not_there_is_an_error(records: list[Record], cache_dir: Path) -> None:
+def test_a_row_that_is_not_there_is_an_error(records: list[Sample], cache_dir: Path) -> None:
     cache = prepare(records, SIDE, cache_dir)
     with pytest.raises(DataError, match=r"there is no row 12; delete this folder, it is made anew"):
         cache.gather(np.array([12]))
@@ -137,7 +137,7 @@ def test_a_row_that_is_not_there_is_an_error(records: list[Record], cache_dir: P
 
 @pytest.mark.parametrize("damage", ["no pixels", "short pixels", "no index", "half an index"])
 def test_a_damaged_cache_says_that_it_can_be_deleted(
-    records: list[Record], cache_dir: Path, damage: str
+    records: list[Sample], cache_dir: Path, damage: str
 ) -> None:
     folder = prepare(records, SIDE, cache_dir).folder
     name = pixels.PIXELS_NAME if "pixels" in damage else pixels.INDEX_NAME
@@ -150,11 +150,11 @@ def test_a_damaged_cache_says_that_it_can_be_deleted(
 
 
 def test_an_exception_in_the_middle_leaves_nothing(
-    records: list[Record], cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+    records: list[Sample], cache_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decode = pixels._decode
 
-    def interrupted(record: Record, side: int) -> tuple[np.ndarray, np.ndarray] | ImageError:
+    def interrupted(record: Sample, side: int) -> tuple[np.ndarray, np.ndarray] | ImageError:
         if record.file_name == "06.png":
             raise KeyboardInterrupt
         return decode(record, side)
@@ -170,8 +170,8 @@ def test_an_exception_in_the_middle_leaves_nothing(
 KILLED = """
 import sys, time
 from pathlib import Path
-from xray_hf.data import pixels
-from xray_hf.data.records import Record
+from xray_hf.data import cache as pixels
+from xray_hf.data.sample import Sample
 
 decode = pixels._decode
 
@@ -183,13 +183,13 @@ def slow(record, side):
 
 pixels._decode = slow
 paths = sorted(Path(sys.argv[1]).iterdir())
-records = [Record(path.name, path, 0, path.stem, "TRAIN", "", "", "Kermany") for path in paths]
+records = [Sample(path.name, path, 0, path.stem, "TRAIN", "", "", "Kermany") for path in paths]
 pixels.prepare(records, 32, Path(sys.argv[2]))
 """
 
 
 def test_a_killed_process_leaves_no_cache_that_looks_whole(
-    records: list[Record], cache_dir: Path, tmp_path: Path
+    records: list[Sample], cache_dir: Path, tmp_path: Path
 ) -> None:
     reached = tmp_path / "reached"
     arguments = [sys.executable, "-c", KILLED, str(records[0].path.parent), str(cache_dir), str(reached)]
@@ -204,7 +204,7 @@ def test_a_killed_process_leaves_no_cache_that_looks_whole(
     np.testing.assert_array_equal(content_of(prepare(records, SIDE, cache_dir)), expected(records))
 
 
-def test_a_cache_that_cannot_be_written_is_an_output_error(records: list[Record], tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_an_output_error(records: list[Sample], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"cannot write .*: Not a directory"):
         prepare(records, SIDE, tmp_path / "file" / "cache")
@@ -218,6 +218,6 @@ def test_the_folder_is_named_by_the_environment_or_the_home(
     assert default_cache_dir() == Path.home() / ".cache" / "xray_hf"
 
 
-def test_the_index_is_plain_json(records: list[Record], cache_dir: Path) -> None:
+def test_the_index_is_plain_json(records: list[Sample], cache_dir: Path) -> None:
     index = json.loads((prepare(records, SIDE, cache_dir).folder / pixels.INDEX_NAME).read_text())
     assert index == {"count": 12, "undecodable": {}, "near_duplicates": [[2, 7]]}

@@ -10,10 +10,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from xray_hf.data.records import Record, Report, read_rows, without_repeats
+from xray_hf.data.sample import Report, Sample, read_rows, without_repeats
 from xray_hf.errors import ConfigError, DataError
 from xray_hf.evaluation.words import listed
-from xray_hf.labels import LABELS, PNEUMONIA
+from xray_hf.task import LABELS, PNEUMONIA
 
 CSV_NAMES = ("labels.csv", "metadata.csv")
 COLUMNS = ("file_name", "label")
@@ -26,7 +26,7 @@ HOW_TO_MAKE = (
 _LABELS = {name: index for index, name in enumerate(LABELS)} | {"Pnemonia": PNEUMONIA}  # as CoronaHack has it
 
 
-def read(folder: Path, patient: str | None = None) -> tuple[list[Record], Report]:
+def read(folder: Path, patient: str | None = None) -> tuple[list[Sample], Report]:
     """Read the CSV and look for every image file; no image is decoded.
 
     A file_name is a path below the folder or its `images`, or the bare name of a file in any subfolder.
@@ -122,9 +122,9 @@ def _only(name: str, found: Sequence[Path]) -> Path | None:
     return found[0] if found else None
 
 
-def _record(row: dict[str, str], path: Path, patient_id: str) -> Record:
+def _record(row: dict[str, str], path: Path, patient_id: str) -> Sample:
     name = row["file_name"]
-    return Record(
+    return Sample(
         file_name=name,
         path=path,
         label=_LABELS[row["label"]],

@@ -20,11 +20,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
-from xray_hf.data.coronahack import CSV_NAME, IMAGE_FOLDER
-from xray_hf.data.records import SYNTHETIC_PREFIX
+from xray_hf.data.sample import SYNTHETIC_PREFIX
+from xray_hf.data.sources.coronahack import CSV_NAME, IMAGE_FOLDER
 from xray_hf.errors import ConfigError, DataError
 from xray_hf.files import atomic_folder, require_new_folder
-from xray_hf.labels import COVID19, LABELS, NORMAL, PNEUMONIA
+from xray_hf.task import COVID19, LABELS, NORMAL, PNEUMONIA
 
 ATLAS_FILE = Path(__file__).with_name("atlas.npz")
 MIN_PATIENTS = 30  # below this a class can be missing from one of three splits

@@ -1,0 +1,1 @@
+"""One file a collection: how to read its folder, and its museum label."""
