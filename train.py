@@ -22,17 +22,18 @@ import torch
 from accelerate import Accelerator
 from transformers.utils import logging
 
-from xray_hf import __version__, bundle, manifest
+from xray_hf import __version__, bundle
 from xray_hf.data import splits
 from xray_hf.data.cache import seen_in
 from xray_hf.data.dataset import XrayData, open_coronahack, split_data
 from xray_hf.data.sample import is_synthetic, labels_of
 from xray_hf.data.splits import Split
 from xray_hf.errors import DataError, OutputError, exit_on_error
-from xray_hf.evaluation import metrics
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.files import write_json
 from xray_hf.models import Network, create_model
+from xray_hf.report import terminal
+from xray_hf.report.report import Report
 from xray_hf.task import SPLITS
 from xray_hf.training import checkpoints
 from xray_hf.training.config import Config, parse
@@ -88,14 +89,14 @@ def main() -> None:
             "wall_seconds_of_last_part": time.time() - started,
             "history": history,
         }
-        summary = bundle.write(
+        bundle.write(
             config.out / "bundle",
             network,
             training=training,
             splits=splits.as_dict(split, data.samples, data.groups),
             predictions=predictions,
         )
-        print(metrics.as_table(metrics.of_splits(summary), manifest.mark_of(training)))
+        print(terminal.part(Report.read(config.out / "bundle"), "splits"))
         print(f"bundle: {config.out / 'bundle'}")
 
 

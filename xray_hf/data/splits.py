@@ -21,8 +21,8 @@ import numpy as np
 
 from xray_hf.data.sample import Sample, labels_of
 from xray_hf.errors import ConfigError, DataError
-from xray_hf.evaluation.words import counted
 from xray_hf.task import COVID19, LABELS, SPLITS
+from xray_hf.text import counted
 
 PROTOCOLS = ("grouped", "paper")
 COVID_TEST_SHARE = 0.25

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from xray_hf.data.sample import Report, Sample, read_rows, without_repeats
 from xray_hf.errors import ConfigError, DataError
-from xray_hf.evaluation.words import listed
 from xray_hf.task import LABELS, PNEUMONIA
+from xray_hf.text import listed
 
 CSV_NAMES = ("labels.csv", "metadata.csv")
 COLUMNS = ("file_name", "label")

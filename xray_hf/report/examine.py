@@ -12,8 +12,8 @@ import numpy as np
 from xray_hf.data import splits
 from xray_hf.data.dataset import XrayData
 from xray_hf.data.sample import Sample, is_synthetic
-from xray_hf.evaluation import figures
 from xray_hf.files import write_json, write_text
+from xray_hf.report import figures
 from xray_hf.task import LABELS, OFFICIAL_SPLITS, SPLITS, SYNTHETIC_MARK
 
 EXAMPLES_PER_CLASS = 4
