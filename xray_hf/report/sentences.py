@@ -25,7 +25,7 @@ INTERNAL = (
     "Every image counts here with the class that the network gives it, also where the engine would abstain "
     "or reject. Read each number beside the number of patients."
 )
-BY_SOURCE = (
+WITHIN_SOURCE = (
     "A pooled AUROC also rewards a model for recognising the hospital. The within-source AUROC compares only "
     "pairs of images from the same source."
 )
