@@ -1,6 +1,6 @@
-"""A folder of X-rays with one CSV, the Hub's `imagefolder` form -> checked records, for tests elsewhere.
+"""A folder of X-rays with one CSV, the Hub's `imagefolder` form -> samples.
 
-DIR/labels.csv            or metadata.csv: file_name, label, optional patient_id; other columns are ignored
+DIR/labels.csv            or metadata.csv: file_name, label, optional patient_id, site, view, license
 DIR/…, DIR/images/…       the images, in any subfolder
 """
 
@@ -10,57 +10,62 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from xray_hf.data.sample import Report, Sample, read_rows, without_repeats
+from xray_hf.data.sample import UNKNOWN_PATIENT, Report, Sample, read_rows, without_repeats
+from xray_hf.data.sources import About, ReadOptions
 from xray_hf.errors import ConfigError, DataError
-from xray_hf.evaluation.words import listed
-from xray_hf.task import LABELS, PNEUMONIA
 
+ABOUT = About(
+    title="A folder of your own",
+    url="",
+    origin="Images of any origin with labels.csv or metadata.csv.",
+    hospital="As the column site says.",
+    counts="As found.",
+    labels="As the column label says.",
+    licence="As the column license says.",
+    known_errors=("Nothing is known of it here.",),
+    citation="",
+)
+CLASS_OF: dict[str, str] = {}
 CSV_NAMES = ("labels.csv", "metadata.csv")
 COLUMNS = ("file_name", "label")
-EXTERNAL = "external"  # the source of these records
 HOW_TO_MAKE = (
-    f"Expected a folder of images with {' or '.join(CSV_NAMES)}, columns file_name and label "
-    f"({', '.join(LABELS)}), patient_id if known."
+    f"Expected a folder of images with {' or '.join(CSV_NAMES)}, columns file_name and label, "
+    "patient_id if known."
 )
 
-_LABELS = {name: index for index, name in enumerate(LABELS)} | {"Pnemonia": PNEUMONIA}  # as CoronaHack has it
 
-
-def read(folder: Path, patient: str | None = None) -> tuple[list[Sample], Report]:
+def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Report]:
     """Read the CSV and look for every image file; no image is decoded.
 
-    A file_name is a path below the folder or its `images`, or the bare name of a file in any subfolder.
-    patient: a regular expression for the part of file_name that names the patient, where patient_id does not.
-    Without either an image is its own patient. All records are of the official split "TEST".
-    Returns the usable records in the CSV's order and a report of all other rows and files.
+    place: the folder. A file_name is a path below it or its `images`, or the bare name of a file in any
+    subfolder. options.patient: a regular expression for the part of file_name that names the patient, where
+    patient_id does not. Without either an image is its own patient.
+    Returns the usable samples in the CSV's order and a report of all other rows and files.
     Raises ConfigError for a `patient` that is no regular expression, DataError if folder, CSV or column are
     missing, for a name with different rows, that fits two files or without `patient`, and for a file with two
     names.
     """
-    pattern = _compiled(patient)
+    folder, pattern = Path(place), _compiled(options.patient)
     csv_path = _find_csv(folder)
-    rows = read_rows(csv_path, COLUMNS, HOW_TO_MAKE, optional=("patient_id",))
+    rows = read_rows(csv_path, COLUMNS, HOW_TO_MAKE, optional=("patient_id", "site", "view", "license"))
     files = _files_by_name(folder, csv_path)
     has_patients = pattern is not None or any(row["patient_id"] for row in rows)
-    report = Report(str(folder), rows=len(rows), covid_patients_from=str(csv_path) if has_patients else None)
-    records = []
+    report = Report(name, place, rows=len(rows), patients_from=str(csv_path) if has_patients else None)
+    samples = []
     asked: set[Path | None] = set()
     for row in without_repeats(rows, "file_name", csv_path, report):
-        name = row["file_name"]
-        path = _only(name, files.get(name, []))
+        file_name = row["file_name"]
+        path = _only(file_name, files.get(file_name, []))
         if path and path in asked:
-            raise DataError(f"{csv_path} has two rows for {path}, one of them {name}; leave one.")
+            raise DataError(f"{csv_path} has two rows for {path}, one of them {file_name}; leave one.")
         asked.add(path)
-        if row["label"] not in _LABELS:
-            report.unknown_labels.append(name)
-            report.complaints[name] = f"{name} has label {row['label']!r}; expected {listed(LABELS, 'or')}"
-        elif path is None:
-            report.rows_without_file.append(name)
+        if path is None:
+            report.rows_without_file.append(file_name)
         else:
-            records.append(_record(row, path, _patient_of(row, pattern)))
+            samples.append(_sample(row, path, name, _patient_of(row, pattern)))
     everything = {path for found in files.values() for path in found}
     report.files_without_metadata = [str(path.relative_to(folder)) for path in sorted(everything - asked)]
-    return records, report
+    return samples, report
 
 
 def _compiled(patient: str | None) -> re.Pattern[str] | None:
@@ -75,7 +80,7 @@ def _compiled(patient: str | None) -> re.Pattern[str] | None:
 def _patient_of(row: dict[str, str], pattern: re.Pattern[str] | None) -> str:
     name = row["file_name"]
     if row["patient_id"] or pattern is None:
-        return row["patient_id"] or f"file-{name}"
+        return row["patient_id"] or f"{UNKNOWN_PATIENT}{name}"
     found = pattern.search(name)
     if not found or not found.group():
         raise DataError(
@@ -122,15 +127,14 @@ def _only(name: str, found: Sequence[Path]) -> Path | None:
     return found[0] if found else None
 
 
-def _record(row: dict[str, str], path: Path, patient_id: str) -> Sample:
-    name = row["file_name"]
+def _sample(row: dict[str, str], path: Path, source: str, patient_id: str) -> Sample:
     return Sample(
-        file_name=name,
+        file_name=row["file_name"],
         path=path,
-        label=_LABELS[row["label"]],
+        source=source,
+        findings=(row["label"],) if row["label"] else (),
         patient_id=patient_id,
-        official_split="TEST",
-        pathogen="",
-        virus_category="",
-        source=EXTERNAL,
+        site=row["site"],
+        view=row["view"],
+        license=row["license"],
     )
