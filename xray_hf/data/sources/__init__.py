@@ -215,15 +215,6 @@ def classify(
         labelled.append(replace(sample, label=names.pop() if len(names) == 1 else None))
     found = {sample.label for sample in labelled if sample.label is not None}
     checked = check_classes(classes if classes is not None else _in_order(found))
-<<<<<<< HEAD
-=======
-    if missing := [name for name in checked if name not in found]:
-        raise ConfigError(
-            f"no image has the class {', '.join(missing)}; "
-            f"the sources have {', '.join(_in_order(found)) or 'none'}. "
-            'Change --classes, or map a finding with --map "NAME:FINDING=CLASS".'
-        )
->>>>>>> h1
     return labelled, checked
 
 
