@@ -10,16 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from opening import open_coronahack
 from PIL import Image
 
-<<<<<<< HEAD
 from xray_hf import cli
-from xray_hf.data.sources import coronahack
-=======
 from xray_hf.data.sample import Report, Sample
 from xray_hf.data.sources import ReadOptions, coronahack
->>>>>>> h1
 from xray_hf.data.sources.coronahack import CSV_NAME, IMAGE_FOLDER, patient_id
 from xray_hf.errors import DataError
 from xray_hf.task import PAPER_CLASSES
@@ -183,7 +178,6 @@ def test_covid_metadata_is_found_inside_and_beside_the_folder(data: Path, where:
 
 
 def test_help_says_where_covid_metadata_is_looked_for(capsys: pytest.CaptureFixture[str]) -> None:
-    from xray_hf import cli
     from xray_hf.training import config
 
     for show in (lambda: cli.main(["splits", "--help"]), lambda: config.parse(["--help"])):

@@ -1,4 +1,4 @@
-"""docs/own_data.md is true: its script takes 200 images of two classes from a folder to a demo and to the Hub."""
+"""The script of docs/own_data.md takes 200 images of two classes from a folder to the Hub and a demo."""
 
 from __future__ import annotations
 

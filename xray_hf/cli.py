@@ -235,8 +235,8 @@ def _atlas(options: argparse.Namespace) -> None:
 
 
 def _examine(options: argparse.Namespace) -> None:
-    from xray_hf.data.examine import examine
     from xray_hf.files import require_new_folder
+    from xray_hf.report.examine import examine
 
     require_new_folder(options.out)  # before minutes are spent on decoding
     print(examine(_open(options), options.out, options.seed))
@@ -275,7 +275,6 @@ def _prepare(options: argparse.Namespace) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     from xray_hf import evidence
-    from xray_hf.evaluation import metrics
 
     if options.external:
         _evaluate_elsewhere(options)
@@ -285,12 +284,12 @@ def _evaluate(options: argparse.Namespace) -> None:
             "--data-dir, --name, --patient and --drop-bad go with --external; the record needs no data."
         )
     folder = _bundle(options)
-    print(metrics.as_table(metrics.of_splits(evidence.draw(folder)), _mark(folder)))
+    evidence.draw(folder)
+    print(_reported(folder, "splits"))
 
 
 def _evaluate_elsewhere(options: argparse.Namespace) -> None:
     from xray_hf import evidence
-    from xray_hf.evaluation import external, metrics
     from xray_hf.inference.external import evaluate
 
     if not options.data_dir:
@@ -299,27 +298,27 @@ def _evaluate_elsewhere(options: argparse.Namespace) -> None:
     name = options.data_dir.resolve().name if options.name is None else options.name
     read = evaluate(folder, options.data_dir, name, patient=options.patient, drop_bad=options.drop_bad)
     print(read.as_table(), end="\n\n")
-    numbers = evidence.draw(folder)["external"][name]
-    print(metrics.as_table({name: numbers}, _mark(folder)))
-    print(external.as_line(numbers["decisions"]))  # just made, hence under today's calibration
+    evidence.draw(folder)
+    print(_reported(folder, "external"))
 
 
 def _report(options: argparse.Namespace) -> None:
     folder = _bundle(options)
     from xray_hf import evidence
-    from xray_hf.evaluation import controls, metrics
     from xray_hf.inference.report import report
 
     report(folder, _open(options), options.sheets)
-    summary = evidence.draw(folder)
-    print(metrics.as_table({"test": summary["test"], **summary["controls"]}, _mark(folder)))
-    print(controls.as_table(summary))
+    evidence.draw(folder)
+    print(_reported(folder, "controls"))
     print(f"written: {folder / manifest.CONTROLS}")
 
 
-def _mark(folder: Path) -> str:
-    """What stands in front of numbers that mean nothing."""
-    return manifest.mark_of(manifest.read_json(folder / manifest.TRAINING))
+def _reported(folder: Path, what: str) -> str:
+    """A part of the bundle's report, as terminal.PARTS names them."""
+    from xray_hf.report import terminal
+    from xray_hf.report.report import Report
+
+    return terminal.part(Report.read(folder), what)
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -343,17 +342,16 @@ def _calibrate(options: argparse.Namespace) -> None:
         )
     folder = _bundle(options)
     from xray_hf import evidence
-    from xray_hf.evaluation import confidence, metrics
     from xray_hf.inference import calibrate_confidence, calibrate_foreign
 
     if options.foreign_dir:
         calibrate_foreign.find(options.foreign_dir)  # before minutes are spent on decoding
-        report = calibrate_foreign.calibrate(folder, _open(options), options.foreign_dir)
+        calibrate_foreign.calibrate(folder, _open(options), options.foreign_dir)
         evidence.draw(folder)  # should the other half fail, this one is done
-        print(calibrate_foreign.as_table(report), end="\n\n")
-    fitted = calibrate_confidence.calibrate(folder, options.risk)
-    print(confidence.as_table(metrics.of_splits(evidence.draw(folder)), _mark(folder)))
-    print(f"temperature {fitted.temperature:.3f}, unsure below {fitted.unsure_below:.3f}")
+        print(_reported(folder, "ood"), end="\n\n")
+    calibrate_confidence.calibrate(folder, options.risk)
+    evidence.draw(folder)
+    print(_reported(folder, "calibration"))
     print(f"written: {folder / manifest.CALIBRATION}")
 
 
