@@ -22,20 +22,16 @@ UNKNOWN_PATIENT = "file-"  # begins the patient_id of an image whose patient nob
 class Sample:
     """One image of a collection.
 
-        file_name: unique within its source. path: the file.
-        source: the collection's name in this run, as "coronahack" or "clinic".
-        findings: the collection's own labels of the image; empty where it says nothing.
-        label: the class that they map to; None for no class of the task.
-        patient_id: images with the same one show the same patient; "file-" and the name where it is unknown.
-        site: hospital or sub-collection, as "Kermany" or "NIH"; "" if unknown.
-        official_split: "TRAIN" or "TEST", the collection's own; "" if it has none.
-        view: "PA", "AP", "AP Supine" or "L" (lateral), where the collection tells it, else "".
-        license: under which the picture may be shared, "" where its collection states none.
-    <<<<<<< HEAD
-        pathogen, virus_category: CoronaHack's Label_1_Virus_category and Label_2_Virus_category, else "".
-    =======
-        pathogen, virus_category: CoronaHack's finer labels, Label_1_… and Label_2_Virus_category, else "".
-    >>>>>>> h1
+    file_name: unique within its source. path: the file.
+    source: the collection's name in this run, as "coronahack" or "clinic".
+    findings: the collection's own labels of the image; empty where it says nothing.
+    label: the class that they map to; None for no class of the task.
+    patient_id: images with the same one show the same patient; "file-" and the name where it is unknown.
+    site: hospital or sub-collection, as "Kermany" or "NIH"; "" if unknown.
+    official_split: "TRAIN" or "TEST", the collection's own; "" if it has none.
+    view: "PA", "AP", "AP Supine" or "L" (lateral), where the collection tells it, else "".
+    license: under which the picture may be shared, "" where its collection states none.
+    pathogen, virus_category: CoronaHack's Label_1_Virus_category and Label_2_Virus_category, else "".
     """
 
     file_name: str
