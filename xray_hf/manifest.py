@@ -46,7 +46,7 @@ class Manifest:
 
     name: the network's, as "xray-resnet18". labels: the class names in the order of the logits.
     side: height and width of the input in pixels. is_synthetic: whether it was trained on synthetic
-    patients, so that its answers mean nothing.
+    patients, so that its answers mean nothing. sources: the kinds of collections it was trained on.
     """
 
     folder: Path
@@ -54,6 +54,7 @@ class Manifest:
     labels: tuple[str, ...]
     side: int
     is_synthetic: bool
+    sources: tuple[str, ...]
 
     def require_side(self, side: int) -> None:
         """Raise ConfigError unless data opened at so many pixels fit the network."""
@@ -73,7 +74,7 @@ def read(folder: Path | str) -> Manifest:
     folder = Path(folder)
     config, training = read_json(folder / CONFIG), read_json(folder / TRAINING)
     try:
-        labels, side = _labels(config), _side(folder, config)
+        labels, side = labels_of(config), _side(folder, config)
     except (LookupError, TypeError, AttributeError) as error:
         raise BundleError(
             f"{folder / CONFIG} lacks what a bundle's has ({type(error).__name__}: {error}). "
@@ -99,7 +100,13 @@ def read(folder: Path | str) -> Manifest:
             f"{folder} was trained on the control view {view}: it has metrics, but answers nothing about "
             "X-rays. Use a bundle trained without --view."
         )
-    return Manifest(folder, _name(config), labels, side, is_synthetic)
+    return Manifest(folder, _name(config), labels, side, is_synthetic, sources_of(training))
+
+
+def sources_of(training: dict[str, Any]) -> tuple[str, ...]:
+    """The kinds of collections that training.json names; before it named any there was one."""
+    named = training.get("sources", [{"kind": "coronahack"}])
+    return tuple(dict.fromkeys(str(source["kind"]) for source in named))
 
 
 def view_of(training: dict[str, Any]) -> str:
@@ -190,7 +197,8 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _labels(config: dict[str, Any]) -> tuple[str, ...]:
+def labels_of(config: dict[str, Any]) -> tuple[str, ...]:
+    """The class names that a config.json has, in the order of the logits; raises LookupError or TypeError."""
     if "label_names" in config:
         return tuple(config["label_names"])
     names = config["id2label"]
