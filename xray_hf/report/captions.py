@@ -34,9 +34,7 @@ def figures(patterns: Sequence[str], reports: Sequence[Report]) -> list[list[Fig
 
 
 def _stems(report: Report, pattern: str) -> Iterator[str]:
-    names, new = (pattern, pattern.replace("foreign_roc", "ood_roc"))
-    folder = report.folder / manifest.FIGURES
-    return (path.stem for name in {names, new} for path in sorted(folder.glob(f"{name}.png")))
+    return (path.stem for path in sorted((report.folder / manifest.FIGURES).glob(f"{pattern}.png")))
 
 
 def _figure(report: Report, stem: str) -> Figure:
@@ -55,7 +53,7 @@ def _subset(name: str) -> str:
 
 def _confusion(report: Report, subset: str) -> str:
     own = report.subsets.get(subset) or report.external.get(subset.removeprefix(EXTERNAL))
-    rows = zip(report.classes, own.matrix, strict=True) if own else ()
+    rows = zip(report.classes, own.matrix, strict=True) if own and own.matrix else ()
     return " ".join(
         f"Of {sum(row):,} {label}, "
         + ", ".join(f"{n:,} were called {called}" for called, n in zip(report.classes, row, strict=True))

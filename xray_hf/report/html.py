@@ -39,12 +39,16 @@ def page(reports: Sequence[Report]) -> str:
 
 
 def section(own: Section, place: Mapping[str, int]) -> str:
-    """A section with its heading, text, tables and figures. place: of each model on the page, in addresses."""
+    """A section with its heading. place: of each model on the page, as in the addresses of its figures."""
     parts = [
         _heading(own.title),
         *_paragraphs(filter(None, [own.gap]), "gap"),
         *_paragraphs(own.text),
-        *(part for each in own.tables for part in (*_paragraphs(filter(None, [each.note])), table(each))),
+        *(
+            part
+            for each in own.tables
+            for part in (*_paragraphs([each.note] if each.note else []), table(each))
+        ),
         *(
             f'<div class="figures">{"".join(_figure(each, place) for each in row)}</div>'
             for row in own.figures
