@@ -55,10 +55,9 @@ class Shipped:
     @classmethod
     def read(cls, folder: Path) -> Shipped:
         """Read them; raises BundleError, also for a bundle without all that a release adds."""
-        metrics, calibration = (
-            manifest.read_json(folder / name) for name in (manifest.METRICS, manifest.CALIBRATION)
-        )
-        if not isinstance(metrics.get("label_noise"), dict) or "foreign_report" not in calibration:
+        metrics = manifest.read_json(folder / manifest.METRICS)
+        calibration = manifest.read_calibration(folder)
+        if not isinstance(metrics.get("label_noise"), dict) or "ood_report" not in calibration:
             raise BundleError(
                 f"{folder} is no release: it lacks controls or a calibration of this version; "
                 "`scripts/release.py` makes them, or `xray-hf report`, `calibrate` and `evaluate`."
@@ -112,8 +111,8 @@ def classes(shipped: Sequence[Shipped]) -> str:
             counts = [test["class_counts"][label], test["patients_per_class"][label]]
             cells = (number(own[key], intervals[key]) for key in keys)
             rows.append([f"{each.model}, {label}", *counts, *cells])
-        for_covid = each.calibration["foreign_report"]["test_by_class"][COVID]
-        count = round(for_covid["refused"] * for_covid["n"])
+        for_covid = each.calibration["ood_report"]["test_by_class"][COVID]
+        count = round(for_covid["rejected"] * for_covid["n"])
         refused.append(f"{count} of {for_covid['n']} ({each.model})")
     heads = ["test", "n", "patients", "sensitivity", "specificity", "precision", "F1", "AUROC"]
     figures = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,9 @@ class Measured:
     @classmethod
     def read(cls, name: str, number: int, folder: Path) -> Measured:
         """Read what is there."""
-        files = (manifest.METRICS, manifest.CALIBRATION, manifest.TRAINING)
-        return cls(name, number, folder, *(_read(folder / file) for file in files))
+        metrics = _read(manifest.read_json, folder / manifest.METRICS)
+        training = _read(manifest.read_json, folder / manifest.TRAINING)
+        return cls(name, number, folder, metrics, _read(manifest.read_calibration, folder), training)
 
 
 def interval(numbers: Numbers, label: str, key: str) -> Sequence[float] | None:
@@ -56,8 +57,8 @@ def view_title(name: str) -> str:
     return VIEWS.get(name) or name.replace("_", " ")
 
 
-def _read(path: Path) -> Numbers:
+def _read(reader: Callable[[Path], Numbers], path: Path) -> Numbers:
     try:
-        return manifest.read_json(path)
+        return reader(path)
     except BundleError:
         return {}

@@ -84,9 +84,9 @@ def _risk(bundle: Measured, _: str) -> str:
 
 
 def _refusal(bundle: Measured, _: str) -> str:
-    report = bundle.calibration["foreign_report"]
-    kinds = {name.replace("_", " "): own["refused"] for name, own in report["kinds"].items()}
-    wrongly = report["test"]["refused"]
+    report = bundle.calibration["ood_report"]
+    kinds = {name.replace("_", " "): own["rejected"] for name, own in report["kinds"].items()}
+    wrongly = report["test"]["rejected"]
     return (
         f"At the threshold {wrongly:.1%} of the X-rays of test are refused, and of {_shares(kinds, '.0%')}."
     )

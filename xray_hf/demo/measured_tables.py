@@ -144,7 +144,7 @@ def _abstention_lines(bundle: Measured) -> Iterator[Line]:
     for subset in ("validation", "test"):
         if subset in bundle.metrics:
             own = bundle.metrics[subset]["abstention"]
-            below = percent(own["unsure_below"], None)
+            below = percent(bundle.calibration["abstain_below"], None)
             yield SUBSETS[subset], [below, rate(own, "coverage"), rate(own, "risk")]
 
 
@@ -152,14 +152,17 @@ def _point_lines(bundle: Measured) -> Iterator[Line]:
     for point in bundle.metrics["test"]["operating_points"]:
         rates = [rate(point, "specificity"), rate(point, "sensitivity")]
         on_roc = percent(point["sensitivity_on_own_roc"], None)
-        yield f"set for a specificity of {point['validation_specificity']:.0%}", [*rates, on_roc]
+        yield (
+            f"{point['label']}, set for a specificity of {point['validation_specificity']:.0%}",
+            [*rates, on_roc],
+        )
 
 
 def _refusal_lines(bundle: Measured) -> Iterator[Line]:
-    report = bundle.calibration["foreign_report"]
+    report = bundle.calibration["ood_report"]
     of_classes = {f"of these, {name}": own for name, own in report["test_by_class"].items()}
     for name, own in {"X-rays of test, wrongly": report["test"], **of_classes, **report["kinds"]}.items():
-        yield name.replace("_", " "), [own["n"], percent(own["refused"], own["interval"])]
+        yield name.replace("_", " "), [own["n"], percent(own["rejected"], own["interval"])]
 
 
 def _view_lines(bundle: Measured) -> Iterator[Line]:
@@ -260,7 +263,7 @@ TOPICS = {
                 _abstention_lines,
             ),
             Kind(
-                "Operating points: Pneumonia against the rest, on test",
+                "Operating points: each class against the rest, on test",
                 ["specificity", "sensitivity", "sensitivity read off the ROC of test"],
                 _point_lines,
             ),
@@ -268,7 +271,7 @@ TOPICS = {
         ["reliability_test", "risk_coverage"],
     ),
     "refusal": Topic(
-        "xray-hf calibrate --foreign-dir",
+        "xray-hf calibrate --ood-dir",
         [Kind("Refused as no frontal chest X-ray", ["images", "refused"], _refusal_lines)],
         ["foreign_roc"],
     ),

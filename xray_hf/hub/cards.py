@@ -51,7 +51,7 @@ def _render(bundle: Path, repo_id: str | None, data_set: str | None, with_names:
     description = manifest.read(bundle)
     measured = _read(bundle, manifest.METRICS)
     training = _read(bundle, manifest.TRAINING)
-    calibration = _read(bundle, manifest.CALIBRATION) if (bundle / manifest.CALIBRATION).exists() else {}
+    calibration = Numbers(manifest.read_calibration(bundle), f"{bundle / manifest.CALIBRATION}: ")
     is_cnn = description.name == manifest.XRAY_CNN
     return fill(
         "xray_cnn.md" if is_cnn else "xray_resnet18.md",
@@ -75,7 +75,7 @@ def _render(bundle: Path, repo_id: str | None, data_set: str | None, with_names:
         external=measured.get(manifest.EXTERNAL, {}),
         controls=measured.get(manifest.CONTROLS, {}),
         calibration=calibration if "temperature" in calibration else {},
-        foreign=calibration.get("foreign_report", {}),
+        ood=calibration.get("ood_report", {}),
         lateral=words.lateral_views(measured, description.labels[-1]),
         parameters=_parameters(bundle),
         megabytes={name: _megabytes(bundle / name) for name in (manifest.WEIGHTS, manifest.GRAPH)},
@@ -209,9 +209,11 @@ def _of_class(numbers: Numbers, label: str, key: str) -> str:
     return (words.number if key == "auroc" else words.percent)(value, interval)
 
 
-def _refused(found: Mapping[str, Any]) -> str:
+def _rejected(found: Mapping[str, Any]) -> str:
     """3, or 21.4% (4.7-50.8): the images that a share of them is."""
-    return f"{round(found['refused'] * found['n'])}, or {words.percent(found['refused'], found['interval'])}"
+    return (
+        f"{round(found['rejected'] * found['n'])}, or {words.percent(found['rejected'], found['interval'])}"
+    )
 
 
 def _changes(augmentation: Mapping[str, float]) -> str:
@@ -237,6 +239,6 @@ _FILTERS = {
     "of_class": _of_class,
     "percent": lambda value: words.percent(value, None),
     "rate": words.rate,
-    "refused": _refused,
+    "rejected": _rejected,
     "valued": lambda found: words.number(found["value"], found["interval"]) if found else "-",
 }
