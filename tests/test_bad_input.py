@@ -473,12 +473,12 @@ def test_examining_into_a_folder_that_holds_something_is_refused(said: Said, dat
     assert files_in(data.parent / "out") == ["mine.txt"]
 
 
-def test_what_is_no_folder_of_foreign_images_is_found_before_the_data_are_decoded(
+def test_what_is_no_folder_of_ood_images_is_found_before_the_data_are_decoded(
     said: Said, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cli, "_open", lambda _: pytest.fail("the data were opened"))
     (tmp_path / "bundle").mkdir()
-    line = said("calibrate", tmp_path / "bundle", "--data-dir", data, "--foreign-dir", tmp_path / "nope")
+    line = said("calibrate", tmp_path / "bundle", "--data-dir", data, "--ood-dir", tmp_path / "nope")
     assert "nope is no folder; expected one with a folder of images for each kind" in line
 
 

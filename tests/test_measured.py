@@ -15,8 +15,9 @@ import pytest
 from xray_hf.evaluation.words import rate
 
 from xray_hf import evidence, manifest
+from xray_hf.calibration.fit import fit
 from xray_hf.demo import measured, measured_bundle, measured_tables
-from xray_hf.evaluation import confidence, controls
+from xray_hf.evaluation import controls
 from xray_hf.evaluation.external import External
 from xray_hf.evaluation.predictions import Predictions, write_columns
 from xray_hf.files import write_json
@@ -43,8 +44,8 @@ def predictions_of(splits: tuple[str, ...], seed: int, shift: float = 2.0) -> Pr
     )
 
 
-def share(n: int, refused: float) -> dict[str, object]:
-    return {"n": n, "refused": refused, "interval": [0.0, 1.0], "refused_by_detector": refused}
+def share(n: int, rejected: float) -> dict[str, object]:
+    return {"n": n, "rejected": rejected, "interval": [0.0, 1.0], "rejected_by_detector": rejected}
 
 
 @pytest.fixture(scope="session")
@@ -81,8 +82,9 @@ def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "kinds": {"knee_xray": share(4, 1.0)},
         "scores": scores,
     }
-    fitted = confidence.fit(predictions.select("validation"), target_risk=0.2)
-    write_json(folder / manifest.CALIBRATION, {**fitted.as_dict(), "foreign_report": report})
+    validation = predictions.select("validation")
+    fitted = fit(validation.label, validation.logits, LABELS, target_risk=0.2)
+    write_json(folder / manifest.CALIBRATION, {**fitted.as_dict(), "ood_report": report})
     mark = manifest.calibration_mark(folder)
     far = predictions_of(("external",), seed=1, shift=0.3)
     decision = np.where(np.arange(ROWS) < 6, "unsure", np.asarray(LABELS)[far.predicted])

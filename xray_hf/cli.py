@@ -106,7 +106,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_export)
 
     command = commands.add_parser(
-        "calibrate", help="fit what a bundle counts as unsure, and with the data as foreign input"
+        "calibrate", help="fit temperature, abstention and operating points; with the data, OOD detection"
     )
     _add_bundle(command)
     command.add_argument(
@@ -114,7 +114,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_data_options(command, is_required=False)
     command.add_argument(
-        "--foreign-dir",
+        "--ood-dir",
+        "--foreign-dir",  # its name in version 0.1
         type=Path,
         help="folders of images that are no frontal chest X-rays, one per kind; every second one is held out",
     )
@@ -336,20 +337,20 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _calibrate(options: argparse.Namespace) -> None:
-    if (options.data_dir is None) != (options.foreign_dir is None):
-        raise ConfigError(
-            "what is foreign is fitted with both --data-dir and --foreign-dir; pass both or none."
-        )
+    if (options.data_dir is None) != (options.ood_dir is None):
+        raise ConfigError("OOD detection is fitted with both --data-dir and --ood-dir; pass both or none.")
     folder = _bundle(options)
     from xray_hf import evidence
-    from xray_hf.inference import calibrate_confidence, calibrate_foreign
+    from xray_hf.calibration import fit, fit_ood
+    from xray_hf.inference import backends
 
-    if options.foreign_dir:
-        calibrate_foreign.find(options.foreign_dir)  # before minutes are spent on decoding
-        calibrate_foreign.calibrate(folder, _open(options), options.foreign_dir)
+    if options.ood_dir:
+        fit_ood.find(options.ood_dir)  # before minutes are spent on decoding
+        embed = backends.load_embedder(folder)
+        fit_ood.fit_bundle(folder, _open(options), options.ood_dir, embed)
         evidence.draw(folder)  # should the other half fail, this one is done
         print(_reported(folder, "ood"), end="\n\n")
-    calibrate_confidence.calibrate(folder, options.risk)
+    fit.fit_bundle(folder, options.risk)
     evidence.draw(folder)
     print(_reported(folder, "calibration"))
     print(f"written: {folder / manifest.CALIBRATION}")
