@@ -188,8 +188,11 @@ def trained_on_views(runs: Runs) -> str:
     if not sets:
         return ""
     classes = list(sets[0][2].classes)
-    table = tables.class_columns("Trained on ablated inputs", sets, classes).without_empty()
-    return "\n\n".join(["### Trained on ablated inputs", TEXTS["trained on views"], markdown.table(table)])
+    found = [tables.performance("", sets), tables.class_columns("", sets, classes)]
+    drawn = [markdown.table(table.without_empty()) for table in found]
+    covid = [run["metrics"]["test"]["per_class"]["COVID-19"] for run, view in named if view == "border"]
+    border = [TEXTS["of border"].format(**each) for each in covid[:1]]
+    return "\n\n".join(["### Trained on ablated inputs", TEXTS["trained on views"], *border, *drawn])
 
 
 def errors_for_all(shipped: Sequence[Report]) -> str:
@@ -378,8 +381,10 @@ set ours has gaps of {ours}. Validation images alone cannot show it.""",
 `train.py --view VIEW`, tested on the same view, one small run each (112 pixels, 8 epochs, one seed): what
 the data give away without the lungs. There is no augmentation, which would destroy what the view has
 left; so even the run on whole images is far below the shipped model. The order of the rows means nothing;
-that every view without lungs separates COVID-19 from the rest does. Sensitivity to COVID-19 is worth
-**next to nothing as a sign of the disease.**""",
+that every view without lungs separates COVID-19 from the rest does.""",
+    "of border": """\
+The sensitivity to COVID-19 is worth **next to nothing as a sign of the disease:** a CNN trained on the
+outer frame alone has {sensitivity:.0%} in the test set, with an AUROC of {auroc:.3f}.""",
     "epochs": """\
 Protocol `paper`, seed 0. Train accuracy is measured while the weights change, the rest in the training's
 number format.""",

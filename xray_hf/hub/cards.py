@@ -68,8 +68,9 @@ def _render(bundle: Path, repo_id: str | None, data_set: str | None, with_names:
         side=description.side,
         is_synthetic=description.is_synthetic,
         is_coronahack=sentences.of_coronahack_alone(report),
-        collections=sentences.collections([report]),
-        sources=report.sources,
+        about_data=[markdown.paragraph(line) for line in sentences.about_data([report])],
+        sources=sentences.sources(report),
+        citations=[each.citation for each in sentences.collections([report]).values()],
         limits=sentences.limits([report]),
         with_names=with_names,
         mark=SYNTHETIC_MARK if description.is_synthetic else "",
@@ -79,7 +80,6 @@ def _render(bundle: Path, repo_id: str | None, data_set: str | None, with_names:
         training=training,
         optimization=training["config"]["optimization"],
         augmentation=training["config"]["augmentation"],
-        images=_images(training, splits),
         splits=splits,
         rarest=_rarest(report, splits),
         headline=[markdown.quotation(line) for line in sentences.headline(report)],
@@ -96,13 +96,6 @@ def _evaluation(report: Report) -> str:
     return "\n\n".join(
         markdown.section(each, 3, lambda figure: f"{manifest.FIGURES}/{figure.stem}.png") for each in found
     )
-
-
-def _images(training: Numbers, splits: Numbers) -> int:
-    """How many images its sources gave."""
-    if "report" in training:
-        return int(training["report"]["rows"])
-    return sum(int(own["images"]) for own in splits["splits"].values())
 
 
 def _rarest(report: Report, splits: Numbers) -> str:
@@ -220,10 +213,11 @@ def _home(report: Report) -> tuple[str, str]:
     """The sources of a model: their names, and an id of the kind that the Hub takes."""
     if report.is_synthetic:
         return "Synthetic patients", "synthetic"
-    known = sentences.collections([report])
-    if len(known) == len(report.sources) == 1:
-        return known[0].title, known[0].known_as
-    return listed(report.sources), _as_id("-".join(report.sources))
+    known, names = sentences.collections([report]), [each.name for each in report.sources]
+    if len(known) == len(names) == 1:
+        ((kind, label),) = known.items()
+        return label.title, label.url.partition("/datasets/")[2] or kind
+    return listed(names), _as_id("-".join(names))
 
 
 def _as_id(name: str) -> str:

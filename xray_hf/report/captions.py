@@ -14,9 +14,8 @@ EXTERNAL = "external_"  # confusion_external_NAME.png
 
 
 class Figure(NamedTuple):
-    """number: the model's place among the reports. stem: the file's name without .png."""
+    """stem: the file's name without .png. alt: its numbers in words."""
 
-    number: int
     model: str
     stem: str
     caption: str
@@ -26,7 +25,7 @@ class Figure(NamedTuple):
 def figures(patterns: Sequence[str], reports: Sequence[Report]) -> list[list[Figure]]:
     """Those that exist, in rows: the same figure of all models; of a single model all its figures."""
     rows = [
-        [_figure(k, report, stem) for k, report in enumerate(reports) for stem in _stems(report, pattern)]
+        [_figure(report, stem) for report in reports for stem in _stems(report, pattern)]
         for pattern in patterns
     ]
     if len(reports) == 1:
@@ -35,17 +34,15 @@ def figures(patterns: Sequence[str], reports: Sequence[Report]) -> list[list[Fig
 
 
 def _stems(report: Report, pattern: str) -> Iterator[str]:
-    names, new = (pattern, pattern.replace("foreign_roc", "ood_roc"))
-    folder = report.folder / manifest.FIGURES
-    return (path.stem for name in {names, new} for path in sorted(folder.glob(f"{name}.png")))
+    return (path.stem for path in sorted((report.folder / manifest.FIGURES).glob(f"{pattern}.png")))
 
 
-def _figure(number: int, report: Report, stem: str) -> Figure:
+def _figure(report: Report, stem: str) -> Figure:
     kind, _, subset = stem.partition("_") if stem.startswith("confusion_") else (stem, "", "")
     title, in_words = FIGURES[kind]
     caption = f"{report.name}: {title.format(subset=_subset(subset))}"
     text = in_words(report, subset) or "Its numbers are not in the bundle's files."
-    return Figure(number, report.name, stem, caption, f"{caption}. {text}")
+    return Figure(report.name, stem, caption, f"{caption}. {text}")
 
 
 def _subset(name: str) -> str:
@@ -56,7 +53,7 @@ def _subset(name: str) -> str:
 
 def _confusion(report: Report, subset: str) -> str:
     own = report.subsets.get(subset) or report.external.get(subset.removeprefix(EXTERNAL))
-    rows = zip(report.classes, own.matrix, strict=True) if own else ()
+    rows = zip(report.classes, own.matrix, strict=True) if own and own.matrix else ()
     return " ".join(
         f"Of {sum(row):,} {label}, "
         + ", ".join(f"{n:,} were called {called}" for called, n in zip(report.classes, row, strict=True))

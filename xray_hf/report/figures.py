@@ -29,6 +29,7 @@ from xray_hf.calibration.temperature import BINS, calibrated
 from xray_hf.evaluation.metrics import Counts, accuracy, auroc, confusion_matrix
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.files import atomic_file
+from xray_hf.report.tables import SUBSETS
 from xray_hf.task import LABELS
 
 # Blue, vermillion, bluish green, reddish purple, sky blue, orange; class i has colour i.
@@ -38,7 +39,7 @@ LINES = ("-", "--", "-.")
 GREY, PALE, PALEST = "#5F5F5F", "#E6E6E6", "#F2F5F8"
 TITLE, TEXT, SMALL = 15, 13, 11  # points
 TITLE_LETTERS = 8.5  # that fit into an inch
-SUBSET_NAMES = {"validation": "validation", "test": "test", "test_official": "official test"}
+SUBSET_NAMES = {subset: SUBSETS[subset] for subset in ("validation", "test", "test_official")}
 
 DPI = (150, 130, 115, 100, 90, 80, 70, 60)  # the first at which the file is small enough
 MAX_BYTES = 200_000
@@ -249,9 +250,9 @@ def draw_all(
         if len(part := predictions.select(subset)):
             drawn[f"confusion_{subset}.png"] = confusion_of(part, f"{mark}{name}")
     if len(test := predictions.select("test")):
-        drawn["roc_test.png"] = roc(test, f"{mark}test, each class against the rest")
+        drawn["roc_test.png"] = roc(test, f"{mark}internal test set, each class against the rest")
         if fitted:
-            title = f"{mark}test, reliability"
+            title = f"{mark}internal test set, reliability"
             drawn["reliability_test.png"] = reliability(test, fitted.temperature, title)
     if fitted:
         parts = {SUBSET_NAMES[subset]: predictions.select(subset) for subset in ("validation", "test")}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from urllib.parse import quote
 
@@ -30,26 +30,29 @@ def page(reports: Sequence[Report]) -> str:
             *sentences.without_intervals(known),
         ]
         parts += _paragraphs([" ".join(read)], "small")
-        parts += [section(own) for own in sections.all_sections(known)]
+        place = {report.name: number for number, report in enumerate(reports)}
+        parts += [section(own, place) for own in sections.all_sections(known)]
     items = "".join(f"<li>{_text(line)}</li>" for line in sentences.limits(reports))
     parts += [_heading("Known limits"), f"<ul>{items}</ul>"]
     parts += _paragraphs(["The repository's `docs/limitations.md` has the reasons and the rest."])
     return f'<article class="evidence">\n{chr(10).join(parts)}\n</article>'
 
 
-def section(own: Section) -> str:
-    """A section with its heading, text, tables and figures."""
-    gap = "Not measured, or only in part," if own.tables else "Not measured"
-    lacking = (
-        [f"{gap} for {', '.join(own.without)}; `{own.made_by}` adds it to a bundle."] if own.without else []
-    )
+def section(own: Section, place: Mapping[str, int]) -> str:
+    """A section with its heading. place: of each model on the page, as in the addresses of its figures."""
     parts = [
         _heading(own.title),
-        *_paragraphs(lacking, "gap"),
+        *_paragraphs(filter(None, [own.gap]), "gap"),
         *_paragraphs(own.text),
-        *map(table, own.tables),
-        *_paragraphs(own.below),
-        *(f'<div class="figures">{"".join(map(_figure, row))}</div>' for row in own.figures),
+        *(
+            part
+            for each in own.tables
+            for part in (*_paragraphs([each.note] if each.note else []), table(each))
+        ),
+        *(
+            f'<div class="figures">{"".join(_figure(each, place) for each in row)}</div>'
+            for row in own.figures
+        ),
     ]
     return "\n".join(parts)
 
@@ -82,8 +85,8 @@ def _cells(row: Row) -> str:
     return "".join(f"<td>{escape(cell)}</td>" for cell in row.cells)
 
 
-def _figure(own: Figure) -> str:
-    url = f"figures/{own.number}/{quote(own.stem)}.png"
+def _figure(own: Figure, place: Mapping[str, int]) -> str:
+    url = f"figures/{place[own.model]}/{quote(own.stem)}.png"
     image = f'<img loading="lazy" src="{url}" alt="{escape(own.alt)}">'
     return (
         f'<figure><a href="{url}" target="_blank">{image}</a>'

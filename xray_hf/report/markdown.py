@@ -15,14 +15,10 @@ WIDTH = 110
 
 def section(own: Section, level: int, url: Callable[[Figure], str]) -> str:
     """A section below a heading of this level; where nothing was measured, the command that does it."""
-    parts = [f"{'#' * level} {own.title}"]
-    if own.without:
-        parts.append(gap(own))
-    parts += map(paragraph, own.text)
+    parts = [f"{'#' * level} {own.title}", *map(paragraph, filter(None, [own.gap, *own.text]))]
     for each in own.tables:
         parts += [f"**{each.title}**"] if len(own.tables) > 1 else []
-        parts.append(table(each))
-    parts += map(paragraph, own.below)
+        parts += [paragraph(each.note), table(each)] if each.note else [table(each)]
     parts += [f"![{_alt(each.alt)}]({url(each)})" for row in own.figures for each in row]
     return "\n\n".join(parts)
 
@@ -35,12 +31,6 @@ def paragraph(text: str) -> str:
 def quotation(text: str) -> str:
     """A paragraph that stands out."""
     return textwrap.indent(paragraph(text), "> ")
-
-
-def gap(own: Section) -> str:
-    """Not measured, and what to do."""
-    what = "Not measured, or only in part," if own.tables else "Not measured"
-    return f"{what} for {', '.join(own.without)}; `{own.made_by}` adds it to a bundle."
 
 
 def table(own: Table) -> str:

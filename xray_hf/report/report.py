@@ -195,6 +195,15 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Source:
+    """A collection as it was named in training: KIND[:NAME]. images: that it gave."""
+
+    kind: str
+    name: str = ""
+    images: int | None = None
+
+
+@dataclass(frozen=True)
 class Report:
     """A bundle as it is reported. name: the model's. gaps: numbers that are missing, each with its place."""
 
@@ -203,7 +212,7 @@ class Report:
     classes: tuple[str, ...]
     mark: str = ""
     is_synthetic: bool = False
-    sources: tuple[str, ...] = (CORONAHACK,)  # kinds of the sources that it was trained on
+    sources: tuple[Source, ...] = (Source(CORONAHACK),)  # that it was trained on
     subsets: Mapping[str, Measured] = field(default_factory=dict)
     external: Mapping[str, Measured] = field(default_factory=dict)
     held_out: tuple[str, ...] = ()  # the external sets that are sources held out of this training
@@ -240,6 +249,7 @@ class Report:
         files = (manifest.METRICS, manifest.CALIBRATION, manifest.TRAINING, manifest.SPLITS, manifest.CONFIG)
         metrics, calibration, training, splits, config = (_Part.file(folder / file, gaps) for file in files)
         classes = _classes(metrics, config)
+        by_source = _sets(metrics.part_or_none("by_source"), None, classes)
         duplicates, label_noise = metrics.optional("duplicates"), metrics.optional("label_noise")
         return cls(
             name=name or str(training.of.get("model") or folder.name),
@@ -247,12 +257,12 @@ class Report:
             classes=classes,
             mark=manifest.mark_of(dict(training.of)),
             is_synthetic=training.of.get("is_synthetic") is True,
-            sources=_sources(training),
+            sources=_sources(training, _held_out(splits)),
             subsets=_sets(metrics, SUBSETS, classes),
             external=_sets(metrics.part_or_none(manifest.EXTERNAL), None, classes, decisions=True),
-            held_out=_held_out(training, splits),
-            by_source=_sets(metrics.part_or_none("by_source"), None, classes),
-            worst_source=_worst(metrics.optional("worst_source")),
+            held_out=_held_out(splits),
+            by_source=by_source,
+            worst_source=_worst(metrics.optional("worst_source"), by_source),
             within_source=_within(metrics.part_or_none("within_source"), classes),
             controls=_sets(metrics.part_or_none(manifest.CONTROLS), None, classes),
             subgroups=tuple(_subgroups(metrics.part_or_none("subgroups"))),
@@ -346,25 +356,20 @@ def _classes(metrics: _Part, config: _Part) -> tuple[str, ...]:
     return tuple(metrics.part_or_none("test").part_or_none("per_class").of)
 
 
-def _sources(training: _Part) -> tuple[str, ...]:
-    """Kinds of the sources; bundles from before there were several were trained on CoronaHack."""
+def _sources(training: _Part, held_out: Sequence[str]) -> tuple[Source, ...]:
+    """Bundles from before there were several sources were trained on CoronaHack."""
     named = training.of.get("sources")
-    if isinstance(named, Mapping):
-        named = [
-            {"kind": kind, **(about if isinstance(about, Mapping) else {})} for kind, about in named.items()
-        ]
-    if not isinstance(named, Sequence) or isinstance(named, str):
-        return (CORONAHACK,)
-    kinds = (each.get("kind") if isinstance(each, Mapping) else str(each).partition("=")[0] for each in named)
-    return tuple(dict.fromkeys(str(kind).partition(":")[0] for kind in kinds if kind))
+    if not isinstance(named, list):
+        images = training.part_or_none("report").of.get("rows")
+        return (Source(CORONAHACK, CORONAHACK, images if _is_number(images) else None),)
+    parts = [_Part(each, f"{training.place}.sources[{k}]", training.gaps) for k, each in enumerate(named)]
+    found = [Source(part.text("kind") or "", part.text("name") or "", part.count("images")) for part in parts]
+    return tuple(source for source in found if source.name not in held_out)
 
 
-def _held_out(training: _Part, splits: _Part) -> tuple[str, ...]:
-    options = training.part_or_none("config").part_or_none("data").of
-    for names in (splits.of.get("held_out"), splits.of.get("hold_out"), options.get("hold_out")):
-        if isinstance(names, Sequence) and not isinstance(names, str):
-            return tuple(map(str, names))
-    return ()
+def _held_out(splits: _Part) -> tuple[str, ...]:
+    names = splits.of.get("hold_out")
+    return tuple(map(str, names)) if isinstance(names, list) else ()
 
 
 def _sets(
@@ -473,11 +478,11 @@ def _decisions(own: _Part) -> Decisions:
     )
 
 
-def _worst(own: _Part | None) -> tuple[str, Rate] | None:
-    if own is None:
+def _worst(own: _Part | None, by_source: Mapping[str, Measured]) -> tuple[str, Rate] | None:
+    if own is None or not (name := own.text("source")):
         return None
-    name, rate = own.text("source"), own.rate("balanced_accuracy", of="interval")
-    return (name, rate) if name else None
+    rate = own.rate("balanced_accuracy")
+    return name, by_source[name].balanced_accuracy if name in by_source else rate
 
 
 def _within(own: _Part, classes: Sequence[str]) -> dict[str, WithinSource]:

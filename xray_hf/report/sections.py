@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from xray_hf.report import captions, sentences, tables
 from xray_hf.report.captions import Figure
@@ -22,9 +22,15 @@ class Section:
     made_by: str
     text: Sequence[str] = ()
     tables: Sequence[Table] = ()
-    below: Sequence[str] = ()  # paragraphs under the tables
     figures: Sequence[Sequence[Figure]] = ()
-    without: Sequence[str] = field(default=())
+    without: Sequence[str] = ()
+
+    @property
+    def gap(self) -> str:
+        """What is missing, and what adds it; "" where nothing is."""
+        what = "Not measured, or only in part," if self.tables else "Not measured"
+        names = ", ".join(self.without)
+        return f"{what} for {names}; `{self.made_by}` adds it to a bundle." if names else ""
 
 
 def all_sections(reports: Sequence[Report]) -> list[Section]:
@@ -93,7 +99,7 @@ def sources(reports: Sequence[Report]) -> Section | None:
         "Performance by source",
         "xray-hf evaluate",
         known,
-        text=[sentences.BY_SOURCE, *_each(known, sentences.worst_source)],
+        text=_each(known, sentences.worst_source),
         found=[
             tables.performance("Internal test set by source", tables.by_source(known)),
             tables.within_source(known),
@@ -139,18 +145,18 @@ def controls(reports: Sequence[Report]) -> Section:
     """What else than the lungs the models may go by."""
     sets, classes = tables.control_sets(reports), tables.classes_of(reports)
     detection = tables.source_detection(reports)
-    found = [tables.class_columns("Ablated inputs", sets, classes), tables.cam(reports)]
-    below = [sentences.CAM] if found[1].rows else []
-    if detection.rows:
-        found.append(detection)
-        below += [sentences.SOURCE_DETECTION, *_each(reports, sentences.web_images)]
+    found = [
+        tables.performance("Ablated inputs", sets),
+        tables.class_columns("Ablated inputs, each class", sets, classes),
+        tables.cam(reports),
+        *([detection] if detection.rows else []),  # only CoronaHack has two collections in a class
+    ]
     return _section(
         "Shortcut controls",
         "xray-hf report",
         reports,
         text=[sentences.CONTROLS],
         found=found,
-        below=below,
         figures=["control_views", "control_sensitivity"],
     )
 
@@ -172,7 +178,6 @@ def label_errors(reports: Sequence[Report]) -> Section:
         "Likely label errors",
         "xray-hf report",
         reports,
-        text=[sentences.LABEL_ERRORS],
         found=[tables.label_errors(reports)],
     )
 
@@ -183,7 +188,6 @@ def training(reports: Sequence[Report]) -> Section:
         "Training procedure",
         "train.py",
         reports,
-        text=[],
         found=[tables.training(reports)],
         figures=["curves"],
     )
@@ -194,9 +198,8 @@ def _section(
     made_by: str,
     reports: Sequence[Report],
     *,
-    text: Sequence[str],
     found: Sequence[Table],
-    below: Sequence[str] = (),
+    text: Sequence[str] = (),
     figures: Sequence[str] = (),
 ) -> Section:
     kept = [table for table in map(Table.without_empty, found) if table.rows]
@@ -208,7 +211,7 @@ def _section(
     }
     without = [report.name for report in reports if report.name in lacking]
     drawn = captions.figures(figures, reports)
-    return Section(title, made_by, text if kept else (), kept, below if kept else (), drawn, without)
+    return Section(title, made_by, text if kept else (), kept, drawn, without)
 
 
 def _each(reports: Sequence[Report], say: Callable[[Report], list[str]]) -> list[str]:

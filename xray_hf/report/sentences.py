@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from xray_hf.data.sources import About
 from xray_hf.report import provenance
 from xray_hf.report.numbers import Rate, count, decimal, part_of, percent
-from xray_hf.report.provenance import Collection
 from xray_hf.report.report import CORONAHACK, Measured, Report
 from xray_hf.text import counted, listed
 
@@ -25,7 +25,7 @@ INTERNAL = (
     "Every image counts here with the class that the network gives it, also where the engine would abstain "
     "or reject. Read each number beside the number of patients."
 )
-BY_SOURCE = (
+WITHIN_SOURCE = (
     "A pooled AUROC also rewards a model for recognising the hospital. The within-source AUROC compares only "
     "pairs of images from the same source."
 )
@@ -62,38 +62,59 @@ LABEL_ERRORS = (
     "images with the lowest self-confidence for a radiologist to check."
 )
 LIMITS = (
+    "Other hospitals, machines and age groups than those of training are a different problem.",
     "Calibration and thresholds hold for data like the validation set. A model can be confident and wrong.",
     "Class activation maps show what the network goes by, not where a disease is.",
     "No physician was compared, nothing was measured in clinical use.",
 )
 
 
-def collections(reports: Iterable[Report]) -> list[Collection]:
-    """What the models' real images come from, as far as it is described here."""
-    kinds = dict.fromkeys(kind for each in reports if not each.is_synthetic for kind in each.sources)
-    return [provenance.COLLECTIONS[kind] for kind in kinds if kind in provenance.COLLECTIONS]
+def collections(reports: Iterable[Report]) -> dict[str, About]:
+    """{kind: museum label} of the published collections whose images, not synthetic ones, trained a model."""
+    kinds = dict.fromkeys(
+        each.kind for report in reports if not report.is_synthetic for each in report.sources
+    )
+    return {kind: label for kind in kinds if (label := provenance.about(kind))}
 
 
 def of_coronahack_alone(report: Report) -> bool:
     """Whether what is said of CoronaHack holds for all images of a model."""
-    return report.sources == (CORONAHACK,)
+    return {each.kind for each in report.sources} == {CORONAHACK}
 
 
 def about_data(reports: Sequence[Report]) -> list[str]:
-    """Why the numbers say little, of each described collection."""
-    known = [each.shortcut for each in collections(reports)]
-    return [*known, "No number here says how good a model is for patients."]
+    """Why the numbers say little, as far as it is known."""
+    shortcuts = (provenance.SHORTCUTS.get(kind) for kind in collections(reports))
+    return [*filter(None, shortcuts), "No number here says how good a model is for patients."]
 
 
 def limits(reports: Sequence[Report]) -> list[str]:
     """All known limits."""
-    own = [line for each in collections(reports) for line in each.limits]
-    classes = {report.classes for report in reports if report.classes}
+    known = collections(reports).values()
+    errors = [
+        f"{each.title}: {error}" if len(known) > 1 else error for each in known for error in each.known_errors
+    ]
     closed = [
         f"{len(names)} classes only: any other finding gets one of the names {listed(names, 'or')}."
-        for names in classes
+        for names in dict.fromkeys(report.classes for report in reports if report.classes)
     ]
-    return [*own, *closed, *LIMITS]
+    normal = ["“Normal” means like the normal images of training, not healthy."]
+    return [*errors, *closed, *(normal if any("Normal" in each.classes for each in reports) else ()), *LIMITS]
+
+
+def sources(report: Report) -> list[str]:
+    """One line for each source that a model was trained on: its images, what they are, their terms."""
+    lines = []
+    for each in report.sources:
+        label = None if report.is_synthetic else provenance.about(each.kind)
+        images = f", {counted(each.images, 'image')}" if each.images else ""
+        if report.is_synthetic:
+            lines.append(f"Synthetic patients, drawn from a statistical atlas{images}.")
+        elif label:
+            lines.append(f"[{label.title}]({label.url}){images}: {label.origin} Licence: {label.licence}")
+        else:
+            lines.append(f"`{each.name}`, a source of kind `{each.kind}`{images}: its owner's own images.")
+    return lines
 
 
 def synthetic(reports: Sequence[Report]) -> list[str]:

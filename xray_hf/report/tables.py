@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from xray_hf.report import sentences
 from xray_hf.report.numbers import UNKNOWN, Rate, change, count, decimal, part_of, percent, points
 from xray_hf.report.report import ClassNumbers, Errors, Measured, Rejected, Report
 
@@ -34,7 +35,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """A table of one model or several. note: how to read it, a sentence."""
+    """A table of one model or several. note: how to read it."""
 
     title: str
     headings: Sequence[str]
@@ -104,7 +105,7 @@ def control_title(name: str) -> str:
     return CONTROLS.get(name) or name.replace("_", " ")
 
 
-def performance(title: str, sets: Sets, note: str = "") -> Table:
+def performance(title: str, sets: Sets) -> Table:
     """All classes together."""
     headings = ["images", "patients", "accuracy", "balanced accuracy", "macro F1", "macro AUROC"]
     rows = [
@@ -120,10 +121,10 @@ def performance(title: str, sets: Sets, note: str = "") -> Table:
         )
         for model, what, own in sets
     ]
-    return Table(title, headings, rows, note)
+    return Table(title, headings, rows)
 
 
-def per_class(title: str, sets: Sets, note: str = "") -> Table:
+def per_class(title: str, sets: Sets) -> Table:
     """Each class against the rest, one row a class."""
     headings = ["images", "patients", "sensitivity", "specificity", "false positives", "precision", "F1"]
     rows = [
@@ -144,24 +145,21 @@ def per_class(title: str, sets: Sets, note: str = "") -> Table:
         for model, what, own in sets
         for label, of in own.classes.items()
     ]
-    return Table(title, [*headings, "AUROC"], rows, note)
+    return Table(title, [*headings, "AUROC"], rows)
 
 
-def class_columns(title: str, sets: Sets, classes: Sequence[str], note: str = "") -> Table:
-    """Accuracies and, for each class, sensitivity beside false positives and AUROC: one row a set."""
-    headings = ["accuracy", "balanced accuracy"]
-    headings += [
-        f"{what}: {label}" for what in ("sensitivity", "false positives", "AUROC") for label in classes
-    ]
+def class_columns(title: str, sets: Sets, classes: Sequence[str]) -> Table:
+    """For each class sensitivity, beside false positives and AUROC: one row a set."""
+    whats = ("sensitivity", "false positives", "AUROC")
+    headings = [f"{what}: {label}" for what in whats for label in classes]
     rows = []
     for model, what, own in sets:
         known = [own.classes.get(label) for label in classes]
-        cells = [percent(own.accuracy), percent(own.balanced_accuracy)]
-        cells += [percent(of.sensitivity) if of else UNKNOWN for of in known]
+        cells = [percent(of.sensitivity) if of else UNKNOWN for of in known]
         cells += [_false_positives(of) if of else UNKNOWN for of in known]
         cells += [decimal(of.auroc) if of else UNKNOWN for of in known]
         rows.append(Row(model, what, cells))
-    return Table(title, headings, rows, note)
+    return Table(title, headings, rows)
 
 
 def _false_positives(of: ClassNumbers) -> str:
@@ -277,9 +275,9 @@ def source_detection(reports: Sequence[Report]) -> Table:
         for report in reports
         if (own := report.source_detection)
     ]
-    return Table(
-        "Source detection within Pneumonia: web collection against children's hospital", headings, rows
-    )
+    title = "Source detection within Pneumonia: web collection against children's hospital"
+    trained = [line for report in reports for line in sentences.web_images(report)]
+    return Table(title, headings, rows, " ".join([sentences.SOURCE_DETECTION, *trained]))
 
 
 def _by_split(called: Mapping[str, tuple[int, int]]) -> str:
@@ -298,7 +296,7 @@ def cam(reports: Sequence[Report]) -> Table:
             images = "" if own.n is None else count(own.n)
             rows.append(Row(report.name, what, [images, percent(own.lungs), percent(own.border)]))
     title = "Mass of the class activation maps"
-    return Table(title, ["images", "around the lungs", "outer frame"], rows)
+    return Table(title, ["images", "around the lungs", "outer frame"], rows, sentences.CAM)
 
 
 def subgroups(reports: Sequence[Report]) -> Table:
@@ -325,7 +323,7 @@ def label_errors(reports: Sequence[Report]) -> Table:
                 percent(own.without),
             ]
             rows.append(Row(report.name, "", cells))
-    return Table("Likely label errors in the internal test set", headings, rows)
+    return Table("Likely label errors in the internal test set", headings, rows, sentences.LABEL_ERRORS)
 
 
 def least_self_confidence(report: Report, at_most: int = 5) -> Table:
@@ -349,7 +347,7 @@ def within_source(reports: Sequence[Report]) -> Table:
             pooled = decimal(report.test.classes[label].auroc) if report.test else UNKNOWN
             cells = [pooled, decimal(own.auroc), count(own.sources), count(own.pairs)]
             rows.append(Row(report.name, label, cells))
-    return Table("Within-source AUROC on the internal test set", headings, rows)
+    return Table("Within-source AUROC on the internal test set", headings, rows, sentences.WITHIN_SOURCE)
 
 
 def leave_one_source_out(reports: Sequence[Report]) -> Table:
