@@ -22,12 +22,10 @@ import numpy as np
 from xray_hf.data.sample import Sample, labels_of
 from xray_hf.errors import ConfigError, DataError
 from xray_hf.evaluation.words import counted
-from xray_hf.task import COVID19, LABELS, SPLITS
+from xray_hf.task import COVID19, FOLDS, LABELS, PROTOCOLS, SPLITS
 
-PROTOCOLS = ("grouped", "paper")
 COVID_TEST_SHARE = 0.25
 VALIDATION_SHARE = 0.15
-FOLDS = 6  # disjoint validation parts of 15 %
 
 
 @dataclass(frozen=True)
