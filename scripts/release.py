@@ -15,13 +15,15 @@ import argparse
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from accelerate import Accelerator
 
 from xray_hf import bundle, cli, manifest
-from xray_hf.data.dataset import XrayData, open_coronahack
+from xray_hf.data.dataset import XrayData, open_data
+from xray_hf.data.sources import parse_specs
 from xray_hf.errors import DataError, exit_on_error
 from xray_hf.evaluation.confidence import TARGET_RISK
 from xray_hf.evaluation.predictions import Predictions
@@ -68,7 +70,7 @@ def median(bundles: list[Path]) -> Path:
 def complete(folder: Path, options: argparse.Namespace) -> None:
     """Everything that a bundle of a run lacks."""
     side = manifest.read(folder).side
-    data = open_coronahack(options.data_dir, side)
+    data = open_data(parse_specs([f"coronahack={options.data_dir}"]), side)
     print(f"half precision: {'yes' if shrink(folder, data) else 'no, it changes what the network says'}")
     cli.main(["export", str(folder)])
     data_options = ["--data-dir", str(options.data_dir), "--side", str(side)]
@@ -97,14 +99,11 @@ def shrink(folder: Path, data: XrayData) -> bool:
 
 def predict(network: Network, data: XrayData, table: Predictions) -> Predictions:
     """The same rows, predicted by another network, in float32."""
-    row_of = {record.file_name: row for row, record in enumerate(data.samples)}
-    rows = np.asarray([row_of[str(name)] for name in table.file_name])
+    row_of = {(sample.source, sample.file_name): row for row, sample in enumerate(data.samples)}
+    rows = np.asarray([row_of[each] for each in zip(table.source, table.file_name, strict=True)])
     accelerator = Accelerator(cpu=True)
-    logits = predict_rows(
-        network.module, network.preprocessing, data.pixels, rows, accelerator, autocast=False
-    )
-    columns = {name: getattr(table, name) for name in table.__slots__}
-    return Predictions(**{**columns, "logits": logits})
+    logits = predict_rows(network.module, network, data.pixels, rows, accelerator, autocast=False)
+    return replace(table, logits=logits)
 
 
 if __name__ == "__main__":

@@ -22,10 +22,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from opening import open_coronahack
 from PIL import Image
 
 from xray_hf import bundle, cli
-from xray_hf.data.dataset import open_coronahack
 from xray_hf.data.sources.coronahack import CSV_NAME, read
 from xray_hf.errors import exit_on_error
 from xray_hf.evaluation import figures

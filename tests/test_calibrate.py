@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from opening import open_coronahack
 from PIL import Image
 
 from xray_hf import cli, evidence, manifest
 from xray_hf.data import splits
-from xray_hf.data.dataset import XrayData, open_coronahack, split_data
+from xray_hf.data.dataset import XrayData, split_data
 from xray_hf.errors import BundleError, ConfigError, DataError, ImageError
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.files import write_json

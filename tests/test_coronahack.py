@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from opening import open_coronahack
 from PIL import Image
 
 from xray_hf import cli
-from xray_hf.data.dataset import open_coronahack
 from xray_hf.data.sources import coronahack
 from xray_hf.data.sources.coronahack import CSV_NAME, IMAGE_FOLDER, patient_id
 from xray_hf.errors import DataError

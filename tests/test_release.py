@@ -15,12 +15,12 @@ import pytest
 import release
 import write_results
 from accelerate.state import AcceleratorState, PartialState
+from opening import open_coronahack
 from PIL import Image
 from results_shipped import Shipped, doubts
 
 import train
 from xray_hf import manifest
-from xray_hf.data.dataset import open_coronahack
 from xray_hf.errors import BundleError
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.files import write_json

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from opening import open_coronahack
 
 from xray_hf.data import splits
-from xray_hf.data.dataset import XrayData, open_coronahack, split_data
+from xray_hf.data.dataset import XrayData, split_data
 from xray_hf.data.groups import near_duplicates, patient_groups
 from xray_hf.data.sample import Sample, labels_of
 from xray_hf.errors import ConfigError, DataError

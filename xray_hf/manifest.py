@@ -73,7 +73,7 @@ def read(folder: Path | str) -> Manifest:
     folder = Path(folder)
     config, training = read_json(folder / CONFIG), read_json(folder / TRAINING)
     try:
-        labels, side = _labels(config), _side(folder, config)
+        labels, side = labels_of(config), _side(folder, config)
     except (LookupError, TypeError, AttributeError) as error:
         raise BundleError(
             f"{folder / CONFIG} lacks what a bundle's has ({type(error).__name__}: {error}). "
@@ -190,7 +190,8 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _labels(config: dict[str, Any]) -> tuple[str, ...]:
+def labels_of(config: dict[str, Any]) -> tuple[str, ...]:
+    """The class names that a config.json has, in the order of the logits; raises LookupError or TypeError."""
     if "label_names" in config:
         return tuple(config["label_names"])
     names = config["id2label"]

@@ -24,7 +24,7 @@ SYNTHETIC_MARK = "SYNTHETIC patients: "  # in front of every title and table mad
 
 
 def check_classes(names: Sequence[str]) -> tuple[str, ...]:
-    """The class names, checked: two or more, all different, none blank or with a comma; raises ConfigError."""
+    """The class names: two or more, all different, none blank or with a comma; else raises ConfigError."""
     classes = tuple(name.strip() for name in names)
     if len(classes) < 2:
         raise ConfigError(

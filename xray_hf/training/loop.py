@@ -26,7 +26,6 @@ from xray_hf.evaluation import metrics
 from xray_hf.files import write_text
 from xray_hf.models.create import Network, logits_of
 from xray_hf.signals import Signals
-from xray_hf.task import LABELS
 from xray_hf.training import checkpoints
 from xray_hf.training.augment import Augmentation, mix
 from xray_hf.training.batches import epoch_batches, load_ahead, share_of
@@ -64,13 +63,18 @@ class Trainer:
         network: Network,
         pixels: PixelSource,
         labels: np.ndarray,
+        sources: np.ndarray,
         split: Split,
         config: Config,
         accelerator: Accelerator,
         identity: dict[str, Any],
     ) -> None:
-        """labels: (N,) int64, the class of every row of `pixels`. identity: what a checkpoint must match."""
-        self.network, self.pixels, self.labels, self.split = network, pixels, labels, split
+        """labels: (N,) int64, the class of every row of `pixels`; sources: (N,) where it comes from.
+
+        identity: what a checkpoint must match.
+        """
+        self.network, self.pixels, self.split = network, pixels, split
+        self.labels, self.sources = labels, sources
         self.config, self.accelerator = config, accelerator
         self.identity = {**identity, "processes": accelerator.num_processes}
         self.progress = Progress()
@@ -86,7 +90,9 @@ class Trainer:
         # Processes start from the same weights, but draw different noise.
         torch.manual_seed(config.run.seed + 1_000_003 * accelerator.process_index)
         self.augment = Augmentation(config.augmentation, network.preprocessing.side)
-        self.class_weights = 1 / (len(LABELS) * self._class_shares()) if options.balance == "loss" else None
+        self.class_weights = (
+            1 / (len(network.classes) * self._class_shares()) if options.balance == "loss" else None
+        )
         self.shift = self._class_shares().log() if options.balance == "logits" else None
 
     @property
@@ -126,6 +132,7 @@ class Trainer:
         batches = epoch_batches(
             self.split.train,
             self.labels[self.split.train],
+            self.sources[self.split.train],
             batch_size=options.batch_size,
             balanced=options.balance == "sampling",
             seed=self.config.run.seed,
@@ -264,7 +271,7 @@ class Trainer:
     def _evaluate(self, name: str) -> dict[str, float]:
         rows = self.split.rows(name)
         logits, labels = self._predict(self.judged, rows, autocast=True), self.labels[rows]
-        matrix = metrics.confusion_matrix(labels, logits.argmax(axis=1))
+        matrix = metrics.confusion_matrix(labels, logits.argmax(axis=1), len(self.network.classes))
         loss = nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels))
         return {
             f"{name}_loss": float(loss),
@@ -273,8 +280,7 @@ class Trainer:
         }
 
     def _predict(self, module: nn.Module, rows: np.ndarray, *, autocast: bool) -> np.ndarray:
-        preprocessing = self.network.preprocessing
-        return predict_rows(module, preprocessing, self.pixels, rows, self.accelerator, autocast=autocast)
+        return predict_rows(module, self.network, self.pixels, rows, self.accelerator, autocast=autocast)
 
     def _share_buffers(self) -> None:
         share_buffers(self.accelerator, self.network.module)
@@ -331,7 +337,7 @@ class Trainer:
 
     def _class_shares(self) -> torch.Tensor:
         """(C,) float32, each class's share of the training rows; raises ConfigError if one has none."""
-        counts = np.bincount(self.labels[self.split.train], minlength=len(LABELS))
+        counts = np.bincount(self.labels[self.split.train], minlength=len(self.network.classes))
         if not counts.all():
             choice = self.config.optimization.balance
             raise ConfigError(

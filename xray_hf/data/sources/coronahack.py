@@ -1,5 +1,4 @@
-"""CoronaHack chest X-ray data set in Kaggle's layout -> samples.
-"""
+"""CoronaHack chest X-ray data set in Kaggle's layout -> samples."""
 
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ ABOUT = About(
     url="https://www.kaggle.com/datasets/praveengovi/coronahack-chest-xraydataset",
     origin=(
         "A merge of two collections: Kermany, Zhang and Goldbaum 2018 (children of one to five years) and "
-        "Cohen et al. 2020 (COVID-19 and other infections, mostly adults, out of publications and case reports)."
+        "Cohen et al. 2020 (COVID-19 and other infections, mostly adults, from publications and case reports)."
     ),
     hospital="Guangzhou Women and Children's Medical Center (Kermany); many hospitals, from the web (Cohen).",
     counts=(
@@ -81,7 +80,7 @@ def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Rep
     """Read the CSV and look for every image file; no image is decoded.
 
     place: the unpacked Kaggle folder. Without options.covid_metadata, which tells patient and view of the
-    COVID-19 images, `covid_chestxray_metadata.csv` or `metadata.csv` in it or its parent is used if there is one.
+    COVID-19 images, `covid_chestxray_metadata.csv` or `metadata.csv` in it or its parent is used if it is there.
     Returns the usable samples in the CSV's order and a report of all other rows and files.
     Raises DataError if the folder, the CSV, a column or all images are missing.
     """
