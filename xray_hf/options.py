@@ -18,7 +18,7 @@ from click.core import ParameterSource
 from xray_hf.errors import ConfigError
 
 T = TypeVar("T")
-WIDE = {"max_content_width": 110}
+LOOK = {"max_content_width": 110, "show_default": True}
 # {the name of an option in the version before: its name now}; to be emptied with the next version.
 RENAMED = {"--foreign-dir": "--ood-dir", "--heatmaps": "--cams"}
 # {a short option: the option that it stands for, and what that has in front of the value}
@@ -76,31 +76,30 @@ def option(default: Any, help: str, type: Any = None, **more: Any) -> Any:
     return field(default=default, metadata={"help": help, "type": type, **more})
 
 
-def of(group: type, shown: Callable[[Field[Any]], str | None] = lambda _: None) -> list[click.Option]:
+def of(group: type, shown: Callable[[Field[Any]], str | None] = lambda _: None) -> dict[str, click.Option]:
     """The options that a dataclass declares. shown: what --help says in place of a default, if anything."""
-    return [_as_option(spec, shown) for spec in fields(group) if "help" in spec.metadata]
+    return {spec.name: _as_option(spec, shown(spec)) for spec in fields(group) if "help" in spec.metadata}
 
 
-def _as_option(spec: Field[Any], shown: Callable[[Field[Any]], str | None]) -> click.Option:
-    about: dict[str, Any] = dict(spec.metadata)
+def _as_option(spec: Field[Any], shown: str | None) -> click.Option:
+    about: dict[str, Any] = {"show_envvar": "envvar" in spec.metadata, **spec.metadata}
     flag = about.pop("flag", f"--{spec.name.replace('_', '-')}")
     names = f"{flag}/--no-{flag[2:]}" if isinstance(spec.default, bool) else flag
-    words = shown(spec) or spec.default not in ((), "", None)
-    about = {"show_envvar": "envvar" in about, **about}
+    words = shown or spec.default not in ((), "", None)
     return click.Option([names, spec.name], default=spec.default, show_default=words, **about)
 
 
-def packed(group: type, name: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
-    """Decorate a command: it takes the options of a dataclass, and gets them as one argument `name`."""
+def packed(group: type, name: str, without: str = "") -> Callable[[Callable[..., T]], Callable[..., T]]:
+    """Decorate a command: it takes the options of a dataclass but one, and gets them as its argument `name`."""
+    taken = {key: each for key, each in of(group).items() if key != without}
 
     def decorate(run: Callable[..., T]) -> Callable[..., T]:
         @wraps(run)
         def with_group(**given: Any) -> T:
-            own = {spec.name: given.pop(spec.name) for spec in fields(group) if "help" in spec.metadata}
-            return run(**given, **{name: group(**own)})
+            return run(**{name: group(**{key: given.pop(key) for key in taken})}, **given)
 
         # click collects what decorators leave here, the last one first.
-        with_group.__dict__.setdefault("__click_params__", []).extend(reversed(of(group)))
+        with_group.__dict__.setdefault("__click_params__", []).extend(reversed(taken.values()))
         return with_group
 
     return decorate
@@ -125,7 +124,8 @@ def run(
         text = error.format_message()
         stop = "" if text.endswith((".", "?", ")")) else "."
         program = error.ctx.command_path if error.ctx else command.name
-        raise ConfigError(f"{text}{stop} `{program} --help` lists all options.") from error
+        more = "" if isinstance(error, click.BadParameter) else f" `{program} --help` lists all options."
+        raise ConfigError(f"{text}{stop}{more}") from error
 
 
 def typed(**params: Any) -> dict[str, Any]:
@@ -146,15 +146,11 @@ def _as_today(words: Sequence[str]) -> Iterator[str]:
         flag, equals, value = word.partition("=")
         if flag in RENAMED:
             notice(flag, RENAMED[flag])
-            yield RENAMED[flag] + equals + value
-        elif flag in SHORT:
-            long, prefix = SHORT[flag]
-            yield long
-            yield from (
-                prefix + text for text in ([value] if equals else [next(rest, None)]) if text is not None
-            )
-        else:
-            yield word
+            flag = RENAMED[flag]
+        if flag in SHORT:
+            flag, prefix = SHORT[flag]
+            equals, value = "=", prefix + (value if equals else next(rest, ""))
+        yield flag + equals + value
 
 
 def _as_text(value: Any, repeats: bool) -> Any:

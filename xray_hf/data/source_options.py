@@ -31,8 +31,8 @@ class SourceOptions:
         "the class of a source's finding, empty to leave it out; repeat it for more",
         metavar="[KIND:]NAME:FINDING=CLASS",
     )
-    classes: tuple[str, ...] = option(
-        (), "the classes in order (default: all that the sources have)", Names()
+    classes: tuple[str, ...] | None = option(
+        None, "the classes in order (default: all that the sources have)", Names()
     )
     patient: str | None = option(
         None, "the part of a file's name that names the patient, of `folder`: '^[0-9]+'", metavar="REGEX"
@@ -43,6 +43,7 @@ class SourceOptions:
         None, "where decoded pixels are kept (default $XRAY_HF_CACHE)", metavar="DIR"
     )
 
+    @property
     def specs(self) -> tuple[SourceSpec, ...]:
         """The sources, one at least; raises ConfigError."""
         if not self.source:
@@ -52,9 +53,14 @@ class SourceOptions:
             )
         return parse_specs(self.source)
 
+    @property
+    def read_options(self) -> ReadOptions:
+        """What only some readers use."""
+        return ReadOptions(_path(self.covid_metadata), self.patient)
+
     def check(self, hold_out: tuple[str, ...] = ()) -> None:
         """Raise ConfigError for what can be seen to be wrong without reading: before torch is imported."""
-        specs = self.specs()
+        specs = self.specs
         names = [spec.name for spec in specs]
         for text in self.map:
             parse_map(text, specs)
@@ -67,15 +73,14 @@ class SourceOptions:
 
     def open(self, side: int) -> XrayData:
         """Read and decode all sources at `side` pixels; raises ConfigError, DataError, OutputError."""
-        from xray_hf.data.dataset import open_data  # imports numpy, which --help needs not wait for
+        from xray_hf.data.dataset import open_data  # imports numpy, for which --help need not wait
 
-        specs = self.specs()
         return open_data(
-            specs,
+            self.specs,
             side,
-            classes=self.classes or None,
-            label_map=[parse_map(text, specs) for text in self.map],
-            options=ReadOptions(_path(self.covid_metadata), self.patient),
+            classes=self.classes,
+            label_map=self.map,
+            options=self.read_options,
             drop_bad=self.drop_bad,
             cache_dir=_path(self.cache_dir),
         )

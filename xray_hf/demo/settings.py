@@ -27,8 +27,8 @@ class Settings:
 
     bundles: tuple[str, ...] = option(
         (),
-        "a bundle's folder or Hub id, owner/name; repeat it for more (default: those that a Space's README.md "
-        f"names, else all in {SHIPPED}/)",
+        "a bundle's folder or Hub id, owner/name; repeat it for more (default: those that a Space's "
+        f"README.md names, else all in {SHIPPED}/)",
         Repeated(),
         flag="--bundle",
         metavar="SOURCE",
@@ -69,19 +69,20 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     """Read options and environment; raises ConfigError, BundleError if no bundle is named or found."""
     command = options.Command(
         "app.py",
-        {"Options": options.of(Settings)},
+        {"Options": list(options.of(Settings).values())},
         callback=Settings,
-        context_settings=options.WIDE,
+        context_settings=options.LOOK,
         help="The demo: classify chest X-rays in the browser with one or more models side by side.",
         epilog=f"{AUTH}=user:password in the environment asks visitors for them.",
     )
     found: Settings = options.run(command, arguments)
+    bundles = tuple(filter(None, found.bundles))
     auth = _auth(os.environ.get(AUTH, ""))
     if found.has_mcp and find_spec("mcp") is None:
         raise ConfigError("--mcp needs the package mcp; run `pip install mcp`.")
     if found.has_mcp and auth:
         raise ConfigError(f"--mcp asks for no password; leave it or {AUTH} out.")
-    return replace(found, bundles=found.bundles or tuple(_of_space() or _shipped()), auth=auth)
+    return replace(found, bundles=bundles or tuple(_of_space() or _shipped()), auth=auth)
 
 
 def _of_space() -> list[str]:

@@ -139,7 +139,7 @@ class Config:
         elsewhere = {"out", "resume", "track", "cache_dir", "covid_metadata", "splits"}
         nested = {key: value for key, value in self.as_dict().items() if key != "preset"}
         flat = {k: v for part in nested.values() for k, v in part.items() if k not in elsewhere}
-        return {**flat, "source": [f"{spec.kind}:{spec.name}" for spec in self.data.specs()]}
+        return {**flat, "source": [f"{spec.kind}:{spec.name}" for spec in self.data.specs]}
 
 
 GROUPS = {
@@ -219,15 +219,18 @@ def _command(callback: Any) -> options.Command:
         "train.py",
         {
             "Start": first,
-            **{(group.__doc__ or "").rstrip("."): options.of(group, shown) for group in GROUPS.values()},
+            **{
+                (group.__doc__ or "").rstrip("."): list(options.of(group, shown).values())
+                for group in GROUPS.values()
+            },
         },
         callback=callback,
-        context_settings=options.WIDE,
+        context_settings=options.LOOK,
         help="Train a chest X-ray classifier; start it plainly or with `accelerate launch train.py`.",
         epilog=(
-            f"Presets: {'; '.join(f'{name}: {about}' for name, about in words.items())}. Their values stand in "
-            f"xray_hf/training/presets/; the defaults above are those of {DEFAULT_PRESET}. A run leaves what it "
-            "took in config.json."
+            f"Presets: {'; '.join(f'{name}: {about}' for name, about in words.items())}. Their values stand "
+            f"in xray_hf/training/presets/; the defaults above are those of {DEFAULT_PRESET}. A run leaves "
+            "what it took in config.json."
         ),
     )
 
