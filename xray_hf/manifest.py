@@ -46,7 +46,7 @@ class Manifest:
 
     name: the network's, as "xray-resnet18". labels: the class names in the order of the logits.
     side: height and width of the input in pixels. is_synthetic: whether it was trained on synthetic
-    patients, so that its answers mean nothing.
+    patients, so that its answers mean nothing. sources: the kinds of collections it was trained on.
     """
 
     folder: Path
@@ -54,6 +54,7 @@ class Manifest:
     labels: tuple[str, ...]
     side: int
     is_synthetic: bool
+    sources: tuple[str, ...]
 
     def require_side(self, side: int) -> None:
         """Raise ConfigError unless data opened at so many pixels fit the network."""
@@ -99,7 +100,13 @@ def read(folder: Path | str) -> Manifest:
             f"{folder} was trained on the control view {view}: it has metrics, but answers nothing about "
             "X-rays. Use a bundle trained without --view."
         )
-    return Manifest(folder, _name(config), labels, side, is_synthetic)
+    return Manifest(folder, _name(config), labels, side, is_synthetic, sources_of(training))
+
+
+def sources_of(training: dict[str, Any]) -> tuple[str, ...]:
+    """The kinds of collections that training.json names; before it named any there was one."""
+    named = training.get("sources", [{"kind": "coronahack"}])
+    return tuple(dict.fromkeys(str(source["kind"]) for source in named))
 
 
 def view_of(training: dict[str, Any]) -> str:

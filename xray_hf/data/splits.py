@@ -139,8 +139,8 @@ def grouped(
 
     External: all images of the sources `hold_out`. Test: every group with an official TEST image; of a
     class for which its source has no such image, whole groups up to a quarter of its images. Validation: 15 %
-    of the other groups, drawn within each class of each source; another fold has another 15 %, and the same test.
-    Nothing is copied. Groups that reach into a held-out source are in no split.
+    of the other groups, drawn within each class of each source; another fold has other 15 %, and the same
+    test. Nothing is copied. Groups that reach into a held-out source are in no split.
     Raises ConfigError for a source that does not exist, a fold outside 0..FOLDS-1, and for one that a small
     class does not reach.
     """

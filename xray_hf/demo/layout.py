@@ -43,8 +43,10 @@ def build(
         synthetic = listed([name for name, engine in engines.items() if engine.manifest.is_synthetic])
         uncalibrated = {name: each.calibration.lacks for name, each in engines.items()}
         labels = listed(next(iter(engines.values())).labels, "or")
-        gr.HTML(render("welcome", models=names), elem_id="welcome")
-        gr.HTML(render("statement"), elem_id="statement")
+        # Their classes come from two collections, of children and of adults.
+        is_confounded = any(engine.manifest.sources == ("coronahack",) for engine in engines.values())
+        gr.HTML(render("welcome", models=names, is_confounded=is_confounded), elem_id="welcome")
+        gr.HTML(render("statement", is_confounded=is_confounded), elem_id="statement")
         gr.HTML(
             render(
                 "introduction",

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from timm.optim import param_groups_weight_decay
+from timm.optim import create_optimizer_v2
 from timm.utils import ModelEmaV3
 from torch import nn
 from tqdm import tqdm
@@ -29,7 +29,7 @@ from xray_hf.signals import Signals
 from xray_hf.training import checkpoints
 from xray_hf.training.augment import Augmentation, mix
 from xray_hf.training.batches import epoch_batches, load_ahead, share_of
-from xray_hf.training.config import Config, OptimizationConfig
+from xray_hf.training.config import Config
 from xray_hf.training.predict import predict_rows
 from xray_hf.training.processes import is_same_everywhere, share_buffers, sum_over
 
@@ -83,7 +83,14 @@ class Trainer:
         options = config.optimization
         module = network.module.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = ModelEmaV3(module, decay=options.ema) if options.ema else None
-        self.optimizer = _make_optimizer(module, options)
+        self.optimizer = create_optimizer_v2(
+            module,
+            opt=options.optimizer,
+            lr=options.learning_rate,
+            weight_decay=options.weight_decay,
+            filter_bias_and_bn=not options.decay_all,  # they have no scale to be decayed
+            fused=True,
+        )
         self.model, self.prepared_optimizer = accelerator.prepare(module, self.optimizer)
         if config.run.compile:
             self.model = torch.compile(self.model)
@@ -382,15 +389,3 @@ def learning_rate_factor(schedule: str, warmup: float, done: float) -> float:
     if schedule == "linear":
         return left
     return (1 - math.cos(math.pi * left)) / 2 if schedule == "cosine" else 1.0
-
-
-def _make_optimizer(module: nn.Module, options: OptimizationConfig) -> torch.optim.Optimizer:
-    rates: dict[str, Any] = {"lr": options.learning_rate, "fused": True}
-    if options.decay_all:
-        groups = [{"params": list(module.parameters()), "weight_decay": options.weight_decay}]
-    else:  # biases and normalisation have no scale to be decayed
-        groups = param_groups_weight_decay(module, options.weight_decay)
-    if options.optimizer == "sgd":
-        return torch.optim.SGD(groups, momentum=0.9, nesterov=True, **rates)
-    kind = torch.optim.Adam if options.optimizer == "adam" else torch.optim.AdamW
-    return kind(groups, **rates)
