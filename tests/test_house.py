@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from xray_hf import cli
+from xray_hf import cli, options
 from xray_hf.training.config import GROUPS, parse
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -74,7 +74,7 @@ def test_every_xray_hf_command_of_the_readme_is_understood() -> None:
     assert len(found) >= 3
     for words in found:
         command, *rest = words[1:]
-        cli.commands.commands[command].make_context(command, rest)
+        cli.commands.commands[command].make_context(command, list(options.as_today(rest)))
 
 
 def test_every_training_command_of_the_readme_is_understood() -> None:

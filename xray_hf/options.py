@@ -90,7 +90,7 @@ def _as_option(spec: Field[Any], shown: str | None) -> click.Option:
 
 
 def packed(group: type, name: str, without: str = "") -> Callable[[Callable[..., T]], Callable[..., T]]:
-    """Decorate a command: it takes the options of a dataclass but one, and gets them as its argument `name`."""
+    """Decorate a command: it takes the options of a dataclass but one and gets them as argument `name`."""
     taken = {key: each for key, each in of(group).items() if key != without}
 
     def decorate(run: Callable[..., T]) -> Callable[..., T]:
@@ -112,7 +112,7 @@ def run(
 
     values: what options have that `arguments` leave out. Raises ConfigError, also for a wrong value.
     """
-    words = list(_as_today(sys.argv[1:] if arguments is None else arguments))
+    words = list(as_today(sys.argv[1:] if arguments is None else arguments))
     repeat = {each.name for each in command.params if getattr(each, "multiple", False)}
     texts = {name: _as_text(value, name in repeat) for name, value in (values or {}).items()}
     try:
@@ -139,7 +139,7 @@ def notice(old: str, new: str) -> None:
     print(f"{old} is now {new}; the old spelling goes with the next version.", file=sys.stderr)
 
 
-def _as_today(words: Sequence[str]) -> Iterator[str]:
+def as_today(words: Sequence[str]) -> Iterator[str]:
     """Arguments with the names that options have now, and with what short ones stand for."""
     rest = iter(words)
     for word in rest:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xray_hf.data.sources import KINDS, ReadOptions, SourceSpec, parse_map, parse_specs
-from xray_hf.data.sources.coronahack import HELP_ON_COVID_METADATA
 from xray_hf.errors import ConfigError
 from xray_hf.options import Names, option
 from xray_hf.task import check_classes
@@ -37,7 +36,12 @@ class SourceOptions:
     patient: str | None = option(
         None, "the part of a file's name that names the patient, of `folder`: '^[0-9]+'", metavar="REGEX"
     )
-    covid_metadata: str | None = option(None, HELP_ON_COVID_METADATA, metavar="CSV")
+    covid_metadata: str | None = option(
+        None,
+        "CSV with the patients of CoronaHack's COVID-19 images (default: covid_chestxray_metadata.csv or "
+        "metadata.csv in the data's folder or its parent, if there is one)",
+        metavar="CSV",
+    )
     drop_bad: bool = option(False, "go on without rows that have no file, label or decodable image")
     cache_dir: str | None = option(
         None, "where decoded pixels are kept (default $XRAY_HF_CACHE)", metavar="DIR"
