@@ -13,8 +13,14 @@ import sys
 from xray_hf.errors import DataError, OutputError, exit_on_error
 from xray_hf.training.config import Config, parse
 
+
+def check_options() -> None:
+    """Read the command line; raises ConfigError."""
+    parse()
+
+
 # Before the imports below, which take seconds: --help and a wrong option answer at once.
-if __name__ == "__main__" and (code := exit_on_error(lambda: parse() and None)):
+if __name__ == "__main__" and (code := exit_on_error(check_options)):
     sys.exit(code)
 
 import hashlib
@@ -31,16 +37,18 @@ import torch
 from accelerate import Accelerator
 from transformers.utils import logging
 
-from xray_hf import __version__, bundle, manifest
+from xray_hf import __version__, bundle
 from xray_hf.data import confounding, splits
 from xray_hf.data.cache import seen_in
 from xray_hf.data.dataset import XrayData, open_pixels, read_samples, split_data
-from xray_hf.data.sample import Report, Sample, is_synthetic
+from xray_hf.data.sample import Report as SourceReport
+from xray_hf.data.sample import Sample, is_synthetic
 from xray_hf.data.splits import Split
-from xray_hf.evaluation import metrics
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.files import write_json
 from xray_hf.models import Network, create_model
+from xray_hf.report import terminal
+from xray_hf.report.report import Report
 from xray_hf.training import checkpoints
 from xray_hf.training.loop import Trainer
 from xray_hf.training.processes import is_same_everywhere, keep_freed_memory, make_accelerator
@@ -101,14 +109,14 @@ def main() -> None:
             "wall_seconds_of_last_part": time.time() - started,
             "history": history,
         }
-        summary = bundle.write(
+        bundle.write(
             config.out / "bundle",
             network,
             training=training,
             splits=splits.as_dict(split, data.samples, data.classes, data.groups),
             predictions=predictions,
         )
-        print(metrics.as_table(metrics.of_splits(summary), manifest.mark_of(training)))
+        print(terminal.part(Report.read(config.out / "bundle"), "splits"))
         print(f"bundle: {config.out / 'bundle'}")
 
 
@@ -128,7 +136,7 @@ def open_sources(
     config: Config,
     network: Network,
     accelerator: Accelerator,
-    read: tuple[list[Sample], tuple[str, ...], list[Report]],
+    read: tuple[list[Sample], tuple[str, ...], list[SourceReport]],
 ) -> XrayData:
     """Open the sources; the first process of each machine decodes, the others then find the cache."""
     with accelerator.local_main_process_first():
@@ -190,7 +198,7 @@ def describe_run(config: Config, network: Network, accelerator: Accelerator) -> 
     }
 
 
-def describe_source(report: Report, data: XrayData) -> dict[str, Any]:
+def describe_source(report: SourceReport, data: XrayData) -> dict[str, Any]:
     """What training.json says of a source: how it was named, how many images it gave, what was left out."""
     used = sum(sample.source == report.source for sample in data.samples)
     folder = f"{Path(report.root).parent}/"  # where it lies is nobody's business

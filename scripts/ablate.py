@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.state import AcceleratorState
-from numbers_in_words import mean_and_sd, table
 from PIL import Image, ImageFilter, ImageOps
 
 from xray_hf.data.dataset import XrayData, open_data, split_data
@@ -34,6 +33,8 @@ from xray_hf.errors import ConfigError, exit_on_error
 from xray_hf.evaluation import metrics
 from xray_hf.files import write_json, write_text
 from xray_hf.models import create_model
+from xray_hf.report import markdown
+from xray_hf.report.numbers import mean_and_sd
 from xray_hf.training.config import AugmentationConfig, Config, preset_values, resolve
 from xray_hf.training.loop import Trainer
 from xray_hf.training.predict import predict_rows
@@ -309,7 +310,7 @@ def of_model(runs: list[dict[str, Any]], model: str) -> str:
             gain = mean_and_sd(gains) if name != "base" else ""
             minutes = np.mean([run["seconds"] for run in own]) / 60
             rows.append([title, len(own), *cells, gain, f"{minutes:.1f}"])
-    return f"### {model}\n\n{table(['', 'folds', *columns, 'gain', 'minutes'], rows)}"
+    return f"### {model}\n\n{markdown.rows_below(['', 'folds', *columns, 'gain', 'minutes'], rows)}"
 
 
 def score(run: dict[str, Any]) -> float:

@@ -267,7 +267,11 @@ def test_odd_images_are_used_as_what_they_show(data: Path, convert: Callable[[Pa
         ("evaluate", ["BUNDLE", "--external"], "--external is now --source folder:NAME=DIR"),
         ("evaluate", ["BUNDLE", "--drop-bad"], "go with --source; the record needs no data"),
         ("evaluate", ["BUNDLE", "--name", ""], "--name is of the old --external"),
-        ("push", ["BUNDLE", "--repo-id", "a/b", "--drop-bad"], "--drop-bad is of --kind dataset, not of model"),
+        (
+            "push",
+            ["BUNDLE", "--repo-id", "a/b", "--drop-bad"],
+            "--drop-bad is of --kind dataset, not of model",
+        ),
     ],
 )
 def test_bad_options_have_exit_code_2(

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import eval_results_to_model_index
+from xray_hf.evaluation.words import rate
 
 from xray_hf import manifest
 from xray_hf.errors import BundleError
-from xray_hf.evaluation.words import rate
 from xray_hf.files import write_json
 from xray_hf.hub import cards
 

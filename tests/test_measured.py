@@ -12,13 +12,13 @@ from urllib.parse import quote
 import numpy as np
 import pyarrow as pa
 import pytest
+from xray_hf.evaluation.words import rate
 
 from xray_hf import evidence, manifest
 from xray_hf.demo import measured, measured_bundle, measured_tables
 from xray_hf.evaluation import confidence, controls
 from xray_hf.evaluation.external import External
 from xray_hf.evaluation.predictions import Predictions, write_columns
-from xray_hf.evaluation.words import rate
 from xray_hf.files import write_json
 from xray_hf.manifest import Manifest
 from xray_hf.task import LABELS, PNEUMONIA

@@ -174,7 +174,7 @@ def test_a_space_may_switch_mcp_on(monkeypatch: pytest.MonkeyPatch, value: str, 
 
 def test_a_switch_that_is_neither_on_nor_off_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XRAY_HF_MCP", "perhaps")
-    with pytest.raises(ConfigError, match="'XRAY_HF_MCP'.*: 'perhaps' is not a valid boolean"):
+    with pytest.raises(ConfigError, match=r"'XRAY_HF_MCP'.*: 'perhaps' is not a valid boolean"):
         settings.parse(["--bundle", "a/b"])
 
 

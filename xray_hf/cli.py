@@ -93,8 +93,8 @@ def about_sources(kind: str | None) -> None:
 @new_folder
 @seed
 def examine(data: SourceOptions, side: int, out: Path, seed: int) -> None:
-    from xray_hf.data.examine import examine
     from xray_hf.files import require_new_folder
+    from xray_hf.report.examine import examine
 
     require_new_folder(out)  # before minutes are spent on decoding
     print(examine(_open(data, side), out, seed))
@@ -162,11 +162,13 @@ def evaluate(bundles: tuple[Path, ...], data: SourceOptions, external: bool, nam
         raise ConfigError("--name is of the old --external; pass --source folder:NAME=DIR.")
     elif not data.source and replace(data, cache_dir=None) != SourceOptions():
         raise ConfigError("--map, --patient and --drop-bad go with --source; the record needs no data.")
+    from xray_hf import evidence
+
     for folder in map(_local, bundles):
         if data.source:
             _validate(folder, data)
-        else:
-            _redraw(folder)
+        evidence.draw(folder)
+        print(_reported(folder, "external" if data.source else "splits"))
 
 
 def _as_folder(data: SourceOptions, name: str | None) -> SourceOptions:
@@ -178,19 +180,10 @@ def _as_folder(data: SourceOptions, name: str | None) -> SourceOptions:
     return replace(data, source=(f"folder:{Path(place).resolve().name if name is None else name}={place}",))
 
 
-def _redraw(folder: Path) -> None:
-    from xray_hf import evidence
-    from xray_hf.evaluation import metrics
-
-    print(metrics.as_table(metrics.of_splits(evidence.draw(folder)), _mark(folder)))
-
-
 def _validate(folder: Path, data: SourceOptions) -> None:
     """Test a bundle on sources; each leaves a record."""
-    from xray_hf import evidence
     from xray_hf.data.dataset import read_samples
     from xray_hf.data.sample import labels_of
-    from xray_hf.evaluation import decisions, metrics
     from xray_hf.inference.evaluate import evaluate
 
     classes = manifest.read(folder).labels
@@ -204,11 +197,6 @@ def _validate(folder: Path, data: SourceOptions) -> None:
         why = evaluate(folder, own, labels_of(own, classes), report.source, drop_bad=data.drop_bad)
         report.add_undecodable(why)
         print(report.as_table(), end="\n\n")
-    found = evidence.draw(folder)["external"]
-    for report in reports:
-        numbers = found[report.source]
-        print(metrics.as_table({report.source: numbers}, _mark(folder)))
-        print(decisions.as_line(numbers["decisions"]))  # just made, hence under today's calibration
 
 
 @commands.command(
@@ -223,13 +211,11 @@ def _validate(folder: Path, data: SourceOptions) -> None:
 def report(bundle: Path, data: SourceOptions, side: int, sheets: Path | None) -> None:
     folder = _local(bundle)
     from xray_hf import evidence
-    from xray_hf.evaluation import controls, metrics
     from xray_hf.inference.report import report
 
     report(folder, _open(data, side, folder), sheets)
-    summary = evidence.draw(folder)
-    print(metrics.as_table({"test": summary["test"], **summary["controls"]}, _mark(folder)))
-    print(controls.as_table(summary))
+    evidence.draw(folder)
+    print(_reported(folder, "controls"))
     print(f"written: {folder / manifest.CONTROLS}")
 
 
@@ -265,17 +251,16 @@ def calibrate(bundle: Path, risk: float, data: SourceOptions, side: int, ood_dir
     folder = _local(bundle)
     # TODO(lead): H5 has these in xray_hf.calibration (fit, fit_ood), with an embedder as fourth argument.
     from xray_hf import evidence
-    from xray_hf.evaluation import confidence, metrics
     from xray_hf.inference import calibrate_confidence, calibrate_foreign
 
     if ood_dir:
         calibrate_foreign.find(ood_dir)  # before minutes are spent on decoding
-        found = calibrate_foreign.calibrate(folder, _open(data, side, folder), ood_dir)
+        calibrate_foreign.calibrate(folder, _open(data, side, folder), ood_dir)
         evidence.draw(folder)  # should the other half fail, this one is done
-        print(calibrate_foreign.as_table(found), end="\n\n")
-    fitted = calibrate_confidence.calibrate(folder, risk)
-    print(confidence.as_table(metrics.of_splits(evidence.draw(folder)), _mark(folder)))
-    print(f"temperature {fitted.temperature:.3f}, unsure below {fitted.unsure_below:.3f}")
+        print(_reported(folder, "ood"), end="\n\n")
+    calibrate_confidence.calibrate(folder, risk)
+    evidence.draw(folder)
+    print(_reported(folder, "calibration"))
     print(f"written: {folder / manifest.CALIBRATION}")
 
 
@@ -399,9 +384,12 @@ def _open(data: SourceOptions, side: int, bundle: Path | None = None) -> XrayDat
     return opened
 
 
-def _mark(folder: Path) -> str:
-    """What stands in front of numbers that mean nothing."""
-    return manifest.mark_of(manifest.read_json(folder / manifest.TRAINING))
+def _reported(folder: Path, what: str) -> str:
+    """A part of the bundle's report, as terminal.PARTS names them."""
+    from xray_hf.report import terminal
+    from xray_hf.report.report import Report
+
+    return terminal.part(Report.read(folder), what)
 
 
 def _hide_loading() -> None:

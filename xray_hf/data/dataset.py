@@ -94,7 +94,8 @@ def open_pixels(
     labels = labels_of(kept, classes)
     if len(missing := np.setdiff1d(np.arange(len(classes)), labels)):
         raise ConfigError(
-            f"no image has the class {', '.join(classes[k] for k in missing)}. "
+            f"no image has the class {', '.join(classes[k] for k in missing)}; "
+            f"the sources have {', '.join(classes[k] for k in np.unique(labels))}. "
             'Change --classes, or map a finding with --map "NAME:FINDING=CLASS".'
         )
     pairs = groups.near_duplicates(np.concatenate([each.thumbnails for each in caches]))

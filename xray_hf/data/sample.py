@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -122,54 +121,6 @@ class Report:
             raise DataError(
                 f"of {self.rows:,} rows in {self.root}, {'; '.join(found)}. {ask}"
                 "Repair them, or pass --drop-bad to go on without these rows (no substitute is ever used)."
-            )
-
-
-def read_rows(
-    path: Path, columns: Sequence[str], how_to_get: str, optional: Sequence[str] = ()
-) -> list[dict[str, str]]:
-    """The columns of a CSV, row by row, without blanks around the cells; what is missing of a row is "".
-
-    how_to_get: ends every error. optional: columns that may be missing; their cells are "" then.
-    Raises DataError if the file cannot be read or lacks one of `columns`.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            missing = [column for column in columns if column not in (reader.fieldnames or ())]
-            if missing:
-                found = ", ".join(reader.fieldnames or ()) or "none"
-                hint = "Columns are parted by commas: save it so, not with ';'. " if ";" in found else ""
-                raise DataError(
-                    f"{path} has no column {', '.join(missing)}; found: {found}. {hint}{how_to_get}"
-                )
-            wanted = (*columns, *optional)
-            return [{column: (row.get(column) or "").strip() for column in wanted} for row in reader]
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist. {how_to_get}") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as a CSV file ({error}). {how_to_get}") from error
-
-
-def without_repeats(
-    rows: Iterable[dict[str, str]], key: str, csv_path: Path, report: Report
-) -> Iterator[dict[str, str]]:
-    """The rows, each name in the column `key` once; repeats that say the same are noted in the report.
-
-    Raises DataError for two rows of one name that differ.
-    """
-    seen: dict[str, dict[str, str]] = {}
-    for row in rows:
-        name = row[key]
-        if name not in seen:
-            seen[name] = row
-            yield row
-        elif seen[name] == row:
-            report.duplicate_rows.append(name)
-        else:
-            raise DataError(
-                f"{csv_path} has two different rows for {name}: "
-                f"{list(seen[name].values())} and {list(row.values())}; keep the right one."
             )
 
 

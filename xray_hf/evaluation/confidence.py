@@ -22,8 +22,6 @@ from xray_hf.evaluation.metrics import (
     Counts,
     Rates,
     cross_entropy,
-    in_columns,
-    in_words,
     losses,
     null_if_nan,
     ratio,
@@ -247,18 +245,6 @@ def describe(predictions: Predictions, confidence: Confidence) -> dict[str, Any]
             for point in confidence.operating_points
         ],
     }
-
-
-def as_table(summary: Mapping[str, Mapping[str, Any]], mark: str = "") -> str:
-    """What `describe` says of each subset, for a terminal; mark: stands in the first cell of the heading."""
-    rows = [[mark, "answered", "of these wrong", "ECE before", "after", "cross entropy before", "after"]]
-    for subset, numbers in summary.items():
-        abstention, calibration = numbers["abstention"], numbers["calibration"]
-        cells = [in_words(abstention[key], abstention["intervals"][key]) for key in ("coverage", "risk")]
-        for what in ("ece", "cross_entropy"):
-            cells += [f"{calibration[when][what]:.3f}" for when in ("before", "after")]
-        rows.append([subset, *cells])
-    return in_columns(rows)
 
 
 def _quality(labels: Labels, probabilities: Rates, draws: Draws) -> dict[str, Any]:

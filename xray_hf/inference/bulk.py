@@ -31,7 +31,6 @@ from tqdm import tqdm
 
 from xray_hf import __version__, cores, manifest
 from xray_hf.errors import ConfigError, DataError, ImageError, OutputError, XrayHFError
-from xray_hf.evaluation.words import counted
 from xray_hf.files import atomic_file
 from xray_hf.inference import backends
 from xray_hf.inference.engine import BATCH_SIZE, Engine
@@ -40,6 +39,7 @@ from xray_hf.inference.overlay import Pictures
 from xray_hf.inference.tables import PIECE, WRITERS, Pieces, Row, columns, to_row
 from xray_hf.signals import Signals
 from xray_hf.task import SYNTHETIC_MARK
+from xray_hf.text import counted
 
 
 @dataclass(frozen=True)

@@ -124,23 +124,6 @@ def measure(
     }
 
 
-def as_table(report: Mapping[str, Any]) -> str:
-    """The report as Markdown."""
-    lines = [
-        "| images | n | refused | 95 % interval | by the detector alone |",
-        "| --- | ---: | ---: | ---: | ---: |",
-    ]
-    of_classes = {f"of these, {name}": row for name, row in report["test_by_class"].items()}
-    named = {"test X-rays (wrongly)": report["test"], **of_classes, **report["kinds"]}
-    for name, row in named.items():
-        low, high = row["interval"]
-        lines.append(
-            f"| {name.replace('_', ' ')} | {row['n']} | {row['refused']:.1%} | {low:.1%} to {high:.1%} "
-            f"| {row['refused_by_detector']:.1%} |"
-        )
-    return "\n".join(lines)
-
-
 def _logits(detector: Detector, features: Features) -> np.ndarray:
     return detector.logits(features.embedding, features.thumbnail)
 

@@ -7,6 +7,7 @@ A source is named on the command line as KIND[:NAME]=PLACE, for instance `corona
 from __future__ import annotations
 
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -74,6 +75,10 @@ class Reader(Protocol):
         """
         ...
 
+    def fits(self, folder: Path) -> bool:
+        """Whether a folder has this collection's tables or folders; reads no more than headers."""
+        ...
+
 
 @dataclass(frozen=True)
 class SourceSpec:
@@ -100,7 +105,36 @@ class Mapped:
 
 def reader(kind: str) -> Reader:
     """The module of a kind."""
-    return import_module(f"{__name__}.{kind}")  # type: ignore[return-value]  # a module is its own protocol
+    return import_module(f"{__name__}.{kind}")  # a module has what Reader asks for
+
+
+def describe(kind: str | None = None) -> str:
+    """A kind's museum label as text, with its layout and classes; without a kind one line for each.
+
+    Raises ConfigError for an unknown kind.
+    """
+    if kind is None:
+        return "\n".join(f"{each:<12} {reader(each).ABOUT.title}" for each in KINDS)
+    if kind not in KINDS:
+        raise ConfigError(f"there is no kind of source {kind!r}; expected one of {', '.join(KINDS)}.")
+    module = reader(kind)
+    about, classes = module.ABOUT, [f"{finding} -> {name}" for finding, name in module.CLASS_OF.items()]
+    layout = (module.__doc__ or "").partition("\n")[2].strip("\n")
+    paragraphs = {
+        "Origin": about.origin,
+        "Hospital": about.hospital,
+        "Counts": about.counts,
+        "Labels": about.labels,
+        "Classes": f"{'; '.join(classes)}." if classes else "Each label is a class of its own name.",
+        "Licence": about.licence,
+        "Known errors": " ".join(about.known_errors),
+    }
+    wrapped = [
+        textwrap.fill(f"{title}: {text}", 100, subsequent_indent="  ", break_on_hyphens=False)
+        for title, text in paragraphs.items()
+    ]
+    parts = [f"{kind}: {about.title}", about.url, *wrapped, "", layout.rstrip(), "", about.citation]
+    return "\n".join(parts).replace("\n\n\n", "\n\n").strip()
 
 
 def parse_spec(text: str) -> SourceSpec:

@@ -1,20 +1,25 @@
-"""CoronaHack chest X-ray data set in Kaggle's layout -> samples."""
+"""CoronaHack chest X-ray data set in Kaggle's layout -> samples.
+
+DIR/Chest_xray_Corona_Metadata.csv     X_ray_image_name, Label, Dataset_type, Label_1_Virus_category, …
+DIR/Coronahack-Chest-XRay-Dataset/…/train/, …/test/     the images (Kaggle nests the folder twice)
+DIR/covid_chestxray_metadata.csv       optional: patient and view of the COVID-19 images
+"""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-from xray_hf.data.sample import (
-    SYNTHETIC,
-    SYNTHETIC_PREFIX,
-    UNKNOWN_PATIENT,
-    Report,
-    Sample,
+from xray_hf.data.sample import SYNTHETIC, SYNTHETIC_PREFIX, UNKNOWN_PATIENT, Report, Sample
+from xray_hf.data.sources import About, ReadOptions
+from xray_hf.data.sources.tables import (
+    has_table,
+    images_below,
     read_rows,
+    read_table,
+    require_folder,
     without_repeats,
 )
-from xray_hf.data.sources import About, ReadOptions
 from xray_hf.errors import DataError
 from xray_hf.task import OFFICIAL_SPLITS
 
@@ -23,7 +28,7 @@ ABOUT = About(
     url="https://www.kaggle.com/datasets/praveengovi/coronahack-chest-xraydataset",
     origin=(
         "A merge of two collections: Kermany, Zhang and Goldbaum 2018 (children of one to five years) and "
-        "Cohen et al. 2020 (COVID-19 and other infections, mostly adults, from publications and case reports)."
+        "Cohen et al. 2020 (COVID-19 and other infections, mostly adults, from publications and web pages)."
     ),
     hospital="Guangzhou Women and Children's Medical Center (Kermany); many hospitals, from the web (Cohen).",
     counts=(
@@ -74,18 +79,15 @@ _SYNTHETIC_COVID_NAME = re.compile(r"^(SYNTHETIC-covid-\d+)-")
 def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Report]:
     """Read the CSV and look for every image file; no image is decoded.
 
-    place: the unpacked Kaggle folder. Without options.covid_metadata, which tells patient and view of the
-    COVID-19 images, `covid_chestxray_metadata.csv` or `metadata.csv` in it or its parent is used if it is there.
+    place: the unpacked Kaggle folder. options.covid_metadata tells patient and view of the COVID-19 images;
+    without it `covid_chestxray_metadata.csv` or `metadata.csv` in the folder or its parent does, if there.
     Returns the usable samples in the CSV's order and a report of all other rows and files.
     Raises DataError if the folder, the CSV, a column or all images are missing.
     """
-    data_dir = Path(place)
-    try:
-        csv_path, image_root = _locate(data_dir)
-        files = {split: _files_in(image_root / split.lower()) for split in OFFICIAL_SPLITS}
-    except OSError as error:
-        raise DataError(f"{data_dir} cannot be read: {error.strerror}. {HOW_TO_GET}") from error
-    rows = read_rows(csv_path, COLUMNS, HOW_TO_GET)
+    data_dir = require_folder(place, HOW_TO_GET)
+    csv_path, rows = read_table(data_dir, (CSV_NAME,), COLUMNS, HOW_TO_GET)
+    image_root = _image_root(data_dir)
+    files = {split: images_below(image_root / split.lower(), HOW_TO_GET) for split in OFFICIAL_SPLITS}
     covid_metadata = options.covid_metadata or _find_covid_metadata(data_dir)
     of_covid = _read_covid_metadata(covid_metadata) if covid_metadata else {}
 
@@ -106,7 +108,7 @@ def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Rep
 
     listed = {row["X_ray_image_name"] for row in rows}
     report.files_without_metadata = [
-        file_name for found in files.values() for file_name in sorted(found) if file_name not in listed
+        file_name for found in files.values() for file_name in found if file_name not in listed
     ]
     return samples, report
 
@@ -125,16 +127,16 @@ def patient_id(file_name: str, official_split: str, covid_patient: str = "") -> 
     return f"cohen-{covid_patient}" if covid_patient else f"{UNKNOWN_PATIENT}{file_name}"
 
 
-def _locate(data_dir: Path) -> tuple[Path, Path]:
-    if not data_dir.is_dir():
-        raise DataError(f"{data_dir} is not a folder; expected the CoronaHack data set. {HOW_TO_GET}")
-    csv_path = data_dir / CSV_NAME
-    if not csv_path.is_file():
-        raise DataError(f"{data_dir} holds no {CSV_NAME}. {HOW_TO_GET}")
+def fits(folder: Path) -> bool:
+    """Whether a folder holds CoronaHack's CSV."""
+    return has_table(folder, (CSV_NAME,), COLUMNS)
+
+
+def _image_root(data_dir: Path) -> Path:
     # Kaggle's archive nests the folder twice; people who tidy it up leave one level.
     for image_root in (data_dir / IMAGE_FOLDER / IMAGE_FOLDER, data_dir / IMAGE_FOLDER):
         if (image_root / "train").is_dir() and (image_root / "test").is_dir():
-            return csv_path, image_root
+            return image_root
     raise DataError(
         f"{data_dir} holds the CSV but not {IMAGE_FOLDER}/{IMAGE_FOLDER}/train and …/test with the images; "
         f"is the archive unpacked whole? {HOW_TO_GET}"
@@ -161,10 +163,6 @@ def _read_covid_metadata(path: Path) -> dict[str, dict[str, str]]:
     """{file name: its row}, with patientid, view and license."""
     rows = read_rows(path, ("patientid", "filename"), HOW_TO_GET_COVID, optional=("view", "license"))
     return {row["filename"]: row for row in rows}
-
-
-def _files_in(folder: Path) -> dict[str, Path]:
-    return {path.name: path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")}
 
 
 def _sample(row: dict[str, str], path: Path, source: str, of_covid: dict[str, str]) -> Sample:

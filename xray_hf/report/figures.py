@@ -146,9 +146,9 @@ def reliability(predictions: Predictions, temperature: float, title: str) -> Fig
 
 
 def risk_coverage(parts: Mapping[str, Predictions], fitted: Confidence, title: str) -> Figure:
-    """Share of wrong answers by share answered, one line for each of {name: rows}; the threshold as a dot."""
+    """Selective risk by coverage, one line for each of {name: rows}; the threshold as a dot."""
     figure = _figure(7.6, 6.4, title)
-    axes = _plot(figure, "Images answered, the surest first", "Of these wrong")
+    axes = _plot(figure, "Coverage", "Selective risk")
     axes.axhline(fitted.target_risk, color=GREY, linewidth=1, linestyle=":")
     for index, (name, part) in enumerate(parts.items()):
         curve = confidence.risk_coverage(part.label, calibrated(part.logits, fitted.temperature))
@@ -162,19 +162,19 @@ def risk_coverage(parts: Mapping[str, Predictions], fitted: Confidence, title: s
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.yaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    dots = f"dots: unsure below {fitted.unsure_below:.1%}, for {fitted.target_risk:.1%} wrong on validation"
+    dots = f"dots: abstains below {fitted.unsure_below:.1%}, for {fitted.target_risk:.1%} wrong on validation"
     axes.set_title(dots, fontsize=TEXT)
     _legend_below(figure, axes)
     return figure
 
 
-def foreign_roc(scores: Mapping[str, Sequence[float]], title: str) -> Figure:
-    """One ROC curve for each kind of foreign image against the test X-rays; the left fifth of it.
+def ood_roc(scores: Mapping[str, Sequence[float]], title: str) -> Figure:
+    """One ROC curve for each kind of OOD image against the test X-rays; the left fifth of it.
 
-    scores: "test" and each kind, higher is more foreign, above 0 refused: that point is marked.
+    scores: "test" and each kind, higher is less like a chest X-ray, above 0 rejected: that point is marked.
     """
     figure = _figure(7.6, 6.8, title)
-    axes = _plot(figure, "Test X-rays wrongly refused", "Foreign images refused")
+    axes = _plot(figure, "Test X-rays wrongly rejected", "OOD images rejected")
     test = np.asarray(scores["test"])
     for index, (kind, own) in enumerate((kind, own) for kind, own in scores.items() if kind != "test"):
         is_foreign = np.repeat([False, True], [len(test), len(own)])
@@ -233,12 +233,12 @@ def draw_all(
     folder: Path,
     mark: str = "",
     fitted: Confidence | None = None,
-    foreign_scores: Mapping[str, Sequence[float]] | None = None,
+    ood_scores: Mapping[str, Sequence[float]] | None = None,
 ) -> list[Path]:
     """Write the pictures of a bundle: confusion_<subset>.png, roc_test.png, curves.png, and of a calibration
-    reliability_test.png, risk_coverage.png, foreign_roc.png; each where there is what to draw.
+    reliability_test.png, risk_coverage.png, ood_roc.png; each where there is what to draw.
 
-    mark: stands in front of every title. foreign_scores: as foreign_roc takes them.
+    mark: stands in front of every title. ood_scores: as ood_roc takes them.
     Returns the paths written; raises OutputError.
     """
     drawn: dict[str, Figure] = {}
@@ -248,16 +248,16 @@ def draw_all(
     if len(test := predictions.select("test")):
         drawn["roc_test.png"] = roc(test, f"{mark}test, each class against the rest")
         if fitted:
-            title = f"{mark}test, accuracy by confidence"
+            title = f"{mark}test, reliability"
             drawn["reliability_test.png"] = reliability(test, fitted.temperature, title)
     if fitted:
         parts = {SUBSET_NAMES[subset]: predictions.select(subset) for subset in ("validation", "test")}
         parts = {name: part for name, part in parts.items() if len(part)}
-        drawn["risk_coverage.png"] = risk_coverage(parts, fitted, f"{mark}errors among the answered")
+        drawn["risk_coverage.png"] = risk_coverage(parts, fitted, f"{mark}selective risk by coverage")
     if history:
         drawn["curves.png"] = curves(history, f"{mark}training")
-    if foreign_scores:
-        drawn["foreign_roc.png"] = foreign_roc(foreign_scores, f"{mark}refusal of foreign images")
+    if ood_scores:
+        drawn["ood_roc.png"] = ood_roc(ood_scores, f"{mark}OOD detection")
     for name, figure in drawn.items():
         save(figure, folder / name)
     return [folder / name for name in drawn]

@@ -14,8 +14,8 @@ from xray_hf.data import confounding, splits
 from xray_hf.data.dataset import XrayData
 from xray_hf.data.sample import Sample, is_synthetic
 from xray_hf.errors import ConfigError
-from xray_hf.evaluation import figures
 from xray_hf.files import write_json, write_text
+from xray_hf.report import figures
 from xray_hf.task import OFFICIAL_SPLITS, SPLITS, SYNTHETIC_MARK
 
 EXAMPLES_PER_CLASS = 4
