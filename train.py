@@ -13,14 +13,8 @@ import sys
 from xray_hf.errors import DataError, OutputError, exit_on_error
 from xray_hf.training.config import Config, parse
 
-
-def check_options() -> None:
-    """Read the command line; raises ConfigError."""
-    parse()
-
-
 # Before the imports below, which take seconds: --help and a wrong option answer at once.
-if __name__ == "__main__" and (code := exit_on_error(check_options)):
+if __name__ == "__main__" and (code := exit_on_error(lambda: 0 if parse() else 1)):
     sys.exit(code)
 
 import hashlib

@@ -28,9 +28,9 @@ from PIL import Image
 from xray_hf import bundle, cli
 from xray_hf.data.sources.coronahack import CSV_NAME, read
 from xray_hf.errors import exit_on_error
-from xray_hf.evaluation import figures
 from xray_hf.files import atomic_folder
 from xray_hf.models import create_model
+from xray_hf.report import figures
 from xray_hf.training import checkpoints
 
 TRAINING = ("--model", "xray-cnn", "--no-pretrained", "--epochs", "1", "--batch-size", "8")
