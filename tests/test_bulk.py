@@ -641,19 +641,19 @@ def test_rows_of_parquet_are_classified_by_the_same_reader(
             2,
         ),
         (
-            ["BUNDLE", "SCANS", "--out", "TMP/results.csv", "--heatmaps", "TMP/old.csv/maps"],
+            ["BUNDLE", "SCANS", "--out", "TMP/results.csv", "--cams", "TMP/old.csv/maps"],
             "cannot write",
             1,
         ),
         (
-            ["BUNDLE", "SCANS", "--out", "TMP/old.csv/results.csv", "--heatmaps", "TMP/maps"],
+            ["BUNDLE", "SCANS", "--out", "TMP/old.csv/results.csv", "--cams", "TMP/maps"],
             "cannot write",
             1,
         ),
         (["BUNDLE", "TMP/bad/", "--out", "TMP/results.csv"], "bad/ cannot be read as Parquet", 1),
         (["TMP/no-bundle", "SCANS", "--out", "TMP/results.csv"], "no-bundle is neither a folder nor", 1),
         (["BUNDLE", "SCANS", "--out", "TMP/results.csv", "--backend", "x"], "there is no backend 'x'", 2),
-        (["BUNDLE", "SCANS", "--out", "TMP/results.csv", "--heatmaps", "SCANS"], "not an empty folder", 1),
+        (["BUNDLE", "SCANS", "--out", "TMP/results.csv", "--cams", "SCANS"], "not an empty folder", 1),
         (["BUNDLE", "SCANS", "--out", "TMP/results.csv", "--batch-size", "0"], "--batch-size is 0", 2),
         (["BUNDLE", "SCANS", "--out", "TMP/old.csv/results.csv"], "cannot write", 1),
     ],
@@ -686,7 +686,7 @@ def test_a_graph_without_heatmaps_is_refused(
 ) -> None:
     monkeypatch.setattr(Engine, "has_heatmaps", False, raising=False)
     monkeypatch.setattr(Engine, "_require_answer", lambda _: None)
-    with pytest.raises(ConfigError, match="gives no heatmaps; leave --heatmaps out"):
+    with pytest.raises(ConfigError, match="gives no heatmaps; leave --cams out"):
         predict(folder, scans, tmp_path / "results.csv", heatmaps=tmp_path / "maps")
     assert files_in(tmp_path) == []
 

@@ -42,7 +42,7 @@ class Pieces:
                 )
             return
         if heatmaps and heatmaps.exists() and (not heatmaps.is_dir() or any(heatmaps.iterdir())):
-            raise OutputError(f"{heatmaps} exists and is not an empty folder; choose another --heatmaps.")
+            raise OutputError(f"{heatmaps} exists and is not an empty folder; choose another --cams.")
         with made_folder(heatmaps) if heatmaps else nullcontext():
             self.remove()  # what a killed run had not yet tidied up
             write_json(self.folder / JOB, job)
