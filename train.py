@@ -8,10 +8,18 @@ python train.py --help
 
 from __future__ import annotations
 
+import sys
+
+from xray_hf.errors import DataError, OutputError, exit_on_error
+from xray_hf.training.config import Config, parse
+
+# Before the imports below, which take seconds: --help and a wrong option answer at once.
+if __name__ == "__main__" and (code := exit_on_error(lambda: 0 if parse() else 1)):
+    sys.exit(code)
+
 import hashlib
 import json
 import platform
-import sys
 import time
 from dataclasses import replace
 from importlib.metadata import version
@@ -30,14 +38,12 @@ from xray_hf.data.dataset import XrayData, open_pixels, read_samples, split_data
 from xray_hf.data.sample import Report as SourceReport
 from xray_hf.data.sample import Sample, is_synthetic
 from xray_hf.data.splits import Split
-from xray_hf.errors import DataError, OutputError, exit_on_error
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.files import write_json
 from xray_hf.models import Network, create_model
 from xray_hf.report import terminal
 from xray_hf.report.report import Report
 from xray_hf.training import checkpoints
-from xray_hf.training.config import Config, parse
 from xray_hf.training.loop import Trainer
 from xray_hf.training.processes import is_same_everywhere, keep_freed_memory, make_accelerator
 
@@ -53,7 +59,7 @@ def main() -> None:
     require_free_folder(config)
     read = read_samples(
         config.data.specs,
-        classes=config.data.class_names,
+        classes=config.data.classes,
         label_map=config.data.map,
         options=config.data.read_options,
     )
@@ -203,7 +209,7 @@ def public(config: Config) -> dict[str, Any]:
     given = {name: getattr(config.data, name) for name in names}
     nameless: dict[str, Any] = {name: Path(value).name for name, value in given.items() if value}
     specs = tuple(str(replace(spec, place=Path(spec.place).name)) for spec in config.data.specs)
-    data = replace(config.data, **nameless, data_dir="", source=specs)
+    data = replace(config.data, **nameless, source=specs)
     return replace(config, data=data, run=replace(config.run, out=config.out.name)).as_dict()
 
 

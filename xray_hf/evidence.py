@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from xray_hf import manifest
+from xray_hf.calibration import calibration, fit
+from xray_hf.calibration.calibration import Calibration
 from xray_hf.data.synthetic import sample_images
-from xray_hf.errors import BundleError
-from xray_hf.evaluation import confidence, controls, external, metrics, uncertainty
-from xray_hf.evaluation.confidence import Confidence
+from xray_hf.evaluation import controls, external, metrics, uncertainty
 from xray_hf.evaluation.external import External
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.files import atomic_folder, write_json
@@ -36,17 +36,17 @@ def draw(folder: Path) -> dict[str, Any]:
     """
     predictions = Predictions.read(folder / manifest.PREDICTIONS)
     training = manifest.read_json(folder / manifest.TRAINING)
-    fitted, ood_scores = _calibration(folder)
+    fitted = calibration.read(folder)
     elsewhere = external.read_all(folder)
     summary: dict[str, Any] = metrics.summarise(predictions)
     for subset, numbers in summary.items():
-        numbers |= _confidence(predictions.select(subset), fitted)
+        numbers |= _measured(predictions.select(subset), fitted)
     if elsewhere:
         mark = manifest.calibration_mark(folder)
         summary["external"] = {
             name: {
                 **metrics.describe(record.predictions),
-                **_confidence(record.predictions, fitted),
+                **_measured(record.predictions, fitted),
                 "decisions": record.decisions(mark),
             }
             for name, record in elsewhere.items()
@@ -55,7 +55,14 @@ def draw(folder: Path) -> dict[str, Any]:
     with atomic_folder(folder / manifest.FIGURES) as temporary:
         mark = f"{manifest.mark_of(training)}{training.get('model', 'model')}, "
         history = training.get("history", [])
-        figures.draw_all(predictions, history, temporary, mark=mark, fitted=fitted, ood_scores=ood_scores)
+        figures.draw_all(
+            predictions,
+            history,
+            temporary,
+            mark=mark,
+            fitted=fitted if fitted.fitted_on else None,
+            ood_scores=fitted.ood_report.get("scores"),
+        )
         _draw_external(elsewhere, temporary, mark)
         if "controls" in summary:
             _draw_controls(summary, temporary, mark)
@@ -63,20 +70,8 @@ def draw(folder: Path) -> dict[str, Any]:
     return summary
 
 
-def _confidence(part: Predictions, fitted: Confidence | None) -> dict[str, Any]:
-    return uncertainty.describe(part) | (confidence.describe(part, fitted) if fitted else {})
-
-
-def _calibration(folder: Path) -> tuple[Confidence | None, dict[str, list[float]] | None]:
-    """What was fitted on validation rows, and the scores of foreign images; None for what was not done."""
-    path = folder / manifest.CALIBRATION
-    saved = manifest.read_json(path) if path.exists() else {}
-    try:
-        fitted = Confidence.from_dict(saved) if "temperature" in saved else None
-        report = saved.get("ood_report") or saved.get("foreign_report") or {}
-        return fitted, report.get("scores")
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise BundleError(f"{path} is damaged ({error!r}); run `xray-hf calibrate` again.") from error
+def _measured(part: Predictions, fitted: Calibration) -> dict[str, Any]:
+    return uncertainty.describe(part) | (fit.describe(part, fitted) if fitted.fitted_on else {})
 
 
 def _draw_external(elsewhere: Mapping[str, External], folder: Path, mark: str) -> None:

@@ -17,6 +17,8 @@ NORMAL, PNEUMONIA, COVID19 = range(3)
 SPLITS = ("train", "validation", "test")  # ours
 EXTERNAL = "external"  # the split of a source that was held out
 OFFICIAL_SPLITS = ("TRAIN", "TEST")  # a collection's own
+PROTOCOLS = ("grouped", "paper")  # how to split
+FOLDS = 6  # disjoint validation parts of 15 %
 
 SYNTHETIC_MARK = "SYNTHETIC patients: "  # in front of every title and table made from the atlas
 

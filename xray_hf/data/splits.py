@@ -23,13 +23,11 @@ import numpy as np
 
 from xray_hf.data.sample import Sample, labels_of
 from xray_hf.errors import ConfigError, DataError
-from xray_hf.task import COVID19, EXTERNAL, PAPER_CLASSES, SPLITS
+from xray_hf.task import COVID19, EXTERNAL, FOLDS, PAPER_CLASSES, PROTOCOLS, SPLITS
 from xray_hf.text import counted
 
-PROTOCOLS = ("grouped", "paper")
 TEST_SHARE = 0.25  # of the images of a class for which its source has no official test image
 VALIDATION_SHARE = 0.15
-FOLDS = 6  # disjoint validation parts of 15 %
 
 
 @dataclass(frozen=True)

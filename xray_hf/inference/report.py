@@ -20,6 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
 from xray_hf import cores, manifest
+from xray_hf.calibration.ood import thumbnail_of
 from xray_hf.data.cache import PixelSource, Viewed
 from xray_hf.data.dataset import XrayData
 from xray_hf.data.groups import patient_groups
@@ -30,7 +31,6 @@ from xray_hf.evaluation.predictions import Predictions, write_columns
 from xray_hf.files import atomic_folder
 from xray_hf.inference import backends
 from xray_hf.inference.backends import Backend, Outputs
-from xray_hf.inference.foreign import thumbnail_of
 from xray_hf.report import figures
 from xray_hf.task import PNEUMONIA, SYNTHETIC_MARK
 from xray_hf.views import VIEWS, shares_of_mass

@@ -22,8 +22,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from xray_hf.evaluation import confidence
-from xray_hf.evaluation.confidence import BINS, Confidence, calibrated
+from xray_hf.calibration import abstention
+from xray_hf.calibration import temperature as scaling
+from xray_hf.calibration.calibration import Calibration
+from xray_hf.calibration.temperature import BINS, calibrated
 from xray_hf.evaluation.metrics import Counts, accuracy, auroc, confusion_matrix
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.files import atomic_file
@@ -129,11 +131,11 @@ def reliability(predictions: Predictions, temperature: float, title: str) -> Fig
         {"before": 1.0, f"after, T = {temperature:.2f}": temperature}.items()
     ):
         probabilities = calibrated(predictions.logits, by)
-        n, sure, right = confidence.reliability(labels, probabilities)
+        n, sure, right = scaling.reliability(labels, probabilities)
         above = _plot(figure, "", "Accuracy", (4, 2, (1 + column, 5 + column)))
         above.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
         above.scatter(sure, right, s=20 + 400 * n / n.max(), color=BLUE, clip_on=False, zorder=3)
-        error = confidence.expected_calibration_error(labels, probabilities)
+        error = scaling.expected_calibration_error(labels, probabilities)
         above.set_title(f"{name}: ECE {error:.3f}", fontsize=TEXT)
         above.set_ylim(0, 1)
         above.yaxis.set_major_formatter(PercentFormatter(1))
@@ -146,24 +148,25 @@ def reliability(predictions: Predictions, temperature: float, title: str) -> Fig
     return figure
 
 
-def risk_coverage(parts: Mapping[str, Predictions], fitted: Confidence, title: str) -> Figure:
+def risk_coverage(parts: Mapping[str, Predictions], fitted: Calibration, title: str) -> Figure:
     """Selective risk by coverage, one line for each of {name: rows}; the threshold as a dot."""
     figure = _figure(7.6, 6.4, title)
     axes = _plot(figure, "Coverage", "Selective risk")
     axes.axhline(fitted.target_risk, color=GREY, linewidth=1, linestyle=":")
     for index, (name, part) in enumerate(parts.items()):
-        curve = confidence.risk_coverage(part.label, calibrated(part.logits, fitted.temperature))
+        curve = abstention.risk_coverage(part.label, calibrated(part.logits, fitted.temperature))
         line = _line(index)
         label = f"{name}: area {curve.area:.3f} (n = {len(part):,})"
         axes.plot(curve.coverage, curve.risk, label=label, **line)
-        if answered := int((curve.confidence >= fitted.unsure_below).sum()):
+        if answered := int((curve.confidence >= fitted.abstain_below).sum()):
             place = curve.coverage[answered - 1], curve.risk[answered - 1]
             axes.plot(*place, "o", color=line["color"], markersize=10, clip_on=False)
     axes.set(xlim=(0, 1), ylim=(0, max(0.05, axes.get_ylim()[1])))
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.yaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    dots = f"dots: abstains below {fitted.unsure_below:.1%}, for {fitted.target_risk:.1%} wrong on validation"
+    below, risk = fitted.abstain_below, fitted.target_risk
+    dots = f"dots: abstains below {below:.1%}, for {risk:.1%} wrong on validation"
     axes.set_title(dots, fontsize=TEXT)
     _legend_below(figure, axes)
     return figure
@@ -233,7 +236,7 @@ def draw_all(
     history: Sequence[Mapping[str, Any]],
     folder: Path,
     mark: str = "",
-    fitted: Confidence | None = None,
+    fitted: Calibration | None = None,
     ood_scores: Mapping[str, Sequence[float]] | None = None,
 ) -> list[Path]:
     """Write the pictures of a bundle: confusion_<subset>.png, roc_test.png, curves.png, and of a calibration

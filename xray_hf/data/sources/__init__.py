@@ -13,11 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from xray_hf.data.sample import Report, Sample
 from xray_hf.errors import ConfigError
 from xray_hf.task import PAPER_CLASSES, check_classes
+
+if TYPE_CHECKING:  # it imports numpy, for which --help need not wait
+    from xray_hf.data.sample import Report, Sample
 
 KINDS = ("coronahack", "radiography", "rsna", "nih", "cohen", "folder", "hub")
 _NAME = re.compile(r"\w[\w.-]*")

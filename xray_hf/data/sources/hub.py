@@ -41,7 +41,7 @@ ABOUT = About(
 CLASS_OF: dict[str, str] = {}
 OPTIONAL = ("file_name", "patient_id", "site", "view", "license")
 INDEX = "index.json"
-_HUB_ID = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
+_HUB_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@([\w./-]+))?")
 _BATCH = 64  # images in memory at a time
 
 
@@ -55,7 +55,7 @@ def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Rep
     from xray_hf.data.cache import default_cache_dir
 
     found = _HUB_ID.fullmatch(place)
-    if not found:
+    if not found or Path(place).is_dir():
         raise ConfigError(
             f"{place!r} is no data set of the Hub; expected owner/name or owner/name@revision. "
             f"A folder on this computer is --source folder={place}."

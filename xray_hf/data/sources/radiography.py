@@ -93,14 +93,8 @@ _SITE_OF_URL = {  # a part of the URL column
     "eurorad": "Eurorad",
 }
 _LICENSES = {"Kermany": "CC BY 4.0"}
-_NO_TABLE = (
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    SyntaxError,
-    BadZipFile,
-)  # openpyxl, of damaged files
+# What openpyxl raises for a damaged file, beside its own.
+_DAMAGE = (OSError, ValueError, LookupError, TypeError, SyntaxError, BadZipFile)
 
 
 def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Report]:
@@ -161,7 +155,7 @@ def _urls(root: Path, finding: str) -> dict[int, str]:
                 header, *rows = [[str(cell or "").strip() for cell in row] for row in cells]
             name, url = header.index("FILE NAME"), header.index("URL")
             urls |= {number: row[url] for row in rows if (number := _number(row[name])) is not None}
-        except (*_NO_TABLE, InvalidFileException) as error:
+        except (*_DAMAGE, InvalidFileException) as error:
             raise DataError(
                 f"{path} cannot be read as the database's table with FILE NAME and URL: {as_sentence(error)} "
                 "Unpack it once more, or take it away: only the site of an image is read from it."

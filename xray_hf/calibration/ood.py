@@ -1,4 +1,7 @@
-"""What is no frontal chest X-ray: rules on the file's looks, and a detector on the network's embedding."""
+"""Out-of-distribution (OOD) input, what is no frontal chest X-ray: rules on its looks, and a detector.
+
+The engine decides with these, so neither SciPy nor scikit-learn is imported here; `fit_ood` fits.
+"""
 
 from __future__ import annotations
 
@@ -36,12 +39,12 @@ def rule_against(reading: Reading, thumbnail: np.ndarray) -> str | None:
     return None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Detector:
     """A logistic regression on what the network sees and on what the image looks like from afar.
 
     embedding: (D,) and thumbnail: (THUMBNAIL_SIDE²,) float32, the weights of the network's embedding and of
-    the standardised thumbnail. bias: chosen so that a score above 0.5 is refused.
+    the standardised thumbnail. bias: chosen so that a score above 0.5 is rejected.
     """
 
     embedding: np.ndarray
@@ -56,14 +59,14 @@ class Detector:
             raise ValueError("weights that are not finite")
 
     def scores(self, embedding: np.ndarray, thumbnails: np.ndarray) -> np.ndarray:
-        """Score images, 0 to 1; above 0.5 is foreign: (B,) float32.
+        """Score images, 0 to 1; above 0.5 is OOD: (B,) float32.
 
         embedding: (B, D) float32. thumbnails: (B, THUMBNAIL_SIDE, THUMBNAIL_SIDE) uint8.
         """
         return 1 / (1 + np.exp(-self.logits(embedding, standardised(thumbnails)).clip(-80, 80)))
 
     def logits(self, embedding: np.ndarray, standardised: np.ndarray) -> np.ndarray:
-        """The same of standardised thumbnails and without bounds, above 0 is foreign: (B,) float32."""
+        """The same of standardised thumbnails and without bounds, above 0 is OOD: (B,) float32."""
         return embedding @ self.embedding + standardised @ self.thumbnail + self.bias
 
     @classmethod
