@@ -175,7 +175,7 @@ class Rejected:
 
 @dataclass(frozen=True)
 class OodDetection:
-    """What is rejected of the test set, which is wrong, and of each kind of foreign image."""
+    """What is rejected of the test set, which is wrong, and of each kind of OOD image."""
 
     test: Rejected
     classes: Mapping[str, Rejected]
@@ -246,8 +246,9 @@ class Report:
     def read(cls, folder: Path, name: str = "") -> Report:
         """Read what is there; a file that is missing or damaged gives nothing."""
         gaps: list[str] = []
-        files = (manifest.METRICS, manifest.CALIBRATION, manifest.TRAINING, manifest.SPLITS, manifest.CONFIG)
-        metrics, calibration, training, splits, config = (_Part.file(folder / file, gaps) for file in files)
+        files = (manifest.METRICS, manifest.TRAINING, manifest.SPLITS, manifest.CONFIG)
+        metrics, training, splits, config = (_Part.file(folder / file, gaps) for file in files)
+        calibration = _calibration(folder, gaps)
         classes = _classes(metrics, config)
         by_source = _sets(metrics.part_or_none("by_source"), None, classes)
         duplicates, label_noise = metrics.optional("duplicates"), metrics.optional("label_noise")
@@ -272,7 +273,7 @@ class Report:
             source_detection=_source_detection(metrics.optional("source")),
             label_errors=_label_errors(label_noise, duplicates, classes) if label_noise else None,
             fitted=_fitted(calibration) if "temperature" in calibration.of else None,
-            ood=_ood(calibration.optional("ood_report", "foreign_report"), metrics, classes),
+            ood=_ood(calibration.optional("ood_report"), metrics, classes),
             training=_training(training) if "history" in training.of else None,
             gaps=gaps,
         )
@@ -302,9 +303,9 @@ class _Part:
         """A section that may be missing, and is empty then."""
         return _Part(self.of.get(key), f"{self.place}.{key}", self.gaps)
 
-    def optional(self, *keys: str) -> _Part | None:
-        """The first of these sections that is there."""
-        return next((self.part_or_none(key) for key in keys if isinstance(self.of.get(key), Mapping)), None)
+    def optional(self, key: str) -> _Part | None:
+        """A section, or None where it is missing."""
+        return self.part_or_none(key) if isinstance(self.of.get(key), Mapping) else None
 
     def parts(self) -> Iterator[tuple[str, _Part]]:
         """Every section below."""
@@ -344,6 +345,15 @@ class _Part:
 
 def _is_number(value: Any) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _calibration(folder: Path, gaps: list[str]) -> _Part:
+    """calibration.json with today's names; empty where it is missing or damaged."""
+    try:
+        saved = manifest.read_calibration(folder)
+    except BundleError:
+        saved = {}
+    return _Part(saved, f"{folder / manifest.CALIBRATION}: ", gaps)
 
 
 def _classes(metrics: _Part, config: _Part) -> tuple[str, ...]:
@@ -564,7 +574,7 @@ def _least(rows: Any) -> Iterator[tuple[str, str, str, float]]:
 def _fitted(own: _Part) -> Fitted:
     return Fitted(
         own.number("temperature"),
-        own.number("abstain_below", "unsure_below"),
+        own.number("abstain_below"),
         own.number("target_risk"),
         own.part_or_none("fitted_on").count("n") if "fitted_on" in own.of else None,
     )
@@ -583,13 +593,7 @@ def _ood(own: _Part | None, metrics: _Part, classes: Sequence[str]) -> OodDetect
 
 
 def _rejected(own: _Part) -> Rejected:
-    newest = "rejected" if "rejected" in own.of else "refused"
-    by_detector = own.of.get(f"{newest}_by_detector")
-    return Rejected(
-        own.count("n"),
-        own.rate(newest, of="interval"),
-        Rate(float(by_detector)) if _is_number(by_detector) else Rate(),
-    )
+    return Rejected(own.count("n"), own.rate("rejected", of="interval"), own.rate("rejected_by_detector"))
 
 
 def _training(own: _Part) -> Training:
