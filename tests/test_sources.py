@@ -579,6 +579,11 @@ def test_a_folder_of_another_kind_is_named(
         read(given, place)
 
 
+def test_an_archives_outer_folder_is_not_taken_for_classes(radiography: Path) -> None:
+    with pytest.raises(DataError, match="It has the layout of radiography"):
+        read("folder", radiography.parent)
+
+
 def test_a_table_of_another_collection_by_the_name_of_ones_own_is_told_too(cohen: Path) -> None:
     (cohen / "metadata.csv").rename(cohen / "labels.csv")
     with pytest.raises(DataError, match=r"labels\.csv has no column file_name, label; found: patientid"):
