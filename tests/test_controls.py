@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from opening import open_coronahack
 from sklearn.metrics import roc_auc_score
 
 from xray_hf import cli, evidence, manifest
 from xray_hf.data import splits
-from xray_hf.data.dataset import XrayData, open_coronahack, split_data
+from xray_hf.data.dataset import XrayData, split_data
 from xray_hf.data.sample import labels_of
 from xray_hf.data.sources.coronahack import CSV_NAME, IMAGE_FOLDER
 from xray_hf.errors import BundleError, ConfigError, DataError

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from xray_hf import cli
 from xray_hf.data.sample import Report, Sample
 from xray_hf.data.sources import ReadOptions, coronahack
 from xray_hf.data.sources.coronahack import CSV_NAME, IMAGE_FOLDER, patient_id
@@ -177,7 +178,6 @@ def test_covid_metadata_is_found_inside_and_beside_the_folder(data: Path, where:
 
 
 def test_help_says_where_covid_metadata_is_looked_for(capsys: pytest.CaptureFixture[str]) -> None:
-    from xray_hf import cli
     from xray_hf.training import config
 
     for show in (lambda: cli.main(["splits", "--help"]), lambda: config.parse(["--help"])):

@@ -19,7 +19,7 @@ from xray_hf.evaluation.predictions import Predictions
 from xray_hf.evaluation.uncertainty import Draws
 from xray_hf.files import write_json
 from xray_hf.inference import Engine
-from xray_hf.inference.engine import FOREIGN, UNSURE
+from xray_hf.inference.engine import REJECTED, UNSURE
 from xray_hf.inference.external import evaluate
 from xray_hf.task import LABELS
 
@@ -69,7 +69,7 @@ def test_the_record_holds_what_the_engine_says(folder: Path, elsewhere: Path) ->
     engine = Engine.from_pretrained(folder)
     found = [engine.predict(elsewhere / "images" / f"{number}.png") for number in range(FLAT + 1)]
     assert record.decision.tolist() == [each.decision for each in found]
-    assert record.decision[FLAT] == FOREIGN
+    assert record.decision[FLAT] == REJECTED
     np.testing.assert_allclose(record.predictions.logits, [each.logits for each in found], rtol=1e-4)
     np.testing.assert_allclose(
         record.predictions.probabilities, [list(each.probabilities.values()) for each in found], rtol=1e-4
@@ -94,7 +94,7 @@ def test_nothing_but_external_and_the_views_changes(
     there = numbers.pop("external")["there"]
     assert numbers == json.loads(before["metrics.json"])
     assert (there["n"], there["patients"]) == (7, 4)
-    assert there["decisions"]["not_decided"] == {FOREIGN: 1 / 7}
+    assert there["decisions"]["not_decided"] == {REJECTED: 1 / 7}
     assert there["decisions"]["decided"] == 6
     printed = capsys.readouterr().out
     assert "SYNTHETIC patients:" in printed
@@ -167,13 +167,13 @@ def test_a_damaged_record_can_be_replaced(folder: Path, elsewhere: Path) -> None
 
 
 def test_what_is_unsure_counts_as_not_decided(folder: Path, elsewhere: Path) -> None:
-    write_json(folder / manifest.CALIBRATION, {"unsure_below": 1.0})
+    write_json(folder / manifest.CALIBRATION, {"abstain_below": 1.0})
     evaluate(folder, elsewhere, "here")
     record = External.read(folder / "external" / "here.parquet")
     decisions = record.decisions(manifest.calibration_mark(folder))
     assert decisions is not None
     assert decisions == {
-        "not_decided": {FOREIGN: 1 / 7, UNSURE: 6 / 7},
+        "not_decided": {REJECTED: 1 / 7, UNSURE: 6 / 7},
         "decided": 0, "accuracy_of_decided": None, "intervals": {"accuracy_of_decided": None},
     }  # fmt: skip
     assert as_line(decisions) == "the engine: not a frontal chest X-ray 14.3%, unsure 85.7%, 0 decided"
@@ -185,7 +185,7 @@ def test_accuracy_of_decided_leaves_the_refused_out() -> None:
     table = Predictions(
         names, names, np.full(4, "external"), np.full(4, "TEST"), np.array([0, 1, 0, 0]), logits
     )
-    record = External(table, np.asarray([LABELS[0], LABELS[1], LABELS[1], FOREIGN]), "")
+    record = External(table, np.asarray([LABELS[0], LABELS[1], LABELS[1], REJECTED]), "")
     decisions = record.decisions("")
     assert decisions is not None
     assert decisions["accuracy_of_decided"] == pytest.approx(2 / 3)
@@ -199,7 +199,7 @@ def test_accuracy_of_decided_leaves_the_refused_out() -> None:
 def test_decisions_of_an_earlier_calibration_are_not_shown_as_todays(folder: Path, elsewhere: Path) -> None:
     run(folder, "--external", "--data-dir", elsewhere)
     assert evidence.draw(folder)["external"]["elsewhere"]["decisions"] is not None
-    write_json(folder / manifest.CALIBRATION, {"unsure_below": 0.5})
+    write_json(folder / manifest.CALIBRATION, {"abstain_below": 0.5})
     assert evidence.draw(folder)["external"]["elsewhere"]["decisions"] is None
     run(folder, "--external", "--data-dir", elsewhere)
     assert evidence.draw(folder)["external"]["elsewhere"]["decisions"] is not None

@@ -15,12 +15,12 @@ import pytest
 import release
 import write_results
 from accelerate.state import AcceleratorState, PartialState
+from opening import open_coronahack
 from PIL import Image
 from results_shipped import Shipped, doubts
 
 import train
 from xray_hf import manifest
-from xray_hf.data.dataset import open_coronahack
 from xray_hf.errors import BundleError
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.files import write_json
@@ -67,11 +67,11 @@ def shipped(runs: Path, synthetic: Path, tmp_path_factory: pytest.TempPathFactor
     """A folder with pretrained/ and docs/, made by release.py and write_results.py."""
     root = tmp_path_factory.mktemp("release")
     rng = np.random.default_rng(0)
-    for kind in ("foreign/noise", "foreign/stripes", "elsewhere"):
+    for kind in ("ood/noise", "ood/stripes", "elsewhere"):
         (root / kind).mkdir(parents=True)
         for number in range(4):
             noise = rng.integers(0, 256, (80, 80), np.uint8)
-            image = noise.repeat(3, axis=0) if kind == "foreign/stripes" else noise
+            image = noise.repeat(3, axis=0) if kind == "ood/stripes" else noise
             Image.fromarray(image).save(root / kind / f"{number}.png")
     labels = "file_name,label\n0.png,Normal\n1.png,Pneumonia\n2.png,COVID-19\n3.png,Normal\n"
     (root / "elsewhere" / "labels.csv").write_text(labels)
@@ -80,7 +80,7 @@ def shipped(runs: Path, synthetic: Path, tmp_path_factory: pytest.TempPathFactor
         patch.setattr(release, "PRETRAINED", root / "pretrained")
         patch.setattr(write_results, "PRETRAINED", root / "pretrained")
         patch.setattr(write_results, "DOCS", root / "docs")
-        data = ["--data-dir", str(synthetic), "--foreign-dir", str(root / "foreign"), "--risk", "0.99"]
+        data = ["--data-dir", str(synthetic), "--ood-dir", str(root / "ood"), "--risk", "0.99"]
         external = ["--external", f"else-where={root / 'elsewhere'}"]
         release.main(["--runs", str(runs / "robust"), "--models", "xray-cnn", *data, *external])
         write_results.main(["--runs", str(runs)])
@@ -132,7 +132,7 @@ def replace_logits(table: Predictions, logits: np.ndarray) -> Predictions:
     return Predictions(**{**columns, "logits": logits.astype(np.float32)})
 
 
-@pytest.mark.parametrize("missing", ["label_noise", "foreign_report"])
+@pytest.mark.parametrize("missing", ["label_noise", "ood_report"])
 def test_a_bundle_that_is_no_release_is_an_error(shipped: Path, tmp_path: Path, missing: str) -> None:
     folder = Path(shutil.copytree(shipped / "pretrained" / "xray-cnn", tmp_path / "xray-cnn"))
     for name in ("metrics.json", "calibration.json"):

@@ -12,10 +12,10 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from conftest import ROOT
+from opening import open_coronahack
 
 from xray_hf import bundle, manifest
 from xray_hf.data.cache import seen_in
-from xray_hf.data.dataset import open_coronahack
 from xray_hf.errors import BundleError, ConfigError, exit_on_error
 from xray_hf.evaluation import figures
 from xray_hf.evaluation.predictions import Predictions

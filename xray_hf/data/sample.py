@@ -8,6 +8,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from xray_hf.errors import DataError
 
 SYNTHETIC = "synthetic"  # the site of images drawn from the atlas
@@ -28,7 +31,7 @@ class Sample:
     official_split: "TRAIN" or "TEST", the collection's own; "" if it has none.
     view: "PA", "AP", "AP Supine" or "L" (lateral), where the collection tells it, else "".
     license: under which the picture may be shared, "" where its collection states none.
-    pathogen, virus_category: CoronaHack's finer labels, Label_1_… and Label_2_Virus_category, else "".
+    pathogen, virus_category: CoronaHack's Label_1_Virus_category and Label_2_Virus_category, else "".
     """
 
     file_name: str
@@ -49,7 +52,8 @@ class Sample:
 class Report:
     """What reading a source found; every list holds file names in the source's order.
 
-    source: its name. root: where it lies. rows: rows of its table, or images where it has none.
+    source: its name. root: where it lies. kind: what reads it, of sources.KINDS.
+    rows: rows of its table, or images where it has none.
     patients_from: what names the patients, None if nothing does. Files without metadata, exact duplicate rows
     and images that are not frontal are left out; images without file, and files that cannot be decoded, are
     an error unless the user says that they may be dropped. without_class: {finding: images} that map to no
@@ -58,6 +62,7 @@ class Report:
 
     source: str
     root: str
+    kind: str = ""
     rows: int = 0
     patients_from: str | None = None
     files_without_metadata: list[str] = field(default_factory=list)
@@ -122,3 +127,9 @@ class Report:
 def is_synthetic(samples: Sequence[Sample]) -> bool:
     """Whether any image is drawn from the atlas instead of taken of a person."""
     return any(sample.site == SYNTHETIC for sample in samples)
+
+
+def labels_of(samples: Sequence[Sample], classes: Sequence[str]) -> NDArray[np.int64]:
+    """(N,) the class index of each sample, whose label must be one of `classes`."""
+    index = {name: number for number, name in enumerate(classes)}
+    return np.asarray([index[sample.label or ""] for sample in samples], np.int64)

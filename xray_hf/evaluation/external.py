@@ -8,7 +8,6 @@ their names.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from xray_hf import manifest
 from xray_hf.errors import BundleError
 from xray_hf.evaluation.predictions import SCHEMA, Predictions, read_columns, write_columns
 from xray_hf.evaluation.uncertainty import Draws
-from xray_hf.evaluation.words import rate
 from xray_hf.task import LABELS
 
 _DECISION = pa.schema([("decision", pa.string()), ("calibration", pa.string())])
@@ -79,13 +77,6 @@ class External:
             "accuracy_of_decided": share,
             "intervals": {"accuracy_of_decided": interval},
         }
-
-
-def as_line(decisions: Mapping[str, Any]) -> str:
-    """What `External.decisions` gives, for a terminal."""
-    shares = [f"{name} {share:.1%}" for name, share in decisions["not_decided"].items()]
-    of_rest = f", {rate(decisions, 'accuracy_of_decided')} of them right" if decisions["decided"] else ""
-    return f"the engine: {', '.join([*shares, ''])}{decisions['decided']:,} decided{of_rest}"
 
 
 def read_all(folder: Path) -> dict[str, External]:

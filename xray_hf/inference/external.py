@@ -15,8 +15,8 @@ from xray_hf.errors import BundleError, ConfigError, DataError, ImageError
 from xray_hf.evaluation import predictions
 from xray_hf.evaluation.external import External
 from xray_hf.evaluation.predictions import Predictions
-from xray_hf.evaluation.words import counted
 from xray_hf.inference.engine import Engine, Prediction
+from xray_hf.text import counted
 
 _NAME = re.compile(r"\w[\w.-]*")
 _SAME_LOGITS = 0.01  # how far those of one image may be apart: weights rounded since move them by less

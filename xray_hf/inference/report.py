@@ -20,17 +20,18 @@ from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
 from xray_hf import cores, manifest
+from xray_hf.calibration.ood import thumbnail_of
 from xray_hf.data.cache import PixelSource, Viewed
 from xray_hf.data.dataset import XrayData
 from xray_hf.data.groups import patient_groups
 from xray_hf.data.sample import labels_of
 from xray_hf.errors import ConfigError, DataError
-from xray_hf.evaluation import controls, figures
+from xray_hf.evaluation import controls
 from xray_hf.evaluation.predictions import Predictions, write_columns
 from xray_hf.files import atomic_folder
 from xray_hf.inference import backends
 from xray_hf.inference.backends import Backend, Outputs
-from xray_hf.inference.foreign import thumbnail_of
+from xray_hf.report import figures
 from xray_hf.task import PNEUMONIA, SYNTHETIC_MARK
 from xray_hf.views import VIEWS, shares_of_mass
 
@@ -191,4 +192,4 @@ def _mistakes(test: Predictions, data: XrayData, rows: np.ndarray, mark: str) ->
         for place, each in enumerate(worst, start=1)
     ]
     shown = list(zip(captions, images, strict=True))
-    return figures.sheet(shown, _COLUMNS, f"{mark}labels of test that the network believes least")
+    return figures.sheet(shown, _COLUMNS, f"{mark}lowest self-confidence, internal test set")

@@ -13,11 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from xray_hf.data.sample import Report, Sample
 from xray_hf.errors import ConfigError
 from xray_hf.task import PAPER_CLASSES, check_classes
+
+if TYPE_CHECKING:  # it imports numpy, for which --help need not wait
+    from xray_hf.data.sample import Report, Sample
 
 KINDS = ("coronahack", "radiography", "rsna", "nih", "cohen", "folder", "hub")
 _NAME = re.compile(r"\w[\w.-]*")
@@ -192,8 +194,8 @@ def classify(
 
     classes: the task's; None for all that the sources have: the paper's first, in their order.
     A finding is mapped by --map, else it is the class of that name, else what its source's CLASS_OF says.
-    An image with findings of two classes has none. Raises ConfigError for a --map to another class, for
-    fewer than two classes, and for a class that no image has.
+    An image with findings of two classes has none. Raises ConfigError for a --map to another class and for
+    fewer than two classes.
     """
     kinds = {spec.name: reader(spec.kind).CLASS_OF for spec in specs}
     for each in mapped:
@@ -218,12 +220,6 @@ def classify(
         labelled.append(replace(sample, label=names.pop() if len(names) == 1 else None))
     found = {sample.label for sample in labelled if sample.label is not None}
     checked = check_classes(classes if classes is not None else _in_order(found))
-    if missing := [name for name in checked if name not in found]:
-        raise ConfigError(
-            f"no image has the class {', '.join(missing)}; "
-            f"the sources have {', '.join(_in_order(found)) or 'none'}. "
-            'Change --classes, or map a finding with --map "NAME:FINDING=CLASS".'
-        )
     return labelled, checked
 
 

@@ -68,11 +68,6 @@ HOW_TO_GET = (
     f"Download it with `xray-hf download --out DIR`, or unpack it from kaggle.com/datasets/{KAGGLE_SLUG}; "
     f"then pass the folder that holds {CSV_NAME}."
 )
-
-HELP_ON_COVID_METADATA = (
-    "CSV with the patients of the COVID-19 images "
-    f"(default: {' or '.join(COVID_METADATA_NAMES)} in the data's folder or its parent, if there is one)"
-)
 HOW_TO_GET_COVID = "Expected metadata.csv of github.com/ieee8023/covid-chestxray-dataset."
 
 # By site; of the web, one per image. The atlas was made of images with non-commercial terms, too.
