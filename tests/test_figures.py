@@ -15,8 +15,8 @@ from PIL import Image
 
 from xray_hf.calibration.calibration import Calibration
 from xray_hf.errors import OutputError
-from xray_hf.evaluation import figures
 from xray_hf.evaluation.predictions import Predictions
+from xray_hf.report import figures
 from xray_hf.task import LABELS
 
 MATRIX = np.array([[216, 10, 8], [22, 354, 14], [0, 0, 0]])
@@ -140,7 +140,7 @@ def test_reliability_is_shown_before_and_after_the_temperature() -> None:
 def test_the_threshold_is_a_dot_on_each_line_unless_nothing_is_answered() -> None:
     parts = {"validation": toy(), "test": toy()}
     figure = figures.risk_coverage(parts, FITTED, "Test")
-    assert "dots: unsure below 80.0%, for 2.0% wrong on validation" in texts_of(figure)
+    assert "dots: abstains below 80.0%, for 2.0% wrong on validation" in texts_of(figure)
     assert [line.get_marker() for line in figure.axes[0].lines].count("o") == 2
     never = Calibration(1.5, 1.0, 0.02)
     assert "o" not in [line.get_marker() for line in figures.risk_coverage(parts, never, "x").axes[0].lines]
