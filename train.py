@@ -131,11 +131,14 @@ def predict_splits(trainer: Trainer, data: XrayData, split: Split) -> Prediction
     rows = np.concatenate([split.rows(name) for name in SPLITS])
     records = [data.samples[row] for row in rows]
     return Predictions(
+        classes=data.classes,
         file_name=np.asarray([record.file_name for record in records]),
+        source=np.asarray([record.source for record in records]),
+        site=np.asarray([record.site for record in records]),
         patient_id=np.asarray([record.patient_id for record in records]),
         split=np.repeat(SPLITS, [len(split.rows(name)) for name in SPLITS]),
         official_split=np.asarray([record.official_split for record in records]),
-        label=np.asarray(labels_of(records)),
+        label=data.labels[rows],
         logits=trainer.predict(rows),
     )
 

@@ -271,7 +271,7 @@ def logits(trainer: Trainer, images: np.ndarray) -> np.ndarray:
 
 def measure(labels: np.ndarray, found: np.ndarray) -> dict[str, Any]:
     """Accuracy, balanced accuracy and the sensitivity to each class."""
-    matrix = metrics.confusion_matrix(labels, found.argmax(axis=1))
+    matrix = metrics.confusion_matrix(labels, found.argmax(axis=1), found.shape[1])
     return {
         "accuracy": metrics.accuracy(matrix),
         "balanced_accuracy": metrics.balanced_accuracy(matrix),

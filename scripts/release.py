@@ -15,6 +15,7 @@ import argparse
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -103,8 +104,7 @@ def predict(network: Network, data: XrayData, table: Predictions) -> Predictions
     logits = predict_rows(
         network.module, network.preprocessing, data.pixels, rows, accelerator, autocast=False
     )
-    columns = {name: getattr(table, name) for name in table.__slots__}
-    return Predictions(**{**columns, "logits": logits})
+    return replace(table, logits=logits)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from xray_hf.files import write_json
 from xray_hf.inference import Engine
 from xray_hf.inference.calibrate_foreign import as_table, calibrate
 from xray_hf.inference.engine import FOREIGN
+from xray_hf.task import PAPER_CLASSES
 
 KINDS = ("noise", "stripes")
 FILES = 8  # of each kind
@@ -117,7 +118,9 @@ def test_the_roc_is_drawn_with_the_other_views(folder: Path, data: XrayData, for
     calibrate(folder, data, foreign)
     one = np.asarray(["test"] * 3)
     Predictions(
+        classes=PAPER_CLASSES,
         file_name=np.asarray(["a", "b", "c"]),
+        source=np.asarray("coronahack"),
         patient_id=one,
         split=one,
         official_split=np.asarray(["TEST"] * 3),
@@ -165,7 +168,9 @@ def test_the_command_fits_both_halves_and_prints_their_tables(
 ) -> None:
     three = np.asarray(["a", "b", "c"])
     Predictions(
+        classes=PAPER_CLASSES,
         file_name=three,
+        source=np.asarray("coronahack"),
         patient_id=three,
         split=np.asarray(["validation"] * 3),
         official_split=np.asarray(["TRAIN"] * 3),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 from urllib.parse import quote
@@ -16,12 +17,11 @@ import pytest
 from xray_hf import evidence, manifest
 from xray_hf.demo import measured, measured_bundle, measured_tables
 from xray_hf.evaluation import confidence, controls
-from xray_hf.evaluation.external import External
 from xray_hf.evaluation.predictions import Predictions, write_columns
 from xray_hf.evaluation.words import rate
 from xray_hf.files import write_json
 from xray_hf.manifest import Manifest
-from xray_hf.task import LABELS, PNEUMONIA
+from xray_hf.task import LABELS, PAPER_CLASSES, PNEUMONIA
 from xray_hf.views import VIEWS
 
 ROWS = 24  # of each split
@@ -34,7 +34,9 @@ def predictions_of(splits: tuple[str, ...], seed: int, shift: float = 2.0) -> Pr
     label = np.arange(n) % len(LABELS)
     split = np.repeat(splits, ROWS)
     return Predictions(
+        classes=PAPER_CLASSES,
         file_name=np.asarray([f"{row}.png" for row in range(n)]),
+        source=np.asarray("coronahack"),
         patient_id=np.asarray([f"p{row // 6}-{row % 3}" for row in range(n)]),
         split=split,
         official_split=np.where(split == "test", "TEST", "TRAIN"),
@@ -86,7 +88,8 @@ def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
     mark = manifest.calibration_mark(folder)
     far = predictions_of(("external",), seed=1, shift=0.3)
     decision = np.where(np.arange(ROWS) < 6, "unsure", np.asarray(LABELS)[far.predicted])
-    External(far, decision, mark).write(folder / manifest.EXTERNAL / "far <away>.parquet")
+    record = replace(far, decision=decision, calibration=mark)
+    record.write(folder / manifest.EXTERNAL / "far <away>.parquet")
     for view in VIEWS:
         test.write(folder / manifest.CONTROLS / f"{view}.parquet")
     rows = {
@@ -97,7 +100,7 @@ def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "heat_lungs": [0.5] * ROWS,
         "heat_border": [0.25] * ROWS,
     }
-    write(folder / manifest.CONTROLS / controls.TEST_TABLE, controls.TEST_ROWS, rows)
+    controls.write_test_rows(folder / manifest.CONTROLS / controls.TEST_TABLE, rows)
     ill = np.flatnonzero(predictions.label == PNEUMONIA)
     source = {
         "file_name": predictions.file_name[ill].tolist(),
@@ -105,7 +108,7 @@ def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "is_web": [row % 4 == 0 for row in range(len(ill))],
         **{name: [float(row % 5) for row in range(len(ill))] for name in controls.FEATURES},
     }
-    write(folder / manifest.CONTROLS / controls.SOURCE_TABLE, controls.SOURCE_ROWS, source)
+    write(folder / manifest.CONTROLS / controls.SITE_TABLE, controls.SITE_ROWS, source)
     evidence.draw(folder)
     return folder
 

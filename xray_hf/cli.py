@@ -289,19 +289,26 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _evaluate_elsewhere(options: argparse.Namespace) -> None:
+    import numpy as np
+
     from xray_hf import evidence
-    from xray_hf.evaluation import external, metrics
-    from xray_hf.inference.external import evaluate
+    from xray_hf.data.sample import labels_of
+    from xray_hf.data.sources import folder as image_folder
+    from xray_hf.evaluation import decisions, metrics
+    from xray_hf.inference.evaluate import evaluate
 
     if not options.data_dir:
         raise ConfigError("--external needs --data-dir, the folder of images with labels.csv.")
     folder = _bundle(options)
     name = options.data_dir.resolve().name if options.name is None else options.name
-    read = evaluate(folder, options.data_dir, name, patient=options.patient, drop_bad=options.drop_bad)
+    samples, read = image_folder.read(options.data_dir, options.patient)
+    read.require_clean(options.drop_bad)  # before minutes are spent on decoding
+    labels = np.asarray(labels_of(samples), np.int64)
+    read.add_undecodable(evaluate(folder, samples, labels, name, drop_bad=options.drop_bad))
     print(read.as_table(), end="\n\n")
     numbers = evidence.draw(folder)["external"][name]
     print(metrics.as_table({name: numbers}, _mark(folder)))
-    print(external.as_line(numbers["decisions"]))  # just made, hence under today's calibration
+    print(decisions.as_line(numbers["decisions"]))  # just made, hence under today's calibration
 
 
 def _report(options: argparse.Namespace) -> None:

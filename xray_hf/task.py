@@ -1,9 +1,34 @@
-"""The classes, the splits and their order, the same everywhere: data, heads, tables, figures, cards."""
+"""What a model is asked, the classes in the order of its logits, and the splits of its data.
 
-LABELS = ("Normal", "Pneumonia", "COVID-19")
+The paper's three classes are the default of the `paper` protocol and of synthetic patients. Everything else
+takes its classes from the run, the table of predictions or the bundle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from xray_hf.errors import ConfigError
+
+PAPER_CLASSES = ("Normal", "Pneumonia", "COVID-19")
+LABELS = PAPER_CLASSES
 NORMAL, PNEUMONIA, COVID19 = range(3)
 
 SPLITS = ("train", "validation", "test")  # ours
-OFFICIAL_SPLITS = ("TRAIN", "TEST")  # the data set's own, the CSV's Dataset_type
+EXTERNAL = "external"  # the split of a source that was held out
+OFFICIAL_SPLITS = ("TRAIN", "TEST")  # a collection's own
 
 SYNTHETIC_MARK = "SYNTHETIC patients: "  # in front of every title and table made from the atlas
+
+
+def check_classes(names: Sequence[str]) -> tuple[str, ...]:
+    """The class names, checked: two or more, all different, none blank or with a comma; raises ConfigError."""
+    classes = tuple(name.strip() for name in names)
+    if len(classes) < 2:
+        raise ConfigError(
+            f"there is one class only ({', '.join(classes) or 'none'}); expected two or more, "
+            'as in --classes "Normal,Tuberculosis".'
+        )
+    if len(set(classes)) < len(classes) or not all(classes) or any("," in name for name in classes):
+        raise ConfigError(f"the classes are {list(classes)}; expected different names, none of them empty.")
+    return classes

@@ -11,7 +11,7 @@ import numpy as np
 
 from xray_hf.data import cache, groups, splits
 from xray_hf.data.cache import PixelCache
-from xray_hf.data.sample import Report, Sample
+from xray_hf.data.sample import Report, Sample, labels_of
 from xray_hf.data.sources import coronahack
 from xray_hf.data.splits import Split
 from xray_hf.errors import DataError
@@ -32,6 +32,21 @@ class XrayData:
     pixels: PixelCache
     groups: np.ndarray
     report: Report
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes."""
+        return LABELS
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(N,) int64, indexes into classes."""
+        return np.asarray(labels_of(self.samples), np.int64)
+
+    @property
+    def near_duplicates(self) -> list[tuple[int, int]]:
+        """Pairs of rows that show the same picture."""
+        return self.pixels.near_duplicates
 
 
 def open_coronahack(

@@ -10,7 +10,7 @@ from typing import Any
 
 from xray_hf.errors import DataError
 
-SYNTHETIC = "synthetic"  # the source of images drawn from the atlas
+SYNTHETIC = "synthetic"  # the site of images drawn from the atlas
 SYNTHETIC_PREFIX = "SYNTHETIC-"  # and what their file names begin with
 
 
@@ -23,9 +23,9 @@ class Sample:
     official_split: "TRAIN" or "TEST", the data set's own.
     pathogen: "bacteria", "Virus", "Stress-Smoking" or "" (the CSV's Label_1_Virus_category).
     virus_category: "COVID-19", "SARS", "ARDS", "Streptococcus" or "" (its Label_2_Virus_category).
-    source: "Kermany" (children of one hospital), "Cohen" (collected from the web), "synthetic" or "external".
+    site: "Kermany" (children of one hospital), "Cohen" (collected from the web), "synthetic" or "external".
     license: under which the picture may be shared, "" where its collection states none.
-    view_position: "PA", "AP", "AP Supine" or "L" (lateral), where a collection's metadata tell it, else "".
+    view: "PA", "AP", "AP Supine" or "L" (lateral), where a collection's metadata tell it, else "".
     """
 
     file_name: str
@@ -35,9 +35,10 @@ class Sample:
     official_split: str
     pathogen: str
     virus_category: str
-    source: str
+    site: str
     license: str = ""
-    view_position: str = ""
+    view: str = ""
+    source: str = "coronahack"
 
 
 @dataclass
@@ -157,7 +158,7 @@ def without_repeats(
 
 def is_synthetic(records: Sequence[Sample]) -> bool:
     """Whether any image is drawn from the atlas instead of taken of a person."""
-    return any(record.source == SYNTHETIC for record in records)
+    return any(record.site == SYNTHETIC for record in records)
 
 
 def labels_of(records: Sequence[Sample]) -> list[int]:

@@ -264,7 +264,7 @@ class Trainer:
     def _evaluate(self, name: str) -> dict[str, float]:
         rows = self.split.rows(name)
         logits, labels = self._predict(self.judged, rows, autocast=True), self.labels[rows]
-        matrix = metrics.confusion_matrix(labels, logits.argmax(axis=1))
+        matrix = metrics.confusion_matrix(labels, logits.argmax(axis=1), logits.shape[1])
         loss = nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels))
         return {
             f"{name}_loss": float(loss),

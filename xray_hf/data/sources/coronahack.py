@@ -159,9 +159,9 @@ def _record(row: dict[str, str], path: Path, label: int, of_covid: dict[str, str
         official_split=row["Dataset_type"],
         pathogen=row["Label_1_Virus_category"],
         virus_category=row["Label_2_Virus_category"],
-        source=source,
+        site=source,
         license=_LICENSES.get(source) or of_covid.get("license", ""),
-        view_position=of_covid.get("view", ""),
+        view=of_covid.get("view", ""),
     )
 
 

@@ -132,5 +132,6 @@ def _record(row: dict[str, str], path: Path, patient_id: str) -> Sample:
         official_split="TEST",
         pathogen="",
         virus_category="",
+        site="",
         source=EXTERNAL,
     )
