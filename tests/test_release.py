@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from xray_hf.evaluation.predictions import Predictions
 from xray_hf.files import write_json
 from xray_hf.inference import Engine
 from xray_hf.report.report import Report
+from xray_hf.task import PAPER_CLASSES
 
 SIDE = 64
 
@@ -133,8 +135,7 @@ def test_the_page_counts_the_likely_label_errors(shipped: Path, monkeypatch: pyt
 
 
 def replace_logits(table: Predictions, logits: np.ndarray) -> Predictions:
-    columns = {name: getattr(table, name) for name in table.__slots__}
-    return Predictions(**{**columns, "logits": logits.astype(np.float32)})
+    return replace(table, logits=logits.astype(np.float32))
 
 
 @pytest.mark.parametrize("missing", ["label_noise", "ood_report"])
@@ -174,7 +175,15 @@ def test_validation_rows_with_a_twin_or_their_patient_in_training_are_left_out()
     rows += [("c", "p2", "validation", 1), ("d", "p3", "validation", 1), ("e", "p4", "validation", 0)]
     names, patients, split, labels = (np.asarray(column) for column in zip(*rows, strict=True))
     logits = np.eye(3, dtype=np.float32)[[0, 1, 0, 1, 1, 1]]  # of the last row it is wrong
-    table = Predictions(names, patients, split, np.full(len(rows), "TRAIN"), labels, logits)
+    table = Predictions(
+        classes=PAPER_CLASSES,
+        file_name=names,
+        source=np.asarray("coronahack"),
+        patient_id=patients,
+        split=split,
+        label=labels,
+        logits=logits,
+    )
     assert write_results.unleaked(table) == {"n": 2, "accuracy": 0.5}
 
 
@@ -199,9 +208,7 @@ def test_weights_stay_whole_where_half_precision_would_matter(
         logits = table.logits.copy()
         test = np.flatnonzero(table.split == "test")[0]
         logits[test] = logits[test][[1, 2, 0]] * 1e-3 if change == "a decision" else logits[test] + 0.02
-        return Predictions(
-            *(getattr(table, name) for name in table.__slots__ if name != "logits"), logits=logits
-        )
+        return replace(table, logits=logits)
 
     monkeypatch.setattr(release, "predict", other)
     assert not release.shrink(folder, open_coronahack(synthetic, SIDE))
