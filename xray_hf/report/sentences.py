@@ -191,19 +191,6 @@ def _composition(name: str, own: Measured) -> str:
     return f"`{name}`: {parts}{patients}. {about}".strip()
 
 
-def external_calibration(report: Report) -> list[str]:
-    """What confidence is worth on each external test set."""
-    return [
-        f"Confidence of {report.name} on `{name}`: expected calibration error {own.before.ece:.3f} before "
-        f"temperature scaling, {own.after.ece:.3f} after it; Brier score {own.before.brier:.3f} and "
-        f"{own.after.brier:.3f}; coverage {percent(own.abstention.coverage)}, selective risk "
-        f"{percent(own.abstention.risk)}."
-        for name, own in report.external.items()
-        if own.before and own.after and own.abstention
-        if None not in (own.before.ece, own.before.brier, own.after.ece, own.after.brier)
-    ]
-
-
 def official(reports: Sequence[Report]) -> list[str]:
     """What the official test set is."""
     sizes = {own.n for report in reports if (own := report.subsets.get("test_official"))}

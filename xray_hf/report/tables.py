@@ -179,7 +179,7 @@ def decisions(sets: Sets) -> Table:
             what,
             [
                 count(own.n),
-                ", ".join(f"{why} {share:.0%}" for why, share in own.decisions.withheld.items()) or "none",
+                ", ".join(f"{why} {share:.1%}" for why, share in own.decisions.withheld.items()) or "none",
                 count(own.decisions.decided),
                 percent(own.decisions.accuracy),
             ],
