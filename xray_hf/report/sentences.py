@@ -170,7 +170,7 @@ def decided(own: Measured) -> str:
     if not own.decisions:
         return ""
     answers = own.decisions
-    right = f"; {percent(answers.accuracy)} of these classes are right" if answers.decided else ""
+    right = f"; {percent(answers.accuracy_of_decided)} of these classes are right" if answers.decided else ""
     withheld = ", ".join(f"{share:.1%} `{why}`" for why, share in answers.withheld.items())
     return (
         f"The engine, which also abstains and rejects, gives a class to {count(answers.decided)} of "
@@ -291,7 +291,7 @@ def duplicates(report: Report) -> list[str]:
     if not own:
         return []
     return [
-        f"{count(own.pictures)} pictures stand in the test set more than once: the accuracy of "
+        f"{count(own.repeated_pictures)} pictures stand in the test set more than once: the accuracy of "
         f"{report.name} is {percent(own.all_rows)} with all of them and {percent(own.one_of_each)} with one "
         "of each."
     ]
