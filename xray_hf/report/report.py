@@ -84,7 +84,7 @@ class Measured:
     abstention: Abstention | None
     operating_points: Sequence[OperatingPoint]
     decisions: Decisions | None
-    n: int | None
+    n: int
     patients: int | None
     accuracy: Rate
     balanced_accuracy: Rate
@@ -346,8 +346,10 @@ class _Part:
         """A dataclass of the values under its fields' names, but for those that are known."""
         read = {
             "Rate": self.rate,
+            "int": lambda key: self.count(key) or 0,
             "int | None": self.count,
             "float | None": self.number,
+            "str": lambda key: self.text(key) or "",
             "str | None": self.text,
         }
         rest = (each for each in fields(kind) if each.name not in known)  # type: ignore[arg-type]
@@ -433,7 +435,7 @@ def _measured(own: _Part, classes: Sequence[str], decisions: bool) -> Measured |
         ],
         decisions=_decisions(decided) if decided else None,
     )
-    return None if found.n is None or found.accuracy.value is None else found
+    return found if found.n and found.accuracy.value is not None else None
 
 
 def _matrix(own: _Part, key: str, size: int) -> list[list[int]]:
