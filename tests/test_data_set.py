@@ -155,12 +155,12 @@ from dataclasses import replace
 from xray_hf import cli
 from xray_hf.data import dataset
 from xray_hf.errors import exit_on_error
-whole = dataset.open_coronahack
+whole = dataset.open_data
 def partly(*args, **options):
     data = whole(*args, **options)
     records = [replace(each, license="") if n % 9 == 0 else each for n, each in enumerate(data.samples)]
     return replace(data, samples=records)
-dataset.open_coronahack = partly
+dataset.open_data = partly
 sys.exit(exit_on_error(cli.main))
 """
 
