@@ -1,16 +1,25 @@
-"""Train a chest X-ray classifier: configuration -> data -> model -> fit -> predictions -> bundle.
+"""Train a chest X-ray classifier: configuration -> sources -> model -> fit -> predictions -> bundle.
 
 python train.py --preset paper --data-dir DATA --out runs/xray-resnet18
+python train.py --source coronahack=DATA --source folder:clinic=DATA2 --hold-out clinic
 accelerate launch --config_file configs/accelerate/multi_gpu.yaml train.py --data-dir DATA
 python train.py --help
 """
 
 from __future__ import annotations
 
+import sys
+
+from xray_hf.errors import DataError, OutputError, exit_on_error
+from xray_hf.training.config import Config, parse
+
+# Before the imports below, which take seconds: --help and a wrong option answer at once.
+if __name__ == "__main__" and (code := exit_on_error(lambda: 0 if parse() else 1)):
+    sys.exit(code)
+
 import hashlib
 import json
 import platform
-import sys
 import time
 from dataclasses import replace
 from importlib.metadata import version
@@ -22,20 +31,19 @@ import torch
 from accelerate import Accelerator
 from transformers.utils import logging
 
-from xray_hf import __version__, bundle, manifest
-from xray_hf.data import splits
+from xray_hf import __version__, bundle
+from xray_hf.data import confounding, splits
 from xray_hf.data.cache import seen_in
-from xray_hf.data.dataset import XrayData, open_coronahack, split_data
-from xray_hf.data.sample import is_synthetic, labels_of
+from xray_hf.data.dataset import XrayData, open_pixels, read_samples, split_data
+from xray_hf.data.sample import Report as SourceReport
+from xray_hf.data.sample import Sample, is_synthetic
 from xray_hf.data.splits import Split
-from xray_hf.errors import DataError, OutputError, exit_on_error
-from xray_hf.evaluation import metrics
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.files import write_json
 from xray_hf.models import Network, create_model
-from xray_hf.task import SPLITS
+from xray_hf.report import terminal
+from xray_hf.report.report import Report
 from xray_hf.training import checkpoints
-from xray_hf.training.config import Config, parse
 from xray_hf.training.loop import Trainer
 from xray_hf.training.processes import is_same_everywhere, keep_freed_memory, make_accelerator
 
@@ -49,14 +57,21 @@ def main() -> None:
     logging.disable_progress_bar()  # of saving, which takes a moment; training has its own
     accelerator = make_accelerator(config)
     require_free_folder(config)
-    network = create_model(config.model.model, pretrained=config.model.pretrained, side=config.model.side)
-    data = open_data(config, network, accelerator)
-    asked, file = config.data, optional_path(config.data.splits)
-    split = split_data(data, asked.protocol, asked.split_seed, file, fold=asked.fold)
-    used = replace(asked, protocol=split.protocol, split_seed=split.seed, fold=split.fold)  # of the file's
-    config = replace(config, data=used)
+    read = read_samples(
+        config.data.specs,
+        classes=config.data.classes,
+        label_map=config.data.map,
+        options=config.data.read_options,
+    )
+    network = create_model(
+        config.model.model, pretrained=config.model.pretrained, side=config.model.side, classes=read[1]
+    )
+    data = open_sources(config, network, accelerator, read)
+    config, split = split_sources(config, data)
     if accelerator.is_main_process:
-        print(splits.as_table(splits.describe(split, data.samples, data.groups)), file=sys.stderr)
+        print(
+            splits.as_table(splits.describe(split, data.samples, data.classes, data.groups)), file=sys.stderr
+        )
         if not (config.out / checkpoints.CHECKPOINT_NAME).exists():  # a resumed run keeps its own
             write_json(config.out / "config.json", config.as_dict())
     accelerator.init_trackers("xray_hf", flat(config))
@@ -69,10 +84,10 @@ def main() -> None:
         "files": fingerprint(data, split),
     }
     if not is_same_everywhere(identity):
-        raise DataError("the processes do not see the same data set; is it whole on every machine?")
-    labels = np.asarray(labels_of(data.samples))
+        raise DataError("the processes do not see the same images; are the sources whole on every machine?")
+    sources = np.asarray([sample.source for sample in data.samples])
     pixels = seen_in(data.pixels, config.data.view)
-    trainer = Trainer(network, pixels, labels, split, config, accelerator, identity)
+    trainer = Trainer(network, pixels, data.labels, sources, split, config, accelerator, identity)
     history = trainer.fit()
     predictions = predict_splits(trainer, data, split)
     accelerator.end_training()
@@ -82,20 +97,20 @@ def main() -> None:
             **describe_run(config, network, accelerator),
             "is_synthetic": is_synthetic(data.samples),
             "files": identity["files"],
-            "report": public_report(data),
+            "sources": [describe_source(report, data) for report in data.reports],
             "seconds": sum(row["seconds"] for row in history),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "wall_seconds_of_last_part": time.time() - started,
             "history": history,
         }
-        summary = bundle.write(
+        bundle.write(
             config.out / "bundle",
             network,
             training=training,
-            splits=splits.as_dict(split, data.samples, data.groups),
+            splits=splits.as_dict(split, data.samples, data.classes, data.groups),
             predictions=predictions,
         )
-        print(metrics.as_table(metrics.of_splits(summary), manifest.mark_of(training)))
+        print(terminal.part(Report.read(config.out / "bundle"), "splits"))
         print(f"bundle: {config.out / 'bundle'}")
 
 
@@ -111,33 +126,59 @@ def require_free_folder(config: Config) -> None:
         raise OutputError(f"the run in {config.out} is finished and has no checkpoint; choose another --out.")
 
 
-def open_data(config: Config, network: Network, accelerator: Accelerator) -> XrayData:
-    """Open the data set; the first process of each machine decodes, the others then find the cache."""
+def open_sources(
+    config: Config,
+    network: Network,
+    accelerator: Accelerator,
+    read: tuple[list[Sample], tuple[str, ...], list[SourceReport]],
+) -> XrayData:
+    """Open the sources; the first process of each machine decodes, the others then find the cache."""
     with accelerator.local_main_process_first():
-        data = open_coronahack(
-            Path(config.data.data_dir),
+        data = open_pixels(
+            *read,
             network.preprocessing.side,
-            covid_metadata=optional_path(config.data.covid_metadata),
             drop_bad=config.data.drop_bad,
             cache_dir=optional_path(config.data.cache_dir),
         )
     if accelerator.is_main_process:
-        print(data.report.as_table(), file=sys.stderr)
+        table = confounding.as_table(data.samples, data.classes)
+        print(f"{data.reading}\n\n{table}\n", file=sys.stderr)
     return data
+
+
+def split_sources(config: Config, data: XrayData) -> tuple[Config, Split]:
+    """Split the rows; the configuration then says what was used, also where a splits file decides."""
+    asked = config.data
+    split = split_data(
+        data,
+        asked.protocol,
+        asked.split_seed,
+        optional_path(asked.splits),
+        fold=asked.fold,
+        hold_out=asked.hold_out,
+    )
+    used = replace(
+        asked, protocol=split.protocol, split_seed=split.seed, fold=split.fold, hold_out=split.hold_out
+    )
+    return replace(config, data=used), split
 
 
 def predict_splits(trainer: Trainer, data: XrayData, split: Split) -> Predictions:
     """Predict every row of every split with the final weights."""
-    rows = np.concatenate([split.rows(name) for name in SPLITS])
-    records = [data.samples[row] for row in rows]
+    rows = np.concatenate([split.rows(name) for name in split.names])
+    samples = [data.samples[row] for row in rows]
+
+    def column(name: str) -> np.ndarray:
+        return np.asarray([getattr(sample, name) for sample in samples])
+
     return Predictions(
         classes=data.classes,
-        file_name=np.asarray([record.file_name for record in records]),
-        source=np.asarray([record.source for record in records]),
-        site=np.asarray([record.site for record in records]),
-        patient_id=np.asarray([record.patient_id for record in records]),
-        split=np.repeat(SPLITS, [len(split.rows(name)) for name in SPLITS]),
-        official_split=np.asarray([record.official_split for record in records]),
+        file_name=column("file_name"),
+        source=column("source"),
+        site=column("site"),
+        patient_id=column("patient_id"),
+        split=np.repeat(split.names, [len(split.rows(name)) for name in split.names]),
+        official_split=column("official_split"),
         label=data.labels[rows],
         logits=trainer.predict(rows),
     )
@@ -158,26 +199,31 @@ def describe_run(config: Config, network: Network, accelerator: Accelerator) -> 
     }
 
 
+def describe_source(report: SourceReport, data: XrayData) -> dict[str, Any]:
+    """What training.json says of a source: how it was named, how many images it gave, what was left out."""
+    used = sum(sample.source == report.source for sample in data.samples)
+    folder = f"{Path(report.root).parent}/"  # where it lies is nobody's business
+    found = {
+        name: value.replace(folder, "") if isinstance(value, str) else value
+        for name, value in report.as_dict().items()
+    }
+    return {"name": report.source, "kind": report.kind, "images": used, "report": found}
+
+
 def public(config: Config) -> dict[str, Any]:
     """The configuration without what only this machine's owner should know: where folders lie."""
-    names = ("data_dir", "splits", "covid_metadata", "cache_dir")
+    names = ("splits", "covid_metadata", "cache_dir")
     given = {name: getattr(config.data, name) for name in names}
     nameless: dict[str, Any] = {name: Path(value).name for name, value in given.items() if value}
-    data = replace(config.data, **nameless)
+    specs = tuple(str(replace(spec, place=Path(spec.place).name)) for spec in config.data.specs)
+    data = replace(config.data, **nameless, source=specs)
     return replace(config, data=data, run=replace(config.run, out=config.out.name)).as_dict()
-
-
-def public_report(data: XrayData) -> dict[str, Any]:
-    """The report of the reading, without folders."""
-    origin = data.report.covid_patients_from
-    names = {"root": Path(data.report.root).name, "covid_patients_from": origin and Path(origin).name}
-    return {**data.report.as_dict(), **names}
 
 
 def fingerprint(data: XrayData, split: Split) -> str:
     """A hash of the names and labels in each split: equal for runs on the same rows."""
-    rows = {name: [data.samples[row] for row in split.rows(name)] for name in SPLITS}
-    names = {name: [(record.file_name, record.label) for record in found] for name, found in rows.items()}
+    rows = {name: [data.samples[row] for row in split.rows(name)] for name in split.names}
+    names = {name: [(each.source, each.file_name, each.label) for each in own] for name, own in rows.items()}
     return hashlib.sha256(json.dumps(names).encode()).hexdigest()
 
 

@@ -22,9 +22,8 @@ from typing import Any
 import numpy as np
 
 from xray_hf.data.cache import PixelSource
-from xray_hf.data.dataset import XrayData, open_coronahack, split_data
-from xray_hf.data.sample import labels_of
-from xray_hf.data.sources import coronahack
+from xray_hf.data.dataset import XrayData, open_data, split_data
+from xray_hf.data.sources import ReadOptions, coronahack, parse_specs
 from xray_hf.images import read_grey
 
 TIMES = 10
@@ -57,7 +56,7 @@ def multiply(source: Path, out: Path) -> None:
     """
     with (source / coronahack.CSV_NAME).open(newline="", encoding="utf-8-sig") as stream:
         rows = {row["X_ray_image_name"]: row for row in csv.DictReader(stream)}
-    records, _ = coronahack.read(source)
+    records, _ = coronahack.read(str(source), "coronahack", ReadOptions())
     root = out / coronahack.IMAGE_FOLDER
     for name in ("train", "test"):
         (root / name).mkdir(parents=True)
@@ -100,7 +99,7 @@ def peak_mb() -> float:
 def decode(data_dir: Path, cache_dir: Path, batch_size: int, steps: int) -> dict[str, Any]:
     """Open a data set for the first time."""
     peaks = {"imports_mb": peak_mb()}
-    data = open_coronahack(data_dir, SIDE, cache_dir=cache_dir, drop_bad=True)
+    data = open_data(parse_specs([f"coronahack={data_dir}"]), SIDE, cache_dir=cache_dir, drop_bad=True)
     return {**peaks, **_sizes(data), "peak_mb": peak_mb()}
 
 
@@ -114,16 +113,16 @@ def train(data_dir: Path, cache_dir: Path, batch_size: int, steps: int) -> dict[
 
     keep_freed_memory()
     peaks = {"imports_mb": peak_mb()}
-    data = open_coronahack(data_dir, SIDE, cache_dir=cache_dir, drop_bad=True)
+    data = open_data(parse_specs([f"coronahack={data_dir}"]), SIDE, cache_dir=cache_dir, drop_bad=True)
     split = split_data(data, "grouped", 0)
     peaks["opened_mb"] = peak_mb()
     with tempfile.TemporaryDirectory() as out:
         options = {"model": MODEL, "batch_size": batch_size, "data_dir": str(data_dir), "out": out}
         config = resolve({**options, "device": "cpu"})
-        source, labels = FirstBatches(data.pixels, steps), np.asarray(labels_of(data.samples))
+        source, names = FirstBatches(data.pixels, steps), np.asarray([each.source for each in data.samples])
         network, accelerator = create_model(MODEL, pretrained=False), make_accelerator(config)
         with suppress(EnoughTrainedError):
-            Trainer(network, source, labels, split, config, accelerator, {}).fit()
+            Trainer(network, source, data.labels, names, split, config, accelerator, {}).fit()
     return {**peaks, **_sizes(data), "peak_mb": peak_mb()}
 
 

@@ -5,10 +5,11 @@ Every way is a function of a Job and an empty folder, and returns images per sec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate.state import AcceleratorState
 from PIL import Image
@@ -26,11 +27,10 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 from ways import Job, update
 
-from xray_hf.data.dataset import to_dataset_dict
-from xray_hf.data.sample import Sample
+from xray_hf.data.dataset import XrayData, to_dataset_dict
 from xray_hf.models import create_model
 from xray_hf.models.create import IMAGENET_MEAN, IMAGENET_STD, RESNET18, logits_of
-from xray_hf.task import LABELS
+from xray_hf.task import PAPER_CLASSES
 
 Transform = Callable[[Image.Image], torch.Tensor]
 
@@ -43,7 +43,7 @@ def plain(job: Job, folder: Path) -> float:
     optimizer = torch.optim.Adam(module.parameters(), lr=1e-4)
     # More batches than are trained on: else the workers would be idle while the last ones are timed.
     rows = job.rows(job.warmup + job.steps + 2 * job.workers)
-    files = ImageFiles([job.data.samples[row] for row in rows], transform_of(network.preprocessing.side))
+    files = ImageFiles(job.data, rows, transform_of(network.preprocessing.side))
     loader = DataLoader(
         files, job.batch_size, shuffle=True, num_workers=job.workers, pin_memory=device.type == "cuda"
     )
@@ -60,7 +60,7 @@ def hf(job: Job, folder: Path) -> float:
     """transformers' Trainer with default arguments on a `datasets.Dataset`, float32, AdamW."""
     AcceleratorState._reset_state(reset_partial_state=True)  # ours has set it to its own number format
     steps = job.warmup + job.steps
-    dataset = to_dataset_dict(job.data.samples, job.split(steps))["train"]
+    dataset = to_dataset_dict(job.data, job.split(steps))["train"]
     transform = transform_of(job.data.pixels.side)
 
     def prepare(rows: dict[str, Any]) -> dict[str, Any]:
@@ -88,15 +88,15 @@ def hf(job: Job, folder: Path) -> float:
 class ImageFiles(Dataset[tuple[torch.Tensor, int]]):
     """torchvision's ImageFolder, for labels that are in a CSV and not in folder names."""
 
-    def __init__(self, records: Sequence[Sample], transform: Transform) -> None:
-        self.samples, self.transform = records, transform
+    def __init__(self, data: XrayData, rows: np.ndarray, transform: Transform) -> None:
+        self.data, self.rows, self.transform = data, rows, transform
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return len(self.rows)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        record = self.samples[index]
-        return self.transform(default_loader(str(record.path))), record.label
+        row = self.rows[index]
+        return self.transform(default_loader(str(self.data.samples[row].path))), int(self.data.labels[row])
 
 
 class StepTimer(TrainerCallback):
@@ -130,5 +130,5 @@ def model_of(name: str) -> PreTrainedModel:
     """The same architecture as a transformers model; xray-cnn is one already."""
     if name == "xray-cnn":
         return create_model(name, pretrained=False).module
-    config = TimmWrapperConfig(architecture=RESNET18.split(".")[0], num_labels=len(LABELS))
+    config = TimmWrapperConfig(architecture=RESNET18.split(".")[0], num_labels=len(PAPER_CLASSES))
     return AutoModelForImageClassification.from_config(config)

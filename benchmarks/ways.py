@@ -20,11 +20,9 @@ from accelerate.state import AcceleratorState
 from torch import nn
 
 from xray_hf.data.dataset import XrayData
-from xray_hf.data.sample import labels_of
 from xray_hf.data.splits import Split
 from xray_hf.models import create_model
 from xray_hf.models.create import logits_of
-from xray_hf.task import LABELS
 from xray_hf.training.config import Config, preset_values, resolve
 from xray_hf.training.loop import Trainer
 from xray_hf.training.processes import keep_freed_memory, make_accelerator
@@ -65,7 +63,7 @@ class Job:
     def config(self, out: Path) -> Config:
         """The paper's configuration, with one epoch to warm up and one to time."""
         own = {"model": self.model, "batch_size": self.batch_size, "device": self.device, "epochs": 2}
-        folders = {"data_dir": self.data.report.root, "out": str(out)}
+        folders = {"data_dir": self.data.reports[0].root, "out": str(out)}
         return resolve({**preset_values("paper", self.model), **own, **folders}, "paper")
 
     def clock(self) -> float:
@@ -89,8 +87,9 @@ def ours(job: Job, folder: Path) -> float:
     keep_freed_memory()
     config = job.config(folder)
     network, accelerator = create_model(job.model, pretrained=False), fresh_accelerator(config)
-    labels = np.asarray(labels_of(job.data.samples))
-    trainer = Trainer(network, job.data.pixels, labels, job.split(job.steps), config, accelerator, {})
+    data, split = job.data, job.split(job.steps)
+    sources = np.asarray([sample.source for sample in data.samples])
+    trainer = Trainer(network, data.pixels, data.labels, sources, split, config, accelerator, {})
     with redirect_stderr(io.StringIO()):  # its line per epoch is of no interest here
         history = trainer.fit()
     return float(history[-1]["images_per_second"])
@@ -105,7 +104,7 @@ def pure(job: Job, folder: Path) -> float:
     module = network.module.to(device, memory_format=torch.channels_last).train()
     optimizer = torch.optim.Adam(module.parameters(), lr=config.optimization.learning_rate, fused=True)
     images = torch.randn(job.batch_size, 3, side, side, device=device).to(memory_format=torch.channels_last)
-    labels = torch.randint(len(LABELS), (job.batch_size,), device=device)
+    labels = torch.randint(len(network.classes), (job.batch_size,), device=device)
 
     def train() -> Iterator[None]:
         while True:

@@ -25,16 +25,16 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.state import AcceleratorState
-from numbers_in_words import mean_and_sd, table
 from PIL import Image, ImageFilter, ImageOps
 
-from xray_hf.data.dataset import XrayData, open_coronahack, split_data
-from xray_hf.data.sample import labels_of
+from xray_hf.data.dataset import XrayData, open_data, split_data
 from xray_hf.data.splits import Split
 from xray_hf.errors import ConfigError, exit_on_error
 from xray_hf.evaluation import metrics
 from xray_hf.files import write_json, write_text
 from xray_hf.models import create_model
+from xray_hf.report import markdown
+from xray_hf.report.numbers import mean_and_sd
 from xray_hf.training.config import AugmentationConfig, Config, preset_values, resolve
 from xray_hf.training.loop import Trainer
 from xray_hf.training.predict import predict_rows
@@ -216,12 +216,14 @@ def run(data_dir: Path, model: str, fold: int, change: dict[str, Any], out: str)
     config = configure(data_dir, model, fold, change, out)
     torch.manual_seed(fold)
     network = create_model(model, pretrained=config.model.pretrained, side=config.model.side)
-    data = open_coronahack(data_dir, network.preprocessing.side)
+    data = open_data(config.data.specs, network.preprocessing.side)
     split = without_test(split_data(data, config.data.protocol, config.data.split_seed, fold=fold))
     AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = make_accelerator(config)
-    labels = np.asarray(labels_of(data.samples))
-    trainer = Trainer(network, data.pixels, labels, split, config, accelerator, config.identity())
+    sources = np.asarray([sample.source for sample in data.samples])
+    trainer = Trainer(
+        network, data.pixels, data.labels, sources, split, config, accelerator, config.identity()
+    )
     history = trainer.fit()
     return {
         "model": model,
@@ -229,7 +231,7 @@ def run(data_dir: Path, model: str, fold: int, change: dict[str, Any], out: str)
         "seconds": sum(row["seconds"] for row in history),
         "last": history[-1],
         "config": settings(config),
-        **judge(trainer, data, labels, split.validation),
+        **judge(trainer, data, split.validation),
     }
 
 
@@ -243,15 +245,15 @@ def without_test(split: Split) -> Split:
     return replace(split, test=np.empty(0, np.int64))
 
 
-def judge(trainer: Trainer, data: XrayData, labels: np.ndarray, rows: np.ndarray) -> dict[str, Any]:
+def judge(trainer: Trainer, data: XrayData, rows: np.ndarray) -> dict[str, Any]:
     """Numbers of the kept weights on these rows: as they are, averaged with their mirror, under stress."""
-    images = data.pixels.gather(rows)
+    images, labels = data.pixels.gather(rows), data.labels[rows]
     clean, mirrored = logits(trainer, images), logits(trainer, images[:, :, ::-1])
-    stresses = {name: measure(labels[rows], logits(trainer, stressed(images, name))) for name in STRESSES}
+    stresses = {name: measure(labels, logits(trainer, stressed(images, name))) for name in STRESSES}
     mean = {key: np.mean([each[key] for each in stresses.values()], axis=0).tolist() for key in MEASURED}
     return {
-        "clean": measure(labels[rows], clean),
-        "with_mirror": measure(labels[rows], (clean + mirrored) / 2),
+        "clean": measure(labels, clean),
+        "with_mirror": measure(labels, (clean + mirrored) / 2),
         "stressed": mean,
         "stresses": {name: each["balanced_accuracy"] for name, each in stresses.items()},
     }
@@ -264,9 +266,8 @@ def stressed(images: np.ndarray, name: str) -> np.ndarray:
 
 def logits(trainer: Trainer, images: np.ndarray) -> np.ndarray:
     """(N, side, side) uint8 -> (N, C)."""
-    preprocessing, rows = trainer.network.preprocessing, np.arange(len(images))
-    source = Memory(np.ascontiguousarray(images))
-    return predict_rows(trainer.judged, preprocessing, source, rows, trainer.accelerator, autocast=True)
+    source, rows = Memory(np.ascontiguousarray(images)), np.arange(len(images))
+    return predict_rows(trainer.judged, trainer.network, source, rows, trainer.accelerator, autocast=True)
 
 
 def measure(labels: np.ndarray, found: np.ndarray) -> dict[str, Any]:
@@ -309,7 +310,7 @@ def of_model(runs: list[dict[str, Any]], model: str) -> str:
             gain = mean_and_sd(gains) if name != "base" else ""
             minutes = np.mean([run["seconds"] for run in own]) / 60
             rows.append([title, len(own), *cells, gain, f"{minutes:.1f}"])
-    return f"### {model}\n\n{table(['', 'folds', *columns, 'gain', 'minutes'], rows)}"
+    return f"### {model}\n\n{markdown.rows_below(['', 'folds', *columns, 'gain', 'minutes'], rows)}"
 
 
 def score(run: dict[str, Any]) -> float:

@@ -17,12 +17,13 @@ from pathlib import Path
 import numpy as np
 from sklearn.decomposition import PCA
 
+from xray_hf.data.dataset import read_samples
 from xray_hf.data.sample import labels_of
-from xray_hf.data.sources.coronahack import read
+from xray_hf.data.sources import ReadOptions, parse_specs
 from xray_hf.errors import DataError, OutputError, exit_on_error
 from xray_hf.files import atomic_file
 from xray_hf.images import read_grey, resize
-from xray_hf.task import LABELS
+from xray_hf.task import PAPER_CLASSES
 
 SIDE = 112  # pixels: finer detail would be texture, which is drawn as noise
 COMPONENTS = 200
@@ -47,18 +48,19 @@ class Fit:
 def main() -> None:
     """Read, fit, check, write and report; raises DataError or OutputError."""
     args = _parse()
-    everything, _ = read(args.data_dir, args.covid_metadata)
+    specs, options = parse_specs([f"coronahack={args.data_dir}"]), ReadOptions(args.covid_metadata)
+    everything, _, _ = read_samples(specs, classes=PAPER_CLASSES, options=options)
     lateral = _lateral_views(args.covid_metadata) if args.covid_metadata else set()
-    records = [
-        record
-        for record in everything
-        if record.official_split == "TRAIN" and record.file_name not in lateral
+    samples = [
+        sample
+        for sample in everything
+        if sample.official_split == "TRAIN" and sample.file_name not in lateral
     ]
-    labels = np.array(labels_of(records))
-    missing = [name for label, name in enumerate(LABELS) if label not in labels]
+    labels = labels_of(samples, PAPER_CLASSES)
+    missing = [name for label, name in enumerate(PAPER_CLASSES) if label not in labels]
     if missing:
         raise DataError(f"{args.data_dir} has no TRAIN image of {', '.join(missing)}; is it unpacked whole?")
-    images = np.stack([resize(read_grey(record.path), SIDE) for record in records])
+    images = np.stack([resize(read_grey(sample.path), SIDE) for sample in samples])
     fit = fit_atlas(images, labels)
     if fit.largest_share > MAX_SHARE:
         raise DataError(
@@ -70,7 +72,7 @@ def main() -> None:
         size = temporary.stat().st_size
         if size > MAX_BYTES:
             raise OutputError(f"{args.out} would have {size:,} bytes; at most {MAX_BYTES:,} may be embedded.")
-    counts = ", ".join(f"{name} {np.sum(labels == label):,}" for label, name in enumerate(LABELS))
+    counts = ", ".join(f"{name} {np.sum(labels == label):,}" for label, name in enumerate(PAPER_CLASSES))
     print(f"images                     {len(images):,} ({counts})")
     print(f"explained variance         {fit.explained_variance:.1%} by {COMPONENTS} components")
     print(f"largest share of an image  {fit.largest_share:.2%} of a component")
@@ -80,7 +82,7 @@ def main() -> None:
 def fit_atlas(images: np.ndarray, labels: np.ndarray) -> Fit:
     """Fit the linear model.
 
-    images: (N, S, S) uint8. labels: (N,) indices into LABELS, every class present.
+    images: (N, S, S) uint8. labels: (N,) indices into PAPER_CLASSES, every class present.
     """
     pixels = images.reshape(len(images), -1).astype(np.float32)
     pca = PCA(COMPONENTS, svd_solver="randomized", iterated_power=5, random_state=0).fit(pixels)
@@ -111,7 +113,7 @@ def class_gaussians(coefficients: np.ndarray, labels: np.ndarray) -> tuple[np.nd
     The fewer images a class has, the more of its mean is the grand mean (which is 0) and the more of its
     covariance is the one within all classes.
     """
-    classes = [coefficients[labels == label] for label in range(len(LABELS))]
+    classes = [coefficients[labels == label] for label in range(len(PAPER_CLASSES))]
     scatters = [(values - values.mean(axis=0)).T @ (values - values.mean(axis=0)) for values in classes]
     pooled = sum(scatters) / len(coefficients)
     means, factors = [], []

@@ -1,6 +1,6 @@
 """Make pretrained/MODEL of the runs that reproduce.py left: the median of them by validation, complete.
 
-python scripts/release.py --data-dir data/coronahack --foreign-dir data/foreign --external nih=data/nih \
+python scripts/release.py --data-dir data/coronahack --ood-dir data/ood --external nih=data/nih \
     --patient '^(COVID-)?[0-9]+'
 
 The run in the middle by balanced accuracy on validation (cross entropy among equals) is taken, not the best
@@ -22,9 +22,10 @@ import numpy as np
 from accelerate import Accelerator
 
 from xray_hf import bundle, cli, manifest
-from xray_hf.data.dataset import XrayData, open_coronahack
+from xray_hf.calibration.abstention import TARGET_RISK
+from xray_hf.data.dataset import XrayData, open_data
+from xray_hf.data.sources import parse_specs
 from xray_hf.errors import DataError, exit_on_error
-from xray_hf.evaluation.confidence import TARGET_RISK
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.files import atomic_folder
 from xray_hf.models import Network
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--runs", type=Path, default=Path("runs/reproduce/robust"))
     parser.add_argument("--data-dir", type=Path, required=True)
-    parser.add_argument("--foreign-dir", type=Path, required=True)
+    parser.add_argument("--ood-dir", type=Path, required=True)
     parser.add_argument("--external", nargs="*", default=[], metavar="NAME=DIR")
     parser.add_argument("--patient", metavar="REGEX", help="as of evaluate --external")
     parser.add_argument("--risk", default=str(TARGET_RISK), help="as of calibrate (default %(default)s)")
@@ -69,12 +70,12 @@ def median(bundles: list[Path]) -> Path:
 def complete(folder: Path, options: argparse.Namespace) -> None:
     """Everything that a bundle of a run lacks."""
     side = manifest.read(folder).side
-    data = open_coronahack(options.data_dir, side)
+    data = open_data(parse_specs([f"coronahack={options.data_dir}"]), side)
     print(f"half precision: {'yes' if shrink(folder, data) else 'no, it changes what the network says'}")
     cli.main(["export", str(folder)])
     data_options = ["--data-dir", str(options.data_dir), "--side", str(side)]
-    foreign = ["--foreign-dir", str(options.foreign_dir), "--risk", options.risk]
-    cli.main(["calibrate", str(folder), *data_options, *foreign])
+    ood = ["--ood-dir", str(options.ood_dir), "--risk", options.risk]
+    cli.main(["calibrate", str(folder), *data_options, *ood])
     for external in options.external:
         name, _, place = external.partition("=")
         patient = ["--patient", options.patient] if options.patient else []
@@ -98,12 +99,10 @@ def shrink(folder: Path, data: XrayData) -> bool:
 
 def predict(network: Network, data: XrayData, table: Predictions) -> Predictions:
     """The same rows, predicted by another network, in float32."""
-    row_of = {record.file_name: row for row, record in enumerate(data.samples)}
-    rows = np.asarray([row_of[str(name)] for name in table.file_name])
+    row_of = {(sample.source, sample.file_name): row for row, sample in enumerate(data.samples)}
+    rows = np.asarray([row_of[each] for each in zip(table.source, table.file_name, strict=True)])
     accelerator = Accelerator(cpu=True)
-    logits = predict_rows(
-        network.module, network.preprocessing, data.pixels, rows, accelerator, autocast=False
-    )
+    logits = predict_rows(network.module, network, data.pixels, rows, accelerator, autocast=False)
     return replace(table, logits=logits)
 
 

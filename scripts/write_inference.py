@@ -19,12 +19,12 @@ from typing import Any
 from scipy.stats import binomtest
 
 from xray_hf import manifest
+from xray_hf.calibration.fit_ood import as_table
 from xray_hf.errors import exit_on_error
 from xray_hf.evaluation import figures
 from xray_hf.files import write_text
 from xray_hf.inference import Engine, inputs
-from xray_hf.inference.calibrate_foreign import as_table
-from xray_hf.inference.engine import FOREIGN, UNLIKE
+from xray_hf.inference.engine import REJECTED, UNLIKE
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PARTS = {"Speed": DOCS / "bench_inference.md", "Agreement": DOCS / "agreement.md"}
@@ -101,7 +101,7 @@ def describe(run: dict[str, Any]) -> str:
 def refusal(folder: Path) -> str:
     """The report of one bundle, with its ROC."""
     name = manifest.read(folder).name
-    report = manifest.read_json(folder / manifest.CALIBRATION)["foreign_report"]
+    report = manifest.read_calibration(folder)["ood_report"]
     figure = f"foreign_roc_{name}.png"
     drawn = figures.foreign_roc(report["scores"], f"{name}: refusal of foreign images")
     figures.save(drawn, DOCS / "figures" / figure)
@@ -113,7 +113,7 @@ def refused(engines: Sequence[Engine], images: Path) -> str:
     files = [item.source for item in inputs.find([str(images)])]
     lines = ["| model | n | refused | 95 % interval | by a rule |", "| --- | ---: | ---: | ---: | ---: |"]
     for engine in engines:
-        reasons = [each.reason for each in engine.predict(files) if each.decision == FOREIGN]
+        reasons = [each.reason for each in engine.predict(files) if each.decision == REJECTED]
         by_rule = sum(reason != UNLIKE for reason in reasons)
         interval = binomtest(len(reasons), len(files)).proportion_ci(method="exact")
         lines.append(

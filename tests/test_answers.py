@@ -135,7 +135,7 @@ def test_a_version_changes_with_the_calibration(cnn_bundle: Path, engine: Engine
     assert len(described["version"]) == 12
 
 
-def test_a_refused_image_shows_why_and_no_probabilities(engine: Engine, tmp_path: Path) -> None:
+def test_a_rejected_image_shows_why_and_no_probabilities(engine: Engine, tmp_path: Path) -> None:
     html = formatting.as_html(answers({"one": engine}, plain(tmp_path)))
     assert "not a frontal chest X-ray" in html
     assert "it is almost uniform" in html
@@ -184,7 +184,7 @@ def test_the_table_holds_files_with_and_without_an_answer(
     assert bad["one: decision"] == ""
 
 
-def test_the_table_says_why_and_shows_no_share_of_a_refused_image(engine: Engine, tmp_path: Path) -> None:
+def test_the_table_says_why_and_shows_no_share_of_a_rejected_image(engine: Engine, tmp_path: Path) -> None:
     found = [rows.of(each) for each in answers({"one": engine}, plain(tmp_path))]
     html = rows.as_html({"one": engine}, found)
     assert "it is almost uniform" in html

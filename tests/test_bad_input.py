@@ -22,15 +22,15 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from opening import open_coronahack
 from PIL import Image
 
 from xray_hf import bundle, cli
-from xray_hf.data.dataset import open_coronahack
 from xray_hf.data.sources.coronahack import CSV_NAME, read
 from xray_hf.errors import exit_on_error
-from xray_hf.evaluation import figures
 from xray_hf.files import atomic_folder
 from xray_hf.models import create_model
+from xray_hf.report import figures
 from xray_hf.training import checkpoints
 
 TRAINING = ("--model", "xray-cnn", "--no-pretrained", "--epochs", "1", "--batch-size", "8")
@@ -248,17 +248,30 @@ def test_odd_images_are_used_as_what_they_show(data: Path, convert: Callable[[Pa
 @pytest.mark.parametrize(
     ("command", "arguments", "part"),
     [
-        ("train", ["--epochs", "0"], "--epochs is 0; expected 1 or more"),
+        ("train", ["--epochs", "0"], "'--epochs': 0 is not in the range x>=1."),
         ("train", ["--epochs", "three"], "three"),
         ("train", ["--epoch", "3"], "--epoch"),
-        ("train", ["--seed", "4294967296"], "--seed is 4294967296"),
+        ("train", ["--seed", "4294967296"], "'--seed': 4294967296 is not in the range"),
         ("splits", ["--protocol", "random"], "random"),
         ("splits", ["--seed", "-1"], "-1"),
         ("splits", ["--side", "0"], "0"),
         ("splits", ["--side", "large"], "large"),
         ("atlas", ["--patients", "3", "--out", "somewhere"], "at least 30"),
         ("atlas", [], "--out"),
-        ("split", [], "split"),
+        ("split", [], "No such command 'split'. Did you mean 'splits'?"),
+        ("splits", ["--hold-out", "nih"], "--hold-out nih is none of the sources; expected coronahack"),
+        ("splits", ["--source", "mnist=D"], "unknown kind 'mnist'"),
+        ("splits", ["--classes", "Normal"], "there is one class only (Normal)"),
+        ("prepare", [], "no source is given; pass --source KIND[:NAME]=PLACE"),
+        ("evaluate", [], "Missing argument 'BUNDLE...'"),
+        ("evaluate", ["BUNDLE", "--external"], "--external is now --source folder:NAME=DIR"),
+        ("evaluate", ["BUNDLE", "--drop-bad"], "go with --source; the record needs no data"),
+        ("evaluate", ["BUNDLE", "--name", ""], "--name is of the old --external"),
+        (
+            "push",
+            ["BUNDLE", "--repo-id", "a/b", "--drop-bad"],
+            "--drop-bad is of --kind dataset, not of model",
+        ),
     ],
 )
 def test_bad_options_have_exit_code_2(
@@ -473,12 +486,12 @@ def test_examining_into_a_folder_that_holds_something_is_refused(said: Said, dat
     assert files_in(data.parent / "out") == ["mine.txt"]
 
 
-def test_what_is_no_folder_of_foreign_images_is_found_before_the_data_are_decoded(
+def test_what_is_no_folder_of_ood_images_is_found_before_the_data_are_decoded(
     said: Said, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "_open", lambda _: pytest.fail("the data were opened"))
+    monkeypatch.setattr(cli, "_open", lambda *_: pytest.fail("the data were opened"))
     (tmp_path / "bundle").mkdir()
-    line = said("calibrate", tmp_path / "bundle", "--data-dir", data, "--foreign-dir", tmp_path / "nope")
+    line = said("calibrate", tmp_path / "bundle", "--data-dir", data, "--ood-dir", tmp_path / "nope")
     assert "nope is no folder; expected one with a folder of images for each kind" in line
 
 

@@ -29,13 +29,13 @@ from PIL import Image
 from pyarrow import parquet
 
 from xray_hf import cli, manifest
+from xray_hf.calibration.calibration import Calibration
 from xray_hf.data.synthetic import sample_images
 from xray_hf.errors import ConfigError, DataError, ImageError, OutputError, exit_on_error
 from xray_hf.files import write_json
 from xray_hf.images import read_grey
 from xray_hf.inference import Engine, bulk, inputs, overlay, tables
-from xray_hf.inference.calibration import Calibration
-from xray_hf.inference.engine import FOREIGN
+from xray_hf.inference.engine import REJECTED
 from xray_hf.inference.inputs import Files, Inputs
 from xray_hf.task import LABELS
 
@@ -167,7 +167,7 @@ def test_the_columns_are_those_that_are_documented(whole: Path) -> None:
     assert parquet.read_table(whole).column_names == [
         *("source", "label", "decision", "reason"),
         *(f"probability_{label}" for label in LABELS),
-        *("foreign_score", "warnings", "error"),
+        *("ood_score", "warnings", "error"),
     ]
 
 
@@ -180,7 +180,7 @@ def test_a_run_is_summed_up(
     assert f"{IMAGES}  images" in said
     assert "1  without an answer" in said
     assert "taken for no images: 1 .csv, 1 dicomdir" in said
-    lacks = "nothing is unsure, foreign images are refused by rules only"
+    lacks = "it is never unsure, only rules reject OOD images"
     assert said.count(f"the model is not calibrated: {lacks}; `xray-hf calibrate` fits that") == 1
     assert re.search(rf"{IMAGES} images in [\d.]+ s, [\d.]+ images/s: .*results\.csv", said)
     assert files_in(tmp_path) == ["results.csv"]
@@ -198,10 +198,10 @@ def test_a_run_without_any_answer_fails_and_says_where_its_table_is(
 
 def test_a_calibrated_model_is_not_called_otherwise(folder: Path, scans: Path, tmp_path: Path) -> None:
     own = Path(shutil.copytree(folder, tmp_path / "bundle"))
-    write_json(own / manifest.CALIBRATION, {"unsure_below": 0.0})
+    write_json(own / manifest.CALIBRATION, {"fitted_on": {"n": 9}})
     summary = predict(own, scans / "00.png", tmp_path / "results.csv")
     assert summary is not None
-    assert summary.lacks == "not fully calibrated: foreign images are refused by rules only"
+    assert summary.lacks == "not fully calibrated: only rules reject OOD images"
     assert "xray-hf calibrate" not in str(replace(summary, lacks=""))
 
 
@@ -641,19 +641,19 @@ def test_rows_of_parquet_are_classified_by_the_same_reader(
             2,
         ),
         (
-            ["BUNDLE", "SCANS", "--out", "TMP/results.csv", "--heatmaps", "TMP/old.csv/maps"],
+            ["BUNDLE", "SCANS", "--out", "TMP/results.csv", "--cams", "TMP/old.csv/maps"],
             "cannot write",
             1,
         ),
         (
-            ["BUNDLE", "SCANS", "--out", "TMP/old.csv/results.csv", "--heatmaps", "TMP/maps"],
+            ["BUNDLE", "SCANS", "--out", "TMP/old.csv/results.csv", "--cams", "TMP/maps"],
             "cannot write",
             1,
         ),
         (["BUNDLE", "TMP/bad/", "--out", "TMP/results.csv"], "bad/ cannot be read as Parquet", 1),
         (["TMP/no-bundle", "SCANS", "--out", "TMP/results.csv"], "no-bundle is neither a folder nor", 1),
         (["BUNDLE", "SCANS", "--out", "TMP/results.csv", "--backend", "x"], "there is no backend 'x'", 2),
-        (["BUNDLE", "SCANS", "--out", "TMP/results.csv", "--heatmaps", "SCANS"], "not an empty folder", 1),
+        (["BUNDLE", "SCANS", "--out", "TMP/results.csv", "--cams", "SCANS"], "not an empty folder", 1),
         (["BUNDLE", "SCANS", "--out", "TMP/results.csv", "--batch-size", "0"], "--batch-size is 0", 2),
         (["BUNDLE", "SCANS", "--out", "TMP/old.csv/results.csv"], "cannot write", 1),
     ],
@@ -686,7 +686,7 @@ def test_a_graph_without_heatmaps_is_refused(
 ) -> None:
     monkeypatch.setattr(Engine, "has_heatmaps", False, raising=False)
     monkeypatch.setattr(Engine, "_require_answer", lambda _: None)
-    with pytest.raises(ConfigError, match="gives no heatmaps; leave --heatmaps out"):
+    with pytest.raises(ConfigError, match="gives no heatmaps; leave --cams out"):
         predict(folder, scans, tmp_path / "results.csv", heatmaps=tmp_path / "maps")
     assert files_in(tmp_path) == []
 
@@ -701,7 +701,7 @@ def test_every_answer_has_its_picture(folder: Path, scans: Path, tmp_path: Path)
     assert files_in(maps) == [
         f"{number:07d}-{Path(row['source']).stem}.png"
         for number, row in enumerate(rows)
-        if row["error"] is None and row["decision"] != FOREIGN
+        if row["error"] is None and row["decision"] != REJECTED
     ]
     assert len(files_in(maps)) == IMAGES - 1
     with Image.open(maps / "0000000-00.png") as picture:
@@ -717,11 +717,11 @@ def test_a_finished_piece_has_its_pictures(folder: Path, scans: Path, tmp_path: 
     assert len(files_in(maps)) == IMAGES - 1
 
 
-def test_what_is_refused_as_foreign_has_no_picture(folder: Path, tmp_path: Path) -> None:
+def test_what_is_rejected_has_no_picture(folder: Path, tmp_path: Path) -> None:
     Image.new("L", (300, 300), 128).save(tmp_path / "plain.png")
     summary = predict(folder, tmp_path / "plain.png", tmp_path / "results.csv", heatmaps=tmp_path / "maps")
     assert summary is not None
-    assert summary.decisions == {FOREIGN: 1}
+    assert summary.decisions == {REJECTED: 1}
     assert str(summary).count("1 image in ") == 1
     assert files_in(tmp_path / "maps") == []
 

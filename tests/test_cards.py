@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import eval_results_to_model_index
+from xray_hf.evaluation.words import rate
 
 from xray_hf import manifest
 from xray_hf.errors import BundleError
-from xray_hf.evaluation.words import rate
 from xray_hf.files import write_json
 from xray_hf.hub import cards
 
@@ -112,11 +112,11 @@ def test_links_lead_somewhere(bundle: Path) -> None:
         ("metrics.json", ["source", "web_called_covid", "train"], "web_called_covid.train is missing"),
         (
             "calibration.json",
-            ["foreign_report", "test_by_class", "COVID-19"],
-            "calibration.json: .foreign_report.test_by_class.COVID-19 is missing",
+            ["ood_report", "test_by_class", "COVID-19"],
+            "calibration.json: .ood_report.test_by_class.COVID-19 is missing",
         ),
         ("metrics.json", ["test_official"], "metrics.json: .test_official is missing"),
-        ("calibration.json", ["unsure_below"], "calibration.json: .unsure_below is missing"),
+        ("calibration.json", ["abstain_below"], "calibration.json: .abstain_below is missing"),
         ("training.json", ["seconds"], "training.json: .seconds is missing"),
         ("splits.json", ["splits", "test", "COVID-19"], "splits.test.COVID-19 is missing"),
     ],
@@ -124,7 +124,8 @@ def test_links_lead_somewhere(bundle: Path) -> None:
 def test_a_missing_number_stops_the_card_and_is_named(
     copy: Path, file: str, path: list[str], named: str
 ) -> None:
-    whole = json.loads((copy / file).read_text())
+    is_calibration = file == manifest.CALIBRATION
+    whole = manifest.read_calibration(copy) if is_calibration else json.loads((copy / file).read_text())
     part = whole
     for key in path[:-1]:
         part = part[key]
@@ -307,16 +308,16 @@ def test_the_card_says_on_which_of_the_webs_images_it_was_trained(bundle: Path) 
 
 
 @of_each
-def test_the_refused_of_the_rarest_class_are_counted(bundle: Path) -> None:
-    report = json.loads((bundle / manifest.CALIBRATION).read_text())["foreign_report"]["test_by_class"]
+def test_the_rejected_of_the_rarest_class_are_counted(bundle: Path) -> None:
+    report = manifest.read_calibration(bundle)["ood_report"]["test_by_class"]
     own = report["COVID-19"]
     text = cards.render(bundle, "owner/name")
     said = section(text, "Test images of its own collection")
     low, high = own["interval"]
     assert f"Of the {own['n']} of COVID-19, 1 of them a lateral view, the detector" in said
-    share = f"{own['refused']:.1%} ({100 * low:.1f}–{100 * high:.1f})"
-    assert f"refuses {round(own['n'] * own['refused'])}, or {share}; these get no class." in said
-    assert f"COVID-19 {own['refused']:.1%} of {own['n']})" in section(text, "Foreign input")
+    share = f"{own['rejected']:.1%} ({100 * low:.1f}–{100 * high:.1f})"
+    assert f"refuses {round(own['n'] * own['rejected'])}, or {share}; these get no class." in said
+    assert f"COVID-19 {own['rejected']:.1%} of {own['n']})" in section(text, "Foreign input")
 
 
 def test_no_lateral_view_is_told_of_synthetic_patients_or_where_no_view_is_known(copy: Path) -> None:

@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 from hub_server import Hub, running_hub
 from huggingface_hub import DatasetCard
+from opening import open_coronahack
 
 from xray_hf import cli, manifest
-from xray_hf.data.dataset import XrayData, open_coronahack, split_data
+from xray_hf.data.dataset import XrayData, split_data
 from xray_hf.errors import ConfigError, DataError
 from xray_hf.hub import data_set
 from xray_hf.task import COVID19, LABELS, SPLITS

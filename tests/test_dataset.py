@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from datasets import ClassLabel, DatasetDict, Features, Image, Value, load_from_disk
+from opening import open_coronahack
 from PIL import Image as PillowImage
 
-from xray_hf.data.dataset import XrayData, open_coronahack, split_data, to_dataset, to_dataset_dict
+from xray_hf.data.dataset import XrayData, split_data, to_dataset, to_dataset_dict
 from xray_hf.data.sources.coronahack import read
 from xray_hf.task import LABELS, SPLITS
 

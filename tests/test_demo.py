@@ -101,7 +101,7 @@ def test_page_carries_the_statement_and_asks_nobody_else(url: str) -> None:
     assert "Not a medical device." in page
     assert "COVID-19 mostly adults of other sources" in page
     assert "Trained on synthetic patients" in page
-    assert "is not calibrated: nothing is unsure, foreign images are refused by rules only." in page
+    assert "is not calibrated: it is never unsure, only rules reject OOD images." in page
     assert "fonts.googleapis.com" not in page
     assert "cdnjs" not in page
 
@@ -122,7 +122,7 @@ def test_programs_get_what_the_engine_gives(client: Client, engine: Engine, xray
         "reason": expected.reason,
         "label": expected.label,
         "probabilities": pytest.approx(expected.probabilities),
-        "foreign_score": None,
+        "ood_score": None,
     }
 
 

@@ -1,4 +1,4 @@
-"""The engine answers as the network does, for any input, from any thread, and refuses what is foreign."""
+"""The engine answers as the network does, for any input, from any thread, and rejects OOD input."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ import torch
 from PIL import Image
 
 from xray_hf import bundle, manifest
+from xray_hf.calibration.calibration import Calibration
+from xray_hf.calibration.ood import THUMBNAIL_SIDE, Detector, standardised
 from xray_hf.errors import BundleError, ConfigError, ImageError
 from xray_hf.files import write_json
 from xray_hf.images import read_grey
-from xray_hf.inference import Engine, Prediction
+from xray_hf.inference import Engine, Prediction, backends
 from xray_hf.inference.backends import Outputs
-from xray_hf.inference.engine import FOREIGN, UNSURE
-from xray_hf.inference.foreign import THUMBNAIL_SIDE, Detector, standardised
+from xray_hf.inference.engine import REJECTED, UNSURE
 from xray_hf.models import create_model
 from xray_hf.task import LABELS
 
@@ -80,7 +81,7 @@ def test_a_prediction_fits_together(engine: Engine, xray: Path) -> None:
         found.decision == found.label == max(found.probabilities, key=lambda name: found.probabilities[name])
     )
     assert found.reason == ""
-    assert found.foreign_score is None
+    assert found.ood_score is None
     assert found.warnings == ()
     assert found.read_ms > 0
     assert found.network_ms > 0
@@ -183,7 +184,7 @@ print(Engine.from_pretrained({str(cnn_bundle)!r}, backend={backend!r}).predict({
         ((300, 300), "plain", "it is almost uniform"),
     ],
 )
-def test_what_looks_like_no_xray_is_refused(
+def test_what_looks_like_no_xray_is_rejected(
     engine: Engine, shape: tuple[int, ...], fill: str, reason: str
 ) -> None:
     image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
@@ -192,20 +193,18 @@ def test_what_looks_like_no_xray_is_refused(
     elif fill == "colour":
         image[..., 2] = 0
     found = engine.predict(image)
-    assert (found.decision, found.reason) == (FOREIGN, reason)
+    assert (found.decision, found.reason) == (REJECTED, reason)
     assert sum(values(found)) == pytest.approx(1)  # what the network would have said stays known
 
 
-@pytest.mark.parametrize(("bias", "is_foreign"), [(3.0, True), (-3.0, False)])
-def test_the_detector_decides_above_one_half(
-    calibrated: Path, xray: Path, bias: float, is_foreign: bool
-) -> None:
+@pytest.mark.parametrize(("bias", "is_ood"), [(3.0, True), (-3.0, False)])
+def test_the_detector_decides_above_one_half(calibrated: Path, xray: Path, bias: float, is_ood: bool) -> None:
     nothing = {"embedding": [0.0] * EMBEDDING, "thumbnail": [0.0] * THUMBNAIL_SIDE**2}
-    write_json(calibrated / manifest.CALIBRATION, {"foreign": {**nothing, "bias": bias}})
+    write_json(calibrated / manifest.CALIBRATION, {"ood": {**nothing, "bias": bias}})
     found = Engine.from_pretrained(calibrated).predict(xray)
-    assert found.foreign_score == pytest.approx(1 / (1 + np.exp(-bias)))
-    assert (found.decision == FOREIGN) is is_foreign
-    assert bool(found.reason) is is_foreign
+    assert found.ood_score == pytest.approx(1 / (1 + np.exp(-bias)))
+    assert (found.decision == REJECTED) is is_ood
+    assert bool(found.reason) is is_ood
 
 
 def test_a_detector_is_the_same_after_saving() -> None:
@@ -229,10 +228,31 @@ def test_thumbnails_do_not_know_brightness_nor_contrast() -> None:
 
 
 def test_temperature_and_abstention_are_applied(calibrated: Path, xray: Path) -> None:
-    write_json(calibrated / manifest.CALIBRATION, {"temperature": 1000.0, "unsure_below": 0.4})
+    write_json(calibrated / manifest.CALIBRATION, {"temperature": 1000.0, "abstain_below": 0.4})
     found = Engine.from_pretrained(calibrated).predict(xray)
     assert values(found) == pytest.approx([1 / 3] * 3, abs=1e-2)
     assert (found.decision, found.reason) == (UNSURE, "no class has a probability of 40% or more")
+
+
+@pytest.mark.parametrize("n_classes", [2, 5])
+def test_an_engine_of_any_number_of_classes_decides_or_abstains(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, xray: Path, n_classes: int
+) -> None:
+    classes = tuple("ABCDE"[:n_classes])
+    logits = np.zeros((1, n_classes), np.float32)
+
+    class Network:
+        def run(self, pixels: np.ndarray) -> Outputs:
+            return Outputs(logits.repeat(len(pixels), axis=0), None, np.zeros((len(pixels), 3), np.float32))
+
+    monkeypatch.setattr(backends, "load", lambda *_, **__: Network())
+    description = manifest.Manifest(tmp_path, "tiny", classes, 64, is_synthetic=True)
+    engine = Engine(description, Calibration(abstain_below=0.7), "onnxruntime", threads=1)
+    found = engine.predict(xray)
+    assert (found.decision, values(found)) == (UNSURE, pytest.approx([1 / n_classes] * n_classes))
+    logits[0, -1] = 5
+    found = engine.predict(xray)
+    assert found.decision == found.label == classes[-1]
 
 
 @pytest.mark.parametrize(
@@ -242,11 +262,14 @@ def test_temperature_and_abstention_are_applied(calibrated: Path, xray: Path) ->
         {"temperature": "hot"},
         {"temperature": 1e-46},
         {"temperature": 10**400},
+        {"abstain_below": 2},
         {"unsure_below": 2},
-        {"foreign": {"embedding": [1.0]}},
-        {"foreign": {"embedding": [1.0], "thumbnail": [0.0], "bias": 0}},
-        {"foreign": {"embedding": [0.0] * EMBEDDING, "thumbnail": [0.0] * THUMBNAIL_SIDE**2, "bias": "NaN"}},
-        {"foreign": {"embedding": [0.0] * 7, "thumbnail": [0.0] * THUMBNAIL_SIDE**2, "bias": 0}},
+        {"operating_points": [{}]},
+        {"operating_points": [{"label": "Mass", "specificity": 0.9, "threshold": 9}]},
+        {"ood": {"embedding": [1.0]}},
+        {"ood": {"embedding": [1.0], "thumbnail": [0.0], "bias": 0}},
+        {"ood": {"embedding": [0.0] * EMBEDDING, "thumbnail": [0.0] * THUMBNAIL_SIDE**2, "bias": "NaN"}},
+        {"ood": {"embedding": [0.0] * 7, "thumbnail": [0.0] * THUMBNAIL_SIDE**2, "bias": 0}},
     ],
 )
 def test_a_damaged_calibration_is_one_clear_error(calibrated: Path, damage: dict) -> None:
@@ -339,13 +362,13 @@ def test_an_error_in_the_place_of_an_image_comes_back_in_its_place(engine: Engin
 
 
 def test_a_bundle_says_what_of_its_calibration_it_lacks(calibrated: Path) -> None:
-    rules_only = "foreign images are refused by rules only"
-    lacks = f"not calibrated: nothing is unsure, {rules_only}"
+    rules_only = "only rules reject OOD images"
+    lacks = f"not calibrated: it is never unsure, {rules_only}"
     assert Engine.from_pretrained(calibrated).calibration.lacks == lacks
-    write_json(calibrated / manifest.CALIBRATION, {"temperature": 1.5, "unsure_below": 0.4})
+    write_json(calibrated / manifest.CALIBRATION, {"temperature": 1.5, "fitted_on": {"n": 9}})
     assert Engine.from_pretrained(calibrated).calibration.lacks == f"not fully calibrated: {rules_only}"
     detector = {"embedding": [0.0] * EMBEDDING, "thumbnail": [0.0] * THUMBNAIL_SIDE**2, "bias": 0}
-    write_json(calibrated / manifest.CALIBRATION, {"unsure_below": 0.4, "foreign": detector})
+    write_json(calibrated / manifest.CALIBRATION, {"fitted_on": {"n": 9}, "ood": detector})
     assert Engine.from_pretrained(calibrated).calibration.lacks == ""
 
 

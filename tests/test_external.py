@@ -22,7 +22,7 @@ from xray_hf.evaluation.predictions import Predictions
 from xray_hf.evaluation.uncertainty import Draws
 from xray_hf.files import write_json
 from xray_hf.inference import Engine
-from xray_hf.inference.engine import FOREIGN, UNSURE
+from xray_hf.inference.engine import REJECTED, UNSURE
 from xray_hf.inference.evaluate import evaluate
 from xray_hf.task import PAPER_CLASSES
 
@@ -91,7 +91,7 @@ def test_the_record_holds_what_the_engine_says(folder: Path, elsewhere: Path) ->
     engine = Engine.from_pretrained(folder)
     found = [engine.predict(elsewhere / "images" / f"{number}.png") for number in range(FLAT + 1)]
     assert record.decision.tolist() == [each.decision for each in found]
-    assert record.decision[FLAT] == FOREIGN
+    assert record.decision[FLAT] == REJECTED
     np.testing.assert_allclose(record.logits, [each.logits for each in found], rtol=1e-4)
     np.testing.assert_allclose(
         record.probabilities, [list(each.probabilities.values()) for each in found], rtol=1e-4
@@ -116,7 +116,7 @@ def test_nothing_but_external_and_the_views_changes(
     there = numbers.pop("external")["there"]
     assert numbers == json.loads(before["metrics.json"])
     assert (there["n"], there["patients"]) == (7, 4)
-    assert there["decisions"]["not_decided"] == {FOREIGN: 1 / 7}
+    assert there["decisions"]["not_decided"] == {REJECTED: 1 / 7}
     assert there["decisions"]["decided"] == 6
     printed = capsys.readouterr().out
     assert "SYNTHETIC patients:" in printed
@@ -189,11 +189,11 @@ def test_a_damaged_record_can_be_replaced(folder: Path, elsewhere: Path) -> None
 
 
 def test_what_is_unsure_counts_as_not_decided(folder: Path, elsewhere: Path) -> None:
-    write_json(folder / manifest.CALIBRATION, {"unsure_below": 1.0})
+    write_json(folder / manifest.CALIBRATION, {"abstain_below": 1.0})
     found = decisions.describe(see(folder, elsewhere, "here"), manifest.calibration_mark(folder))
     assert found is not None
     assert found == {
-        "not_decided": {FOREIGN: 1 / 7, UNSURE: 6 / 7},
+        "not_decided": {REJECTED: 1 / 7, UNSURE: 6 / 7},
         "decided": 0, "accuracy_of_decided": None, "intervals": {"accuracy_of_decided": None},
     }  # fmt: skip
     assert decisions.as_line(found) == "the engine: not a frontal chest X-ray 14.3%, unsure 85.7%, 0 decided"
@@ -201,7 +201,7 @@ def test_what_is_unsure_counts_as_not_decided(folder: Path, elsewhere: Path) -> 
 
 def test_accuracy_of_decided_leaves_the_refused_out() -> None:
     table = table_of(list("abcd"), "external", [0, 1, 0, 0], [0, 1, 1, 2])
-    record = replace(table, decision=np.asarray(["Normal", "Pneumonia", "Pneumonia", FOREIGN]))
+    record = replace(table, decision=np.asarray(["Normal", "Pneumonia", "Pneumonia", REJECTED]))
     found = decisions.describe(record, "")
     assert found is not None
     assert found["accuracy_of_decided"] == pytest.approx(2 / 3)
@@ -253,7 +253,7 @@ def test_a_mixed_test_set_is_reported_by_source_with_the_worst_and_auroc_within_
 def test_decisions_of_an_earlier_calibration_are_not_shown_as_todays(folder: Path, elsewhere: Path) -> None:
     run(folder, "--external", "--data-dir", elsewhere)
     assert evidence.draw(folder)["external"]["elsewhere"]["decisions"] is not None
-    write_json(folder / manifest.CALIBRATION, {"unsure_below": 0.5})
+    write_json(folder / manifest.CALIBRATION, {"abstain_below": 0.5})
     assert evidence.draw(folder)["external"]["elsewhere"]["decisions"] is None
     run(folder, "--external", "--data-dir", elsewhere)
     assert evidence.draw(folder)["external"]["elsewhere"]["decisions"] is not None

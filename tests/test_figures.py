@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
+from xray_hf.calibration.calibration import Calibration
 from xray_hf.errors import OutputError
-from xray_hf.evaluation import figures
-from xray_hf.evaluation.confidence import Confidence
 from xray_hf.evaluation.predictions import Predictions
+from xray_hf.report import figures
 from xray_hf.task import PAPER_CLASSES
 
 MATRIX = np.array([[216, 10, 8], [22, 354, 14], [0, 0, 0]])
@@ -57,7 +57,7 @@ def texts_of(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.findobj(Text)]
 
 
-FITTED = Confidence(temperature=1.5, unsure_below=0.8, target_risk=0.02, operating_points=())
+FITTED = Calibration(temperature=1.5, abstain_below=0.8, target_risk=0.02)
 RAMP = np.linspace(0, 255, 64 * 64).reshape(64, 64).astype(np.uint8)
 COUNTS = {"train": {"Normal": 3, "Pneumonia": 1234}, "test": {"Pneumonia": 2, "COVID-19": 1}}
 SHARES = {"whole": {"Normal": 0.9, "Pneumonia": 1.0}, "border": {"Pneumonia": 0.25}}
@@ -149,9 +149,9 @@ def test_reliability_is_shown_before_and_after_the_temperature() -> None:
 def test_the_threshold_is_a_dot_on_each_line_unless_nothing_is_answered() -> None:
     parts = {"validation": toy(), "test": toy()}
     figure = figures.risk_coverage(parts, FITTED, "Test")
-    assert "dots: unsure below 80.0%, for 2.0% wrong on validation" in texts_of(figure)
+    assert "dots: abstains below 80.0%, for 2.0% wrong on validation" in texts_of(figure)
     assert [line.get_marker() for line in figure.axes[0].lines].count("o") == 2
-    never = Confidence(1.5, 1.0, 0.02, ())
+    never = Calibration(1.5, 1.0, 0.02)
     assert "o" not in [line.get_marker() for line in figures.risk_coverage(parts, never, "x").axes[0].lines]
 
 

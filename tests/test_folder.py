@@ -1,4 +1,4 @@
-"""A folder of another collection: which rows become records, and what is an error."""
+"""A folder of one's own: which rows and subfolders become samples, and what is an error."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from xray_hf.data.sources import folder
+from xray_hf.data.sample import Report, Sample
+from xray_hf.data.sources import ReadOptions, folder
 from xray_hf.errors import ConfigError, DataError
-from xray_hf.task import COVID19, NORMAL, PNEUMONIA
 
 ROWS = """\
 file_name,label,patient_id,age
 a.png,Normal,7,51
 b.png,Pneumonia,7,51
-c.png,Pnemonia,,
+c.png,Pneumonia,,
 d.png,COVID-19,9,60
 """
 
@@ -31,12 +31,22 @@ def write(
     return root
 
 
-def test_rows_become_records_in_the_csvs_order(tmp_path: Path) -> None:
-    records, report = folder.read(write(tmp_path))
-    assert [record.file_name for record in records] == ["a.png", "b.png", "c.png", "d.png"]
-    assert [record.label for record in records] == [NORMAL, PNEUMONIA, PNEUMONIA, COVID19]
-    assert [record.patient_id for record in records] == ["7", "7", "file-c.png", "9"]
-    assert {(record.official_split, record.source) for record in records} == {("TEST", "external")}
+def read(root: Path, patient: str | None = None) -> tuple[list[Sample], Report]:
+    return folder.read(str(root), "clinic", ReadOptions(patient=patient))
+
+
+def test_rows_become_samples_in_the_csvs_order(tmp_path: Path) -> None:
+    samples, report = read(write(tmp_path))
+    assert [sample.file_name for sample in samples] == ["a.png", "b.png", "c.png", "d.png"]
+    assert [sample.findings for sample in samples] == [
+        ("Normal",),
+        ("Pneumonia",),
+        ("Pneumonia",),
+        ("COVID-19",),
+    ]
+    assert {sample.label for sample in samples} == {None}
+    assert [sample.patient_id for sample in samples] == ["7", "7", "file-c.png", "9"]
+    assert {(sample.official_split, sample.source) for sample in samples} == {("", "clinic")}
     report.require_clean(drop_bad=False)
     assert report.rows == 4
 
@@ -44,21 +54,21 @@ def test_rows_become_records_in_the_csvs_order(tmp_path: Path) -> None:
 def test_the_csv_may_be_the_hubs_metadata_csv(tmp_path: Path) -> None:
     root = write(tmp_path)
     (root / "labels.csv").rename(root / "metadata.csv")
-    assert len(folder.read(root)[0]) == 4
+    assert len(read(root)[0]) == 4
 
 
 def test_without_patients_each_image_is_its_own(tmp_path: Path) -> None:
-    records, report = folder.read(write(tmp_path, "file_name,label\na.png,Normal\nb.png,Normal\n"))
-    assert [record.patient_id for record in records] == ["file-a.png", "file-b.png"]
-    assert report.covid_patients_from is None
+    samples, report = read(write(tmp_path, "file_name,label\na.png,Normal\nb.png,Normal\n"))
+    assert [sample.patient_id for sample in samples] == ["file-a.png", "file-b.png"]
+    assert report.patients_from is None
     assert report.files_without_metadata == ["c.png", "d.png"]
 
 
 def test_file_names_can_name_the_patients_that_the_csv_does_not(tmp_path: Path) -> None:
     rows = "file_name,label,patient_id\n0012_000.png,Normal,\n0012_001.png,Normal,\n0013_000.png,Normal,12\n"
     files = ("0012_000.png", "0012_001.png", "0013_000.png")
-    records, _ = folder.read(write(tmp_path, rows, files), patient=r"^\d+")
-    assert [record.patient_id for record in records] == ["0012", "0012", "12"]
+    samples, _ = read(write(tmp_path, rows, files), patient=r"^\d+")
+    assert [sample.patient_id for sample in samples] == ["0012", "0012", "12"]
 
 
 @pytest.mark.parametrize(
@@ -73,48 +83,122 @@ def test_a_pattern_without_patients_is_an_error(
     tmp_path: Path, patient: str, error: type[Exception], says: str
 ) -> None:
     with pytest.raises(error, match=says):
-        folder.read(write(tmp_path, "file_name,label\na.png,Normal\n"), patient=patient)
+        read(write(tmp_path, "file_name,label\na.png,Normal\n"), patient=patient)
 
 
 @pytest.mark.parametrize("name", ["x.png", "deep/x.png", "images/deep/x.png"])
 def test_an_image_is_found_by_its_path_or_its_name(tmp_path: Path, name: str) -> None:
     root = write(tmp_path, f"file_name,label\n{name},Normal\n", ("images/deep/x.png",))
-    records, _ = folder.read(root)
-    assert records[0].path == root / "images" / "deep" / "x.png"
-    assert records[0].file_name == name
+    samples, _ = read(root)
+    assert samples[0].path == root / "images" / "deep" / "x.png"
+    assert samples[0].file_name == name
 
 
 def test_a_path_wins_over_a_name(tmp_path: Path) -> None:
     root = write(tmp_path, "file_name,label\nx.png,Normal\ny/x.png,COVID-19\n", ("x.png", "y/x.png"))
-    assert [record.path for record in folder.read(root)[0]] == [root / "x.png", root / "y" / "x.png"]
+    assert [sample.path for sample in read(root)[0]] == [root / "x.png", root / "y" / "x.png"]
 
 
 def test_what_is_outside_or_hidden_is_not_found(tmp_path: Path) -> None:
     (tmp_path / "secret.png").touch()
     rows = "file_name,label\n../secret.png,Normal\n.x.png,Normal\nx.png,Normal\na.png,Normal\n"
-    _, report = folder.read(write(tmp_path / "set", rows, (".x.png", ".hidden/x.png", "a.png")))
+    _, report = read(write(tmp_path / "set", rows, (".x.png", ".hidden/x.png", "a.png")))
     assert report.rows_without_file == ["../secret.png", ".x.png", "x.png"]
 
 
-def test_an_unknown_label_is_shown_beside_the_known_ones_and_no_archive_is_asked_for(tmp_path: Path) -> None:
-    _, report = folder.read(write(tmp_path, "file_name,label\na.png,Normal\nb.png,COVID19\n"))
-    with pytest.raises(DataError) as caught:
-        report.require_clean(drop_bad=False)
-    assert (
-        "1 have an unknown label (first: b.png has label 'COVID19'; expected Normal, Pneumonia or COVID-19). "
-        "Repair them" in str(caught.value)
-    )
+def test_a_row_without_label_says_nothing_of_its_image(tmp_path: Path) -> None:
+    samples, report = read(write(tmp_path, "file_name,label\na.png,Normal\nb.png,\n"))
+    assert [sample.findings for sample in samples] == [("Normal",), ()]
+    report.require_clean(drop_bad=False)
 
 
 def test_bad_rows_are_an_error_that_counts_them(tmp_path: Path) -> None:
-    rows = "file_name,label\na.png,Normal\nb.png,normal\nc.png,\ngone.png,Normal\n"
-    records, report = folder.read(write(tmp_path, rows))
-    assert len(records) == 1
-    with pytest.raises(
-        DataError, match=r"1 have no image file \(first: gone\.png\); 2 have an unknown label \(first: b"
-    ):
+    samples, report = read(write(tmp_path, "file_name,label\na.png,Normal\ngone.png,Normal\n"))
+    assert len(samples) == 1
+    with pytest.raises(DataError, match=r"1 have no image file \(first: gone\.png\)"):
         report.require_clean(drop_bad=False)
     report.require_clean(drop_bad=True)
+
+
+def test_the_further_columns_go_to_their_fields(tmp_path: Path) -> None:
+    rows = "file_name,label,patient_id,site,view,license\na.png,Normal,7,Ward 3,AP,CC0\n"
+    [sample] = read(write(tmp_path, rows))[0]
+    assert (sample.patient_id, sample.site, sample.view, sample.license) == ("7", "Ward 3", "AP", "CC0")
+
+
+@pytest.mark.parametrize(
+    ("rows", "file"),
+    [
+        ("file_name,label\n./images/x.png,Normal\n", "images/x.png"),
+        ("file_name,label\nimages\\x.png,Normal\n", "images/x.png"),
+        ("file_name, label\nx.png, Normal\n", "images/x.png"),
+        ("file_name,label\nthorax_\u00e9.png,Normal\n", "images/thorax_e\u0301.png"),
+        ("file_name,label\nimages/thorax_e\u0301.png,Normal\n", "images/thorax_\u00e9.png"),
+    ],
+)
+def test_names_are_found_however_they_are_written(tmp_path: Path, rows: str, file: str) -> None:
+    [sample] = read(write(tmp_path, rows, (file,)))[0]
+    assert (sample.path, sample.findings) == (tmp_path / file, ("Normal",))
+
+
+def test_a_link_to_a_folder_is_followed_and_a_circle_is_not(tmp_path: Path) -> None:
+    outside = tmp_path / "elsewhere"
+    outside.mkdir()
+    (outside / "x.png").touch()
+    root = write(tmp_path / "set", "file_name,label\nimages/x.png,Normal\n", ())
+    (root / "images").symlink_to(outside)
+    (outside / "circle").symlink_to(root)
+    samples, report = read(root)
+    assert [sample.path for sample in samples] == [root / "images" / "x.png"]
+    assert report.files_without_metadata == []
+
+
+def sorted_by_class(root: Path, *files: str) -> Path:
+    for name in files:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def test_without_a_csv_each_subfolder_is_a_class(tmp_path: Path) -> None:
+    files = ("Normal/a.png", "Tuberculosis/deep/b.png", "Normal/Thumbs.db", "Normal/.c.png", "README.md")
+    samples, report = read(sorted_by_class(tmp_path, *files))
+    assert [(sample.file_name, sample.findings) for sample in samples] == [
+        ("Normal/a.png", ("Normal",)),
+        ("Tuberculosis/deep/b.png", ("Tuberculosis",)),
+    ]
+    assert {sample.official_split for sample in samples} == {""}
+    assert (report.rows, report.files_without_metadata) == (2, [])
+
+
+def test_folders_of_splits_are_the_official_split(tmp_path: Path) -> None:
+    files = ("train/Normal/a.png", "val/Normal/a.png", "test/Tuberculosis/a.png", "test/Tuberculosis/b.png")
+    samples, _ = read(sorted_by_class(tmp_path, *files))
+    assert {sample.file_name: sample.official_split for sample in samples} == {
+        "train/Normal/a.png": "TRAIN",
+        "val/Normal/a.png": "TRAIN",
+        "test/Tuberculosis/a.png": "TEST",
+        "test/Tuberculosis/b.png": "TEST",
+    }
+
+
+def test_each_split_may_have_its_own_csv(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        sorted_by_class(tmp_path, f"{split}/a.png")
+        (tmp_path / split / "metadata.csv").write_text("file_name,label,patient_id\na.png,Normal,3\n")
+    samples, report = read(tmp_path)
+    assert [sample.file_name for sample in samples] == ["test/a.png", "train/a.png"]
+    assert {sample.patient_id for sample in samples} == {"3"}
+    assert report.rows == 2
+
+
+@pytest.mark.parametrize("files", [(), ("a.png",), ("images/a.png", "images/b.png"), ("train/a.png",)])
+def test_a_folder_without_labels_is_one_clear_error(tmp_path: Path, files: tuple[str, ...]) -> None:
+    sorted_by_class(tmp_path, *files)
+    with pytest.raises(
+        DataError, match=r"nor subfolders with the images of each class\. Expected a folder of"
+    ):
+        read(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -134,19 +218,19 @@ def test_what_cannot_be_meant_is_one_clear_error(
     tmp_path: Path, rows: str, files: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(DataError, match=message):
-        folder.read(write(tmp_path, rows, files))
+        read(write(tmp_path, rows, files))
 
 
 def test_a_repeated_row_counts_once(tmp_path: Path) -> None:
-    records, report = folder.read(write(tmp_path, "file_name,label\na.png,Normal\na.png,Normal\n"))
-    assert (len(records), report.duplicate_rows) == (1, ["a.png"])
+    samples, report = read(write(tmp_path, "file_name,label\na.png,Normal\na.png,Normal\n"))
+    assert (len(samples), report.duplicate_rows) == (1, ["a.png"])
 
 
 def test_exactly_one_csv_is_expected(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"is not a folder\. Expected a folder of images with labels\.csv or"):
-        folder.read(tmp_path / "nowhere")
-    with pytest.raises(DataError, match=r"holds neither labels\.csv nor metadata\.csv\. Expected"):
-        folder.read(tmp_path)
+        read(tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"holds neither labels\.csv nor metadata\.csv nor subfolders"):
+        read(tmp_path)
     (write(tmp_path) / "metadata.csv").write_text(ROWS)
     with pytest.raises(DataError, match=r"holds both labels\.csv and metadata\.csv"):
-        folder.read(tmp_path)
+        read(tmp_path)

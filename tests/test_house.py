@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from xray_hf.cli import build_parser
+from xray_hf import cli, options
 from xray_hf.training.config import GROUPS, parse
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,14 +73,15 @@ def test_every_xray_hf_command_of_the_readme_is_understood() -> None:
     found = commands(r"\.venv/bin/xray-hf")
     assert len(found) >= 3
     for words in found:
-        build_parser().parse_args(words[1:])
+        command, *rest = words[1:]
+        cli.commands.commands[command].make_context(command, list(options.as_today(rest)))
 
 
 def test_every_training_command_of_the_readme_is_understood() -> None:
     found = commands(r"\.venv/bin/python train\.py")
     assert len(found) >= 2
     for words in found:
-        assert parse(words[2:]).data.data_dir
+        assert parse(words[2:]).data.specs
 
 
 def test_every_make_word_of_the_readme_exists() -> None:
@@ -106,7 +107,7 @@ def test_every_training_option_has_a_help_text() -> None:
     ("statement", "absent"),
     [
         ("import xray_hf", {"torch", "numpy", "transformers", "datasets", "gradio"}),
-        ("import xray_hf.cli; xray_hf.cli.build_parser()", {"torch", "numpy", "transformers", "datasets"}),
+        ("import xray_hf.cli", {"torch", "numpy", "transformers", "datasets"}),
         ("import xray_hf.data.dataset", {"torch", "transformers", "gradio"}),
         (
             "import xray_hf.inference",

@@ -212,33 +212,10 @@ def test_any_number_of_classes_is_measured_under_their_names(classes: tuple[str,
     assert found["per_class"][classes[-1]]["auroc"] == pytest.approx(
         sk.roc_auc_score(labels == len(classes) - 1, probabilities[:, -1])
     )
-    table = metrics.as_table({"test": {**found, "patients": 60}})
-    assert table.splitlines()[0].endswith(classes[-1])
-
-
-def test_the_table_for_the_terminal_shows_numbers_and_gaps() -> None:
-    labels, _, probabilities = random_case(0)
-    summary = summarise(predictions_of(labels, probabilities))
-    head, *lines = metrics.as_table(summary).splitlines()
-    assert head.split()[:3] == ["images", "patients", "accuracy"]
-    assert [line.split()[0] for line in lines] == list(summary)
-    assert f"{summary['test']['accuracy']:.3f}" in lines[1]
-    assert lines[2].endswith(" -")
-    assert len({len(line) for line in (head, *lines)}) == 1
-
-
-def test_the_table_shows_intervals_where_it_is_given_them_and_fits_a_terminal() -> None:
-    labels, _, probabilities = random_case(0)
-    summary = summarise(predictions_of(labels, probabilities))
-    for numbers in summary.values():
-        numbers["intervals"] = {"accuracy": [0.4321, 1.0], "balanced_accuracy": [0.5, 0.6]}
-    head, *lines = metrics.as_table(summary).splitlines()
-    assert all("(.432–1.000)" in line and "(.500–.600)" in line for line in lines)
-    assert len(head) <= 120
 
 
 def test_metrics_and_figures_import_no_torch() -> None:
-    code = "import sys, xray_hf.evaluation.figures; sys.exit('torch' in sys.modules)"
+    code = "import sys, xray_hf.report.figures; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -1,4 +1,4 @@
-"""No test image, held-out foreign image or external X-ray takes part in anything that is fitted or chosen.
+"""No test image, held-out OOD image or external X-ray takes part in anything that is fitted or chosen.
 
 Shown twice: by the names of all images that are looked at until the weights are chosen, and by poison: with
 other files and labels in their place everything that was fitted or chosen stays the same to the byte.
@@ -51,8 +51,8 @@ def train_on(data_dir: Path, out: Path, *options: str) -> Path:
     return out / "bundle"
 
 
-def calibrate(bundle: Path, data_dir: Path, foreign: Path) -> None:
-    folders = ["--data-dir", str(data_dir), "--foreign-dir", str(foreign)]
+def calibrate(bundle: Path, data_dir: Path, ood: Path) -> None:
+    folders = ["--data-dir", str(data_dir), "--ood-dir", str(ood)]
     cli.main(["calibrate", str(bundle), "--side", str(SIDE), "--risk", RISK, *folders])
 
 
@@ -96,9 +96,9 @@ def names_seen_in_fitting() -> Iterator[set[str]]:
 
 
 @pytest.fixture(scope="module")
-def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two kinds of foreign images."""
-    folder = tmp_path_factory.mktemp("foreign")
+def ood(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two kinds of OOD images."""
+    folder = tmp_path_factory.mktemp("ood")
     rng = np.random.default_rng(0)
     for kind, size in (("noise", 1), ("blocks", 32)):
         (folder / kind).mkdir()
@@ -109,14 +109,12 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(
-    synthetic: Path, foreign: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, set[str]]:
+def trained(synthetic: Path, ood: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, set[str]]:
     """A run on the synthetic patients, calibrated, and the names of what it looked at."""
     with names_seen_in_fitting() as seen:
         bundle = train_on(synthetic, tmp_path_factory.mktemp("plain") / "run")
     cli.main(["export", str(bundle)])
-    calibrate(bundle, synthetic, foreign)
+    calibrate(bundle, synthetic, ood)
     return bundle, seen
 
 
@@ -159,7 +157,7 @@ def history_of(bundle: Path) -> list[dict[str, float]]:
 def fitted(bundle: Path) -> dict[str, Any]:
     """Everything of a bundle that was fitted or chosen, without dates, times and measurements."""
     calibration = json.loads((bundle / manifest.CALIBRATION).read_text())
-    del calibration["foreign_report"], calibration["fitted_on"]["date"]
+    del calibration["ood_report"], calibration["fitted_on"]["date"]
     measured = ("seconds", "images_per_second", "test_")
     return {
         "weights": (bundle / manifest.WEIGHTS).read_bytes(),
@@ -183,17 +181,17 @@ def test_fitting_looks_at_all_training_and_validation_images_and_no_other(
 
 
 def test_other_test_images_and_labels_change_nothing_that_was_fitted(
-    trained: tuple[Path, set[str]], poisoned: Path, foreign: Path, tmp_path: Path
+    trained: tuple[Path, set[str]], poisoned: Path, ood: Path, tmp_path: Path
 ) -> None:
     """Not even where the test rows are watched, by which another epoch would be the best."""
     bundle, _ = trained
     again = train_on(poisoned, tmp_path / "run", "--splits", str(bundle / manifest.SPLITS), "--watch-test")
     cli.main(["export", str(again)])
-    calibrate(again, poisoned, foreign)
+    calibrate(again, poisoned, ood)
     assert fitted(again) == fitted(bundle)
 
     # The poison works, and the threshold could have moved.
-    assert 0 < fitted(bundle)["calibration"]["unsure_below"] < 1
+    assert 0 < fitted(bundle)["calibration"]["abstain_below"] < 1
     history = history_of(again)
     best = {name: max(history, key=lambda row: row[f"{name}_balanced_accuracy"]) for name in SPLITS[1:]}
     assert best["validation"] != best["test"]
@@ -211,16 +209,16 @@ def test_classes_are_balanced_by_training_labels_alone(
     assert len({(bundle / manifest.WEIGHTS).read_bytes() for bundle in runs}) == 1
 
 
-def test_other_held_out_foreign_images_change_nothing_that_was_fitted(
-    trained: tuple[Path, set[str]], synthetic: Path, foreign: Path, tmp_path: Path
+def test_other_held_out_ood_images_change_nothing_that_was_fitted(
+    trained: tuple[Path, set[str]], synthetic: Path, ood: Path, tmp_path: Path
 ) -> None:
     bundle = Path(shutil.copytree(trained[0], tmp_path / "bundle"))
-    other = Path(shutil.copytree(foreign, tmp_path / "foreign"))
+    other = Path(shutil.copytree(ood, tmp_path / "ood"))
     for file in sorted(other.rglob("[135].png")):
         Image.fromarray(np.full((200, 200), 77, np.uint8)).save(file)
-    reports = [json.loads((bundle / manifest.CALIBRATION).read_text())["foreign_report"]]
+    reports = [json.loads((bundle / manifest.CALIBRATION).read_text())["ood_report"]]
     calibrate(bundle, synthetic, other)
-    reports.append(json.loads((bundle / manifest.CALIBRATION).read_text())["foreign_report"])
+    reports.append(json.loads((bundle / manifest.CALIBRATION).read_text())["ood_report"])
     assert fitted(bundle) == fitted(trained[0])
     assert reports[0]["scores"] != reports[1]["scores"]  # the poison works
 
@@ -237,8 +235,8 @@ def modules_of(name: str) -> set[str]:
     [
         "train",
         "ablate",
-        "xray_hf.inference.calibrate_confidence",
-        "xray_hf.inference.calibrate_foreign",
+        "xray_hf.calibration.fit",
+        "xray_hf.calibration.fit_ood",
     ],
 )
 def test_what_fits_cannot_even_read_another_collection(fits: str) -> None:
@@ -248,7 +246,7 @@ def test_what_fits_cannot_even_read_another_collection(fits: str) -> None:
 
 
 def test_an_external_test_changes_nothing_that_was_fitted(
-    trained: tuple[Path, set[str]], synthetic: Path, foreign: Path, tmp_path: Path
+    trained: tuple[Path, set[str]], synthetic: Path, ood: Path, tmp_path: Path
 ) -> None:
     """Nor does calibrating after it differ from calibrating before."""
     bundle = Path(shutil.copytree(trained[0], tmp_path / "bundle"))
@@ -262,5 +260,5 @@ def test_an_external_test_changes_nothing_that_was_fitted(
     (elsewhere / "labels.csv").write_text("\n".join(rows))
     cli.main(["evaluate", str(bundle), "--external", "--data-dir", str(elsewhere)])
     assert fitted(bundle) == fitted(trained[0])
-    calibrate(bundle, synthetic, foreign)
+    calibrate(bundle, synthetic, ood)
     assert fitted(bundle) == fitted(trained[0])

@@ -9,9 +9,10 @@ import ablate
 import numpy as np
 import pytest
 import reproduce
+from opening import open_coronahack
 
 from xray_hf.data.cache import PixelCache
-from xray_hf.data.dataset import open_coronahack, split_data
+from xray_hf.data.dataset import split_data
 from xray_hf.training.config import parse, resolve
 
 VARIANTS = [

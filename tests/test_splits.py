@@ -10,14 +10,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from opening import open_coronahack
 
 from xray_hf.data import splits
-from xray_hf.data.dataset import XrayData, open_coronahack, split_data
-from xray_hf.data.groups import near_duplicates, patient_groups
+from xray_hf.data.dataset import XrayData, split_data
+from xray_hf.data.groups import patient_groups
 from xray_hf.data.sample import Sample, labels_of
 from xray_hf.errors import ConfigError, DataError
 from xray_hf.files import write_json
-from xray_hf.task import COVID19, LABELS, NORMAL, PNEUMONIA, SPLITS
+from xray_hf.task import COVID19, NORMAL, PAPER_CLASSES, PNEUMONIA, SPLITS
+
+
+def sample(name: str, label: str, patient: str, official: str = "", source: str = "coronahack") -> Sample:
+    return Sample(name, Path(name), source, (label,), patient, label=label, official_split=official)
 
 
 def toy(
@@ -28,19 +33,36 @@ def toy(
     `test` of the Normal and Pneumonia images are official TEST.
     """
     labels = [NORMAL] * normal + [PNEUMONIA] * pneumonia + [COVID19] * covid
-    records = []
+    samples = []
     for row, label in enumerate(labels):
         official = (
             "TEST"
             if label != COVID19 and row % (normal + pneumonia) % 10 < 10 * test // (normal + pneumonia)
             else "TRAIN"
         )
-        name = f"{LABELS[label]}-{row}.png"
-        patient = f"{official}-{LABELS[label]}-{row // 2}"
-        records.append(Sample(name, Path(name), label, patient, official, "", "", "Kermany"))
+        name = f"{PAPER_CLASSES[label]}-{row}.png"
+        patient = f"{official}-{PAPER_CLASSES[label]}-{row // 2}"
+        samples.append(sample(name, PAPER_CLASSES[label], patient, official))
     # Joins a COVID-19 patient with another, and an official TEST image with a TRAIN one of the same class.
     pairs = [(0, 9), (normal + pneumonia, normal + pneumonia + 2)][: 2 if covid else 1]
-    return records, patient_groups([record.patient_id for record in records], pairs)
+    return samples, patient_groups([record.patient_id for record in samples], pairs)
+
+
+def toy_with_classes() -> tuple[list[Sample], tuple[str, ...], np.ndarray]:
+    samples, groups = toy()
+    return samples, PAPER_CLASSES, groups
+
+
+def two_sources(twins: int = 0) -> tuple[list[Sample], tuple[str, ...], np.ndarray]:
+    """A hospital's 80 images and a clinic's 60; `twins` of the clinic's show patients of the hospital."""
+    classes = ("Normal", "Tuberculosis")
+    samples = [
+        sample(f"{k}.png", classes[k % 3 == 0], f"{source}-{0 if k < twins else source}-{k}", source=source)
+        for source, images in (("hospital", 80), ("clinic", 60))
+        for k in range(images)
+    ]
+    pairs = [(k, 80 + k) for k in range(twins)]
+    return samples, classes, patient_groups(samples, pairs)
 
 
 @pytest.fixture(scope="module")
@@ -50,24 +72,24 @@ def real(real_data: Path) -> XrayData:
 
 @pytest.mark.parametrize("seed", range(40))
 def test_grouped_shares_no_image_patient_or_near_duplicate(seed: int) -> None:
-    records, groups = toy()
-    split = splits.make_split("grouped", records, groups, seed)
-    description = splits.describe(split, records, groups)
+    samples, groups = toy()
+    split = splits.make_split("grouped", samples, PAPER_CLASSES, groups, seed)
+    description = splits.describe(split, samples, PAPER_CLASSES, groups)
     assert all(number == 0 for shared in description["overlap"].values() for number in shared.values())
     assert description["leak"]["image"]["all"] == description["leak"]["patient"]["all"] == 0
     splits.require_disjoint(description)
     # Every row is used once and nothing is copied.
     rows = np.concatenate([split.rows(name) for name in SPLITS])
-    np.testing.assert_array_equal(np.sort(rows), np.arange(len(records)))
+    np.testing.assert_array_equal(np.sort(rows), np.arange(len(samples)))
 
 
 @pytest.mark.parametrize("seed", range(40))
 def test_grouped_keeps_the_official_test_and_moves_about_a_quarter_of_covid(seed: int) -> None:
-    records, groups = toy()
-    split = splits.grouped(records, groups, seed)
-    official = {row for row, record in enumerate(records) if record.official_split == "TEST"}
+    samples, groups = toy()
+    split = splits.grouped(samples, PAPER_CLASSES, groups, seed)
+    official = {row for row, record in enumerate(samples) if record.official_split == "TEST"}
     assert official <= set(split.test.tolist())
-    moved = [row for row in split.test if records[row].label == COVID19]
+    moved = [row for row in split.test if samples[row].label == "COVID-19"]
     assert 4 <= len(moved) <= 6  # of 24, in groups of 2 and 4
     # What else is in test shares a group with an official test image.
     others = set(split.test.tolist()) - official - set(moved)
@@ -76,22 +98,25 @@ def test_grouped_keeps_the_official_test_and_moves_about_a_quarter_of_covid(seed
 
 @pytest.mark.parametrize("seed", range(10))
 def test_grouped_draws_validation_within_each_class(seed: int) -> None:
-    records, groups = toy()
-    labels = np.asarray(labels_of(records))
-    split = splits.grouped(records, groups, seed)
-    for label in range(len(LABELS)):
+    samples, groups = toy()
+    labels = labels_of(samples, PAPER_CLASSES)
+    split = splits.grouped(samples, PAPER_CLASSES, groups, seed)
+    for label in range(len(PAPER_CLASSES)):
         in_validation = len(np.unique(groups[split.validation][labels[split.validation] == label]))
         in_train = len(np.unique(groups[split.train][labels[split.train] == label]))
         assert in_validation == round(0.15 * (in_validation + in_train))
 
 
 def test_folds_share_the_test_and_no_validation_group() -> None:
-    records, groups = toy()
-    folds = [splits.make_split("grouped", records, groups, 1, fold) for fold in range(splits.FOLDS)]
+    samples, groups = toy()
+    folds = [
+        splits.make_split("grouped", samples, PAPER_CLASSES, groups, 1, fold=fold)
+        for fold in range(splits.FOLDS)
+    ]
     seen: set[int] = set()
     for split in folds:
         np.testing.assert_array_equal(split.test, folds[0].test)
-        splits.require_disjoint(splits.describe(split, records, groups))
+        splits.require_disjoint(splits.describe(split, samples, PAPER_CLASSES, groups))
         own = set(groups[split.validation].tolist())
         assert own
         assert not own & seen
@@ -101,22 +126,24 @@ def test_folds_share_the_test_and_no_validation_group() -> None:
 @pytest.mark.parametrize(("protocol", "fold"), [("grouped", -1), ("grouped", splits.FOLDS), ("paper", 1)])
 def test_a_fold_that_cannot_be_is_refused(protocol: str, fold: int) -> None:
     with pytest.raises(ConfigError, match="fold"):
-        splits.make_split(protocol, *toy(), 0, fold)
+        splits.make_split(protocol, *toy_with_classes(), 0, fold=fold)
 
 
 def test_a_fold_is_written_and_read_back(tmp_path: Path) -> None:
-    records, groups = toy()
-    split = splits.make_split("grouped", records, groups, 1, 2)
-    write_json(tmp_path / "s.json", splits.as_dict(split, records, groups))
-    again = splits.read(tmp_path / "s.json", records)
+    samples, groups = toy()
+    split = splits.make_split("grouped", samples, PAPER_CLASSES, groups, 1, fold=2)
+    write_json(tmp_path / "s.json", splits.as_dict(split, samples, PAPER_CLASSES, groups))
+    again = splits.read(tmp_path / "s.json", samples)
     assert again.fold == 2
     np.testing.assert_array_equal(again.validation, split.validation)
 
 
 @pytest.mark.parametrize("protocol", splits.PROTOCOLS)
 def test_the_same_seed_gives_the_same_split_and_another_seed_another(protocol: str) -> None:
-    records, groups = toy()
-    first, again, other = (splits.make_split(protocol, records, groups, seed) for seed in (3, 3, 4))
+    samples, groups = toy()
+    first, again, other = (
+        splits.make_split(protocol, samples, PAPER_CLASSES, groups, seed) for seed in (3, 3, 4)
+    )
     for name in SPLITS:
         np.testing.assert_array_equal(first.rows(name), again.rows(name))
     assert first.train.tolist() != other.train.tolist()
@@ -124,12 +151,12 @@ def test_the_same_seed_gives_the_same_split_and_another_seed_another(protocol: s
 
 
 def test_paper_has_the_papers_steps() -> None:
-    records, groups = toy()
-    labels = np.asarray(labels_of(records))
-    split = splits.make_split("paper", records, groups, 0)
+    samples, groups = toy()
+    labels = labels_of(samples, PAPER_CLASSES)
+    split = splits.make_split("paper", samples, PAPER_CLASSES, groups, 0)
     assert np.count_nonzero(labels[split.test] == COVID19) == 6  # int(0.25 × 24)
     rows = np.concatenate([split.train, split.validation])
-    pool = np.setdiff1d(np.arange(len(records)), split.test)
+    pool = np.setdiff1d(np.arange(len(samples)), split.test)
     largest = max(Counter(labels[pool].tolist()).values())
     # Upsampled to equal classes, every image of the pool at least once, then 15 % split off.
     assert Counter(labels[rows].tolist()) == dict.fromkeys(range(3), largest)
@@ -139,8 +166,10 @@ def test_paper_has_the_papers_steps() -> None:
 
 
 def test_paper_shows_its_leak() -> None:
-    records, groups = toy()
-    description = splits.describe(splits.make_split("paper", records, groups, 0), records, groups)
+    samples, groups = toy()
+    description = splits.describe(
+        splits.make_split("paper", samples, PAPER_CLASSES, groups, 0), samples, PAPER_CLASSES, groups
+    )
     assert description["overlap"]["train/validation"]["images"] > 0
     assert description["leak"]["image"]["COVID-19"] > 0.9
     assert "This protocol leaks" in splits.as_table(description)
@@ -148,10 +177,10 @@ def test_paper_shows_its_leak() -> None:
 
 
 def test_the_leak_is_counted_in_validation_rows() -> None:
-    records, groups = toy()
+    samples, groups = toy()
     first, second = np.array([100, 100, 102]), np.array([101, 102, 104])
     split = splits.Split("paper", 0, train=second, validation=first, test=np.array([0]))
-    description = splits.describe(split, records, groups)
+    description = splits.describe(split, samples, PAPER_CLASSES, groups)
     assert description["leak"]["image"]["Pneumonia"] == pytest.approx(1 / 3)
     assert description["leak"]["patient"]["Pneumonia"] == 1
     assert description["leak"]["image"]["COVID-19"] is None
@@ -159,6 +188,7 @@ def test_the_leak_is_counted_in_validation_rows() -> None:
         "rows": 3,
         "images": 2,
         "patients": 2,
+        "sources": {"coronahack": 3},
         "Normal": 0,
         "Pneumonia": 3,
         "COVID-19": 0,
@@ -166,9 +196,11 @@ def test_the_leak_is_counted_in_validation_rows() -> None:
 
 
 def test_the_table_counts_what_is_shared() -> None:
-    records, groups = toy()
+    samples, groups = toy()
     table = splits.as_table(
-        splits.describe(splits.make_split("grouped", records, groups, 0), records, groups)
+        splits.describe(
+            splits.make_split("grouped", samples, PAPER_CLASSES, groups, 0), samples, PAPER_CLASSES, groups
+        )
     )
     assert [
         line.split()[1:] for line in table.splitlines() if line.startswith(("train/", "validation/"))
@@ -176,54 +208,133 @@ def test_the_table_counts_what_is_shared() -> None:
 
 
 def test_a_grouped_split_that_shares_a_patient_is_refused() -> None:
-    records, groups = toy()
+    samples, groups = toy()
     split = splits.Split("grouped", 0, np.array([100]), np.array([101]), np.array([0]))
     with pytest.raises(DataError, match=r"train/validation share .*although the protocol is grouped"):
-        splits.require_disjoint(splits.describe(split, records, groups))
+        splits.require_disjoint(splits.describe(split, samples, PAPER_CLASSES, groups))
 
 
 def test_an_unknown_protocol_is_refused() -> None:
     with pytest.raises(ConfigError, match="unknown protocol 'random'; expected one of grouped, paper"):
-        splits.make_split("random", *toy(), 0)
+        splits.make_split("random", *toy_with_classes(), 0)
 
 
-@pytest.mark.parametrize("protocol", splits.PROTOCOLS)
-@pytest.mark.parametrize("part", ["TRAIN", "TEST"])
+@pytest.mark.parametrize("seed", range(10))
+def test_sources_without_an_official_test_give_a_quarter_of_each_class(seed: int) -> None:
+    samples, classes, groups = two_sources(twins=10)
+    split = splits.make_split("grouped", samples, classes, groups, seed)
+    description = splits.describe(split, samples, classes, groups)
+    splits.require_disjoint(description)
+    for label in classes:
+        n = sum(each.label == label for each in samples)
+        assert 0.15 * n <= description["splits"]["test"][label] <= 0.25 * n
+        assert description["splits"]["validation"][label] > 0
+    assert set(description["splits"]["train"]["sources"]) == {"hospital", "clinic"}
+
+
+@pytest.mark.parametrize("held_out", ["hospital", "clinic"])
+def test_a_held_out_source_shares_nothing_with_the_rest(held_out: str, tmp_path: Path) -> None:
+    samples, classes, groups = two_sources(twins=10)
+    split = splits.make_split("grouped", samples, classes, groups, 0, hold_out=[held_out])
+    description = splits.describe(split, samples, classes, groups)
+    splits.require_disjoint(description)
+    assert description["splits"]["external"]["sources"] == {
+        held_out: sum(each.source == held_out for each in samples)
+    }
+    assert all(
+        held_out not in description["splits"][name]["sources"] for name in ("train", "validation", "test")
+    )
+    assert description["left_out"] == 10  # the twins in the other source
+    assert "10 images in no split" in splits.as_table(description)
+    write_json(tmp_path / "s.json", splits.as_dict(split, samples, classes, groups))
+    again = splits.read(tmp_path / "s.json", samples)
+    assert again.hold_out == (held_out,)
+    for name in split.names:
+        np.testing.assert_array_equal(again.rows(name), split.rows(name))
+
+
+@pytest.mark.parametrize(
+    ("hold_out", "words"),
+    [
+        (["elsewhere"], "--hold-out elsewhere is no source of this run; expected one of hospital, clinic"),
+        (["clinic", "hospital"], "leaves no source to train on"),
+    ],
+)
+def test_what_cannot_be_held_out_is_refused(hold_out: list[str], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        splits.make_split("grouped", *two_sources(), 0, hold_out=hold_out)
+
+
+def test_a_class_of_the_held_out_source_alone_cannot_be_learnt() -> None:
+    samples, classes, groups = two_sources()
+    normal = [row for row, each in enumerate(samples) if each.source == "clinic" or each.label == "Normal"]
+    with pytest.raises(DataError, match="leaves no image of Tuberculosis for training"):
+        splits.make_split(
+            "grouped", [samples[row] for row in normal], classes, groups[normal], 0, hold_out=["clinic"]
+        )
+
+
+def test_the_papers_protocol_is_for_coronahack() -> None:
+    with pytest.raises(
+        ConfigError, match=r"protocol paper is CoronaHack's.*got clinic, hospital with Normal"
+    ):
+        splits.make_split("paper", *two_sources(), 0)
+
+
+def test_a_splits_json_of_before_there_were_sources_is_read(tmp_path: Path) -> None:
+    samples, groups = toy()
+    split = splits.make_split("grouped", samples, PAPER_CLASSES, groups, 1)
+    saved = splits.as_dict(split, samples, PAPER_CLASSES, groups)
+    old = {**saved, "files": {name: own["coronahack"] for name, own in saved["files"].items()}}
+    write_json(tmp_path / "s.json", old)
+    again = splits.read(tmp_path / "s.json", samples)
+    for name in SPLITS:
+        np.testing.assert_array_equal(again.rows(name), split.rows(name))
+    with pytest.raises(DataError, match="names no sources, and this run has several"):
+        splits.read(tmp_path / "s.json", [*samples, sample("x.png", "Normal", "p", source="clinic")])
+
+
+@pytest.mark.parametrize(("protocol", "part"), [("grouped", "TEST"), ("paper", "TRAIN"), ("paper", "TEST")])
 def test_a_set_without_train_or_test_is_refused(protocol: str, part: str) -> None:
-    records, groups = toy(covid=0)
-    rows = [row for row, record in enumerate(records) if record.official_split == part]
+    samples, groups = toy(covid=0)
+    rows = [row for row, record in enumerate(samples) if record.official_split == part]
     with pytest.raises(DataError, match="too small or lacks one of TRAIN and TEST"):
-        splits.make_split(protocol, [records[row] for row in rows], groups[rows], 0)
+        splits.make_split(protocol, [samples[row] for row in rows], PAPER_CLASSES, groups[rows], 0)
 
 
 @pytest.mark.parametrize("protocol", splits.PROTOCOLS)
 def test_splits_json_gives_the_same_split_back_in_any_order_of_records(protocol: str, tmp_path: Path) -> None:
-    records, groups = toy()
-    split = splits.make_split(protocol, records, groups, 5)
-    write_json(tmp_path / "splits.json", splits.as_dict(split, records, groups))
-    order = np.random.default_rng(0).permutation(len(records))
-    shuffled = [records[row] for row in order]
-    for known in (records, shuffled):
+    samples, groups = toy()
+    split = splits.make_split(protocol, samples, PAPER_CLASSES, groups, 5)
+    write_json(tmp_path / "splits.json", splits.as_dict(split, samples, PAPER_CLASSES, groups))
+    order = np.random.default_rng(0).permutation(len(samples))
+    shuffled = [samples[row] for row in order]
+    for known in (samples, shuffled):
         read = splits.read(tmp_path / "splits.json", known)
         assert (read.protocol, read.seed) == (protocol, 5)
         for name in SPLITS:
-            before = Counter(records[row].file_name for row in split.rows(name))
+            before = Counter(samples[row].file_name for row in split.rows(name))
             assert Counter(known[row].file_name for row in read.rows(name)) == before
             assert read.rows(name).dtype == np.int64
             assert (np.diff(read.rows(name)) >= 0).all()
     for name in SPLITS:
         np.testing.assert_array_equal(
-            splits.read(tmp_path / "splits.json", records).rows(name), split.rows(name)
+            splits.read(tmp_path / "splits.json", samples).rows(name), split.rows(name)
         )
 
 
 def test_splits_json_of_another_data_set_is_refused(tmp_path: Path) -> None:
-    records, groups = toy()
-    write_json(tmp_path / "s.json", splits.as_dict(splits.grouped(records, groups, 0), records, groups))
-    with pytest.raises(DataError, match=r"names 2 images that this data set lacks \(first: .*\.png\)"):
-        splits.read(tmp_path / "s.json", records[:-2])
+    samples, groups = toy()
+    write_json(
+        tmp_path / "s.json",
+        splits.as_dict(splits.grouped(samples, PAPER_CLASSES, groups, 0), samples, PAPER_CLASSES, groups),
+    )
+    with pytest.raises(
+        DataError, match=r"names 2 images that the sources of this run lack \(first: coronahack/.*\.png\)"
+    ):
+        splits.read(tmp_path / "s.json", samples[:-2])
     with pytest.raises(DataError, match="names 1 image that"):
-        splits.read(tmp_path / "s.json", records[:-1])
+        splits.read(tmp_path / "s.json", samples[:-1])
 
 
 def _without(key: str) -> Callable[[dict[str, Any]], Any]:
@@ -240,9 +351,9 @@ def _with_files(**files: Any) -> Callable[[dict[str, Any]], Any]:
         _without("files"),
         _without("protocol"),
         _with_files(train=["Normal-1.png"]),
-        _with_files(train={"Normal-1.png": -1}),
-        _with_files(train={"Normal-1.png": "twice"}),
-        _with_files(train={"Normal-1.png": 0.5}),
+        _with_files(train={"coronahack": {"Normal-1.png": -1}}),
+        _with_files(train={"coronahack": {"Normal-1.png": "twice"}}),
+        _with_files(train={"coronahack": {"Normal-1.png": 0.5}}),
         _with_files(validation={}),
         lambda saved: {**saved, "seed": "zero"},
         lambda saved: {**saved, "protocol": "random"},
@@ -264,11 +375,11 @@ def _with_files(**files: Any) -> Callable[[dict[str, Any]], Any]:
     ],
 )
 def test_a_damaged_splits_json_is_refused(damage: Callable[[dict[str, Any]], Any], tmp_path: Path) -> None:
-    records, groups = toy()
-    saved = splits.as_dict(splits.grouped(records, groups, 0), records, groups)
+    samples, groups = toy()
+    saved = splits.as_dict(splits.grouped(samples, PAPER_CLASSES, groups, 0), samples, PAPER_CLASSES, groups)
     (tmp_path / "s.json").write_text(json.dumps(damage(saved)))
     with pytest.raises(DataError, match=r"s\.json is no readable splits\.json .*xray-hf splits --out"):
-        splits.read(tmp_path / "s.json", records)
+        splits.read(tmp_path / "s.json", samples)
 
 
 @pytest.mark.parametrize("content", [b"", b'{"files": ', b"\xff\xfe"])
@@ -290,41 +401,16 @@ def test_a_split_file_that_breaks_its_promise_is_refused(synthetic: Path, tmp_pa
     one, other = [row for row, patient in enumerate(patients) if patient == twice][:2]
     rest = np.setdiff1d(np.arange(len(patients)), [one, other])
     split = splits.Split("grouped", 0, np.array([one, *rest[1:]]), np.array([other]), rest[:1])
-    write_json(tmp_path / "s.json", splits.as_dict(split, data.samples, data.groups))
+    write_json(tmp_path / "s.json", splits.as_dict(split, data.samples, data.classes, data.groups))
     with pytest.raises(DataError, match="although the protocol is grouped"):
         split_data(data, "grouped", 0, tmp_path / "s.json")
-
-
-def test_near_duplicates_are_found_across_blocks_and_only_they() -> None:
-    thumbnails = np.random.default_rng(0).integers(0, 256, (20, 32, 32), dtype=np.uint8)
-    thumbnails[17] = thumbnails[2]
-    thumbnails[9] = thumbnails[8] // 2 + 40  # the same picture, darker and flatter
-    thumbnails[5] = thumbnails[6] = 0  # two flat pictures have no correlation
-    assert sorted(near_duplicates(thumbnails, block=7)) == [(2, 17), (8, 9)]
-    assert near_duplicates(thumbnails, block=7) == near_duplicates(thumbnails)
-
-
-def test_groups_join_patients_through_chains_of_near_duplicates() -> None:
-    groups = patient_groups(["a", "b", "a", "c", "d"], [(1, 2), (3, 1)])
-    assert len(set(groups[:4].tolist())) == 1
-    assert groups[4] != groups[0]
-    assert patient_groups([], []).shape == (0,)
-
-
-@pytest.mark.real
-def test_the_real_set_has_34_near_duplicate_pairs(real: XrayData) -> None:
-    pairs = real.pixels.near_duplicates
-    assert len(pairs) == 34
-    patients = [(real.samples[i].patient_id, real.samples[j].patient_id) for i, j in pairs]
-    assert sum(one == other for one, other in patients) == 33
-    assert all(real.samples[i].official_split == real.samples[j].official_split for i, j in pairs)
 
 
 @pytest.mark.real
 def test_paper_on_the_real_set_has_the_counts_behind_its_percentages(real: XrayData) -> None:
     split = split_data(real, "paper", 0)
     assert [len(split.rows(name)) for name in SPLITS] == [9910, 1748, 638]
-    description = splits.describe(split, real.samples, real.groups)
+    description = splits.describe(split, real.samples, real.classes, real.groups)
     assert description["splits"]["test"]["COVID-19"] == 14
     assert description["leak"]["image"]["all"] == pytest.approx(0.62, abs=0.02)
     assert description["leak"]["image"]["Pneumonia"] == 0
@@ -336,7 +422,7 @@ def test_paper_on_the_real_set_has_the_counts_behind_its_percentages(real: XrayD
 @pytest.mark.parametrize("seed", range(3))
 def test_grouped_on_the_real_set_keeps_patients_apart(real: XrayData, seed: int) -> None:
     split = split_data(real, "grouped", seed)
-    counts = splits.describe(split, real.samples, real.groups)["splits"]
+    counts = splits.describe(split, real.samples, real.classes, real.groups)["splits"]
     assert 12 <= counts["test"]["COVID-19"] <= 16
     assert counts["test"]["Normal"] == 234
     assert counts["test"]["Pneumonia"] == 390
@@ -345,3 +431,12 @@ def test_grouped_on_the_real_set_keeps_patients_apart(real: XrayData, seed: int)
         0.12 < counts["validation"]["rows"] / (counts["validation"]["rows"] + counts["train"]["rows"]) < 0.18
     )
     assert counts["validation"]["COVID-19"] > 0
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("model", ["xray-cnn", "xray-resnet18"])
+def test_the_shipped_models_split_is_still_that_of_its_seed(real: XrayData, model: str) -> None:
+    path = Path(__file__).resolve().parents[1] / "pretrained" / model / "splits.json"
+    shipped, now = splits.read(path, real.samples), split_data(real, "grouped", 0)
+    for name in SPLITS:
+        np.testing.assert_array_equal(shipped.rows(name), now.rows(name))

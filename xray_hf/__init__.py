@@ -6,10 +6,10 @@
 
 import os
 
-from xray_hf.task import LABELS
+from xray_hf.task import PAPER_CLASSES
 
 # ONNX Runtime reads this when it is loaded; else it reports its sessions to its maker and leaves files.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
-__all__ = ["LABELS", "__version__"]
+__all__ = ["PAPER_CLASSES", "__version__"]

@@ -27,7 +27,6 @@ from xray_hf.evaluation.predictions import Predictions
 from xray_hf.files import atomic_file, atomic_folder, write_json
 from xray_hf.models import configuration_xray_cnn, modeling_xray_cnn
 from xray_hf.models.create import Network, Preprocessing
-from xray_hf.task import LABELS
 
 # Elements from which a tensor is stored in half precision: smaller ones save nothing, and those of the first
 # layer move answers most.
@@ -136,7 +135,7 @@ def _save_timm(network: Network, folder: Path) -> None:
         "crop_mode": "squash",
         "crop_pct": 1.0,
     }
-    model_config = {"label_names": list(LABELS), "pretrained_cfg": pretrained_cfg}
+    model_config = {"label_names": list(network.classes), "pretrained_cfg": pretrained_cfg}
     save_for_hf(network.module, str(folder), model_config, safe_serialization=True)
     config = manifest.read_json(folder / manifest.CONFIG)
     # transformers passes the root's num_classes on and would meet it twice.
@@ -152,7 +151,11 @@ def _load_timm(folder: Path, config: dict[str, Any]) -> Network:
     saved = config["pretrained_cfg"]
     preprocessing = Preprocessing(saved["input_size"][-1], tuple(saved["mean"]), tuple(saved["std"]))
     return Network(
-        config.get("xray_hf_name", f"timm:{config['architecture']}"), module, preprocessing, str(folder)
+        config.get("xray_hf_name", f"timm:{config['architecture']}"),
+        module,
+        preprocessing,
+        str(folder),
+        manifest.labels_of(config),
     )
 
 
@@ -185,7 +188,8 @@ def _load_cnn(folder: Path) -> Network:
     preprocessing = Preprocessing(
         saved["size"]["height"], tuple(saved["image_mean"]), tuple(saved["image_std"])
     )
-    return Network("xray-cnn", module.eval(), preprocessing, str(folder))
+    labels = manifest.labels_of(manifest.read_json(folder / manifest.CONFIG))
+    return Network("xray-cnn", module.eval(), preprocessing, str(folder), labels)
 
 
 @contextmanager

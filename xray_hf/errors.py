@@ -1,7 +1,7 @@
 """Every error that bad input can cause, so that a program ends with one clear sentence.
 
 XrayHFError                 what came, what was expected, what to do next; exit code 1
-├── ConfigError             an option or its value; exit code 2, as argparse
+├── ConfigError             an option or its value; exit code 2, as usual for programs
 ├── DataError               a data set on disk: no folder, no CSV, no column, bad rows
 │   └── ImageError          one image that cannot be used
 ├── ModelError              a model name, or weights that cannot be had
@@ -15,10 +15,8 @@ XrayHFError                 what came, what was expected, what to do next; exit 
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable
-from typing import NoReturn
 
 
 class XrayHFError(Exception):
@@ -88,14 +86,6 @@ def first_line(error: BaseException) -> str:
 def as_sentence(error: BaseException) -> str:
     """The same as a sentence, full stop included, for texts that go on."""
     return f"{first_line(error).rstrip(' .:')}."
-
-
-class OptionParser(argparse.ArgumentParser):
-    """An ArgumentParser whose complaints end as every other error does: one line, exit code 2."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise ConfigError in place of printing the usage and leaving."""
-        raise ConfigError(f"{message}; `{self.prog} --help` lists all options.")
 
 
 def exit_on_error(main: Callable[[], int | None]) -> int:

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from xray_hf import manifest
+from xray_hf.calibration import calibration, fit
+from xray_hf.calibration.calibration import Calibration
 from xray_hf.data.synthetic import sample_images
-from xray_hf.errors import BundleError
-from xray_hf.evaluation import confidence, controls, decisions, figures, metrics, uncertainty
-from xray_hf.evaluation.confidence import Confidence
-from xray_hf.evaluation.predictions import Predictions
+from xray_hf.evaluation import controls, decisions, metrics, uncertainty
+from xray_hf.evaluation.predictions import SUBSETS, Predictions
 from xray_hf.files import atomic_folder, write_json
 from xray_hf.images import resize
+from xray_hf.report import figures
+from xray_hf.report.tables import control_title
 from xray_hf.task import EXTERNAL, PAPER_CLASSES, PNEUMONIA, SYNTHETIC_MARK
 from xray_hf.views import VIEWS
 
@@ -34,10 +36,10 @@ def draw(folder: Path) -> dict[str, Any]:
     """
     predictions = Predictions.read(folder / manifest.PREDICTIONS)
     training = manifest.read_json(folder / manifest.TRAINING)
-    fitted, foreign_scores = _calibration(folder)
+    fitted = calibration.read(folder)
     external = _external(folder, predictions)
     summary: dict[str, Any] = {"classes": list(predictions.classes)}
-    for subset in metrics.SUBSETS:
+    for subset in SUBSETS:
         if len(part := predictions.select(subset)):
             summary[subset] = _numbers(part, fitted)
     summary |= _of_sources(predictions.select("test"), fitted)
@@ -52,7 +54,12 @@ def draw(folder: Path) -> dict[str, Any]:
         mark = f"{manifest.mark_of(training)}{training.get('model', 'model')}, "
         history = training.get("history", [])
         figures.draw_all(
-            predictions, history, temporary, mark=mark, fitted=fitted, foreign_scores=foreign_scores
+            predictions,
+            history,
+            temporary,
+            mark=mark,
+            fitted=fitted if fitted.fitted_on else None,
+            ood_scores=fitted.ood_report.get("scores"),
         )
         for name, part in external.items():
             figure = figures.confusion_of(part, f"{mark}{name}")
@@ -63,13 +70,13 @@ def draw(folder: Path) -> dict[str, Any]:
     return summary
 
 
-def _numbers(part: Predictions, fitted: Confidence | None) -> dict[str, Any]:
+def _numbers(part: Predictions, fitted: Calibration) -> dict[str, Any]:
     """What is measured on some rows, with intervals, and what the calibration does there."""
     measured = metrics.describe(part) | uncertainty.describe(part)
-    return measured | (confidence.describe(part, fitted) if fitted else {})
+    return measured | (fit.describe(part, fitted) if fitted.fitted_on else {})
 
 
-def _of_sources(test: Predictions, fitted: Confidence | None) -> dict[str, Any]:
+def _of_sources(test: Predictions, fitted: Calibration) -> dict[str, Any]:
     """by_source, worst_source and within_source of the test rows; empty for those of one source.
 
     The mean over a mixed test set hides the hospital where a model fails, so that the worst one stands beside
@@ -92,21 +99,10 @@ def _external(folder: Path, predictions: Predictions) -> dict[str, Predictions]:
 
     A record, which has the engine's decisions too, goes before a source of its name.
     """
-    again = "run `xray-hf evaluate BUNDLE --external` again"
+    again = "run `xray-hf evaluate BUNDLE --source …` again"
     paths = sorted((folder / manifest.EXTERNAL).glob("[!.]*.parquet"))
     records = {path.stem: Predictions.read(path, again) for path in paths}
     return dict(sorted((predictions.select(EXTERNAL).by_source() | records).items()))
-
-
-def _calibration(folder: Path) -> tuple[Confidence | None, dict[str, list[float]] | None]:
-    """What was fitted on validation rows, and the scores of foreign images; None for what was not done."""
-    path = folder / manifest.CALIBRATION
-    saved = manifest.read_json(path) if path.exists() else {}
-    try:
-        fitted = Confidence.from_dict(saved) if "temperature" in saved else None
-        return fitted, saved.get("foreign_report", {}).get("scores")
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise BundleError(f"{path} is damaged ({error!r}); run `xray-hf calibrate` again.") from error
 
 
 def _draw_controls(summary: Mapping[str, Any], folder: Path, mark: str) -> None:
@@ -114,15 +110,15 @@ def _draw_controls(summary: Mapping[str, Any], folder: Path, mark: str) -> None:
     shares, ends = {}, {}
     for name, numbers in {"whole": summary["test"], **summary["controls"]}.items():
         # All of one class found can mean that all is called so, which balanced accuracy shows.
-        group = f"{name.replace('_', ' ')}\nbalanced {numbers['balanced_accuracy']:.0%}"
+        group = f"{control_title(name)}\nbalanced {numbers['balanced_accuracy']:.0%}"
         found = {label: own["sensitivity"] for label, own in numbers["per_class"].items()}
         shares[group] = {label: share for label, share in found.items() if share is not None}
         intervals = numbers["intervals"]["per_class"]
         ends[group] = {label: intervals[label]["sensitivity"] for label in shares[group]}
-    title = f"{mark}test rows in control views"
+    title = f"{mark}internal test set, ablated inputs"
     figures.save(figures.rates(shares, ends, title, "Sensitivity"), folder / "control_sensitivity.png")
     patient = resize(dict(sample_images(1, seed=0))[PAPER_CLASSES[PNEUMONIA]], VIEW_SIDE)
     seen = {"whole": patient, **{name: view(patient[None])[0] for name, view in VIEWS.items()}}
-    images = [(name.replace("_", " "), image) for name, image in seen.items()]
-    sheet = figures.sheet(images, len(images), f"{SYNTHETIC_MARK}control views")
+    images = [(control_title(name), image) for name, image in seen.items()]
+    sheet = figures.sheet(images, len(images), f"{SYNTHETIC_MARK}ablated inputs")
     figures.save(sheet, folder / "control_views.png")

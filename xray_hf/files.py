@@ -1,4 +1,7 @@
-"""Writing so that nobody ever sees half a file: a temporary name first, then a rename."""
+"""Writing so that nobody ever sees half a file: a temporary name first, then a rename.
+
+And the names of files that lie beside images and are none.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from xray_hf.errors import OutputError
+
+# By suffix, or by the whole name; in small letters.
+COMPANIONS = frozenset(
+    {".csv", ".tsv", ".json", ".jsonl", ".txt", ".md", ".parquet", ".xml", ".yaml", ".yml", ".html"}
+    | {"dicomdir", "thumbs.db", "desktop.ini"}
+)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 config.json, model.safetensors   weights, labels, preprocessing
 preprocessor_config.json, *.py   xray-cnn only: what AutoModel needs to load it without this package
 model.onnx                       the same network as one graph, from grey pixels to logits and heatmaps
-calibration.json                 temperature, what is unsure, operating points, what is foreign input
+calibration.json                 temperature, abstention, operating points, detector of OOD input
 training.json                    configuration, seed, fingerprints, versions, device, duration, history
 splits.json                      which file went where
 predictions.parquet              the record that metrics and figures are views of
@@ -37,6 +37,7 @@ XRAY_CNN = "xray-cnn"  # the model_type in its config
 TIMEOUT = 60  # seconds without a byte of a download by Xet
 _DESCRIPTION = (CONFIG, PREPROCESSOR, TRAINING, CALIBRATION)
 _VIEWS = (METRICS, f"{FIGURES}/*.png", CARD)
+_OLD_NAMES = {"foreign": "ood", "foreign_report": "ood_report", "unsure_below": "abstain_below"}
 _HUB_ID = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 
 
@@ -46,7 +47,7 @@ class Manifest:
 
     name: the network's, as "xray-resnet18". labels: the class names in the order of the logits.
     side: height and width of the input in pixels. is_synthetic: whether it was trained on synthetic
-    patients, so that its answers mean nothing.
+    patients, so that its answers mean nothing. sources: the kinds of collections it was trained on.
     """
 
     folder: Path
@@ -54,6 +55,7 @@ class Manifest:
     labels: tuple[str, ...]
     side: int
     is_synthetic: bool
+    sources: tuple[str, ...]
 
     def require_side(self, side: int) -> None:
         """Raise ConfigError unless data opened at so many pixels fit the network."""
@@ -73,7 +75,7 @@ def read(folder: Path | str) -> Manifest:
     folder = Path(folder)
     config, training = read_json(folder / CONFIG), read_json(folder / TRAINING)
     try:
-        labels, side = _labels(config), _side(folder, config)
+        labels, side = labels_of(config), _side(folder, config)
     except (LookupError, TypeError, AttributeError) as error:
         raise BundleError(
             f"{folder / CONFIG} lacks what a bundle's has ({type(error).__name__}: {error}). "
@@ -99,7 +101,13 @@ def read(folder: Path | str) -> Manifest:
             f"{folder} was trained on the control view {view}: it has metrics, but answers nothing about "
             "X-rays. Use a bundle trained without --view."
         )
-    return Manifest(folder, _name(config), labels, side, is_synthetic)
+    return Manifest(folder, _name(config), labels, side, is_synthetic, sources_of(training))
+
+
+def sources_of(training: dict[str, Any]) -> tuple[str, ...]:
+    """The kinds of collections that training.json names; before it named any there was one."""
+    named = training.get("sources", [{"kind": "coronahack"}])
+    return tuple(dict.fromkeys(str(source["kind"]) for source in named))
 
 
 def view_of(training: dict[str, Any]) -> str:
@@ -154,16 +162,46 @@ def _fetch(repo_id: str, revision: str | None, names: Sequence[str]) -> Path:
         ) from error
 
 
+def read_calibration(folder: Path) -> dict[str, Any]:
+    """calibration.json of a bundle with today's names, {} where there is none.
+
+    Version 0.1 wrote "foreign", "unsure_below" and "refused" for "ood", "abstain_below" and "rejected", and
+    operating points without "label", all of Pneumonia.
+    Raises BundleError if the file is damaged.
+    """
+    path = folder / CALIBRATION
+    if not path.exists():
+        return {}
+    saved = {_OLD_NAMES.get(name, name): value for name, value in read_json(path).items()}
+    if "ood_report" in saved:
+        saved["ood_report"] = _rejected(saved["ood_report"])
+    if isinstance(points := saved.get("operating_points"), list):
+        saved["operating_points"] = [
+            {"label": "Pneumonia", **point} if isinstance(point, dict) else point for point in points
+        ]
+    return saved
+
+
+def _rejected(report: Any) -> Any:
+    """The report with "rejected" for "refused" in its rows; a kind of images may be called anything."""
+    if not isinstance(report, dict):
+        return report
+    is_row = "refused_by_detector" in report
+    return {
+        name.replace("refused", "rejected") if is_row else name: _rejected(value)
+        for name, value in report.items()
+    }
+
+
 def calibration_mark(folder: Path) -> str:
     """A short hash of what decides in a bundle's calibration.json; "" where there is none.
 
     Decisions that were recorded under another mark are not those that the engine would make today.
     """
-    path = folder / CALIBRATION
-    if not path.exists():
+    if not (folder / CALIBRATION).exists():
         return ""
-    saved = read_json(path)
-    deciding = [saved.get(name) for name in ("temperature", "unsure_below", "foreign")]
+    saved = read_calibration(folder)
+    deciding = [saved.get(name) for name in ("temperature", "abstain_below", "ood")]
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -190,7 +228,8 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _labels(config: dict[str, Any]) -> tuple[str, ...]:
+def labels_of(config: dict[str, Any]) -> tuple[str, ...]:
+    """The class names that a config.json has, in the order of the logits; raises LookupError or TypeError."""
     if "label_names" in config:
         return tuple(config["label_names"])
     names = config["id2label"]

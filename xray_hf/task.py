@@ -17,12 +17,14 @@ NORMAL, PNEUMONIA, COVID19 = range(3)
 SPLITS = ("train", "validation", "test")  # ours
 EXTERNAL = "external"  # the split of a source that was held out
 OFFICIAL_SPLITS = ("TRAIN", "TEST")  # a collection's own
+PROTOCOLS = ("grouped", "paper")  # how to split
+FOLDS = 6  # disjoint validation parts of 15 %
 
 SYNTHETIC_MARK = "SYNTHETIC patients: "  # in front of every title and table made from the atlas
 
 
 def check_classes(names: Sequence[str]) -> tuple[str, ...]:
-    """The class names, checked: two or more, all different, none blank or with a comma; raises ConfigError."""
+    """The class names: two or more, all different, none blank or with a comma; else raises ConfigError."""
     classes = tuple(name.strip() for name in names)
     if len(classes) < 2:
         raise ConfigError(

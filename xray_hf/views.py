@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
 LUNGS_DOWN, LUNGS_ACROSS = (0.10, 0.90), (0.15, 0.85)  # a rectangle around the lungs, shares of the side
 FRAME = 0.08  # width of the outer frame, share of the side
@@ -38,6 +37,8 @@ def border(images: np.ndarray) -> np.ndarray:
 
 def blurred(images: np.ndarray) -> np.ndarray:
     """Low frequencies only: (B, side, side) uint8 -> the same."""
+    from scipy.ndimage import gaussian_filter  # takes longer to import than `train.py --help` should
+
     sigma = SIGMA * images.shape[-1]
     smooth = gaussian_filter(images.astype(np.float32), (0, sigma, sigma))
     return np.rint(smooth).astype(np.uint8)

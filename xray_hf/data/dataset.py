@@ -1,21 +1,21 @@
-"""A data set on disk, opened: records, pixels and groups aligned row by row; and its `datasets` form."""
+"""The sources of a run, opened: samples, labels, pixels, groups, row by row; and their `datasets` form."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from xray_hf.data import cache, groups, splits
-from xray_hf.data.cache import PixelCache
-from xray_hf.data.sample import Report, Sample, labels_of
-from xray_hf.data.sources import coronahack
+from xray_hf.data.cache import PixelSource
+from xray_hf.data.sample import UNKNOWN_PATIENT, Report, Sample, labels_of
+from xray_hf.data.sources import ReadOptions, SourceSpec, classify, parse_map, reader
 from xray_hf.data.splits import Split
-from xray_hf.errors import DataError
-from xray_hf.task import LABELS, SPLITS
+from xray_hf.errors import ConfigError, DataError
+from xray_hf.task import EXTERNAL, SPLITS
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict, Features
@@ -25,98 +25,190 @@ if TYPE_CHECKING:
 class XrayData:
     """Everything that training, examination and splitting need; row i is the same image everywhere.
 
+    samples: all have a label of `classes`. labels: (N,) int64, indexes into `classes`.
     groups: (N,) int64, rows with equal numbers must stay in one split.
+    near_duplicates: pairs of rows that show the same picture. reports: one a source.
     """
 
     samples: list[Sample]
-    pixels: PixelCache
+    classes: tuple[str, ...]
+    labels: np.ndarray
+    pixels: PixelSource
+    side: int
     groups: np.ndarray
-    report: Report
+    near_duplicates: list[tuple[int, int]]
+    reports: list[Report]
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        """The names of the classes."""
-        return LABELS
-
-    @property
-    def labels(self) -> np.ndarray:
-        """(N,) int64, indexes into classes."""
-        return np.asarray(labels_of(self.samples), np.int64)
-
-    @property
-    def near_duplicates(self) -> list[tuple[int, int]]:
-        """Pairs of rows that show the same picture."""
-        return self.pixels.near_duplicates
+    def reading(self) -> str:
+        """What was read and what was left out, for a terminal."""
+        return "\n\n".join(report.as_table() for report in self.reports)
 
 
-def open_coronahack(
-    data_dir: Path,
+def open_data(
+    specs: Sequence[SourceSpec],
     side: int,
     *,
-    covid_metadata: Path | None = None,
+    classes: Sequence[str] | None = None,
+    label_map: Sequence[str] = (),
+    options: ReadOptions = ReadOptions(),  # noqa: B008  # frozen
     drop_bad: bool = False,
     cache_dir: Path | None = None,
 ) -> XrayData:
-    """Read CoronaHack, decode what is not in the cache yet, find the groups.
+    """`read_samples`, then `open_pixels`."""
+    read = read_samples(specs, classes=classes, label_map=label_map, options=options)
+    return open_pixels(*read, side, drop_bad=drop_bad, cache_dir=cache_dir)
 
-    side: height and width of the pixels. drop_bad: go on without rows that have no file, no known label or
-    an undecodable file; otherwise they are an error. Raises DataError, OutputError.
+
+def open_pixels(
+    samples: Sequence[Sample],
+    classes: tuple[str, ...],
+    reports: list[Report],
+    side: int,
+    *,
+    drop_bad: bool = False,
+    cache_dir: Path | None = None,
+) -> XrayData:
+    """Decode what is not in the sources' caches yet, and find the groups.
+
+    samples, classes, reports: as `read_samples` gives them. side: height and width of the pixels.
+    drop_bad: go on without rows that have no file or an undecodable one; otherwise they are an error.
+    Raises ConfigError for a class that no image has, DataError, OutputError.
     """
-    records, report = coronahack.read(data_dir, covid_metadata)
-    if not drop_bad:
+    for report in reports if not drop_bad else ():
         report.require_clean(drop_bad=False)  # before minutes are spent on decoding
-    decoded = cache.prepare(records, side, cache_dir)
-    report.add_undecodable(decoded.undecodable)
-    report.require_clean(drop_bad)
-    kept = [record for record in records if record.file_name not in decoded.undecodable]
-    if not kept:
-        raise DataError(f"{data_dir} holds no usable image. {coronahack.HOW_TO_GET}")
-    of_patients = groups.patient_groups([record.patient_id for record in kept], decoded.near_duplicates)
-    return XrayData(kept, decoded, of_patients, report)
+    kept: list[Sample] = []
+    caches = []
+    for report in reports:
+        own = [sample for sample in samples if sample.source == report.source]
+        if not own:
+            raise DataError(
+                f"no image of the source {report.source} ({report.root}) has a class of this task "
+                f"({', '.join(classes)}); map its findings with --map, or leave the source out."
+            )
+        decoded = cache.prepare(own, side, cache_dir)
+        report.add_undecodable(decoded.undecodable)
+        report.require_clean(drop_bad)
+        kept += [sample for sample in own if sample.file_name not in decoded.undecodable]
+        caches.append(decoded)
+    labels = labels_of(kept, classes)
+    if len(missing := np.setdiff1d(np.arange(len(classes)), labels)):
+        raise ConfigError(
+            f"no image has the class {', '.join(classes[k] for k in missing)}; "
+            f"the sources have {', '.join(classes[k] for k in np.unique(labels))}. "
+            'Change --classes, or map a finding with --map "NAME:FINDING=CLASS".'
+        )
+    pairs = groups.near_duplicates(np.concatenate([each.thumbnails for each in caches]))
+    return XrayData(
+        samples=kept,
+        classes=classes,
+        labels=labels,
+        pixels=cache.Joined(caches),
+        side=side,
+        groups=groups.patient_groups(kept, pairs),
+        near_duplicates=pairs,
+        reports=reports,
+    )
+
+
+def read_samples(
+    specs: Sequence[SourceSpec],
+    *,
+    classes: Sequence[str] | None = None,
+    label_map: Sequence[str] = (),
+    options: ReadOptions = ReadOptions(),  # noqa: B008  # frozen
+) -> tuple[list[Sample], tuple[str, ...], list[Report]]:
+    """Read the sources and give every image its class; no image is decoded.
+
+    classes: of the task; None for those that the sources have. label_map: "NAME:FINDING=CLASS" each.
+    Returns the samples that have a class, the classes, and a report of each source with what was left out.
+    Raises ConfigError for no source, a map that fits none and for fewer than two classes; DataError, also for
+    a file that two sources have.
+    """
+    if not specs:
+        raise ConfigError("no source is named; pass --source KIND[:NAME]=PLACE.")
+    mapped = [parse_map(text, specs) for text in label_map]
+    read = [reader(spec.kind).read(spec.place, spec.name, options) for spec in specs]
+    everything, names = classify([sample for own, _ in read for sample in own], specs, classes, mapped)
+    reports = [report for _, report in read]
+    for spec, report in zip(specs, reports, strict=True):
+        report.kind = spec.kind
+        report.count_without_class(
+            sample for sample in everything if sample.label is None and sample.source == report.source
+        )
+    found = [sample for sample in everything if sample.label is not None]
+    _require_own_files(found)
+    return (_with_own_patients(found) if len(specs) > 1 else found), names, reports
+
+
+def _require_own_files(samples: Sequence[Sample]) -> None:
+    """Raise DataError for a file that stands in two sources."""
+    source_of: dict[Path, str] = {}
+    for sample in samples:
+        path = sample.path.resolve()
+        if source_of.setdefault(path, sample.source) != sample.source:
+            raise DataError(
+                f"{path} is in the sources {source_of[path]} and {sample.source}; leave one of them out, "
+                "or move the images that both have."
+            )
+
+
+def _with_own_patients(samples: Sequence[Sample]) -> list[Sample]:
+    """Make patient ids that mean nothing outside their source, digits only or unknown ones, differ by source.
+
+    Any other id that two sources have is taken for the same patient.
+    """
+    return [
+        replace(sample, patient_id=f"{sample.source}/{sample.patient_id}")
+        if sample.patient_id.isdigit() or sample.patient_id.startswith(UNKNOWN_PATIENT)
+        else sample
+        for sample in samples
+    ]
 
 
 def split_data(
-    data: XrayData, protocol: str, seed: int, splits_file: Path | None = None, *, fold: int = 0
+    data: XrayData,
+    protocol: str,
+    seed: int,
+    splits_file: Path | None = None,
+    *,
+    fold: int = 0,
+    hold_out: Sequence[str] = (),
 ) -> Split:
     """Split by protocol, seed and fold, or as `splits_file` says; checks that `grouped` shares nothing."""
     if splits_file:
         split = splits.read(splits_file, data.samples)
     else:
-        split = splits.make_split(protocol, data.samples, data.groups, seed, fold)
-    splits.require_disjoint(splits.describe(split, data.samples, data.groups))
+        split = splits.make_split(
+            protocol, data.samples, data.classes, data.groups, seed, fold=fold, hold_out=hold_out
+        )
+    splits.require_disjoint(splits.describe(split, data.samples, data.classes, data.groups))
     return split
 
 
-def to_dataset(records: Sequence[Sample]) -> Dataset:
-    """All records as one `datasets.Dataset`; images stay in their files until they are asked for."""
+def to_dataset(samples: Sequence[Sample], classes: Sequence[str]) -> Dataset:
+    """All samples as one `datasets.Dataset`; images stay in their files until they are asked for."""
     from datasets import Dataset
 
-    features = columns_of_records()
-    columns = {name: [getattr(record, name) for record in records] for name in features if name != "image"}
-    columns["image"] = [str(record.path) for record in records]
+    features = columns_of_samples(classes)
+    columns = {name: [getattr(sample, name) for sample in samples] for name in features if name != "image"}
+    columns["image"] = [str(sample.path) for sample in samples]
     return Dataset.from_dict(columns, features=features)
 
 
-def columns_of_records() -> Features:
+def columns_of_samples(classes: Sequence[str]) -> Features:
     """The columns of a data set: the image, and what Sample says of it."""
     from datasets import ClassLabel, Features, Image, Value
 
     text = Value("string")
-    return Features(
-        image=Image(),
-        label=ClassLabel(names=list(LABELS)),
-        file_name=text,
-        patient_id=text,
-        virus_category=text,
-        pathogen=text,
-        source=text,
-        license=text,
-    )
+    names = ("file_name", "source", "site", "patient_id", "view", "pathogen", "virus_category", "license")
+    return Features(image=Image(), label=ClassLabel(names=list(classes)), **dict.fromkeys(names, text))
 
 
-def to_dataset_dict(records: Sequence[Sample], split: Split) -> DatasetDict:
+def to_dataset_dict(data: XrayData, split: Split) -> DatasetDict:
     """The splits as a `datasets.DatasetDict`; upsampled rows are indices, not copies."""
     from datasets import DatasetDict
 
-    dataset = to_dataset(records)
-    return DatasetDict({name: dataset.select(split.rows(name)) for name in SPLITS})
+    dataset = to_dataset(data.samples, data.classes)
+    names = [*SPLITS, *([EXTERNAL] if len(split.external) else [])]
+    return DatasetDict({name: dataset.select(split.rows(name)) for name in names})

@@ -1,10 +1,12 @@
-"""Records and a seed -> train, validation and test: pure functions, nothing is copied or decoded.
+"""Samples and a seed -> train, validation, test and external: pure functions, nothing is copied or decoded.
 
 Two protocols:
-- `grouped`, the default: no patient and no near-duplicate in two splits.
-- `paper`: İbişoğlu and Akçay 2021, to the count. It copies images before it splits validation off, so
-  most validation images are also training images, and patients are shared with training. It is here to
-  reproduce the paper and to measure the leak; do not select models with it.
+- `grouped`, the default: no patient and no near-duplicate in two splits, over all sources. A source that is
+  held out is the external test set; images of other sources that share a patient or a picture with it are in
+  no split.
+- `paper`: İbişoğlu and Akçay 2021, to the count, on CoronaHack. It copies images before it splits validation
+  off, so most validation images are also training images, and patients are shared with training. It is here
+  to reproduce the paper and to measure the leak; do not select models with it.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -21,13 +23,11 @@ import numpy as np
 
 from xray_hf.data.sample import Sample, labels_of
 from xray_hf.errors import ConfigError, DataError
-from xray_hf.evaluation.words import counted
-from xray_hf.task import COVID19, LABELS, SPLITS
+from xray_hf.task import COVID19, EXTERNAL, FOLDS, PAPER_CLASSES, PROTOCOLS, SPLITS
+from xray_hf.text import counted
 
-PROTOCOLS = ("grouped", "paper")
-COVID_TEST_SHARE = 0.25
+TEST_SHARE = 0.25  # of the images of a class for which its source has no official test image
 VALIDATION_SHARE = 0.15
-FOLDS = 6  # disjoint validation parts of 15 %
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Split:
     """Row numbers of each split, ascending; a row that stands more than once was upsampled.
 
     fold: which of FOLDS disjoint parts is validation, with the same test in all; 0 under `paper`.
+    external: the rows of the sources `hold_out`.
     """
 
     protocol: str
@@ -43,132 +44,208 @@ class Split:
     validation: np.ndarray
     test: np.ndarray
     fold: int = 0
+    external: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    hold_out: tuple[str, ...] = ()
 
     def rows(self, name: str) -> np.ndarray:
-        """Rows of "train", "validation" or "test": (n,) int64."""
+        """Rows of "train", "validation", "test" or "external": (n,) int64."""
         rows: np.ndarray = getattr(self, name)
         return rows
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The splits that it has; "external" only where a source was held out."""
+        return (*SPLITS, EXTERNAL) if self.hold_out else SPLITS
+
 
 def make_split(
-    protocol: str, records: Sequence[Sample], groups: np.ndarray, seed: int, fold: int = 0
+    protocol: str,
+    samples: Sequence[Sample],
+    classes: Sequence[str],
+    groups: np.ndarray,
+    seed: int,
+    *,
+    fold: int = 0,
+    hold_out: Sequence[str] = (),
 ) -> Split:
-    """Split by protocol name; raises ConfigError for an unknown one, DataError if a split is empty."""
+    """Split by protocol name.
+
+    Raises ConfigError for an unknown protocol or source, and for a choice that the protocol does not have;
+    DataError if a split is empty or training has no image of a class.
+    """
     if protocol == "grouped":
-        split = grouped(records, groups, seed, fold)
-    elif protocol == "paper" and fold:
-        raise ConfigError("protocol paper has no folds; use --protocol grouped, or --fold 0.")
+        split = grouped(samples, classes, groups, seed, fold=fold, hold_out=hold_out)
+    elif protocol == "paper" and (fold or hold_out):
+        raise ConfigError("protocol paper has no folds and holds out no source; use --protocol grouped.")
     elif protocol == "paper":
-        split = paper(records, seed)
+        split = paper(samples, classes, seed)
     else:
         raise ConfigError(f"unknown protocol {protocol!r}; expected one of {', '.join(PROTOCOLS)}.")
-    for name in SPLITS:
+    for name in split.names:
         if not len(split.rows(name)):
-            raise DataError(_nothing_for(protocol, name, len(records)))
+            raise DataError(_nothing_for(protocol, name, len(samples)))
+    if len(missing := np.setdiff1d(np.arange(len(classes)), labels_of(samples, classes)[split.train])):
+        raise DataError(
+            f"protocol {protocol} leaves no image of {', '.join(classes[k] for k in missing)} for training; "
+            "hold out another source, or add images of that class."
+        )
     return split
 
 
-def paper(records: Sequence[Sample], seed: int) -> Split:
+def paper(samples: Sequence[Sample], classes: Sequence[str], seed: int) -> Split:
     """The paper's own steps (sections II.A.2 and III.A), decoded from its printed percentages.
 
     1. A quarter of the COVID-19 images goes from TRAIN to test. 2. Every class is upsampled to the
     largest: all its images, and copies drawn with replacement. 3. Then 15 % of the rows are split off
-    for validation. Real set: 9,910 / 1,748 / 638 rows. Raises DataError if there is no TRAIN image.
+    for validation. Real set: 9,910 / 1,748 / 638 rows.
+    Raises ConfigError for other sources or classes than CoronaHack's, DataError if there is no TRAIN image.
     """
+    sources = sorted({sample.source for sample in samples})
+    has_parts = all(sample.official_split for sample in samples)
+    if len(sources) > 1 or tuple(classes) != PAPER_CLASSES or not has_parts:
+        raise ConfigError(
+            f"protocol paper is CoronaHack's, with its classes {', '.join(PAPER_CLASSES)}; "
+            f"got {', '.join(sources)} with {', '.join(classes)}. Use --protocol grouped."
+        )
     rng = np.random.default_rng(seed)
-    labels, official_test = _arrays(records)
+    labels, official_test = labels_of(samples, classes), _official_test(samples)
     covid = np.flatnonzero((labels == COVID19) & ~official_test)
-    moved = rng.choice(covid, int(COVID_TEST_SHARE * len(covid)), replace=False)
+    moved = rng.choice(covid, int(TEST_SHARE * len(covid)), replace=False)
     test = np.concatenate([np.flatnonzero(official_test), moved])
     pool = np.setdiff1d(np.arange(len(labels)), test)
     if not len(pool):
         raise DataError(_nothing_for("paper", "train", len(labels)))
 
-    classes = [pool[labels[pool] == label] for label in range(len(LABELS))]
-    largest = max(map(len, classes))
+    of_classes = [pool[labels[pool] == label] for label in range(len(classes))]
+    largest = max(map(len, of_classes))
     upsampled = np.concatenate(
-        [np.concatenate([rows, rng.choice(rows, largest - len(rows))]) for rows in classes if len(rows)]
+        [np.concatenate([rows, rng.choice(rows, largest - len(rows))]) for rows in of_classes if len(rows)]
     )
     shuffled = rng.permutation(upsampled)
     cut = int(VALIDATION_SHARE * len(shuffled))
     return Split("paper", seed, np.sort(shuffled[cut:]), np.sort(shuffled[:cut]), np.sort(test))
 
 
-def grouped(records: Sequence[Sample], groups: np.ndarray, seed: int, fold: int = 0) -> Split:
-    """The honest protocol: groups (patients, joined by near-duplicates) are never divided.
+def grouped(
+    samples: Sequence[Sample],
+    classes: Sequence[str],
+    groups: np.ndarray,
+    seed: int,
+    *,
+    fold: int = 0,
+    hold_out: Sequence[str] = (),
+) -> Split:
+    """The patient-level protocol: groups (patients, joined by near-duplicates) are never divided.
 
-    Test: every group with an official TEST image, and whole COVID-19 groups up to a quarter of the
-    COVID-19 images. Validation: 15 % of the other groups, drawn within each class; another fold has another
-    15 %, and the same test. Nothing is copied. Raises ConfigError for a fold outside 0..FOLDS-1, and for one
-    that a small class does not reach.
+    External: all images of the sources `hold_out`. Test: every group with an official TEST image; of a
+    class for which its source has no such image, whole groups up to a quarter of its images. Validation: 15 %
+    of the other groups, drawn within each class of each source; another fold has other 15 %, and the same
+    test. Nothing is copied. Groups that reach into a held-out source are in no split.
+    Raises ConfigError for a source that does not exist, a fold outside 0..FOLDS-1, and for one that a small
+    class does not reach.
     """
     if not 0 <= fold < FOLDS:
         raise ConfigError(f"fold is {fold}; expected 0 to {FOLDS - 1}.")
+    sources = list(dict.fromkeys(sample.source for sample in samples))
+    if unknown := [name for name in hold_out if name not in sources]:
+        raise ConfigError(
+            f"--hold-out {unknown[0]} is no source of this run; expected one of {', '.join(sources)}."
+        )
+    if sources and set(sources) == set(hold_out):
+        raise ConfigError(
+            f"--hold-out {', '.join(hold_out)} leaves no source to train on; name more sources."
+        )
     rng = np.random.default_rng(seed)
-    labels, official_test = _arrays(records)
-    test_groups = set(groups[official_test].tolist())
-    wanted = int(COVID_TEST_SHARE * np.count_nonzero(labels == COVID19))
-    sizes = Counter(groups[labels == COVID19].tolist())
-    taken = sum(sizes[group] for group in test_groups)
-    for group in rng.permutation(sorted(sizes)).tolist():
-        if group not in test_groups and taken + sizes[group] <= wanted:
-            test_groups.add(group)
-            taken += sizes[group]
+    labels, official_test = labels_of(samples, classes), _official_test(samples)
+    is_external = np.isin([sample.source for sample in samples], list(hold_out))
+    usable = ~np.isin(groups, groups[is_external])
+    strata = np.asarray([sources.index(sample.source) for sample in samples]) * len(classes) + labels
 
-    # A mixed group counts as COVID-19 before Pneumonia before Normal: the few COVID-19 ones are spread.
-    class_of_group = {int(g): int(labels[groups == g].max()) for g in np.unique(groups)}
+    test_groups = set(groups[official_test & usable].tolist())
+    for stratum in np.unique(strata[usable]).tolist():
+        rows = usable & (strata == stratum)
+        if official_test[rows].any():
+            continue
+        sizes = Counter(groups[rows].tolist())
+        wanted = int(TEST_SHARE * np.count_nonzero(rows))
+        taken = sum(sizes[group] for group in test_groups)
+        for group in rng.permutation(sorted(sizes)).tolist():
+            if group not in test_groups and taken + sizes[group] <= wanted:
+                test_groups.add(group)
+                taken += sizes[group]
+
     validation_groups: set[int] = set()
-    for label in range(len(LABELS)):
-        own = [g for g, c in class_of_group.items() if c == label and g not in test_groups]
+    stratum_of_group = _rarest(groups[usable], strata[usable])
+    for stratum in np.unique(strata[usable]).tolist():
+        own = [g for g, rarest in stratum_of_group.items() if rarest == stratum and g not in test_groups]
         size = round(VALIDATION_SHARE * len(own))
         if own and fold * size >= len(own):
+            name = classes[stratum % len(classes)]
             raise ConfigError(
-                f"fold {fold} has no {LABELS[label]}: there are {len(own)} groups of it; use a lower --fold."
+                f"fold {fold} has no {name}: there are {len(own)} groups of it; use a lower --fold."
             )
         validation_groups.update(rng.permutation(own).tolist()[fold * size : (fold + 1) * size])
 
-    in_test = np.isin(groups, list(test_groups))
-    in_validation = np.isin(groups, list(validation_groups))
-    train, validation = np.flatnonzero(~in_test & ~in_validation), np.flatnonzero(in_validation)
-    return Split("grouped", seed, train, validation, np.flatnonzero(in_test), fold)
+    in_test = usable & np.isin(groups, list(test_groups))
+    in_validation = usable & np.isin(groups, list(validation_groups))
+    return Split(
+        "grouped",
+        seed,
+        train=np.flatnonzero(usable & ~in_test & ~in_validation),
+        validation=np.flatnonzero(in_validation),
+        test=np.flatnonzero(in_test),
+        fold=fold,
+        external=np.flatnonzero(is_external),
+        hold_out=tuple(hold_out),
+    )
 
 
-def describe(split: Split, records: Sequence[Sample], groups: np.ndarray) -> dict[str, Any]:
-    """Count rows, images, patients and classes of each split, and what any two splits share.
+def describe(
+    split: Split, samples: Sequence[Sample], classes: Sequence[str], groups: np.ndarray
+) -> dict[str, Any]:
+    """Count rows, images, patients, classes and sources of each split, and what any two splits share.
 
     `leak`: share of the validation rows whose very image, or whose patient or near-duplicate, is in train.
+    `left_out`: images in no split, since they share a patient or a picture with a held-out source.
     """
-    labels = np.asarray(labels_of(records))
-    patients = np.asarray([record.patient_id for record in records])
+    labels, names = labels_of(samples, classes), split.names
+    patients = np.asarray([sample.patient_id for sample in samples])
+    sources = np.asarray([sample.source for sample in samples])
     counts: dict[str, Any] = {}
-    for name in SPLITS:
+    for name in names:
         rows = split.rows(name)
         per_class = {
-            LABELS[k]: int(n) for k, n in enumerate(np.bincount(labels[rows], minlength=len(LABELS)))
+            classes[k]: int(n) for k, n in enumerate(np.bincount(labels[rows], minlength=len(classes)))
         }
         counts[name] = {
             "rows": len(rows),
             "images": len(np.unique(rows)),
             "patients": len(np.unique(patients[rows])),
-            **per_class,
+            "sources": dict(Counter(sources[rows].tolist()).most_common()),
+            **dict(zip(classes, per_class, strict=True)),
         }
     overlap = {}
-    for one, other in combinations(SPLITS, 2):
+    for one, other in combinations(names, 2):
         a, b = split.rows(one), split.rows(other)
         overlap[f"{one}/{other}"] = {
             "images": len(np.intersect1d(a, b)),
             "patients": len(np.intersect1d(patients[a], patients[b])),
             "groups": len(np.intersect1d(groups[a], groups[b])),
         }
+    used = np.unique(np.concatenate([split.rows(name) for name in names]))
+    in_validation = labels[split.validation]
     leak = {
-        "image": _share_in(split.validation, split.train, labels[split.validation]),
-        "patient": _share_in(groups[split.validation], groups[split.train], labels[split.validation]),
+        "image": _share_in(split.validation, split.train, in_validation, classes),
+        "patient": _share_in(groups[split.validation], groups[split.train], in_validation, classes),
     }
     return {
         "protocol": split.protocol,
         "seed": split.seed,
         "fold": split.fold,
+        "hold_out": list(split.hold_out),
+        "classes": list(classes),
         "splits": counts,
+        "left_out": len(samples) - len(used),
         "overlap": overlap,
         "leak": leak,
     }
@@ -176,22 +253,32 @@ def describe(split: Split, records: Sequence[Sample], groups: np.ndarray) -> dic
 
 def as_table(description: dict[str, Any]) -> str:
     """The description for a terminal."""
-    columns = ["rows", "images", "patients", *LABELS]
+    classes = description["classes"]
+    columns = ["rows", "images", "patients", *classes]
+    width = max(11, *(len(name) + 2 for name in classes))
     fold = f", fold {description['fold']}" if description["fold"] else ""
     lines = [f"protocol {description['protocol']}, seed {description['seed']}{fold}"]
-    lines.append(f"{'':<18}" + "".join(f"{column:>11}" for column in columns))
+    lines.append(f"{'':<18}" + "".join(f"{column:>{width}}" for column in columns))
     for name, counts in description["splits"].items():
-        lines.append(f"{name:<18}" + "".join(f"{counts[column]:>11,}" for column in columns))
+        lines.append(f"{name:<18}" + "".join(f"{counts[column]:>{width},}" for column in columns))
     lines.append(
-        f"\n{'shared':<18}" + "".join(f"{column:>11}" for column in ("images", "patients", "groups"))
+        f"\n{'shared':<18}" + "".join(f"{column:>{width}}" for column in ("images", "patients", "groups"))
     )
     for pair, shared in description["overlap"].items():
-        lines.append(f"{pair:<18}" + "".join(f"{number:>11,}" for number in shared.values()))
+        lines.append(f"{pair:<18}" + "".join(f"{number:>{width},}" for number in shared.values()))
     lines.append("\nvalidation rows with the same image or patient in train")
-    lines.append(f"{'':<18}" + "".join(f"{column:>11}" for column in (*LABELS, "all")))
+    lines.append(f"{'':<18}" + "".join(f"{column:>{width}}" for column in (*classes, "all")))
     for what, shares in description["leak"].items():
         cells = ("-" if share is None else f"{share:.0%}" for share in shares.values())
-        lines.append(f"{what:<18}" + "".join(f"{cell:>11}" for cell in cells))
+        lines.append(f"{what:<18}" + "".join(f"{cell:>{width}}" for cell in cells))
+    if len({source for counts in description["splits"].values() for source in counts["sources"]}) > 1:
+        lines.append("\nsources")
+        for name, counts in description["splits"].items():
+            own = ", ".join(f"{source} {images:,}" for source, images in counts["sources"].items())
+            lines.append(f"{name:<18} {own}")
+    if description["left_out"]:
+        words = "share a patient or a picture with a held-out source"
+        lines.append(f"\n{counted(description['left_out'], 'image')} in no split: they {words}.")
     if description["protocol"] == "paper":
         lines.append("\nThis protocol leaks: validation accuracy under it says nothing about new patients.")
     return "\n".join(lines)
@@ -206,57 +293,73 @@ def require_disjoint(description: dict[str, Any]) -> None:
             raise DataError(f"{pair} share {shared}, although the protocol is grouped; make the split anew.")
 
 
-def as_dict(split: Split, records: Sequence[Sample], groups: np.ndarray) -> dict[str, Any]:
-    """The content of splits.json: the counts of `describe` and, per split, {file name: copies}."""
-    files = {
-        name: {
-            records[row].file_name: copies
-            for row, copies in sorted(Counter(split.rows(name).tolist()).items())
-        }
-        for name in SPLITS
-    }
-    return {**describe(split, records, groups), "files": files}
+def as_dict(
+    split: Split, samples: Sequence[Sample], classes: Sequence[str], groups: np.ndarray
+) -> dict[str, Any]:
+    """The content of splits.json: the counts of `describe`, and {split: {source: {file name: copies}}}."""
+    files: dict[str, dict[str, dict[str, int]]] = {}
+    for name in split.names:
+        of_sources: dict[str, dict[str, int]] = {}
+        for row, copies in sorted(Counter(split.rows(name).tolist()).items()):
+            of_sources.setdefault(samples[row].source, {})[samples[row].file_name] = copies
+        files[name] = of_sources
+    return {**describe(split, samples, classes, groups), "files": files}
 
 
-def read(path: Path, records: Sequence[Sample]) -> Split:
+def read(path: Path, samples: Sequence[Sample]) -> Split:
     """Rebuild a split from splits.json, on any machine that has the same files.
 
-    Raises DataError if the file is not a splits.json or names images that `records` lacks.
+    Raises DataError if the file is not a splits.json or names images that `samples` lack.
     """
+    sources = {sample.source for sample in samples}
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
-        files = {name: _copies(saved["files"][name], name) for name in SPLITS}
+        hold_out = tuple(saved.get("hold_out", ()))
+        names = (*SPLITS, EXTERNAL) if hold_out else SPLITS
+        files = {name: _copies(saved["files"][name], name, sources) for name in names}
         protocol, seed, fold = str(saved["protocol"]), int(saved["seed"]), int(saved.get("fold", 0))
         if protocol not in PROTOCOLS:
             raise ValueError(f"protocol {protocol!r}")
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; write one with `xray-hf splits --out`.") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path} is no readable splits.json ({error!r}); write one with `xray-hf splits --out`."
         ) from error
-    row_of = {record.file_name: row for row, record in enumerate(records)}
-    missing = [file for names in files.values() for file in names if file not in row_of]
+    row_of = {(sample.source, sample.file_name): row for row, sample in enumerate(samples)}
+    missing = [
+        f"{source}/{name}" for own in files.values() for source, name in own if (source, name) not in row_of
+    ]
     if missing:
         raise DataError(
-            f"{path} names {counted(len(missing), 'image')} that this data set lacks (first: {missing[0]}); "
-            "use the data set that the split was made from."
+            f"{path} names {counted(len(missing), 'image')} that the sources of this run lack "
+            f"(first: {missing[0]}); name the sources that the split was made from."
         )
     rows = {
-        name: np.sort(np.repeat([row_of[file] for file in names], list(names.values())).astype(np.int64))
-        for name, names in files.items()
+        name: np.sort(np.repeat([row_of[file] for file in own], list(own.values())).astype(np.int64))
+        for name, own in files.items()
     }
-    return Split(protocol, seed, fold=fold, **rows)
+    return Split(protocol, seed, fold=fold, hold_out=hold_out, **rows)
 
 
-def _copies(names: Any, split: str) -> dict[str, int]:
-    """Check the {file name: copies} of a split; raises ValueError."""
-    if not isinstance(names, dict) or not names:
-        raise ValueError(f"{split} is no object of file names")
-    wrong = [name for name, copies in names.items() if type(copies) is not int or copies < 1]
+def _copies(files: Any, split: str, sources: set[str]) -> dict[tuple[str, str], int]:
+    """Check the {source: {file name: copies}} of a split; raises ValueError.
+
+    Before version 0.3 there was one source and {file name: copies}: the only one of this run is meant.
+    """
+    if isinstance(files, dict) and files and not any(isinstance(own, dict) for own in files.values()):
+        if len(sources) > 1:
+            raise ValueError("it names no sources, and this run has several")
+        files = dict.fromkeys(sources, files)
+    if not isinstance(files, dict) or not all(isinstance(own, dict) and own for own in files.values()):
+        raise ValueError(f"{split} is no object of sources and file names")
+    named = {(source, name): copies for source, own in files.items() for name, copies in own.items()}
+    if not named:
+        raise ValueError(f"{split} names no image")
+    wrong = [file for file, copies in named.items() if type(copies) is not int or copies < 1]
     if wrong:
-        raise ValueError(f"{split} has {names[wrong[0]]!r} copies of {wrong[0]}")
-    return names
+        raise ValueError(f"{split} has {named[wrong[0]]!r} copies of {wrong[0][1]}")
+    return named
 
 
 def _nothing_for(protocol: str, name: str, images: int) -> str:
@@ -266,15 +369,27 @@ def _nothing_for(protocol: str, name: str, images: int) -> str:
     )
 
 
-def _arrays(records: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray]:
-    labels = np.asarray(labels_of(records), np.int64)
-    return labels, np.asarray([record.official_split == "TEST" for record in records], bool)
+def _official_test(samples: Sequence[Sample]) -> np.ndarray:
+    return np.asarray([sample.official_split == "TEST" for sample in samples], bool)
 
 
-def _share_in(values: np.ndarray, pool: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
+def _rarest(groups: np.ndarray, strata: np.ndarray) -> dict[int, int]:
+    """{group: the rarest stratum among its rows}, by group: a mixed group counts where it is needed most."""
+    _, counts = np.unique(strata, return_counts=True)
+    by_frequency = np.unique(strata)[np.argsort(counts, kind="stable")]
+    rank = {stratum: place for place, stratum in enumerate(by_frequency.tolist())}
+    names, places = np.unique(groups, return_inverse=True)
+    lowest = np.full(len(names), len(rank))
+    np.minimum.at(lowest, places, [rank[stratum] for stratum in strata.tolist()])
+    return dict(zip(names.tolist(), by_frequency[lowest].tolist(), strict=True))
+
+
+def _share_in(
+    values: np.ndarray, pool: np.ndarray, labels: np.ndarray, classes: Sequence[str]
+) -> dict[str, float | None]:
     found = np.isin(values, pool)
     shares: dict[str, float | None] = {
         name: float(found[labels == k].mean()) if (labels == k).any() else None
-        for k, name in enumerate(LABELS)
+        for k, name in enumerate(classes)
     }
     return {**shares, "all": float(found.mean())}

@@ -24,7 +24,7 @@ from xray_hf.data.sample import SYNTHETIC_PREFIX
 from xray_hf.data.sources.coronahack import CSV_NAME, IMAGE_FOLDER
 from xray_hf.errors import ConfigError, DataError
 from xray_hf.files import atomic_folder, require_new_folder
-from xray_hf.task import COVID19, LABELS, NORMAL, PNEUMONIA
+from xray_hf.task import COVID19, NORMAL, PAPER_CLASSES, PNEUMONIA
 
 ATLAS_FILE = Path(__file__).with_name("atlas.npz")
 MIN_PATIENTS = 30  # below this a class can be missing from one of three splits
@@ -112,7 +112,7 @@ class _Film:
     def row(self) -> tuple[str, ...]:
         """Its CSV cells after the index, with the real file's misspelling."""
         label = "Normal" if self.label == NORMAL else "Pnemonia"
-        category = LABELS[COVID19] if self.label == COVID19 else ""
+        category = PAPER_CLASSES[COVID19] if self.label == COVID19 else ""
         return self.name, label, self.split, category, self.pathogen
 
 
@@ -138,7 +138,7 @@ def write_synthetic(out: Path, patients: int, seed: int) -> Summary:
         folder=out,
         patients=patients,
         files_without_metadata=sum(not film.listed for film in films),
-        counts=dict(Counter((film.split, LABELS[film.label]) for film in films if film.listed)),
+        counts=dict(Counter((film.split, PAPER_CLASSES[film.label]) for film in films if film.listed)),
     )
 
 
@@ -149,9 +149,9 @@ def sample_images(n_per_class: int, seed: int) -> list[tuple[str, Image.Image]]:
     """
     _check_seed(seed)
     atlas = load_atlas()
-    labels = [label for label in range(len(LABELS)) for _ in range(n_per_class)]
+    labels = [label for label in range(len(PAPER_CLASSES)) for _ in range(n_per_class)]
     return [
-        (LABELS[label], _draw(atlas, label, seed, number, number))
+        (PAPER_CLASSES[label], _draw(atlas, label, seed, number, number))
         for number, label in enumerate(labels, start=FIRST_EXAMPLE)
     ]
 
@@ -196,7 +196,7 @@ def _plan(patients: int, seed: int) -> list[_Film]:
     for patient, (split, label, listed) in enumerate(_cohort(patients)):
         pathogen = _pathogen(label, rng)
         # As in the real set, personN in TRAIN and personN in TEST are two people.
-        number = next(numbers[LABELS[label], split if label == PNEUMONIA else ""])
+        number = next(numbers[PAPER_CLASSES[label], split if label == PNEUMONIA else ""])
         amount = 1 + int(rng.choice(len(IMAGES_PER_PATIENT), p=IMAGES_PER_PATIENT))
         for shot in range(1, amount + 1 if listed else 2):
             if label == NORMAL:

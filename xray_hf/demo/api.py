@@ -33,7 +33,7 @@ def add(engines: Engines, described: dict[str, Any], settings: Settings) -> None
         Returns:
             {"error": words or null, "warnings": [words], "models": {name: {"decision": a class, "unsure" or
             "not a frontal chest X-ray", "reason": why it is no class, "label": the most probable class,
-            "probabilities": {class: 0..1}, "foreign_score": 0..1, above 0.5 is refused}}}.
+            "probabilities": {class: 0..1}, "ood_score": 0..1, above 0.5 is rejected}}}.
         """
         # A batch of several visitors' calls, though programs see one.
         return ([as_json(found) for found in events.answer(engines, [_single(each) for each in file])],)

@@ -16,7 +16,7 @@ from PIL import Image
 from xray_hf.demo.events import Answer
 from xray_hf.errors import ImageError
 from xray_hf.inference import Prediction
-from xray_hf.inference.engine import FOREIGN, UNSURE
+from xray_hf.inference.engine import REJECTED, UNSURE
 from xray_hf.inference.overlay import layer
 
 PREVIEW_SIDE = 768  # pixels, the longer side; a detector's full image would take seconds to send
@@ -57,7 +57,7 @@ def _said(found: Prediction | ImageError) -> dict[str, Any]:
         "reason": found.reason,
         "label": found.label,
         "probabilities": found.probabilities,
-        "foreign_score": found.foreign_score,
+        "ood_score": found.ood_score,
     }
 
 
@@ -94,19 +94,19 @@ def _shown(number: int, answer: Answer) -> dict[str, Any]:
 def said(found: Prediction | ImageError) -> dict[str, Any]:
     """What the page shows of a model's answer: decision, kind, reason and shares.
 
-    kind: "decided" or "withheld". shares: {class: 0..1}, none of a foreign image, where they mean nothing.
+    kind: "decided" or "withheld". shares: {class: 0..1}, none of a rejected image, where they mean nothing.
     """
     if isinstance(found, ImageError):
         return {"decision": "no answer", "kind": "withheld", "reason": str(found), "shares": {}}
-    kind = "withheld" if found.decision in (FOREIGN, UNSURE) else "decided"
-    shares = {} if found.decision == FOREIGN else found.probabilities
+    kind = "withheld" if found.decision in (REJECTED, UNSURE) else "decided"
+    shares = {} if found.decision == REJECTED else found.probabilities
     return {"decision": found.decision, "kind": kind, "reason": found.reason, "shares": shares}
 
 
 def _maps(answer: Answer) -> Iterator[dict[str, Any]]:
-    """Each heatmap as a layer, unless the model refused the image."""
+    """Each heatmap as a layer, unless the model rejected the image."""
     for name, found in answer.predictions.items():
-        if isinstance(found, ImageError) or found.decision == FOREIGN or found.heatmaps is None:
+        if isinstance(found, ImageError) or found.decision == REJECTED or found.heatmaps is None:
             continue
         for label, heatmap in zip(found.probabilities, found.heatmaps, strict=True):
             drawn = picture(layer(heatmap, (LAYER_SIDE, LAYER_SIDE)), "PNG", compress_level=1)

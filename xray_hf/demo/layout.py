@@ -8,14 +8,16 @@ from typing import Any
 
 import gradio as gr
 
-from xray_hf.demo import api, events, measured, rows, usage
+from xray_hf.demo import api, events, rows, usage
 from xray_hf.demo.events import Engines
 from xray_hf.demo.examples import Example
 from xray_hf.demo.formatting import as_html, render
 from xray_hf.demo.settings import Settings
 from xray_hf.demo.uploads import MAX_FILES, Upload, unpack
-from xray_hf.evaluation.words import listed
 from xray_hf.images import FORMATS
+from xray_hf.report import html
+from xray_hf.report.report import Report
+from xray_hf.text import listed
 
 MAX_AT_ONCE = 8  # X-rays with a viewer each; more are a table
 STATUS_SECONDS = 2  # between two words on the place in the queue
@@ -43,8 +45,10 @@ def build(
         synthetic = listed([name for name, engine in engines.items() if engine.manifest.is_synthetic])
         uncalibrated = {name: each.calibration.lacks for name, each in engines.items()}
         labels = listed(next(iter(engines.values())).labels, "or")
-        gr.HTML(render("welcome", models=names), elem_id="welcome")
-        gr.HTML(render("statement"), elem_id="statement")
+        # Their classes come from two collections, of children and of adults.
+        is_confounded = any(engine.manifest.sources == ("coronahack",) for engine in engines.values())
+        gr.HTML(render("welcome", models=names, is_confounded=is_confounded), elem_id="welcome")
+        gr.HTML(render("statement", is_confounded=is_confounded), elem_id="statement")
         gr.HTML(
             render(
                 "introduction",
@@ -155,7 +159,8 @@ def _add_examples(examples: Sequence[Example], files: gr.File) -> None:
 
 def _add_evidence(engines: Engines) -> None:
     with gr.Tab("How good is it?", id="evidence"):
-        gr.HTML(measured.as_html({name: engine.manifest for name, engine in engines.items()}))
+        reports = [Report.read(engine.manifest.folder, name) for name, engine in engines.items()]
+        gr.HTML(html.page(reports))
 
 
 def _add_use(engines: Engines, settings: Settings) -> None:

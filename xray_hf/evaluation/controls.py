@@ -282,62 +282,6 @@ def auroc_interval(
     return {"value": float(value[0, 0]), "interval": uncertainty.interval(drawn[:, 0])}
 
 
-def as_table(summary: Mapping[str, Any]) -> str:
-    """The sections' main numbers for a terminal, under those of `metrics.as_table`."""
-    lines = ["subgroups of test"]
-    for what, groups in summary["subgroups"].items():
-        if isinstance(groups, str):
-            lines.append(f"  left out: {groups}")
-            continue
-        for group, own in groups.items():
-            classes = own["classes"].items()
-            found = ", ".join(f"{label} {_percent(of['sensitivity'])} of {of['n']}" for label, of in classes)
-            lines.append(f"  {what.replace('_', ' ')} {group}: {found}")
-    repeats = summary["duplicates"]
-    lines.append(
-        f"pictures that stand in test repeatedly: {repeats['repeated_pictures']}; accuracy "
-        f"{_percent(repeats['all_rows']['accuracy'])}, with one row of each "
-        f"{_percent(repeats['one_of_each']['accuracy'])}"
-    )
-    uniform = summary["heatmap"]["uniform"]
-    lines.append(f"heatmaps around the lungs and at the border, uniform {_pair(uniform)}")
-    for label, own in summary["heatmap"]["per_class"].items():
-        lines.append(f"  called {label}: {_pair(own)} of {own['n']}")
-    return "\n".join([*lines, *_site_lines(summary["source"]), *_noise_lines(summary["label_noise"])])
-
-
-def _site_lines(section: Mapping[str, Any]) -> list[str]:
-    web, children, names = section["web"], section["children"], section["sites"]
-    if not web["images"]:
-        return [f"site: no class has images of two sites; all {section['class']} are of {names['children']}"]
-    lines = [
-        f"site within {section['class']}: {web['images']:,} images of {web['patients']:,} patients of "
-        f"{names['web']}, {children['images']:,} of {names['children']}"
-    ]
-    for name, area in section["auroc"].items():
-        if area:
-            low, high = area["interval"]
-            lines.append(f"  told by {name}: AUROC {area['value']:.3f} ({low:.3f} to {high:.3f})")
-    for split, own in section["web_called_covid"].items():
-        if own["images"]:
-            of_split = f"of {own['images']} of {names['web']} in {split}"
-            lines.append(f"  {of_split}, {own['called']} called {section['called']}")
-    return lines
-
-
-def _noise_lines(section: Mapping[str, Any]) -> list[str]:
-    joint, rest = np.asarray(section["joint"]), section["without_doubted"]
-    lines = [
-        f"labels of test in doubt: {joint.sum() - joint.trace()}; accuracy without these rows "
-        f"{_percent(rest['accuracy'])}",
-        *(["the labels of test that the network believes least"] if section["worst"] else []),
-    ]
-    for row in section["worst"][:5]:
-        believed = row["probabilities"][row["predicted"]]
-        lines.append(f"  {row['file_name']}: {row['label']}, called {row['predicted']} ({believed:.1%})")
-    return lines
-
-
 def _read_test_rows(path: Path) -> Columns:
     found = schema_of(path, _AGAIN)
     texts = [each for each in found if each.name not in TEST_ROWS.names and each.type == pa.string()]
@@ -396,11 +340,3 @@ def _rates(part: Predictions) -> dict[str, Any]:
 
 def _mean(values: NDArray[np.float64]) -> float | None:
     return float(values.mean()) if len(values) else None
-
-
-def _pair(shares: Mapping[str, Any]) -> str:
-    return f"{_percent(shares['lungs'])} and {_percent(shares['border'])}"
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{share:.1%}"

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.evaluation.uncertainty import Draws
-from xray_hf.evaluation.words import rate
 
 
 def describe(predictions: Predictions, calibration: str) -> dict[str, Any] | None:
@@ -32,10 +30,3 @@ def describe(predictions: Predictions, calibration: str) -> dict[str, Any] | Non
         "accuracy_of_decided": share,
         "intervals": {"accuracy_of_decided": interval},
     }
-
-
-def as_line(decisions: Mapping[str, Any]) -> str:
-    """What `describe` gives, for a terminal."""
-    shares = [f"{name} {share:.1%}" for name, share in decisions["not_decided"].items()]
-    of_rest = f", {rate(decisions, 'accuracy_of_decided')} of them right" if decisions["decided"] else ""
-    return f"the engine: {', '.join([*shares, ''])}{decisions['decided']:,} decided{of_rest}"

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from xray_hf.evaluation.predictions import SUBSETS, Predictions
+from xray_hf.evaluation.predictions import Predictions
 
 Counts = NDArray[np.int64]
 Rates = NDArray[np.float64]
@@ -144,49 +144,6 @@ def describe(predictions: Predictions) -> dict[str, Any]:
         predictions.label, predictions.predicted, predictions.probabilities, predictions.classes
     )
     return {"patients": len(np.unique(predictions.patient_id)), **measured}
-
-
-def of_splits(summary: dict[str, Any]) -> dict[str, Any]:
-    """Of everything that metrics.json holds, the numbers of our own splits."""
-    return {subset: summary[subset] for subset in SUBSETS if subset in summary}
-
-
-def as_table(summary: dict[str, dict[str, Any]], mark: str = "") -> str:
-    """The main numbers of `describe` for a terminal, one line each; "-" where there is no information.
-
-    summary: {name: numbers}, with the intervals of `uncertainty`, or without. mark: stands in the first cell
-    of the heading.
-    """
-    classes = [*next(iter(summary.values()))["per_class"]]
-    first, *others = classes
-    rows = [
-        [mark, "images", "patients", "accuracy", "balanced", "F1", "AUROC", f"found: {first}", *others],
-    ]
-    for subset, numbers in summary.items():
-        intervals = numbers.get("intervals", {})
-        cells = [in_words(numbers[key], intervals.get(key)) for key in ("accuracy", "balanced_accuracy")]
-        rates = [numbers[key] for key in ("macro_f1", "macro_auroc")]
-        rates += [numbers["per_class"][label]["sensitivity"] for label in classes]
-        rows.append([subset, f"{numbers['n']:,}", f"{numbers['patients']:,}", *cells, *map(in_words, rates)])
-    return in_columns(rows)
-
-
-def in_words(rate: float | None, interval: Sequence[float] | None = None) -> str:
-    """A rate for a terminal, as "0.813 (.780–.844)"; "-" where there is no information."""
-    if rate is None:
-        return "-"
-    if interval is None:
-        return f"{rate:.3f}"
-    low, high = (f"{end:.3f}".removeprefix("0") for end in interval)
-    return f"{rate:.3f} ({low}–{high})"
-
-
-def in_columns(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as lines of equal columns; the first column is flush left, the others flush right."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows
-    )
 
 
 def ratio(parts: Any, wholes: Any) -> Rates:

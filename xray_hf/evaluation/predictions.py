@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from xray_hf.errors import BundleError, ConfigError
 from xray_hf.files import atomic_file
+from xray_hf.probabilities import softmax
 from xray_hf.task import EXTERNAL, OFFICIAL_SPLITS, PAPER_CLASSES, SPLITS, check_classes
 
 # What can be looked at alone: the splits, and the part of test that the data set's authors set aside and the
@@ -79,10 +80,7 @@ class Predictions:
     @property
     def probabilities(self) -> NDArray[np.float64]:
         """(N, C) float64, softmax of the logits: rows sum to 1."""
-        logits = self.logits.astype(np.float64)
-        # The largest becomes 1, so that nothing overflows.
-        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return odds / odds.sum(axis=1, keepdims=True)
+        return softmax(self.logits.astype(np.float64))
 
     @property
     def predicted(self) -> NDArray[np.int64]:

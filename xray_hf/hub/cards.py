@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 from safetensors import SafetensorError, safe_open
 
 from xray_hf import manifest, snippets
-from xray_hf.data.sources.coronahack import KAGGLE_SLUG
 from xray_hf.errors import BundleError, ConfigError, first_line
-from xray_hf.evaluation import words
+from xray_hf.report import markdown, sections, sentences
+from xray_hf.report.numbers import Rate, percent
+from xray_hf.report.report import Report
 from xray_hf.task import SYNTHETIC_MARK
+from xray_hf.text import listed
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "model_cards"
-TITLES = {"test": "three-class test", "test_official": "official test"}  # of metrics.json's subsets
+TITLES = {"test": "internal test set", "test_official": "official test set"}  # of metrics.json's subsets
 _METRICS = {  # of metrics.json: the Hub's name, ours
     "accuracy": ("accuracy", "Accuracy"),
     "balanced_accuracy": ("balanced_accuracy", "Balanced accuracy"),
@@ -51,16 +53,25 @@ def _render(bundle: Path, repo_id: str | None, data_set: str | None, with_names:
     description = manifest.read(bundle)
     measured = _read(bundle, manifest.METRICS)
     training = _read(bundle, manifest.TRAINING)
-    calibration = _read(bundle, manifest.CALIBRATION) if (bundle / manifest.CALIBRATION).exists() else {}
-    is_cnn = description.name == manifest.XRAY_CNN
+    splits = _read(bundle, manifest.SPLITS)
+    report = Report.read(bundle, description.name)
+    if report.gaps:
+        raise BundleError(_MISSING.format(report.gaps[0]))
+    if not report.test:
+        raise BundleError(_MISSING.format(f"{bundle / manifest.METRICS}: .test"))
     return fill(
-        "xray_cnn.md" if is_cnn else "xray_resnet18.md",
+        "xray_cnn.md" if description.name == manifest.XRAY_CNN else "xray_resnet18.md",
         bundle,
-        metadata=_metadata(description, measured, training, data_set).to_yaml().strip(),
+        metadata=_metadata(description, measured, training, report, data_set).to_yaml().strip(),
         name=description.name,
         labels=description.labels,
         side=description.side,
         is_synthetic=description.is_synthetic,
+        is_coronahack=sentences.of_coronahack_alone(report),
+        about_data=[markdown.paragraph(line) for line in sentences.about_data([report])],
+        sources=sentences.sources(report),
+        citations=[each.citation for each in sentences.collections([report]).values()],
+        limits=sentences.limits([report]),
         with_names=with_names,
         mark=SYNTHETIC_MARK if description.is_synthetic else "",
         snippets=snippets.of_model(description, repo_id),
@@ -69,37 +80,50 @@ def _render(bundle: Path, repo_id: str | None, data_set: str | None, with_names:
         training=training,
         optimization=training["config"]["optimization"],
         augmentation=training["config"]["augmentation"],
-        splits=_read(bundle, manifest.SPLITS),
-        metrics=measured,
-        test=measured["test"],
-        external=measured.get(manifest.EXTERNAL, {}),
-        controls=measured.get(manifest.CONTROLS, {}),
-        calibration=calibration if "temperature" in calibration else {},
-        foreign=calibration.get("foreign_report", {}),
-        lateral=words.lateral_views(measured, description.labels[-1]),
+        splits=splits,
+        rarest=_rarest(report, splits),
+        headline=[markdown.quotation(line) for line in sentences.headline(report)],
+        intervals=markdown.paragraph(sentences.INTERVALS),
+        evaluation=_evaluation(report),
         parameters=_parameters(bundle),
         megabytes={name: _megabytes(bundle / name) for name in (manifest.WEIGHTS, manifest.GRAPH)},
     )
 
 
+def _evaluation(report: Report) -> str:
+    """All that was measured, and for the rest what measures it."""
+    found = [each for each in sections.all_sections([report]) if each.made_by != "train.py"]
+    return "\n\n".join(
+        markdown.section(each, 3, lambda figure: f"{manifest.FIGURES}/{figure.stem}.png") for each in found
+    )
+
+
+def _rarest(report: Report, splits: Numbers) -> str:
+    test, trained = report.subsets["test"], splits["splits"]["train"]
+    return sentences.rarest_class(
+        (label, int(trained[label]), int(splits["splits"]["test"][label]), test.classes[label].patients)
+        for label in report.classes
+    )
+
+
 def fill(template: str, folder: Path, **values: Any) -> str:
-    """One of model_cards/, filled, with the figures of `folder`; raises BundleError for a missing value."""
+    """One of model_cards/, filled with what is of `folder`; raises BundleError for a missing value."""
     if not TEMPLATES.is_dir():
         raise ConfigError(f"{TEMPLATES} is missing; cards are rendered in a checkout of the project.")
     environment = Environment(  # of Markdown, so nothing is escaped
         loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    figures = folder / manifest.FIGURES
-    environment.filters |= {
-        "figure": lambda name, alt: (
-            f"![{alt}]({manifest.FIGURES}/{name})" if (figures / name).exists() else ""
-        ),
-        **_FILTERS,
-    }
+    environment.filters |= _FILTERS
     try:
         return environment.get_template(template).render(values).strip() + "\n"
     except TemplateError as error:
         raise BundleError(f"{folder}: the card {template} cannot be filled: {error}.") from error
+
+
+_MISSING = (
+    "{} is missing or no number, which the card states; complete the bundle with `xray-hf evaluate`, "
+    "`report` or `calibrate`, or train it again."
+)
 
 
 class Numbers(dict[str, Any]):
@@ -110,10 +134,7 @@ class Numbers(dict[str, Any]):
         self._place = place
 
     def __missing__(self, name: str) -> Any:
-        raise BundleError(
-            f"{self._place}.{name} is missing, which the card states; complete the bundle with `xray-hf "
-            "evaluate`, `report` or `calibrate`, or train it again."
-        )
+        raise BundleError(_MISSING.format(f"{self._place}.{name}"))
 
 
 def _named(value: Any, place: str) -> Any:
@@ -129,12 +150,18 @@ def _read(bundle: Path, name: str) -> Numbers:
 
 
 def _metadata(
-    description: manifest.Manifest, measured: Numbers, training: Numbers, data_set: str | None
+    description: manifest.Manifest,
+    measured: Numbers,
+    training: Numbers,
+    report: Report,
+    data_set: str | None,
 ) -> ModelCardData:
     is_synthetic, is_cnn = description.is_synthetic, description.name == manifest.XRAY_CNN
     start = training["initial_weights"]
+    own_terms = not (is_synthetic or sentences.of_coronahack_alone(report))
     return ModelCardData(
-        license="cc-by-nc-4.0",
+        license="other" if own_terms else "cc-by-nc-4.0",
+        license_name="terms-of-the-training-images" if own_terms else None,
         library_name="transformers" if is_cnn else "timm",
         pipeline_tag="image-classification",
         tags=[
@@ -146,22 +173,25 @@ def _metadata(
         base_model=None if start == "random" else start,
         metrics=[name for name, _ in _METRICS.values()],
         model_name=f"{SYNTHETIC_MARK if is_synthetic else ''}{description.name}",
-        eval_results=list(_results(measured, training, data_set)),
+        eval_results=list(_results(measured, training, report, data_set)),
     )
 
 
-def _results(measured: Numbers, training: Numbers, data_set: str | None) -> Iterator[EvalResult]:
+def _results(
+    measured: Numbers, training: Numbers, report: Report, data_set: str | None
+) -> Iterator[EvalResult]:
     """All tests as the Hub's model-index has them; a number without an interval has no place there."""
-    synthetic, protocol = training["is_synthetic"], training["config"]["data"]["protocol"]
-    of, known_as = ("Synthetic patients", "synthetic") if synthetic else ("CoronaHack", KAGGLE_SLUG)
-    home = data_set or known_as
+    title_of, known_as = _home(report)
+    home, protocol = data_set or known_as, training["config"]["data"]["protocol"]
     # The Hub's client takes results of one place, configuration and split for one test.
     tests: list[tuple[str, str, str | None, str, Numbers]] = [
-        (f"{of}, {title}", home, protocol, subset, measured[subset]) for subset, title in TITLES.items()
+        (f"{title_of}, {title}", home, protocol, subset, measured[subset])
+        for subset, title in TITLES.items()
+        if subset in report.subsets
     ]
-    for where, numbers in measured.get(manifest.EXTERNAL, {}).items():
-        place = re.sub(r"[^\w.-]+", "-", where)  # the Hub takes no other characters
-        tests.append((f"another collection: {where}", place, None, "test", numbers))
+    for where in report.external:
+        numbers = measured[manifest.EXTERNAL][where]
+        tests.append((f"external validation: {where}", _as_id(where), None, "test", numbers))
     for title, kind, configuration, split, numbers in tests:
         for key, (metric, name) in _METRICS.items():
             if numbers[key] is None or numbers["intervals"][key] is None:
@@ -177,6 +207,22 @@ def _results(measured: Numbers, training: Numbers, data_set: str | None) -> Iter
                 metric_name=f"{name} (95 % interval {low:.3f} to {high:.3f})",
                 metric_value=round(numbers[key], 4),
             )
+
+
+def _home(report: Report) -> tuple[str, str]:
+    """The sources of a model: their names, and an id of the kind that the Hub takes."""
+    if report.is_synthetic:
+        return "Synthetic patients", "synthetic"
+    known, names = sentences.collections([report]), [each.name for each in report.sources]
+    if len(known) == len(names) == 1:
+        ((kind, label),) = known.items()
+        return label.title, label.url.partition("/datasets/")[2] or kind
+    return listed(names), _as_id("-".join(names))
+
+
+def _as_id(name: str) -> str:
+    """The Hub takes no other characters."""
+    return re.sub(r"[^\w.-]+", "-", name)
 
 
 def _parameters(bundle: Path) -> int:
@@ -199,21 +245,6 @@ def _megabytes(path: Path) -> float:
     return round(path.stat().st_size / 1e6, 1)
 
 
-def _found_of(numbers: Numbers, labels: Sequence[str]) -> str:
-    """The cells of a table with the sensitivity of every class."""
-    return " | ".join(_of_class(numbers, label, "sensitivity") for label in labels)
-
-
-def _of_class(numbers: Numbers, label: str, key: str) -> str:
-    value, interval = numbers["per_class"][label][key], numbers["intervals"]["per_class"][label][key]
-    return (words.number if key == "auroc" else words.percent)(value, interval)
-
-
-def _refused(found: Mapping[str, Any]) -> str:
-    """3, or 21.4% (4.7-50.8): the images that a share of them is."""
-    return f"{round(found['refused'] * found['n'])}, or {words.percent(found['refused'], found['interval'])}"
-
-
 def _changes(augmentation: Mapping[str, float]) -> str:
     """What is switched on, with its strength as config.py means it."""
     neutral = {"scale_low": 1.0, "scale_high": 1.0, "gamma": 1.0}
@@ -225,18 +256,9 @@ def _changes(augmentation: Mapping[str, float]) -> str:
 
 
 _FILTERS = {
-    "area": lambda numbers, key: words.number(numbers[key], numbers["intervals"][key]),
-    "by_split": words.by_split,
     "changes": _changes,
     "count": lambda value: f"{value:,}",
     "counts": lambda split, labels: " | ".join(f"{split[label]:,}" for label in labels),
-    "false_alarms": words.others_called,
-    "found_of": _found_of,
-    "listed": words.listed,
-    "number": lambda value: words.number(value, None),
-    "of_class": _of_class,
-    "percent": lambda value: words.percent(value, None),
-    "rate": words.rate,
-    "refused": _refused,
-    "valued": lambda found: words.number(found["value"], found["interval"]) if found else "-",
+    "listed": listed,
+    "percent": lambda value: percent(Rate(value)),
 }

@@ -1,8 +1,11 @@
-"""The data set as a repository: Parquet of both protocols, and a card with what is left out."""
+"""Sources as a data set repository: Parquet of each protocol that fits, and a card with what is left out."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,19 +14,19 @@ import numpy as np
 
 from xray_hf import manifest
 from xray_hf.data import splits
-from xray_hf.data.dataset import XrayData, columns_of_records, split_data
+from xray_hf.data.dataset import XrayData, columns_of_samples, split_data
 from xray_hf.data.sample import is_synthetic
+from xray_hf.data.sources import reader
 from xray_hf.data.splits import Split
-from xray_hf.errors import DataError
+from xray_hf.errors import ConfigError, DataError
 from xray_hf.files import atomic_file
 from xray_hf.hub import cards
 from xray_hf.hub.publish import Plan, require_repo_id
-from xray_hf.task import LABELS, SPLITS, SYNTHETIC_MARK
+from xray_hf.task import SPLITS, SYNTHETIC_MARK
 
 if TYPE_CHECKING:
     from datasets import Features
 
-PROTOCOLS = ("grouped", "paper")  # the first is what load_dataset takes where none is named
 SEED = 0  # of both splits, as everywhere
 SHARD_BYTES = 500_000_000  # of pictures in one file
 ROWS = 100  # of a row group, which readers load as a whole
@@ -39,9 +42,9 @@ def plan(data: XrayData, repo_id: str, folder: Path, *, with_all: bool = False) 
     Raises DataError if no picture may go or one cannot be read any more, OutputError.
     """
     require_repo_id(repo_id)
-    is_licensed = np.asarray([bool(record.license) for record in data.samples])
+    is_licensed = np.asarray([bool(sample.license) for sample in data.samples])
     may_go = is_licensed | with_all
-    found = {protocol: split_data(data, protocol, SEED) for protocol in PROTOCOLS}
+    found = _splits_of(data)
     files: dict[str, Path | bytes] = {}
     for protocol, split in found.items():
         for name in SPLITS:
@@ -58,11 +61,19 @@ def plan(data: XrayData, repo_id: str, folder: Path, *, with_all: bool = False) 
     return Plan("dataset", "dataset", repo_id, files, note, is_restricted=not is_licensed[may_go].all())
 
 
-def features() -> Features:
-    """The columns: those of a record, and the group whose rows have to stay in one split."""
+def _splits_of(data: XrayData) -> dict[str, Split]:
+    """{protocol: split}; the first is what load_dataset takes where none is named."""
+    found = {"grouped": split_data(data, "grouped", SEED)}
+    with suppress(ConfigError):  # which only CoronaHack's images and classes fit
+        found["paper"] = split_data(data, "paper", SEED)
+    return found
+
+
+def features(classes: Sequence[str]) -> Features:
+    """The columns: those of a sample, and the group whose rows have to stay in one split."""
     from datasets import Features, Value
 
-    return Features({**columns_of_records(), "group": Value("int64")})
+    return Features({**columns_of_samples(classes), "group": Value("int64")})
 
 
 def _write(data: XrayData, rows: np.ndarray, folder: Path, name: str) -> dict[str, Path | bytes]:
@@ -70,7 +81,7 @@ def _write(data: XrayData, rows: np.ndarray, folder: Path, name: str) -> dict[st
     from pyarrow import Table, parquet
 
     ordered = np.asarray(sorted(rows, key=lambda row: data.samples[row].file_name))
-    shards, schema = _shards(data, ordered), features().arrow_schema
+    shards, schema = _shards(data, ordered), features(data.classes).arrow_schema
     files: dict[str, Path | bytes] = {}
     for number, shard in enumerate(shards):
         path = f"{name}-{number:05}-of-{len(shards):05}.parquet"
@@ -95,13 +106,14 @@ def _shards(data: XrayData, rows: np.ndarray) -> list[np.ndarray]:
 
 
 def _columns(data: XrayData, rows: np.ndarray, names: list[str]) -> dict[str, list[Any]]:
-    records = [data.samples[row] for row in rows]
+    samples = [data.samples[row] for row in rows]
     columns: dict[str, list[Any]] = {
-        "image": [{"bytes": _bytes(record.path), "path": record.file_name} for record in records],
+        "image": [{"bytes": _bytes(sample.path), "path": sample.file_name} for sample in samples],
+        "label": data.labels[rows].tolist(),
         "group": data.groups[rows].tolist(),
     }
     return {
-        name: columns[name] if name in columns else [getattr(each, name) for each in records]
+        name: columns[name] if name in columns else [getattr(each, name) for each in samples]
         for name in names
     }
 
@@ -114,38 +126,49 @@ def _bytes(path: Path) -> bytes:
 
 
 def _card(data: XrayData, may_go: np.ndarray, found: dict[str, Split], repo_id: str) -> str:
-    labels = np.asarray([record.label for record in data.samples])
-    synthetic = is_synthetic(data.samples)
-    described = {name: splits.describe(split, data.samples, data.groups) for name, split in found.items()}
+    synthetic, labels = is_synthetic(data.samples), data.labels
+    leak = None
+    if "paper" in found:
+        leak = splits.describe(found["paper"], data.samples, data.classes, data.groups)["leak"]
     return cards.fill(
         "dataset.md",
         Path(repo_id),
         repo_id=repo_id,
         mark=SYNTHETIC_MARK if synthetic else "",
         is_synthetic=synthetic,
-        labels=LABELS,
-        protocols=PROTOCOLS,
+        sources=[_source(report.source, report.kind, data) for report in data.reports],
+        labels=data.classes,
+        protocols=list(found),
         splits=SPLITS,
         seed=SEED,
         size=next((words for most, words in _SIZES if len(labels) < most), "100K<n<1M"),
         images=len(labels),
         shared=int(may_go.sum()),
-        left_out=_counts(labels[~may_go]),
-        licences=sorted(Counter(record.license or "none stated" for record in data.samples).items()),
+        left_out=_counts(labels[~may_go], data.classes),
+        licences=sorted(Counter(sample.license or "none stated" for sample in data.samples).items()),
         rows={
-            protocol: {name: _counts(labels[split.rows(name)][may_go[split.rows(name)]]) for name in SPLITS}
+            protocol: {
+                name: _counts(labels[split.rows(name)][may_go[split.rows(name)]], data.classes)
+                for name in SPLITS
+            }
             for protocol, split in found.items()
         },
         whole={
             protocol: {name: len(split.rows(name)) for name in SPLITS} for protocol, split in found.items()
         },
-        leak=described["paper"]["leak"],
-        patients=len({record.patient_id for record in data.samples}),
+        leak=leak,
+        patients=len({sample.patient_id for sample in data.samples}),
         groups=len(np.unique(data.groups)),
     )
 
 
-def _counts(labels: np.ndarray) -> dict[str, int]:
+def _source(name: str, kind: str, data: XrayData) -> dict[str, Any]:
+    """A source's museum label, and how many images it gives."""
+    images = sum(sample.source == name for sample in data.samples)
+    return {"name": name, "kind": kind, "images": images, "about": asdict(reader(kind).ABOUT)}
+
+
+def _counts(labels: np.ndarray, classes: Sequence[str]) -> dict[str, int]:
     """{class: how many}."""
-    counts = np.bincount(labels, minlength=len(LABELS))
-    return {label: int(count) for label, count in zip(LABELS, counts, strict=True)}
+    counts = np.bincount(labels, minlength=len(classes))
+    return {label: int(count) for label, count in zip(classes, counts, strict=True)}

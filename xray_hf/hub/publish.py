@@ -142,7 +142,10 @@ def _without_names(bundle: Path) -> dict[str, bytes]:
     """What is left of metrics.json and training.json."""
     measured, training = (manifest.read_json(bundle / name) for name in (manifest.METRICS, manifest.TRAINING))
     measured.pop("label_noise", None)
-    training["report"] = {"rows": training["report"]["rows"]}
+    # Bundles of before there were sources have one report.
+    for described in [training, *training.get("sources", [])]:
+        if "report" in described:
+            described["report"] = {"rows": described["report"]["rows"]}
     return {manifest.METRICS: as_json(measured).encode(), manifest.TRAINING: as_json(training).encode()}
 
 

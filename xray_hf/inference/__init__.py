@@ -1,4 +1,4 @@
-"""From a bundle and X-ray files to probabilities, heatmaps and refusals."""
+"""From a bundle and X-ray files to decisions, probabilities and class activation maps."""
 
 from xray_hf.inference.engine import Engine, Prediction
 

@@ -1,4 +1,4 @@
-"""What computes: grey pixels -> logits, heatmaps, embedding, on ONNX Runtime, OpenVINO or torch.
+"""What computes: grey pixels -> logits, class activation maps, embedding, on ONNX Runtime, OpenVINO or torch.
 
 Each backend is loaded for a number of calls at a time and of threads for each: one call with all cores
 answers one image soonest, a call on every core answers many. Calls may come from any thread; more wait.
@@ -12,17 +12,19 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from xray_hf import cores
 from xray_hf.errors import BundleError, ConfigError
-from xray_hf.manifest import GRAPH, GRAPH_INPUT, Manifest
+from xray_hf.manifest import GRAPH, GRAPH_INPUT, Manifest, read
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """logits (B, C), heatmaps (B, C, h, w) or None, embedding (B, D); all float32."""
+    """logits (B, C), class activation maps (B, C, h, w) or None, embedding (B, D); all float32."""
 
     logits: np.ndarray
     heatmaps: np.ndarray | None
@@ -138,6 +140,15 @@ def load(name: str, manifest: Manifest, *, threads: int, calls: int = 1) -> Back
             "backend torch."
         )
     return BACKENDS[name](manifest, threads, calls)
+
+
+def load_embedder(folder: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """A bundle's network on all cores, for its embedding: (B, 1, side, side) uint8 -> (B, D) float32.
+
+    Raises BundleError as `load`.
+    """
+    network = load(DEFAULT, read(folder), threads=cores.usable())
+    return lambda pixels: network.run(pixels).embedding
 
 
 def _outputs(names: Sequence[str], values: Sequence[Any]) -> Outputs:

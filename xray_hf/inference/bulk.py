@@ -31,7 +31,6 @@ from tqdm import tqdm
 
 from xray_hf import __version__, cores, manifest
 from xray_hf.errors import ConfigError, DataError, ImageError, OutputError, XrayHFError
-from xray_hf.evaluation.words import counted
 from xray_hf.files import atomic_file
 from xray_hf.inference import backends
 from xray_hf.inference.engine import BATCH_SIZE, Engine
@@ -40,6 +39,7 @@ from xray_hf.inference.overlay import Pictures
 from xray_hf.inference.tables import PIECE, WRITERS, Pieces, Row, columns, to_row
 from xray_hf.signals import Signals
 from xray_hf.task import SYNTHETIC_MARK
+from xray_hf.text import counted
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def predict_in_bulk(
 ) -> Summary | None:
     """Classify all inputs and write `out`: Parquet, CSV or JSON lines, by its suffix. For the main thread.
 
-    heatmaps: a folder for one picture per image, errors and what is refused as foreign left out. resume: go
+    heatmaps: a folder for one picture per image, errors and rejected images left out. resume: go
     on where an earlier run of the same job stopped, or begin. batch_size: images computed in one call.
     Returns None if `out` was finished before, and in all processes but the first. Each process reads only its
     own files; of a streamed data set each goes through all rows and decodes its own.
@@ -285,7 +285,7 @@ def _join() -> Iterator[_Processes]:
 def _require_heatmaps(engine: Engine) -> None:
     if not engine.has_heatmaps:
         raise ConfigError(
-            f"the graph of {engine.name} gives no heatmaps; leave --heatmaps out, or use --backend torch."
+            f"the graph of {engine.name} gives no heatmaps; leave --cams out, or use --backend torch."
         )
 
 

@@ -22,16 +22,17 @@ import numpy as np
 from PIL import Image
 
 from xray_hf import cores, manifest
+from xray_hf.calibration import calibration
+from xray_hf.calibration.calibration import Calibration
+from xray_hf.calibration.ood import rule_against, thumbnail_of
 from xray_hf.errors import BundleError, ConfigError, ImageError
 from xray_hf.images import Reading, from_array, from_image, read, resize
-from xray_hf.inference import backends, calibration
+from xray_hf.inference import backends
 from xray_hf.inference.backends import Backend
-from xray_hf.inference.calibration import Calibration
-from xray_hf.inference.foreign import rule_against, thumbnail_of
 from xray_hf.manifest import Manifest
 
 UNSURE = "unsure"
-FOREIGN = "not a frontal chest X-ray"
+REJECTED = "not a frontal chest X-ray"
 UNLIKE = "it is unlike the X-rays that the model was trained on"  # the detector's reason
 BATCH_SIZE = 8  # images; larger ones are no faster on a CPU and answer later
 
@@ -43,11 +44,11 @@ class Prediction:
     """What the engine says of one image.
 
     probabilities: {class: 0..1}, adding up to 1, calibrated if the bundle has a temperature.
-    label: the most probable class. decision: `label`, or UNSURE, or FOREIGN. reason: in words, why the
+    label: the most probable class. decision: `label`, or UNSURE, or REJECTED. reason: in words, why the
     decision is not the label; empty if it is. logits: (C,) float32, as the network gives them.
-    heatmaps: (C, h, w) float32, how much each position speaks for each class, in logits; None for a graph
-    without them. embedding: (D,) float32. foreign_score: 0 to 1, above 0.5 is refused;
-    None if the bundle has no detector.
+    heatmaps: (C, h, w) float32, the class activation maps (CAM): how much each position speaks for each
+    class, in logits; None for a graph without them. embedding: (D,) float32. ood_score: 0 to 1, above 0.5 is
+    rejected as out of distribution; None if the bundle has no detector.
     warnings: what to know of the file, for a person. read_ms, network_ms: where the time went; of a batch
     each image's share.
     """
@@ -59,14 +60,14 @@ class Prediction:
     logits: np.ndarray
     heatmaps: np.ndarray | None
     embedding: np.ndarray
-    foreign_score: float | None
+    ood_score: float | None
     warnings: tuple[str, ...]
     read_ms: float
     network_ms: float
 
     @property
     def heatmap(self) -> np.ndarray | None:
-        """(h, w) float32: the heatmap of `label`."""
+        """(h, w) float32: the class activation map of `label`."""
         if self.heatmaps is None:
             return None
         return self.heatmaps[list(self.probabilities).index(self.label)]
@@ -105,7 +106,7 @@ class Engine:
         description = manifest.read(folder)
         if threads is not None and threads < 1:
             raise ConfigError(f"threads is {threads}; expected 1 or more, or None for all cores.")
-        settings = calibration.read(description)
+        settings = calibration.read(folder)
         return cls(description, settings, backend, threads or cores.usable())
 
     @property
@@ -221,16 +222,16 @@ class Engine:
         probabilities: np.ndarray,
         heatmaps: np.ndarray | None,
         embedding: np.ndarray,
-        foreign_score: float | None,
+        ood_score: float | None,
     ) -> Prediction:
         label = self.labels[int(probabilities.argmax())]
-        lowest = self.calibration.unsure_below
+        lowest = self.calibration.abstain_below
         decision, reason = label, ""
         if rule := rule_against(given.reading, given.thumbnail):
-            decision, reason = FOREIGN, rule
-        elif foreign_score is not None and foreign_score > 0.5:
-            decision, reason = FOREIGN, UNLIKE
-        elif lowest is not None and probabilities.max() < lowest:
+            decision, reason = REJECTED, rule
+        elif ood_score is not None and ood_score > 0.5:
+            decision, reason = REJECTED, UNLIKE
+        elif probabilities.max() < lowest:
             decision, reason = UNSURE, f"no class has a probability of {lowest:.0%} or more"
         return Prediction(
             probabilities=dict(zip(self.labels, probabilities.tolist(), strict=True)),
@@ -240,7 +241,7 @@ class Engine:
             logits=logits,
             heatmaps=heatmaps,
             embedding=embedding,
-            foreign_score=None if foreign_score is None else float(foreign_score),
+            ood_score=None if ood_score is None else float(ood_score),
             warnings=given.reading.warnings,
             read_ms=given.read_ms,
             network_ms=network_ms,

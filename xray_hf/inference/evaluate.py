@@ -13,9 +13,9 @@ from xray_hf import manifest
 from xray_hf.data.sample import Sample
 from xray_hf.errors import BundleError, ConfigError, DataError, ImageError
 from xray_hf.evaluation.predictions import Predictions
-from xray_hf.evaluation.words import counted
 from xray_hf.inference.engine import Engine, Prediction
 from xray_hf.task import EXTERNAL
+from xray_hf.text import counted
 
 _NAME = re.compile(r"\w[\w.-]*")
 _SAME_LOGITS = 0.01  # how far those of one image may be apart: weights rounded since move them by less

@@ -25,13 +25,9 @@ from typing import Any
 from zipfile import BadZipFile
 
 from xray_hf.errors import ConfigError, DataError, ImageError, as_sentence, hub_errors
+from xray_hf.files import COMPANIONS
 from xray_hf.images import MAX_BYTES
 
-# By suffix, or by the whole name; in small letters.
-COMPANIONS = frozenset(
-    {".csv", ".tsv", ".json", ".jsonl", ".txt", ".md", ".parquet", ".xml", ".yaml", ".yml", ".html"}
-    | {"dicomdir", "thumbs.db"}
-)
 Content = str | bytes | ImageError  # a path, the bytes of a file, or why there is neither
 _HUB = "hf://datasets/"
 _EXPECTED = f"expected an image, a folder, a pattern, a .parquet file or {_HUB}owner/name."

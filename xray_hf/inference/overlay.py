@@ -15,7 +15,7 @@ from xray_hf import cores
 from xray_hf.errors import ImageError
 from xray_hf.files import atomic_file
 from xray_hf.images import read
-from xray_hf.inference.engine import FOREIGN, Prediction
+from xray_hf.inference.engine import REJECTED, Prediction
 from xray_hf.inference.inputs import Content
 
 PICTURE_SIDE = 512  # pixels; the longer side of a heatmap's picture
@@ -69,8 +69,8 @@ class Pictures:
         self._pool.shutdown(cancel_futures=True)
 
     def draw(self, number: int, source: str, content: Content, found: Prediction | ImageError) -> None:
-        """Have one drawn soon, unless the image has no answer or was refused as foreign."""
-        if isinstance(content, ImageError) or isinstance(found, ImageError) or found.decision == FOREIGN:
+        """Have one drawn soon, unless the image has no answer or was rejected."""
+        if isinstance(content, ImageError) or isinstance(found, ImageError) or found.decision == REJECTED:
             return
         if self._folder is None or found.heatmap is None:
             return

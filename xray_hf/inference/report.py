@@ -20,18 +20,19 @@ from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
 from xray_hf import cores, manifest
+from xray_hf.calibration.ood import thumbnail_of
 from xray_hf.data.cache import PixelSource, Viewed
 from xray_hf.data.dataset import XrayData
 from xray_hf.data.groups import patient_groups
 from xray_hf.data.sample import Sample
 from xray_hf.errors import ConfigError, DataError
-from xray_hf.evaluation import controls, figures
+from xray_hf.evaluation import controls
 from xray_hf.evaluation.controls import TwoSites
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.files import atomic_folder
 from xray_hf.inference import backends
 from xray_hf.inference.backends import Backend, Outputs
-from xray_hf.inference.foreign import thumbnail_of
+from xray_hf.report import figures
 from xray_hf.task import SYNTHETIC_MARK
 from xray_hf.views import VIEWS, shares_of_mass
 
@@ -54,7 +55,7 @@ def report(folder: Path, data: XrayData, sheets: Path | None = None) -> None:
     if sheets:
         _require_private(sheets, folder)
     description = manifest.read(folder)
-    description.require_side(data.pixels.side)
+    description.require_side(data.side)
     test = Predictions.read(folder / manifest.PREDICTIONS).select("test")
     rows, places = _rows_of(test, data), np.asarray([_site_of(sample) for sample in data.samples])
     sites = TwoSites.choose(data.labels, places, data.classes)
@@ -205,4 +206,4 @@ def _mistakes(test: Predictions, data: XrayData, mark: str) -> Figure:
         for place, each in enumerate(worst, start=1)
     ]
     shown = list(zip(captions, images, strict=True))
-    return figures.sheet(shown, _COLUMNS, f"{mark}labels of test that the network believes least")
+    return figures.sheet(shown, _COLUMNS, f"{mark}lowest self-confidence, internal test set")

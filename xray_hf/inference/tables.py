@@ -42,7 +42,7 @@ class Pieces:
                 )
             return
         if heatmaps and heatmaps.exists() and (not heatmaps.is_dir() or any(heatmaps.iterdir())):
-            raise OutputError(f"{heatmaps} exists and is not an empty folder; choose another --heatmaps.")
+            raise OutputError(f"{heatmaps} exists and is not an empty folder; choose another --cams.")
         with made_folder(heatmaps) if heatmaps else nullcontext():
             self.remove()  # what a killed run had not yet tidied up
             write_json(self.folder / JOB, job)
@@ -110,7 +110,7 @@ def _short(value: object) -> str:
 
 def columns(labels: Iterable[str]) -> list[str]:
     probabilities = [f"probability_{label}" for label in labels]
-    return [*_TEXTS[:4], *probabilities, "foreign_score", *_TEXTS[4:]]
+    return [*_TEXTS[:4], *probabilities, "ood_score", *_TEXTS[4:]]
 
 
 def to_row(source: str, found: Prediction | ImageError, labels: Iterable[str]) -> Row:
@@ -121,7 +121,7 @@ def to_row(source: str, found: Prediction | ImageError, labels: Iterable[str]) -
         return row | {"error": str(found).encode("utf-8", "backslashreplace").decode()}
     row |= {"label": found.label, "decision": found.decision, "reason": found.reason}
     row |= {f"probability_{label}": _number(value) for label, value in found.probabilities.items()}
-    return row | {"foreign_score": _number(found.foreign_score), "warnings": "; ".join(found.warnings)}
+    return row | {"ood_score": _number(found.ood_score), "warnings": "; ".join(found.warnings)}
 
 
 def _number(value: float | None) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -13,7 +14,7 @@ from torch import nn
 from xray_hf.errors import ModelError, as_sentence, hub_errors
 from xray_hf.models.configuration_xray_cnn import XrayCnnConfig
 from xray_hf.models.modeling_xray_cnn import XrayCnnForImageClassification
-from xray_hf.task import LABELS
+from xray_hf.task import PAPER_CLASSES
 
 RESNET18 = "resnet18.tv_in1k"  # torchvision's ImageNet weights, which the paper starts from
 MODELS = ("xray-resnet18", "xray-cnn", "timm:NAME")
@@ -52,14 +53,15 @@ def _shift_and_scale(wanted: Preprocessing, device: torch.device) -> tuple[torch
 class Network:
     """A module with its name, its input, and where its weights come from.
 
-    name: "xray-resnet18", "xray-cnn" or "timm:…". initial_weights: "random" or the id of what it was
-    initialised with.
+    name: "xray-resnet18", "xray-cnn" or "timm:…". classes: in the order of the logits.
+    initial_weights: "random" or the id of what it was initialised with.
     """
 
     name: str
     module: nn.Module
     preprocessing: Preprocessing
     initial_weights: str
+    classes: tuple[str, ...]
 
     @property
     def is_timm(self) -> bool:
@@ -67,8 +69,10 @@ class Network:
         return not isinstance(self.module, XrayCnnForImageClassification)
 
 
-def create_model(name: str, *, pretrained: bool, side: int = 0) -> Network:
-    """Build a network with a new head for LABELS.
+def create_model(
+    name: str, *, pretrained: bool, side: int = 0, classes: Sequence[str] = PAPER_CLASSES
+) -> Network:
+    """Build a network with a new head, one output a class.
 
     name: "xray-resnet18", "xray-cnn" or "timm:NAME" with any name of timm.
     pretrained: start from ImageNet weights, fetched from the Hub; xray-cnn has none and starts at random.
@@ -76,7 +80,7 @@ def create_model(name: str, *, pretrained: bool, side: int = 0) -> Network:
     Raises ModelError for an unknown name, for a side that the network cannot take and for weights that
     cannot be had; never falls back to random.
     """
-    network = _create(name, pretrained)
+    network = _create(name, pretrained, tuple(classes))
     if not side:
         return network
     try:
@@ -88,13 +92,14 @@ def create_model(name: str, *, pretrained: bool, side: int = 0) -> Network:
     return replace(network, preprocessing=preprocessing)
 
 
-def _create(name: str, pretrained: bool) -> Network:
+def _create(name: str, pretrained: bool, classes: tuple[str, ...]) -> Network:
     if name == "xray-cnn":
-        return Network(name, _create_cnn(), Preprocessing(224, IMAGENET_MEAN, IMAGENET_STD), "random")
+        preprocessing = Preprocessing(224, IMAGENET_MEAN, IMAGENET_STD)
+        return Network(name, _create_cnn(classes), preprocessing, "random", classes)
     if name == "xray-resnet18":
-        return _create_timm(name, RESNET18, pretrained)
+        return _create_timm(name, RESNET18, pretrained, classes)
     if name.startswith("timm:"):
-        return _create_timm(name, name.removeprefix("timm:"), pretrained)
+        return _create_timm(name, name.removeprefix("timm:"), pretrained, classes)
     raise ModelError(f"unknown model {name!r}; expected one of {', '.join(MODELS)}.")
 
 
@@ -103,14 +108,14 @@ def logits_of(output: torch.Tensor | dict[str, torch.Tensor]) -> torch.Tensor:
     return output if isinstance(output, torch.Tensor) else output["logits"]
 
 
-def _create_cnn() -> XrayCnnForImageClassification:
+def _create_cnn(classes: tuple[str, ...]) -> XrayCnnForImageClassification:
     config = XrayCnnConfig(
-        id2label=dict(enumerate(LABELS)), label2id={label: k for k, label in enumerate(LABELS)}
+        id2label=dict(enumerate(classes)), label2id={name: k for k, name in enumerate(classes)}
     )
     return XrayCnnForImageClassification(config)
 
 
-def _create_timm(name: str, timm_name: str, pretrained: bool) -> Network:
+def _create_timm(name: str, timm_name: str, pretrained: bool, classes: tuple[str, ...]) -> Network:
     architecture, _, tag = timm_name.partition(".")
     if not timm.is_model(architecture) or (
         tag and timm_name not in timm.list_pretrained(f"{architecture}.*")
@@ -119,11 +124,11 @@ def _create_timm(name: str, timm_name: str, pretrained: bool) -> Network:
     initial_weights = _hub_id(timm_name) if pretrained else "random"
     weights = {"file": _download_weights(initial_weights)} if pretrained else None
     module = timm.create_model(
-        timm_name, pretrained=pretrained, num_classes=len(LABELS), pretrained_cfg_overlay=weights
+        timm_name, pretrained=pretrained, num_classes=len(classes), pretrained_cfg_overlay=weights
     )
     side = module.pretrained_cfg["input_size"][-1]
     preprocessing = Preprocessing(side, module.pretrained_cfg["mean"], module.pretrained_cfg["std"])
-    return Network(name, module, preprocessing, initial_weights)
+    return Network(name, module, preprocessing, initial_weights, classes)
 
 
 def _hub_id(timm_name: str) -> str:

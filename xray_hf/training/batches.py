@@ -18,19 +18,31 @@ from xray_hf.errors import ConfigError
 
 
 def epoch_batches(
-    rows: np.ndarray, labels: np.ndarray, *, batch_size: int, balanced: bool, seed: int, epoch: int
+    rows: np.ndarray,
+    labels: np.ndarray,
+    sources: np.ndarray,
+    *,
+    batch_size: int,
+    balanced: bool,
+    seed: int,
+    epoch: int,
 ) -> list[np.ndarray]:
     """Shuffle an epoch and cut it into global batches.
 
-    rows: (n,) row numbers of the training split. labels: (n,) their classes. balanced: draw as many rows
-    of every class, n / classes each, so that rare rows repeat and not all frequent ones are drawn.
+    rows: (n,) row numbers of the training split. labels, sources: (n,) their classes and collections.
+    balanced: draw as many rows of every class, n / classes each, and within a class as many of every source,
+    so that rare rows repeat and not all frequent ones are drawn.
     Returns ceil(n / batch_size) arrays of row numbers.
     """
     rng = np.random.default_rng([seed, epoch])
     if balanced:
-        classes = [rows[labels == label] for label in np.unique(labels)]
-        share = len(rows) // len(classes)
-        rows = np.concatenate([_cycle(rng, own, share) for own in classes])
+        share = len(rows) // len(np.unique(labels))
+        drawn = []
+        for label in np.unique(labels):
+            is_class = labels == label
+            parts = [rows[is_class & (sources == source)] for source in np.unique(sources[is_class])]
+            drawn += [_cycle(rng, part, len(range(k, share, len(parts)))) for k, part in enumerate(parts)]
+        rows = np.concatenate(drawn)
     return np.array_split(rng.permutation(rows), -(-len(rows) // batch_size))
 
 

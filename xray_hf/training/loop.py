@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from timm.optim import param_groups_weight_decay
+from timm.optim import create_optimizer_v2
 from timm.utils import ModelEmaV3
 from torch import nn
 from tqdm import tqdm
@@ -26,11 +26,10 @@ from xray_hf.evaluation import metrics
 from xray_hf.files import write_text
 from xray_hf.models.create import Network, logits_of
 from xray_hf.signals import Signals
-from xray_hf.task import LABELS
 from xray_hf.training import checkpoints
 from xray_hf.training.augment import Augmentation, mix
 from xray_hf.training.batches import epoch_batches, load_ahead, share_of
-from xray_hf.training.config import Config, OptimizationConfig
+from xray_hf.training.config import Config
 from xray_hf.training.predict import predict_rows
 from xray_hf.training.processes import is_same_everywhere, share_buffers, sum_over
 
@@ -64,13 +63,18 @@ class Trainer:
         network: Network,
         pixels: PixelSource,
         labels: np.ndarray,
+        sources: np.ndarray,
         split: Split,
         config: Config,
         accelerator: Accelerator,
         identity: dict[str, Any],
     ) -> None:
-        """labels: (N,) int64, the class of every row of `pixels`. identity: what a checkpoint must match."""
-        self.network, self.pixels, self.labels, self.split = network, pixels, labels, split
+        """labels: (N,) int64, the class of every row of `pixels`; sources: (N,) where it comes from.
+
+        identity: what a checkpoint must match.
+        """
+        self.network, self.pixels, self.split = network, pixels, split
+        self.labels, self.sources = labels, sources
         self.config, self.accelerator = config, accelerator
         self.identity = {**identity, "processes": accelerator.num_processes}
         self.progress = Progress()
@@ -79,14 +83,23 @@ class Trainer:
         options = config.optimization
         module = network.module.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = ModelEmaV3(module, decay=options.ema) if options.ema else None
-        self.optimizer = _make_optimizer(module, options)
+        self.optimizer = create_optimizer_v2(
+            module,
+            opt=options.optimizer,
+            lr=options.learning_rate,
+            weight_decay=options.weight_decay,
+            filter_bias_and_bn=not options.decay_all,  # they have no scale to be decayed
+            fused=True,
+        )
         self.model, self.prepared_optimizer = accelerator.prepare(module, self.optimizer)
         if config.run.compile:
             self.model = torch.compile(self.model)
         # Processes start from the same weights, but draw different noise.
         torch.manual_seed(config.run.seed + 1_000_003 * accelerator.process_index)
         self.augment = Augmentation(config.augmentation, network.preprocessing.side)
-        self.class_weights = 1 / (len(LABELS) * self._class_shares()) if options.balance == "loss" else None
+        self.class_weights = (
+            1 / (len(network.classes) * self._class_shares()) if options.balance == "loss" else None
+        )
         self.shift = self._class_shares().log() if options.balance == "logits" else None
 
     @property
@@ -126,6 +139,7 @@ class Trainer:
         batches = epoch_batches(
             self.split.train,
             self.labels[self.split.train],
+            self.sources[self.split.train],
             batch_size=options.batch_size,
             balanced=options.balance == "sampling",
             seed=self.config.run.seed,
@@ -264,7 +278,7 @@ class Trainer:
     def _evaluate(self, name: str) -> dict[str, float]:
         rows = self.split.rows(name)
         logits, labels = self._predict(self.judged, rows, autocast=True), self.labels[rows]
-        matrix = metrics.confusion_matrix(labels, logits.argmax(axis=1), logits.shape[1])
+        matrix = metrics.confusion_matrix(labels, logits.argmax(axis=1), len(self.network.classes))
         loss = nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels))
         return {
             f"{name}_loss": float(loss),
@@ -273,8 +287,7 @@ class Trainer:
         }
 
     def _predict(self, module: nn.Module, rows: np.ndarray, *, autocast: bool) -> np.ndarray:
-        preprocessing = self.network.preprocessing
-        return predict_rows(module, preprocessing, self.pixels, rows, self.accelerator, autocast=autocast)
+        return predict_rows(module, self.network, self.pixels, rows, self.accelerator, autocast=autocast)
 
     def _share_buffers(self) -> None:
         share_buffers(self.accelerator, self.network.module)
@@ -331,7 +344,7 @@ class Trainer:
 
     def _class_shares(self) -> torch.Tensor:
         """(C,) float32, each class's share of the training rows; raises ConfigError if one has none."""
-        counts = np.bincount(self.labels[self.split.train], minlength=len(LABELS))
+        counts = np.bincount(self.labels[self.split.train], minlength=len(self.network.classes))
         if not counts.all():
             choice = self.config.optimization.balance
             raise ConfigError(
@@ -376,15 +389,3 @@ def learning_rate_factor(schedule: str, warmup: float, done: float) -> float:
     if schedule == "linear":
         return left
     return (1 - math.cos(math.pi * left)) / 2 if schedule == "cosine" else 1.0
-
-
-def _make_optimizer(module: nn.Module, options: OptimizationConfig) -> torch.optim.Optimizer:
-    rates: dict[str, Any] = {"lr": options.learning_rate, "fused": True}
-    if options.decay_all:
-        groups = [{"params": list(module.parameters()), "weight_decay": options.weight_decay}]
-    else:  # biases and normalisation have no scale to be decayed
-        groups = param_groups_weight_decay(module, options.weight_decay)
-    if options.optimizer == "sgd":
-        return torch.optim.SGD(groups, momentum=0.9, nesterov=True, **rates)
-    kind = torch.optim.Adam if options.optimizer == "adam" else torch.optim.AdamW
-    return kind(groups, **rates)

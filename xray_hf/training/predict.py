@@ -10,8 +10,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from xray_hf.data.cache import PixelSource
-from xray_hf.models.create import Preprocessing, logits_of
-from xray_hf.task import LABELS
+from xray_hf.models.create import Network, logits_of
 from xray_hf.training.batches import load_ahead
 from xray_hf.training.processes import sum_over
 
@@ -21,7 +20,7 @@ BATCH = 64  # images per forward pass and process
 @torch.inference_mode()
 def predict_rows(
     module: nn.Module,
-    preprocessing: Preprocessing,
+    network: Network,
     pixels: PixelSource,
     rows: np.ndarray,
     accelerator: Accelerator,
@@ -30,18 +29,18 @@ def predict_rows(
 ) -> np.ndarray:
     """Predict rows in evaluation mode: (n,) row numbers, repeats allowed -> (n, C) float32, in their order.
 
+    module: what predicts, of the network's classes and preprocessing: itself, or its averaged weights.
     autocast: in the run's number format, else in float32. Every process predicts a share of the distinct rows
-    and all get the whole. Raises RuntimeError if a row
-    was filled not exactly once.
+    and all get the whole. Raises RuntimeError if a row was filled not exactly once.
     """
     module.eval()
     unique, where = np.unique(rows, return_inverse=True)
     own = np.arange(accelerator.process_index, len(unique), accelerator.num_processes)
     parts = [own[start : start + BATCH] for start in range(0, len(own), BATCH)]
-    filled = torch.zeros(len(unique), len(LABELS) + 1, device=accelerator.device)
+    filled = torch.zeros(len(unique), len(network.classes) + 1, device=accelerator.device)
     for part, grey in zip(parts, load_ahead(pixels, [unique[part] for part in parts]), strict=True):
         with accelerator.autocast() if autocast else nullcontext():
-            logits = logits_of(module(preprocessing.normalise(grey.to(accelerator.device)))).float()
+            logits = logits_of(module(network.preprocessing.normalise(grey.to(accelerator.device)))).float()
         filled[part] = nn.functional.pad(logits, (0, 1), value=1)  # the last column counts
     filled = sum_over(accelerator, filled)
     if not bool((filled[:, -1] == 1).all()):

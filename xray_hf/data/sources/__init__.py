@@ -1,1 +1,227 @@
-"""One file a collection: how to read its folder, and its museum label."""
+"""One file a collection: how to read its folder, and its museum label.
+
+A source is named on the command line as KIND[:NAME]=PLACE, for instance `coronahack=data/coronahack` or
+`folder:clinic=data/clinic`. Its reader gives the collection's own findings; `classify` maps them to classes.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from xray_hf.errors import ConfigError
+from xray_hf.task import PAPER_CLASSES, check_classes
+
+if TYPE_CHECKING:  # it imports numpy, for which --help need not wait
+    from xray_hf.data.sample import Report, Sample
+
+KINDS = ("coronahack", "radiography", "rsna", "nih", "cohen", "folder", "hub")
+_NAME = re.compile(r"\w[\w.-]*")
+
+
+@dataclass(frozen=True)
+class About:
+    """A collection's museum label; every text is one or a few plain sentences.
+
+    title: its name as published. url: its page. origin: who collected it, from where, when.
+    hospital: the sites it comes from. counts: images and patients by label.
+    labels: who labelled it, and how. licence: the terms of its images.
+    known_errors: what misleads a model or an evaluation. citation: BibTeX.
+    """
+
+    title: str
+    url: str
+    origin: str
+    hospital: str
+    counts: str
+    labels: str
+    licence: str
+    known_errors: tuple[str, ...]
+    citation: str
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What only some readers use.
+
+    covid_metadata: the metadata CSV of ieee8023/covid-chestxray-dataset, for `coronahack`.
+    patient: a regular expression for the part of a file's name that names the patient, for `folder`.
+    """
+
+    covid_metadata: Path | None = None
+    patient: str | None = None
+
+
+class Reader(Protocol):
+    """What a module of this package offers.
+
+    CLASS_OF: {finding of the collection: class}; empty where every finding is a class of its own name.
+    """
+
+    ABOUT: About
+    CLASS_OF: Mapping[str, str]
+
+    def read(self, place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Report]:
+        """Read a collection's tables and look for its files; no image is decoded.
+
+        place: a folder, or the id of a data set on the Hub. name: what the source is called in this run.
+        Samples have no label yet. Raises DataError, or ConfigError for an option that it cannot use.
+        """
+        ...
+
+    def fits(self, folder: Path) -> bool:
+        """Whether a folder has this collection's tables or folders; reads no more than headers."""
+        ...
+
+
+@dataclass(frozen=True)
+class SourceSpec:
+    """One source as it was named: KIND[:NAME]=PLACE."""
+
+    kind: str
+    name: str
+    place: str
+
+    def __str__(self) -> str:
+        """As it is typed."""
+        kind = self.kind if self.kind == self.name else f"{self.kind}:{self.name}"
+        return f"{kind}={self.place}"
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """One --map: images of `source` with this finding get the class `label`, or none where it is ""."""
+
+    source: str
+    finding: str
+    label: str
+
+
+def reader(kind: str) -> Reader:
+    """The module of a kind."""
+    return import_module(f"{__name__}.{kind}")  # a module has what Reader asks for
+
+
+def describe(kind: str | None = None) -> str:
+    """A kind's museum label as text, with its layout and classes; without a kind one line for each.
+
+    Raises ConfigError for an unknown kind.
+    """
+    if kind is None:
+        return "\n".join(f"{each:<12} {reader(each).ABOUT.title}" for each in KINDS)
+    if kind not in KINDS:
+        raise ConfigError(f"there is no kind of source {kind!r}; expected one of {', '.join(KINDS)}.")
+    module = reader(kind)
+    about, of_class = module.ABOUT, defaultdict(list)
+    for finding, name in module.CLASS_OF.items():
+        of_class[name].append(finding)
+    classes = "; ".join(f"{name} from {', '.join(found)}" for name, found in of_class.items())
+    layout = (module.__doc__ or "").partition("\n")[2].strip("\n")
+    paragraphs = {
+        "Origin": about.origin,
+        "Hospital": about.hospital,
+        "Counts": about.counts,
+        "Labels": about.labels,
+        "Classes": f"{classes}." if classes else "Each label is a class of its own name.",
+        "Licence": about.licence,
+        "Known errors": " ".join(about.known_errors),
+    }
+    wrapped = [
+        textwrap.fill(f"{title}: {text}", 100, subsequent_indent="  ", break_on_hyphens=False)
+        for title, text in paragraphs.items()
+    ]
+    parts = [f"{kind}: {about.title}", about.url, *wrapped, "", layout.rstrip(), "", about.citation]
+    return "\n".join(parts).replace("\n\n\n", "\n\n").strip()
+
+
+def parse_spec(text: str) -> SourceSpec:
+    """Read KIND[:NAME]=PLACE; the name is the kind where none is given. Raises ConfigError."""
+    named, equals, place = text.partition("=")
+    kind, _, name = named.partition(":")
+    if kind not in KINDS:
+        raise ConfigError(
+            f"--source {text!r} is of an unknown kind {kind!r}; expected KIND[:NAME]=PLACE with one of "
+            f"{', '.join(KINDS)}."
+        )
+    if not equals or not place:
+        raise ConfigError(f"--source {text!r} names no place; expected KIND[:NAME]=PLACE.")
+    name = name or kind
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"--source {text!r} has the name {name!r}; expected letters, digits, '_', '-' and '.'."
+        )
+    return SourceSpec(kind, name, place)
+
+
+def parse_specs(texts: Sequence[str]) -> tuple[SourceSpec, ...]:
+    """All sources of a run; raises ConfigError also for two of one name."""
+    specs = tuple(parse_spec(text) for text in texts)
+    name, times = Counter(spec.name for spec in specs).most_common(1)[0] if specs else ("", 0)
+    if times > 1:
+        raise ConfigError(
+            f"{times} sources are called {name!r}; give each its own name, as in --source folder:other=DIR."
+        )
+    return specs
+
+
+def parse_map(text: str, specs: Sequence[SourceSpec]) -> Mapped:
+    """Read [KIND:]NAME:FINDING=CLASS; raises ConfigError, also for a source that the run does not have."""
+    left, equals, label = text.rpartition("=")
+    for spec in specs:
+        for prefix in (f"{spec.kind}:{spec.name}:", f"{spec.name}:"):
+            if equals and left.startswith(prefix) and left != prefix:
+                return Mapped(spec.name, left.removeprefix(prefix), label)
+    known = ", ".join(spec.name for spec in specs)
+    raise ConfigError(
+        f"--map {text!r} fits no source; expected NAME:FINDING=CLASS with a name of {known}, "
+        "and nothing after '=' to leave the finding out."
+    )
+
+
+def classify(
+    samples: Sequence[Sample],
+    specs: Sequence[SourceSpec],
+    classes: Sequence[str] | None,
+    mapped: Sequence[Mapped] = (),
+) -> tuple[list[Sample], tuple[str, ...]]:
+    """Give every image the class of its findings, or None, and return the classes.
+
+    classes: the task's; None for all that the sources have: the paper's first, in their order.
+    A finding is mapped by --map, else it is the class of that name, else what its source's CLASS_OF says.
+    An image with findings of two classes has none. Raises ConfigError for a --map to another class and for
+    fewer than two classes.
+    """
+    kinds = {spec.name: reader(spec.kind).CLASS_OF for spec in specs}
+    for each in mapped:
+        if each.label and classes is not None and each.label not in classes:
+            raise ConfigError(
+                f"--map {each.source}:{each.finding}={each.label} names no class of this task; "
+                f"expected one of {', '.join(classes)}, or nothing to leave the finding out."
+            )
+    asked = {(each.source, each.finding): each.label for each in mapped}
+
+    def class_of(source: str, finding: str) -> str | None:
+        if (source, finding) in asked:
+            return asked[source, finding] or None
+        if classes is not None and finding in classes:
+            return finding
+        label = kinds[source].get(finding) if kinds[source] else finding
+        return label if classes is None or label in classes else None
+
+    labelled = []
+    for sample in samples:
+        names = {class_of(sample.source, finding) for finding in sample.findings} - {None}
+        labelled.append(replace(sample, label=names.pop() if len(names) == 1 else None))
+    found = {sample.label for sample in labelled if sample.label is not None}
+    checked = check_classes(classes if classes is not None else _in_order(found))
+    return labelled, checked
+
+
+def _in_order(names: set[str]) -> list[str]:
+    return [*(name for name in PAPER_CLASSES if name in names), *sorted(names - set(PAPER_CLASSES))]

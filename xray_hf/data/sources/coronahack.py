@@ -1,13 +1,8 @@
-"""CoronaHack chest X-ray data set in Kaggle's layout -> checked records.
+"""CoronaHack chest X-ray data set in Kaggle's layout -> samples.
 
-Origin     Kaggle `praveengovi/coronahack-chest-xraydataset`, a merge of two collections:
-           Kermany, Zhang and Goldbaum 2018 (children of 1 to 5 years, one hospital in Guangzhou) and
-           Cohen et al. 2020 (COVID-19 and other infections, mostly adults, collected from the web).
-Counts     5,910 rows, 5,286 TRAIN and 624 TEST; 1,576 Normal, 4,276 Pneumonia, 58 COVID-19;
-           no COVID-19 in TEST. 23 files of the train folder have no row.
-Labels     read by physicians (Kermany), taken from publications and case reports (Cohen).
-Known      the class COVID-19 and the source are confounded: a model can tell children of one hospital
-errors     from adults of the web. 34 pairs of images are near-duplicates, 4 COVID-19 images are lateral.
+DIR/Chest_xray_Corona_Metadata.csv     X_ray_image_name, Label, Dataset_type, Label_1_Virus_category, …
+DIR/Coronahack-Chest-XRay-Dataset/…/train/, …/test/     the images (Kaggle nests the folder twice)
+DIR/covid_chestxray_metadata.csv       optional: patient and view of the COVID-19 images
 """
 
 from __future__ import annotations
@@ -15,9 +10,54 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from xray_hf.data.sample import SYNTHETIC, SYNTHETIC_PREFIX, Report, Sample, read_rows, without_repeats
+from xray_hf.data.sample import SYNTHETIC, SYNTHETIC_PREFIX, UNKNOWN_PATIENT, Report, Sample
+from xray_hf.data.sources import About, ReadOptions
+from xray_hf.data.sources.tables import (
+    has_table,
+    images_below,
+    read_rows,
+    read_table,
+    require_folder,
+    without_repeats,
+)
 from xray_hf.errors import DataError
-from xray_hf.task import COVID19, NORMAL, OFFICIAL_SPLITS, PNEUMONIA
+from xray_hf.task import OFFICIAL_SPLITS
+
+ABOUT = About(
+    title="CoronaHack chest X-ray data set",
+    url="https://www.kaggle.com/datasets/praveengovi/coronahack-chest-xraydataset",
+    origin=(
+        "A merge of two collections: Kermany, Zhang and Goldbaum 2018 (children of one to five years) and "
+        "Cohen et al. 2020 (COVID-19 and other infections, mostly adults, from publications and web pages)."
+    ),
+    hospital="Guangzhou Women and Children's Medical Center (Kermany); many hospitals, from the web (Cohen).",
+    counts=(
+        "5,910 images with a row, 5,286 TRAIN and 624 TEST: 1,576 Normal, 4,276 Pneumonia, 58 COVID-19 "
+        "(none in TEST). 23 files of the train folder have no row."
+    ),
+    labels="Read off the X-ray by physicians (Kermany); stated by the publication or case report (Cohen).",
+    licence="Kermany: CC BY 4.0. Cohen: per image, many non-commercial or not stated.",
+    known_errors=(
+        "COVID-19 and the source go together: age, hospital, machine and picture format give the class away.",
+        "58 COVID-19 images of 39 patients are few, and 4 of them are lateral views.",
+        "34 pairs of images are nearly the same picture.",
+        "Patients are read off file names; two names may be one child.",
+    ),
+    citation="""\
+@article{kermany2018identifying,
+  title   = {Identifying medical diagnoses and treatable diseases by image-based deep learning},
+  author  = {Kermany, Daniel S. and Goldbaum, Michael and Zhang, Kang and others},
+  journal = {Cell}, volume = {172}, pages = {1122--1131}, year = {2018},
+  doi     = {10.1016/j.cell.2018.02.010}
+}
+@article{cohen2020covid,
+  title   = {COVID-19 image data collection: prospective predictions are the future},
+  author  = {Cohen, Joseph Paul and others},
+  journal = {arXiv:2006.11988}, year = {2020}
+}""",
+)
+# The real file is misspelt; COVID-19 stands in another column, and reads as a finding of its own.
+CLASS_OF = {"Normal": "Normal", "Pnemonia": "Pneumonia", "Pneumonia": "Pneumonia", "COVID-19": "COVID-19"}
 
 KAGGLE_SLUG = "praveengovi/coronahack-chest-xraydataset"
 CSV_NAME = "Chest_xray_Corona_Metadata.csv"
@@ -28,62 +68,49 @@ HOW_TO_GET = (
     f"Download it with `xray-hf download --out DIR`, or unpack it from kaggle.com/datasets/{KAGGLE_SLUG}; "
     f"then pass the folder that holds {CSV_NAME}."
 )
-
-HELP_ON_COVID_METADATA = (
-    "CSV with the patients of the COVID-19 images "
-    f"(default: {' or '.join(COVID_METADATA_NAMES)} in the data's folder or its parent, if there is one)"
-)
 HOW_TO_GET_COVID = "Expected metadata.csv of github.com/ieee8023/covid-chestxray-dataset."
-EXPECTED_LABELS = "Normal or Pnemonia, and COVID-19 in Label_2_Virus_category"
 
-_LABELS = {"Normal": NORMAL, "Pnemonia": PNEUMONIA, "Pneumonia": PNEUMONIA}  # the real file is misspelt
-# By source; of the web, one per image. The atlas was made of images with non-commercial terms, too.
+# By site; of the web, one per image. The atlas was made of images with non-commercial terms, too.
 _LICENSES = {"Kermany": "CC BY 4.0", SYNTHETIC: "CC BY-NC 4.0"}
 _KERMANY_NAME = re.compile(r"^(?:SYNTHETIC-)?(?:(person\d+)_|((?:NORMAL2-)?IM-\d+)-)")
 _SYNTHETIC_COVID_NAME = re.compile(r"^(SYNTHETIC-covid-\d+)-")
 
 
-def read(data_dir: Path, covid_metadata: Path | None = None) -> tuple[list[Sample], Report]:
+def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Report]:
     """Read the CSV and look for every image file; no image is decoded.
 
-    data_dir: the unpacked Kaggle folder. covid_metadata: the metadata CSV of
-    ieee8023/covid-chestxray-dataset, which tells patient and view of the COVID-19 images; without it
-    `covid_chestxray_metadata.csv` or `metadata.csv` in `data_dir` or its parent is used if there is one.
-    Returns the usable records in the CSV's order and a report of all other rows and files.
+    place: the unpacked Kaggle folder. options.covid_metadata tells patient and view of the COVID-19 images;
+    without it `covid_chestxray_metadata.csv` or `metadata.csv` in the folder or its parent does, if there.
+    Returns the usable samples in the CSV's order and a report of all other rows and files.
     Raises DataError if the folder, the CSV, a column or all images are missing.
     """
-    try:
-        csv_path, image_root = _locate(data_dir)
-        files = {split: _files_in(image_root / split.lower()) for split in OFFICIAL_SPLITS}
-    except OSError as error:
-        raise DataError(f"{data_dir} cannot be read: {error.strerror}. {HOW_TO_GET}") from error
-    rows = read_rows(csv_path, COLUMNS, HOW_TO_GET)
-    covid_metadata = covid_metadata or _find_covid_metadata(data_dir)
+    data_dir = require_folder(place, HOW_TO_GET)
+    csv_path, rows = read_table(data_dir, (CSV_NAME,), COLUMNS, HOW_TO_GET)
+    image_root = _image_root(data_dir)
+    files = {split: images_below(image_root / split.lower(), HOW_TO_GET) for split in OFFICIAL_SPLITS}
+    covid_metadata = options.covid_metadata or _find_covid_metadata(data_dir)
     of_covid = _read_covid_metadata(covid_metadata) if covid_metadata else {}
 
-    report = Report(str(data_dir), rows=len(rows), covid_patients_from=str(covid_metadata or "") or None)
-    records: dict[str, Sample] = {}
+    patients_from = f"file names; of COVID-19 images {covid_metadata or 'unknown: each file counts as one'}"
+    report = Report(name, str(data_dir), rows=len(rows), patients_from=patients_from)
+    samples = []
     for row in without_repeats(rows, "X_ray_image_name", csv_path, report):
-        name = row["X_ray_image_name"]
-        path = files.get(row["Dataset_type"], {}).get(name)
-        label = _label_of(row)
+        file_name = row["X_ray_image_name"]
+        path = files.get(row["Dataset_type"], {}).get(file_name)
         if row["Dataset_type"] not in OFFICIAL_SPLITS:
             raise DataError(
-                f"{csv_path}: {name} has Dataset_type {row['Dataset_type']!r}; expected TRAIN or TEST."
+                f"{csv_path}: {file_name} has Dataset_type {row['Dataset_type']!r}; expected TRAIN or TEST."
             )
-        if label is None:
-            report.unknown_labels.append(name)
-            report.complaints[name] = f"{name} has Label {row['Label']!r}; expected {EXPECTED_LABELS}"
-        elif path is None:
-            report.rows_without_file.append(name)
+        if path is None:
+            report.rows_without_file.append(file_name)
         else:
-            records[name] = _record(row, path, label, of_covid.get(name, {}))
+            samples.append(_sample(row, path, name, of_covid.get(file_name, {})))
 
     listed = {row["X_ray_image_name"] for row in rows}
     report.files_without_metadata = [
-        name for found in files.values() for name in sorted(found) if name not in listed
+        file_name for found in files.values() for file_name in found if file_name not in listed
     ]
-    return list(records.values()), report
+    return samples, report
 
 
 def patient_id(file_name: str, official_split: str, covid_patient: str = "") -> str:
@@ -97,19 +124,19 @@ def patient_id(file_name: str, official_split: str, covid_patient: str = "") -> 
         return f"{official_split}-{person}" if person else scan
     if match := _SYNTHETIC_COVID_NAME.match(file_name):
         return match.group(1)
-    return f"cohen-{covid_patient}" if covid_patient else f"file-{file_name}"
+    return f"cohen-{covid_patient}" if covid_patient else f"{UNKNOWN_PATIENT}{file_name}"
 
 
-def _locate(data_dir: Path) -> tuple[Path, Path]:
-    if not data_dir.is_dir():
-        raise DataError(f"{data_dir} is not a folder; expected the CoronaHack data set. {HOW_TO_GET}")
-    csv_path = data_dir / CSV_NAME
-    if not csv_path.is_file():
-        raise DataError(f"{data_dir} holds no {CSV_NAME}. {HOW_TO_GET}")
+def fits(folder: Path) -> bool:
+    """Whether a folder holds CoronaHack's CSV."""
+    return has_table(folder, (CSV_NAME,), COLUMNS)
+
+
+def _image_root(data_dir: Path) -> Path:
     # Kaggle's archive nests the folder twice; people who tidy it up leave one level.
     for image_root in (data_dir / IMAGE_FOLDER / IMAGE_FOLDER, data_dir / IMAGE_FOLDER):
         if (image_root / "train").is_dir() and (image_root / "test").is_dir():
-            return csv_path, image_root
+            return image_root
     raise DataError(
         f"{data_dir} holds the CSV but not {IMAGE_FOLDER}/{IMAGE_FOLDER}/train and …/test with the images; "
         f"is the archive unpacked whole? {HOW_TO_GET}"
@@ -138,34 +165,25 @@ def _read_covid_metadata(path: Path) -> dict[str, dict[str, str]]:
     return {row["filename"]: row for row in rows}
 
 
-def _files_in(folder: Path) -> dict[str, Path]:
-    return {path.name: path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")}
-
-
-def _label_of(row: dict[str, str]) -> int | None:
-    if row["Label_2_Virus_category"] == "COVID-19":
-        return COVID19
-    return _LABELS.get(row["Label"])
-
-
-def _record(row: dict[str, str], path: Path, label: int, of_covid: dict[str, str]) -> Sample:
-    name = row["X_ray_image_name"]
-    source = _source_of(name)
+def _sample(row: dict[str, str], path: Path, source: str, of_covid: dict[str, str]) -> Sample:
+    name, category = row["X_ray_image_name"], row["Label_2_Virus_category"]
+    site = _site_of(name)
     return Sample(
         file_name=name,
         path=path,
-        label=label,
+        source=source,
+        findings=("COVID-19",) if category == "COVID-19" else (row["Label"],),
         patient_id=patient_id(name, row["Dataset_type"], of_covid.get("patientid", "")),
+        site=site,
         official_split=row["Dataset_type"],
-        pathogen=row["Label_1_Virus_category"],
-        virus_category=row["Label_2_Virus_category"],
-        site=source,
-        license=_LICENSES.get(source) or of_covid.get("license", ""),
         view=of_covid.get("view", ""),
+        license=_LICENSES.get(site) or of_covid.get("license", ""),
+        pathogen=row["Label_1_Virus_category"],
+        virus_category=category,
     )
 
 
-def _source_of(file_name: str) -> str:
+def _site_of(file_name: str) -> str:
     if file_name.startswith(SYNTHETIC_PREFIX):
         return SYNTHETIC
     return "Kermany" if _KERMANY_NAME.match(file_name) else "Cohen"

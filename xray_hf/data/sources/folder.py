@@ -1,66 +1,106 @@
-"""A folder of X-rays with one CSV, the Hub's `imagefolder` form -> checked records, for tests elsewhere.
+"""A folder of your own: images with one CSV, or one subfolder a class; both are the Hub's `imagefolder`.
 
-DIR/labels.csv            or metadata.csv: file_name, label, optional patient_id; other columns are ignored
+DIR/labels.csv            or metadata.csv: file_name, label, optional patient_id, site, view, license
 DIR/…, DIR/images/…       the images, in any subfolder
+
+DIR/CLASS/…               without a CSV: the images of each class
+DIR/train/…, DIR/test/…   each like DIR, if there is nothing else: the official split; validation is train
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 
-from xray_hf.data.sample import Report, Sample, read_rows, without_repeats
+from xray_hf.data.sample import UNKNOWN_PATIENT, Report, Sample
+from xray_hf.data.sources import About, ReadOptions
+from xray_hf.data.sources.tables import (
+    has_table,
+    images_below,
+    normal_name,
+    read_table,
+    require_folder,
+    right_kind,
+    subfolders,
+    without_repeats,
+)
 from xray_hf.errors import ConfigError, DataError
-from xray_hf.evaluation.words import listed
-from xray_hf.task import LABELS, PNEUMONIA
 
+ABOUT = About(
+    title="A folder of your own",
+    url="",
+    origin="Images of any origin with labels.csv or metadata.csv, or sorted into one subfolder a class.",
+    hospital="As the column site says.",
+    counts="As found.",
+    labels="As the column label or the subfolder says.",
+    licence="As the column license says.",
+    known_errors=("Nothing is known of it here.",),
+    citation="",
+)
+CLASS_OF: dict[str, str] = {}
 CSV_NAMES = ("labels.csv", "metadata.csv")
 COLUMNS = ("file_name", "label")
-EXTERNAL = "external"  # the source of these records
+OPTIONAL = ("patient_id", "site", "view", "license")
 HOW_TO_MAKE = (
-    f"Expected a folder of images with {' or '.join(CSV_NAMES)}, columns file_name and label "
-    f"({', '.join(LABELS)}), patient_id if known."
+    f"Expected a folder of images with {' or '.join(CSV_NAMES)}, columns file_name and label, "
+    "patient_id if known; or with one subfolder a class."
 )
+_SPLITS = {"train": "TRAIN", "test": "TEST"} | dict.fromkeys(("val", "valid", "validation", "dev"), "TRAIN")
 
-_LABELS = {name: index for index, name in enumerate(LABELS)} | {"Pnemonia": PNEUMONIA}  # as CoronaHack has it
 
+def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Report]:
+    """Read the CSV or the subfolders' names and look for every image file; no image is decoded.
 
-def read(folder: Path, patient: str | None = None) -> tuple[list[Sample], Report]:
-    """Read the CSV and look for every image file; no image is decoded.
-
-    A file_name is a path below the folder or its `images`, or the bare name of a file in any subfolder.
-    patient: a regular expression for the part of file_name that names the patient, where patient_id does not.
-    Without either an image is its own patient. All records are of the official split "TEST".
-    Returns the usable records in the CSV's order and a report of all other rows and files.
-    Raises ConfigError for a `patient` that is no regular expression, DataError if folder, CSV or column are
-    missing, for a name with different rows, that fits two files or without `patient`, and for a file with two
-    names.
+    place: the folder. A file_name is a path below it or its `images`, or the bare name of a file in any
+    subfolder. options.patient: a regular expression for the part of file_name that names the patient, where
+    patient_id does not. Without either an image is its own patient.
+    Returns the usable samples in the CSV's order and a report of all other rows and files.
+    Raises ConfigError for a `patient` that is no regular expression, DataError if folder, labels or a column
+    are missing, for a name with different rows, that fits two files or without `patient`, and for a file with
+    two names.
     """
-    pattern = _compiled(patient)
-    csv_path = _find_csv(folder)
-    rows = read_rows(csv_path, COLUMNS, HOW_TO_MAKE, optional=("patient_id",))
-    files = _files_by_name(folder, csv_path)
-    has_patients = pattern is not None or any(row["patient_id"] for row in rows)
-    report = Report(str(folder), rows=len(rows), covid_patients_from=str(csv_path) if has_patients else None)
-    records = []
-    asked: set[Path | None] = set()
-    for row in without_repeats(rows, "file_name", csv_path, report):
-        name = row["file_name"]
-        path = _only(name, files.get(name, []))
-        if path and path in asked:
-            raise DataError(f"{csv_path} has two rows for {path}, one of them {name}; leave one.")
-        asked.add(path)
-        if row["label"] not in _LABELS:
-            report.unknown_labels.append(name)
-            report.complaints[name] = f"{name} has label {row['label']!r}; expected {listed(LABELS, 'or')}"
-        elif path is None:
-            report.rows_without_file.append(name)
-        else:
-            records.append(_record(row, path, _patient_of(row, pattern)))
-    everything = {path for found in files.values() for path in found}
-    report.files_without_metadata = [str(path.relative_to(folder)) for path in sorted(everything - asked)]
-    return records, report
+    folder, pattern = require_folder(place, HOW_TO_MAKE), _compiled(options.patient)
+    report = Report(name, place, patients_from="file names" if pattern else None)
+    samples = []
+    for part, official_split in _parts(folder).items():
+        found = images_below(part, HOW_TO_MAKE)
+        table, rows = _labels(part, found)
+        report.rows += len(rows)
+        if any(row["patient_id"] for row in rows):
+            report.patients_from = str(table)
+        by_name = _by_name(found)
+        asked: set[Path] = set()
+        for row in without_repeats(rows, "file_name", table, report):
+            file_name = row["file_name"] if part == folder else f"{part.name}/{row['file_name']}"
+            path = _only(file_name, by_name.get(normal_name(row["file_name"]), []))
+            if path is None:
+                report.rows_without_file.append(file_name)
+                continue
+            if path in asked:
+                raise DataError(f"{table} has two rows for {path}, one of them {file_name}; leave one.")
+            asked.add(path)
+            samples.append(
+                Sample(
+                    file_name=file_name,
+                    path=path,
+                    source=name,
+                    findings=(row["label"],) if row["label"] else (),
+                    patient_id=row["patient_id"] or _patient_of(file_name, pattern),
+                    site=row["site"],
+                    official_split=official_split,
+                    view=row["view"],
+                    license=row["license"],
+                )
+            )
+        unused = sorted(set(found.values()) - asked)
+        report.files_without_metadata += [str(path.relative_to(folder)) for path in unused]
+    return samples, report
+
+
+def fits(folder: Path) -> bool:
+    """Whether a folder holds one of the CSVs."""
+    return has_table(folder, CSV_NAMES, COLUMNS)
 
 
 def _compiled(patient: str | None) -> re.Pattern[str] | None:
@@ -72,45 +112,59 @@ def _compiled(patient: str | None) -> re.Pattern[str] | None:
         ) from error
 
 
-def _patient_of(row: dict[str, str], pattern: re.Pattern[str] | None) -> str:
-    name = row["file_name"]
-    if row["patient_id"] or pattern is None:
-        return row["patient_id"] or f"file-{name}"
-    found = pattern.search(name)
+def _patient_of(file_name: str, pattern: re.Pattern[str] | None) -> str:
+    if pattern is None:
+        return f"{UNKNOWN_PATIENT}{file_name}"
+    found = pattern.search(file_name)
     if not found or not found.group():
         raise DataError(
-            f"--patient {pattern.pattern!r} finds no patient in {name}; expected one in every name."
+            f"--patient {pattern.pattern!r} finds no patient in {file_name}; expected one in every name."
         )
     return found.group()
 
 
-def _find_csv(folder: Path) -> Path:
-    if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder. {HOW_TO_MAKE}")
-    found = [folder / name for name in CSV_NAMES if (folder / name).is_file()]
-    if len(found) != 1:
-        what = "both " + " and ".join(CSV_NAMES) if found else f"neither {' nor '.join(CSV_NAMES)}"
-        raise DataError(f"{folder} holds {what}. {HOW_TO_MAKE}")
-    return found[0]
+def _parts(folder: Path) -> dict[Path, str]:
+    """{the folder, or each of its splits: the official split}."""
+    inner = [] if _tables(folder) else subfolders(folder)
+    if inner and all(path.name.lower() in _SPLITS for path in inner):
+        return {path: _SPLITS[path.name.lower()] for path in inner}
+    return {folder: ""}
 
 
-def _files_by_name(folder: Path, csv_path: Path) -> dict[str, list[Path]]:
-    """{what a row may call a file: the files that it fits}, of all below the folder that are not hidden."""
-    try:
-        paths = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
-    except OSError as error:
-        raise DataError(f"{folder} cannot be read: {error.strerror}. {HOW_TO_MAKE}") from error
-    shown = {
-        inner: path
-        for inner, path in sorted(paths.items())
-        if path != csv_path and not any(part.startswith(".") for part in inner.parts)
-    }
+def _tables(folder: Path) -> list[str]:
+    return [name for name in CSV_NAMES if (folder / name).is_file()]
+
+
+def _labels(folder: Path, found: Iterable[str]) -> tuple[Path, list[dict[str, str]]]:
+    """What names the labels, a CSV or the folder itself, and a row for each image.
+
+    found: the images below it.
+    """
+    tables = _tables(folder)
+    if len(tables) > 1:
+        raise DataError(f"{folder} holds both {' and '.join(tables)}. {HOW_TO_MAKE}")
+    if tables:
+        return read_table(folder, tables, COLUMNS, HOW_TO_MAKE, OPTIONAL)
+    if kind := right_kind(folder):
+        raise DataError(f"{folder} holds neither {' nor '.join(CSV_NAMES)}. {kind}")
+    inner = {name: PurePosixPath(name).parts[0] for name in found if "/" in name}
+    if not set(inner.values()) - {"images"}:
+        raise DataError(
+            f"{folder} holds neither {' nor '.join(CSV_NAMES)} nor subfolders with the images of each class. "
+            f"{HOW_TO_MAKE}"
+        )
+    empty = dict.fromkeys(OPTIONAL, "")
+    return folder, [{"file_name": name, "label": label, **empty} for name, label in inner.items()]
+
+
+def _by_name(found: Mapping[str, Path]) -> dict[str, list[Path]]:
+    """{what a row may call a file: the files that it fits}."""
     files: dict[str, list[Path]] = {}
-    for inner, path in shown.items():
-        files.setdefault(inner.name, []).append(path)
+    for inner, path in found.items():
+        files.setdefault(PurePosixPath(inner).name, []).append(path)
     # A path says more than a name: it wins.
-    files |= {str(Path(*i.parts[1:])): [path] for i, path in shown.items() if i.parts[0] == "images"}
-    return files | {str(inner): [path] for inner, path in shown.items()}
+    files |= {i.removeprefix("images/"): [path] for i, path in found.items() if i.startswith("images/")}
+    return files | {inner: [path] for inner, path in found.items()}
 
 
 def _only(name: str, found: Sequence[Path]) -> Path | None:
@@ -120,18 +174,3 @@ def _only(name: str, found: Sequence[Path]) -> Path | None:
             "write the path below the folder in its row."
         )
     return found[0] if found else None
-
-
-def _record(row: dict[str, str], path: Path, patient_id: str) -> Sample:
-    name = row["file_name"]
-    return Sample(
-        file_name=name,
-        path=path,
-        label=_LABELS[row["label"]],
-        patient_id=patient_id,
-        official_split="TEST",
-        pathogen="",
-        virus_category="",
-        site="",
-        source=EXTERNAL,
-    )

@@ -1,0 +1,456 @@
+"""Temperature, abstention and operating points: right on toys, and fitted on validation rows only."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from xray_hf import cli, evidence, manifest
+from xray_hf.calibration import abstention, calibration
+from xray_hf.calibration.abstention import fit_abstention, risk_coverage
+from xray_hf.calibration.calibration import Calibration, OperatingPoint
+from xray_hf.calibration.fit import describe, fit, fit_bundle
+from xray_hf.calibration.operating_points import SPECIFICITIES, fit_operating_points, fit_threshold
+from xray_hf.calibration.temperature import (
+    brier_score,
+    calibrated,
+    expected_calibration_error,
+    fit_temperature,
+    reliability,
+)
+from xray_hf.errors import BundleError, ConfigError
+from xray_hf.evaluation.metrics import cross_entropy
+from xray_hf.evaluation.predictions import Predictions
+from xray_hf.evaluation.uncertainty import Draws
+from xray_hf.files import write_json
+from xray_hf.task import PAPER_CLASSES
+
+ROOT = Path(__file__).resolve().parents[1]
+CLASSES = ("Normal", "Pneumonia", "COVID-19")
+PNEUMONIA = 1
+FITTED = Calibration(2.0, 0.6, 0.02, (OperatingPoint("Pneumonia", 0.9, 0.5),), {"split": "validation"})
+
+
+def honest(n: int = 4000) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and the logits that they were drawn from."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(scale=2, size=(n, 3))
+    return (logits + rng.gumbel(size=(n, 3))).argmax(axis=1), logits
+
+
+def toy(n: int = 600) -> Predictions:
+    """Half validation, half test, three images a patient; twice as sure as it should be."""
+    labels, logits = honest(n)
+    names = np.array([f"{row}.jpeg" for row in range(n)])
+    patients = np.array([f"p{row // 3}" for row in range(n)])
+    split = np.where(np.arange(n) < n // 2, "validation", "test")
+    official = np.where(split == "test", "TEST", "TRAIN")
+    return Predictions(
+        classes=PAPER_CLASSES,
+        file_name=names,
+        source=np.asarray("coronahack"),
+        patient_id=patients,
+        split=split,
+        official_split=official,
+        label=labels,
+        logits=(2 * logits).astype(np.float32),
+    )
+
+
+def two_classes(of_the_first: Any) -> np.ndarray:
+    """Probabilities of three classes, the last of which is never meant."""
+    first = np.asarray(of_the_first, dtype=float)
+    return np.stack([first, 1 - first, 0 * first], axis=1)
+
+
+# Six rows whose truth is class 0; confidence .95 .9 .8 .8 .7 .6, the third and the last are wrong.
+PROBABILITIES = two_classes([0.95, 0.1 + 0.8, 0.2, 0.8, 0.7, 0.4])
+LABELS_OF_SIX = np.zeros(6, int)
+
+
+def test_calibration_errors_have_the_intervals_of_measuring_each_draw() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    logits = (rng.normal(size=(60, 3)) + np.eye(3)[labels]).astype(np.float32)
+    names = np.array([f"p{row // 2}" for row in range(60)])
+    table = dataclasses.replace(
+        toy(60), patient_id=names, split=np.full(60, "test"), label=labels, logits=logits
+    )
+    fitted = Calibration(1.3, 0.4, 0.1)
+    found = describe(table, fitted)["calibration"]["after"]
+    probabilities = calibrated(logits, 1.3)
+    draws = Draws.of(names)
+    of_draws = []
+    for times in np.concatenate(list(draws.times()))[:200]:
+        rows = np.repeat(np.arange(60), times[draws.patient].astype(int))
+        of_draws.append(expected_calibration_error(labels[rows], probabilities[rows]))
+    assert np.quantile(of_draws, [0.025, 0.975]) == pytest.approx(found["intervals"]["ece"], abs=0.02)
+    for name, (low, high) in found["intervals"].items():
+        assert low < high, name
+    assert found["intervals"]["brier"][0] < found["brier"] < found["intervals"]["brier"][1]
+
+
+def test_the_temperature_that_spoiled_the_logits_is_found() -> None:
+    labels, logits = honest()
+    assert fit_temperature(labels, logits) == pytest.approx(1, rel=0.05)
+    assert fit_temperature(labels, 3 * logits) == pytest.approx(3 * fit_temperature(labels, logits), rel=1e-4)
+    assert fit_temperature(labels, logits / 3) == pytest.approx(fit_temperature(labels, logits) / 3, rel=1e-4)
+
+
+def test_no_other_temperature_has_a_smaller_cross_entropy() -> None:
+    labels, logits = honest(200)
+    best = fit_temperature(labels, logits)
+    losses = [cross_entropy(labels, calibrated(logits, best * factor)) for factor in (0.98, 1, 1.02)]
+    assert losses[1] == min(losses)
+
+
+def test_a_temperature_without_a_best_value_is_the_bound() -> None:
+    labels = np.array([0, 1, 2, 0])
+    always_right = np.eye(3)[labels]
+    assert fit_temperature(labels, always_right) == pytest.approx(0.05, rel=1e-3)
+    assert fit_temperature(labels, -always_right) == pytest.approx(20, rel=1e-3)
+
+
+@pytest.mark.parametrize("labels", [[], [1], [1, 1, 1]])
+def test_a_temperature_needs_two_classes(labels: list[int]) -> None:
+    with pytest.raises(ValueError, match=rf"{len(labels)} rows of {len(set(labels))} classes"):
+        fit_temperature(np.array(labels, dtype=int), np.zeros((len(labels), 3)))
+
+
+def test_brier_score_worked_out_by_hand() -> None:
+    probabilities = np.array([[0.7, 0.2, 0.1], [0, 1, 0]])
+    assert brier_score(np.array([0, 2]), probabilities) == pytest.approx((0.09 + 0.04 + 0.01 + 2) / 2)
+
+
+def test_calibration_error_worked_out_by_hand() -> None:
+    # Bins of a fifteenth: .95 and 1 share the last one; 0.8 ends the twelfth and belongs to it.
+    probabilities = two_classes([0.95, 1.0, 0.8, 0.79])
+    labels = np.array([0, 1, 0, 1])
+    n, sure, right = reliability(labels, probabilities)
+    assert n.tolist() == [0] * 11 + [2, 0, 0, 2]
+    assert [sure[11], right[11]] == pytest.approx([0.795, 0.5])
+    assert [sure[14], right[14]] == pytest.approx([0.975, 0.5])
+    expected = (2 * 0.295 + 2 * 0.475) / 4
+    assert expected_calibration_error(labels, probabilities) == pytest.approx(expected)
+
+
+def test_the_right_temperature_mends_the_calibration() -> None:
+    labels, logits = honest()
+    before, after = (expected_calibration_error(labels, calibrated(logits * 3, t)) for t in (1, 3))
+    assert after < 0.03 < 0.1 < before
+
+
+def test_the_risk_coverage_curve_worked_out_by_hand() -> None:
+    curve = risk_coverage(LABELS_OF_SIX, PROBABILITIES)
+    np.testing.assert_allclose(curve.confidence, [0.95, 0.9, 0.8, 0.7, 0.6])  # .8 and .8 are one point
+    np.testing.assert_allclose(curve.coverage, np.array([1, 2, 4, 5, 6]) / 6)
+    np.testing.assert_allclose(curve.risk, [0, 0, 1 / 4, 1 / 5, 2 / 6])
+    assert curve.area == pytest.approx((2 * 1 / 4 + 1 / 5 + 2 / 6) / 6)
+
+
+@pytest.mark.parametrize(
+    ("risk", "threshold"), [(0, 0.85), (0.19, 0.85), (0.2, 0.65), (0.32, 0.65), (0.34, 0)]
+)
+def test_the_threshold_answers_as_many_as_the_risk_allows(risk: float, threshold: float) -> None:
+    assert fit_abstention(LABELS_OF_SIX, PROBABILITIES, risk) == pytest.approx(threshold)
+
+
+def test_a_risk_that_no_threshold_reaches_is_refused_with_the_lowest() -> None:
+    # The surest two are equally sure, and one is wrong.
+    probabilities = two_classes([0.9, 0.1, 0.8])
+    with pytest.raises(ConfigError, match=r"the lowest is 33\.3%, at 100\.0% coverage of 3 rows; pass a hi"):
+        fit_abstention(np.zeros(3, int), probabilities, 0.02)
+
+
+@pytest.mark.parametrize(
+    ("specificity", "threshold"), [(0.5, 0.25), (0.6, 0.35), (0.75, 0.35), (0.9, 0.65), (1, 0.65)]
+)
+def test_the_threshold_finds_most_cases_at_that_specificity(specificity: float, threshold: float) -> None:
+    others, cases = [0.1, 0.2, 0.3, 0.6], [0.4, 0.7, 0.9]
+    is_case = np.repeat([False, True], [4, 3])
+    scores = np.array(others + cases)
+    found = fit_threshold(is_case, scores, specificity)
+    assert found == pytest.approx(threshold)
+    assert (np.array(others) <= found).mean() >= specificity
+
+
+def test_scores_that_tell_nothing_call_no_case() -> None:
+    threshold = fit_threshold(np.array([False, True]), np.array([0.5, 0.5]), 0.9)
+    assert threshold == 0.5  # and above it lies nothing
+
+
+def test_what_is_measured_on_other_rows_worked_out_by_hand() -> None:
+    # Calibrated with T = 2, Pneumonia has .5 exactly in the third row: not above the threshold.
+    probabilities = np.array([[0.1, 0.8, 0.1], [0.2, 0.7, 0.1], [0.4, 0.5, 0.1], [0.7, 0.2, 0.1]])
+    labels = np.array([1, 0, 1, 0])
+    names = np.array(list("abcd"))
+    rows = Predictions(
+        classes=PAPER_CLASSES,
+        file_name=names,
+        source=np.asarray("coronahack"),
+        patient_id=names,
+        split=np.asarray("test"),
+        label=labels,
+        logits=2 * np.log(probabilities).astype(np.float32),
+    )
+    found = describe(
+        rows, dataclasses.replace(FITTED, operating_points=(OperatingPoint("Pneumonia", 0.9, 0.6),))
+    )
+    abstention, (point,) = found["abstention"], found["operating_points"]
+    assert (abstention["coverage"], abstention["risk"]) == pytest.approx((3 / 4, 1 / 3))
+    assert (point["sensitivity"], point["specificity"]) == (0.5, 0.5)
+    assert point["sensitivity_on_own_roc"] == pytest.approx(0.5)  # flat at the first of two cases
+    assert found["calibration"]["after"]["brier"] == pytest.approx(brier_score(labels, probabilities))
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_shares_lie_in_their_intervals_and_what_nobody_answers_is_null() -> None:
+    test = toy().select("test")
+    found = describe(test, FITTED)
+    for part in (found["abstention"], *found["operating_points"]):
+        assert all(low < part[name] < high for name, (low, high) in part["intervals"].items())
+    none = describe(test, dataclasses.replace(FITTED, abstain_below=1.0, temperature=1e3))
+    assert (none["abstention"]["coverage"], none["abstention"]["risk"]) == (0, None)
+    assert none["abstention"]["intervals"]["risk"] is None
+
+
+def test_rows_without_pneumonia_have_no_sensitivity() -> None:
+    test = toy().select("test")
+    found = describe(dataclasses.replace(test, label=test.label * 0), FITTED)["operating_points"][0]
+    assert (found["sensitivity"], found["intervals"]["sensitivity"]) == (None, None)
+    assert found["sensitivity_on_own_roc"] is None
+
+
+@pytest.mark.parametrize("n_classes", [2, 5])
+def test_any_number_of_classes_can_be_calibrated(n_classes: int) -> None:
+    rng = np.random.default_rng(0)
+    classes = tuple("ABCDE"[:n_classes])
+    logits = rng.normal(scale=2, size=(2000, n_classes))
+    labels = (logits + rng.gumbel(size=logits.shape)).argmax(axis=1)
+    fitted = fit(labels, 3 * logits, classes, 0.1)
+    assert fitted.temperature == pytest.approx(3, rel=0.1)
+    probabilities = calibrated(3 * logits, fitted.temperature)
+    is_answered = probabilities.max(axis=1) >= fitted.abstain_below
+    assert 1 / n_classes < fitted.abstain_below < 1
+    assert (probabilities.argmax(axis=1) != labels)[is_answered].mean() <= 0.1
+    assert [point.label for point in fitted.operating_points] == [name for name in classes for _ in range(2)]
+    for label, specificity, threshold in fitted.operating_points:
+        index = classes.index(label)
+        others = probabilities[labels != index, index]
+        assert (others <= threshold).mean() == pytest.approx(specificity, abs=2e-3)
+
+
+def test_of_two_classes_each_has_the_operating_points_of_its_own_mistakes() -> None:
+    first = np.array([0.9, 0.8, 0.3, 0.7, 0.2, 0.1])
+    points = fit_operating_points(np.array([0, 0, 0, 1, 1, 1]), np.stack([first, 1 - first], axis=1), "AB")
+    assert [(label, threshold) for label, _, threshold in points[::2]] == [
+        ("A", pytest.approx(0.75)),  # above the .7 of a B
+        ("B", pytest.approx(0.75)),  # above the .7 of an A
+    ]
+
+
+def test_what_is_measured_names_the_class_of_each_operating_point() -> None:
+    points = tuple(OperatingPoint(label, 0.9, 0.5) for label in reversed(CLASSES))
+    test = toy().select("test")
+    found = describe(test, dataclasses.replace(FITTED, operating_points=points))["operating_points"]
+    probabilities = calibrated(test.logits, FITTED.temperature)
+    for point in found:
+        index = CLASSES.index(point["label"])
+        expected = (probabilities[test.label == index, index] > 0.5).mean()
+        assert point["sensitivity"] == pytest.approx(expected)
+
+
+def test_an_operating_point_of_a_class_that_the_rows_do_not_know_is_one_clear_error() -> None:
+    strange = dataclasses.replace(FITTED, operating_points=(OperatingPoint("Mass", 0.9, 0.5),))
+    with pytest.raises(BundleError, match="an operating point of 'Mass', the predictions have the classes N"):
+        describe(toy(), strange)
+
+
+def test_the_engine_answers_what_the_fit_counted_as_answered() -> None:
+    validation = toy().select("validation")
+    fitted = fit(validation.label, validation.logits, CLASSES, 0.15)
+    sure = fitted.probabilities(validation.logits).max(axis=1) >= fitted.abstain_below
+    is_wrong = validation.predicted != validation.label
+    found = describe(validation, fitted)["abstention"]
+    assert sure.mean() == found["coverage"]
+    assert is_wrong[sure].mean() == found["risk"] <= 0.15
+    assert 0.2 < sure.mean() < 0.9
+
+
+def test_a_fit_survives_json() -> None:
+    validation = toy().select("validation")
+    fitted = fit(validation.label, validation.logits, CLASSES)
+    assert Calibration.from_dict(json.loads(json.dumps(fitted.as_dict()))) == fitted
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """What a training leaves, without a network."""
+    write_json(tmp_path / manifest.TRAINING, {"is_synthetic": True, "history": []})
+    write_json(tmp_path / manifest.SPLITS, {"protocol": "grouped"})
+    toy().write(tmp_path / manifest.PREDICTIONS)
+    return tmp_path
+
+
+def saved(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / manifest.CALIBRATION).read_text())
+
+
+def test_calibration_json_says_what_was_fitted_and_where(folder: Path) -> None:
+    fitted, validation = fit_bundle(folder, 0.05), toy().select("validation")
+    assert calibration.read(folder) == fitted
+    expected = fit(validation.label, validation.logits, CLASSES, 0.05)
+    assert dataclasses.replace(fitted, fitted_on=expected.fitted_on) == expected
+    assert saved(folder)["fitted_on"].items() >= {"split": "validation", "n": 300}.items()
+    assert saved(folder)["temperature"] == fitted.temperature == pytest.approx(2, rel=0.2)
+    assert (saved(folder)["abstain_below"], saved(folder)["target_risk"]) == (fitted.abstain_below, 0.05)
+    points = [(point["label"], point["specificity"]) for point in saved(folder)["operating_points"]]
+    assert points == [(label, wanted) for label in CLASSES for wanted in SPECIFICITIES]
+
+
+def test_names_of_version_0_1_are_read_and_written_anew(folder: Path) -> None:
+    share = {"n": 1, "refused": 0.5, "interval": [0, 1], "refused_by_detector": 0.5}
+    old = {
+        "temperature": 1.5,
+        "unsure_below": 0.7,
+        "target_risk": 0.02,
+        "operating_points": [{"specificity": 0.9, "threshold": 0.3}],
+        "fitted_on": {"split": "validation"},
+        "foreign": {"embedding": [1.0], "thumbnail": [0.0] * 1024, "bias": 0.5},
+        "foreign_report": {"test": share, "kinds": {"refused": share}},
+    }
+    write_json(folder / manifest.CALIBRATION, old)
+    read, mark = calibration.read(folder), manifest.calibration_mark(folder)
+    assert (read.temperature, read.abstain_below) == (1.5, 0.7)
+    assert read.operating_points == (OperatingPoint("Pneumonia", 0.9, 0.3),)
+    assert read.detector is not None
+    now = {"n": 1, "rejected": 0.5, "interval": [0, 1], "rejected_by_detector": 0.5}
+    assert read.ood_report == {"test": now, "kinds": {"refused": now}}  # a kind is called as its folder
+
+    calibration.update(folder, read)
+    assert not set(saved(folder)) & {"foreign", "foreign_report", "unsure_below"}
+    assert calibration.read(folder).as_dict() == read.as_dict()
+    assert manifest.calibration_mark(folder) == mark
+
+
+@pytest.mark.parametrize(
+    ("name", "mark"), [("xray-resnet18", "5ad6406a8f838094"), ("xray-cnn", "92bed12bce6edf0d")]
+)
+def test_decisions_recorded_for_the_shipped_models_still_count(name: str, mark: str) -> None:
+    assert manifest.calibration_mark(ROOT / "pretrained" / name) == mark
+
+
+def test_test_rows_do_not_matter(folder: Path) -> None:
+    def fitted() -> str:
+        fit_bundle(folder)
+        return re.sub(r'"date": "[^"]*"', "", (folder / manifest.CALIBRATION).read_text())
+
+    before, predictions = fitted(), toy()
+    is_test = predictions.split == "test"
+    changed = dataclasses.replace(
+        predictions,
+        label=np.where(is_test, PNEUMONIA, predictions.label),
+        logits=np.where(is_test[:, None], np.float32(-7), predictions.logits),
+    )
+    changed.write(folder / manifest.PREDICTIONS)
+    assert fitted() == before
+    dataclasses.replace(changed, logits=changed.logits / 2).write(folder / manifest.PREDICTIONS)
+    assert fitted() != before
+
+
+def test_calibrating_again_keeps_the_other_half(folder: Path) -> None:
+    write_json(folder / manifest.CALIBRATION, {"ood": {"kept": 1}, "temperature": 9.0})
+    for risk in (0.1, 0.05):
+        fit_bundle(folder, risk)
+        assert saved(folder)["ood"] == {"kept": 1}
+        assert saved(folder)["target_risk"] == risk
+    assert saved(folder)["temperature"] != 9
+
+
+def test_validation_rows_that_were_trained_on_calibrate_nothing(folder: Path) -> None:
+    write_json(folder / manifest.SPLITS, {"protocol": "paper"})
+    with pytest.raises(BundleError, match=r"splits\.json has protocol 'paper'; .* copies of training rows"):
+        fit_bundle(folder)
+    assert not (folder / manifest.CALIBRATION).exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "risk", "error", "message"),
+    [
+        ("", -0.1, ConfigError, r"--risk is -0\.1; expected 0 to below 1"),
+        ("", 1.0, ConfigError, r"--risk is 1\.0"),
+        ("", float("nan"), ConfigError, "--risk is nan"),
+        ("no predictions", 0.02, BundleError, r"there is no .*predictions\.parquet"),
+        ("no splits", 0.02, BundleError, r"splits\.json is missing"),
+        ("no validation", 0.02, BundleError, "0 rows of 0 classes; .* train with more data"),
+        ("always wrong", 0.02, ConfigError, r"no threshold keeps the selective risk at 2\.0%"),
+    ],
+)
+def test_bad_input_is_one_clear_error_and_writes_nothing(
+    folder: Path, damage: str, risk: float, error: type[Exception], message: str
+) -> None:
+    predictions = toy()
+    if damage == "no predictions":
+        (folder / manifest.PREDICTIONS).unlink()
+    elif damage == "no splits":
+        (folder / manifest.SPLITS).unlink()
+    elif damage == "no validation":
+        predictions.select("test").write(folder / manifest.PREDICTIONS)
+    elif damage == "always wrong":
+        wrong = np.eye(3, dtype=np.float32)[(predictions.label + 1) % 3]
+        dataclasses.replace(predictions, logits=wrong).write(folder / manifest.PREDICTIONS)
+    with pytest.raises(error, match=message):
+        fit_bundle(folder, risk)
+    assert not (folder / manifest.CALIBRATION).exists()
+
+
+def test_metrics_and_figures_show_the_calibration_once_there_is_one(folder: Path) -> None:
+    before = evidence.draw(folder)
+    fit_bundle(folder)
+    after = evidence.draw(folder)
+    assert list(after) == ["classes", "validation", "test", "test_official"]
+    for subset in ("validation", "test", "test_official"):
+        numbers = after[subset]
+        new = {"calibration", "abstention", "operating_points"}
+        assert {name: value for name, value in numbers.items() if name not in new} == before[subset]
+        assert new | {"intervals", "patients_per_class"} <= set(numbers)
+    assert json.loads((folder / manifest.METRICS).read_text()) == after
+    drawn = {path.name for path in (folder / manifest.FIGURES).iterdir()}
+    assert {"reliability_test.png", "risk_coverage.png"} <= drawn
+
+
+@pytest.mark.parametrize(
+    "change", [{"temperature": 0}, {"abstain_below": 2}, {"operating_points": [{}]}, {"target_risk": None}]
+)
+def test_views_of_a_damaged_calibration_are_one_clear_error(folder: Path, change: dict[str, Any]) -> None:
+    fit_bundle(folder)
+    write_json(folder / manifest.CALIBRATION, saved(folder) | change)
+    with pytest.raises(BundleError, match=r"calibration\.json is damaged .* run `xray-hf calibrate` again"):
+        evidence.draw(folder)
+
+
+def test_the_command_fits_prints_and_draws(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["calibrate", str(folder), "--risk", "0.1"])
+    printed = capsys.readouterr().out
+    assert printed.startswith("SYNTHETIC patients:")
+    assert "test_official" in printed
+    assert f"temperature {saved(folder)['temperature']:.3f}" in printed
+    assert "ood" not in saved(folder)
+    assert (folder / manifest.FIGURES / "risk_coverage.png").exists()
+
+
+def test_the_command_has_the_fits_own_default() -> None:
+    assert cli.build_parser().parse_args(["calibrate", "x"]).risk == abstention.TARGET_RISK
+
+
+@pytest.mark.parametrize("option", ["--data-dir", "--ood-dir"])
+def test_the_command_wants_both_folders_or_none(folder: Path, option: str) -> None:
+    with pytest.raises(ConfigError, match="both --data-dir and --ood-dir; pass both or none"):
+        cli.main(["calibrate", str(folder), option, str(folder)])
+    assert not (folder / manifest.CALIBRATION).exists()

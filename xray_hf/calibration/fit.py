@@ -1,0 +1,110 @@
+"""Fit a bundle's temperature, abstention and operating points, and measure what they do.
+
+Fitted on the validation rows of its own predictions; neither the network nor the images are needed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xray_hf import manifest
+from xray_hf.calibration import abstention, calibration, operating_points, temperature
+from xray_hf.calibration.abstention import TARGET_RISK, fit_abstention
+from xray_hf.calibration.calibration import Calibration
+from xray_hf.calibration.operating_points import fit_operating_points
+from xray_hf.calibration.temperature import calibrated, fit_temperature
+from xray_hf.errors import BundleError, ConfigError
+from xray_hf.evaluation.predictions import Predictions
+from xray_hf.evaluation.uncertainty import Draws
+from xray_hf.task import LABELS
+
+
+def fit_bundle(folder: Path, target_risk: float = TARGET_RISK) -> Calibration:
+    """Fit a bundle's part of calibration.json, write it and return it.
+
+    target_risk: the share of its answers on validation that may be wrong, 0 to below 1.
+    Raises ConfigError for another risk, or one that no threshold reaches; BundleError for a bundle whose
+    validation rows say nothing; OutputError.
+    """
+    if not 0 <= target_risk < 1:
+        raise ConfigError(f"--risk is {target_risk}; expected 0 to below 1, as 0.02 for 2 % of the answers.")
+    _require_honest_validation(folder)
+    validation = Predictions.read(folder / manifest.PREDICTIONS).select("validation")
+    try:
+        found = fit(validation.label, validation.logits, _classes_of(validation), target_risk)
+    except ValueError as error:
+        raise BundleError(f"validation of {folder}: {error}; train with more data.") from error
+    date = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    found = replace(found, fitted_on={**found.fitted_on, "date": date})
+    calibration.update(folder, found)
+    return found
+
+
+def fit(
+    labels: NDArray[np.integer],
+    logits: NDArray[np.floating],
+    classes: Sequence[str],
+    target_risk: float = TARGET_RISK,
+) -> Calibration:
+    """All of it from validation rows: (N,) true classes, indexes into `classes`, and (N, C) logits.
+
+    Raises ConfigError as fit_abstention does, ValueError as fit_temperature does.
+    """
+    best = fit_temperature(labels, logits)
+    probabilities = calibrated(logits, best)
+    return Calibration(
+        temperature=best,
+        abstain_below=fit_abstention(labels, probabilities, target_risk),
+        target_risk=target_risk,
+        operating_points=fit_operating_points(labels, probabilities, classes),
+        fitted_on={"split": "validation", "n": len(labels)},
+    )
+
+
+def describe(predictions: Predictions, fitted: Calibration) -> dict[str, Any]:
+    """What the fit does on some rows, ready for JSON; the table must have rows.
+
+    calibration: before and after the temperature. abstention: at its threshold. operating_points: each of
+    them. Raises BundleError for an operating point of a class that the rows do not know.
+    """
+    draws, labels, classes = Draws.of(predictions.patient_id), predictions.label, _classes_of(predictions)
+    if unknown := [point.label for point in fitted.operating_points if point.label not in classes]:
+        raise BundleError(
+            f"{manifest.CALIBRATION} has an operating point of {unknown[0]!r}, the predictions have the "
+            f"classes {', '.join(classes)}; run `xray-hf calibrate` again."
+        )
+    probabilities = calibrated(predictions.logits, fitted.temperature)
+    return {
+        "calibration": {
+            "before": temperature.describe(labels, predictions.probabilities, draws),
+            "after": temperature.describe(labels, probabilities, draws),
+        },
+        "abstention": abstention.describe(labels, probabilities, fitted.abstain_below, draws),
+        "operating_points": [
+            operating_points.describe(labels == index, probabilities[:, index], point, draws)
+            for point in fitted.operating_points
+            for index in [classes.index(point.label)]
+        ],
+    }
+
+
+def _classes_of(predictions: Predictions) -> tuple[str, ...]:
+    return getattr(predictions, "classes", LABELS)
+
+
+def _require_honest_validation(folder: Path) -> None:
+    """Raise BundleError unless the validation rows were kept apart from the training rows."""
+    path = folder / manifest.SPLITS
+    protocol = manifest.read_json(path).get("protocol")
+    if protocol != "grouped":
+        raise BundleError(
+            f"{path} has protocol {protocol!r}; expected 'grouped'. The validation rows of `paper` are "
+            "copies of training rows and say nothing of new images: train with --protocol grouped."
+        )

@@ -1,0 +1,193 @@
+"""Fit a bundle's detector of out-of-distribution (OOD) input, and measure it on images held out.
+
+Fitted on the bundle's own training rows against the tuning half of the OOD images; the threshold lets
+through all but 1 % of its validation rows. Neither the test rows nor the other half take part before the end.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from scipy.stats import binomtest
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from xray_hf import manifest
+from xray_hf.calibration import calibration
+from xray_hf.calibration.calibration import Calibration
+from xray_hf.calibration.ood import Detector, rule_against, standardised, thumbnail_of
+from xray_hf.data import splits
+from xray_hf.data.dataset import XrayData
+from xray_hf.errors import DataError
+from xray_hf.images import Reading, read, resize
+
+VALIDATION_REJECTED = 0.01  # share of the validation rows that the threshold gives up
+REGULARISATION = 1e-3  # C of the logistic regression; docs/log.md has the others that were tried
+_BATCH = 32
+
+# (B, 1, side, side) uint8 -> (B, D) float32, the network's embedding: inference.backends.load_embedder
+Embed = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the detector sees of N images.
+
+    embedding: (N, D) float32. thumbnail: (N, THUMBNAIL_SIDE²) float32, standardised.
+    by_rule: (N,) bool, rejected already.
+    """
+
+    embedding: np.ndarray
+    thumbnail: np.ndarray
+    by_rule: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.embedding)
+
+    def take(self, rows: slice) -> Features:
+        """Some of them."""
+        return Features(self.embedding[rows], self.thumbnail[rows], self.by_rule[rows])
+
+
+def fit_bundle(folder: Path, data: XrayData, ood_dir: Path, embed: Embed) -> dict[str, Any]:
+    """Fit the detector of a bundle, write its part of calibration.json and return its report.
+
+    data: the data set that the bundle was trained on, whose rows its splits.json names. ood_dir: one folder
+    for each kind; of its sorted files every even one tunes and every odd one is reported on. embed: the
+    bundle's network.
+    Raises ConfigError if the data were opened at another size, BundleError, OutputError, DataError (also for
+    a file that is no readable image).
+    """
+    description = manifest.read(folder)
+    description.require_side(data.side)
+    split = splits.read(folder / manifest.SPLITS, data.samples)
+    rows = {name: np.unique(split.rows(name)) for name in ("train", "validation", "test")}
+    if missing := [name for name, own in rows.items() if not len(own)]:
+        raise DataError(f"the split of {folder} has no {missing[0]} rows; train with another split.")
+    kinds = {name: _of_files(embed, files, description.side) for name, files in find(ood_dir).items()}
+    own = {name: _of_rows(embed, data, part) for name, part in rows.items()}
+    labels = {name: data.labels[part] for name, part in rows.items()}
+    tuning = [each.take(slice(0, None, 2)) for each in kinds.values()]
+    held_out = {name: each.take(slice(1, None, 2)) for name, each in kinds.items()}
+    detector = fit(own["train"], labels["train"], own["validation"], tuning)
+    report = measure(detector, own["test"], labels["test"], description.labels, held_out)
+    calibration.update(folder, Calibration(detector=detector, ood_report=report))
+    return report
+
+
+def fit(train: Features, labels: np.ndarray, validation: Features, ood: Sequence[Features]) -> Detector:
+    """Logistic regression of training rows against OOD images; its threshold by validation rows.
+
+    labels: (N,) of the training rows. Every class counts the same, or a rare one would be OOD: the few adults
+    of CoronaHack are most of its COVID-19. All X-rays together count as much as all OOD images.
+    """
+    parts = [train, *ood]
+    inputs = np.concatenate([np.hstack([part.embedding, part.thumbnail]) for part in parts])
+    is_ood = np.arange(len(inputs)) >= len(train)
+    _, places, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    of_xrays = 1 / (len(counts) * counts[places])
+    of_ood = np.full(len(inputs) - len(train), 1 / (len(inputs) - len(train)))
+    weights = np.concatenate([of_xrays, of_ood]) * len(inputs) / 2
+    scaler = StandardScaler().fit(inputs[: len(train)])
+    model = LogisticRegression(C=REGULARISATION, max_iter=5000)
+    model.fit(scaler.transform(inputs), is_ood, sample_weight=weights)
+    coefficients = (model.coef_[0] / scaler.scale_).astype(np.float32)
+    width = train.embedding.shape[1]
+    detector = Detector(coefficients[:width], coefficients[width:], 0.0)
+    threshold = np.quantile(_logits(detector, validation), 1 - VALIDATION_REJECTED)
+    return replace(detector, bias=-float(threshold))
+
+
+def measure(
+    detector: Detector,
+    test: Features,
+    labels: np.ndarray,
+    classes: Sequence[str],
+    kinds: Mapping[str, Features],
+) -> dict[str, Any]:
+    """Shares rejected, with exact 95 % intervals: of the test rows wrongly, of each OOD kind rightly.
+
+    labels: (N,) of the test rows, indexes into `classes`, each of which is reported too. Of both the rules
+    and the detector together, and of the detector alone; of test rows, which come from the cache, only
+    contrast is a rule. `scores` draws the ROC.
+    """
+    scores = {name: _logits(detector, own) for name, own in {"test": test, **kinds}.items()}
+    rejected = scores["test"] > 0
+    of_classes = {name: labels == index for index, name in enumerate(classes) if (labels == index).any()}
+    return {
+        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "test": _shares(rejected, test.by_rule),
+        "test_by_class": {
+            name: _shares(rejected[own], test.by_rule[own]) for name, own in of_classes.items()
+        },
+        "kinds": {name: _shares(scores[name] > 0, own.by_rule) for name, own in kinds.items()},
+        "scores": {name: [round(float(score), 4) for score in own] for name, own in scores.items()},
+    }
+
+
+def _logits(detector: Detector, features: Features) -> np.ndarray:
+    return detector.logits(features.embedding, features.thumbnail)
+
+
+def _shares(by_detector: np.ndarray, by_rule: np.ndarray) -> dict[str, Any]:
+    rejected = by_detector | by_rule
+    interval = binomtest(int(rejected.sum()), len(rejected)).proportion_ci(method="exact")
+    return {
+        "n": len(rejected),
+        "rejected": float(rejected.mean()),
+        "interval": [float(interval.low), float(interval.high)],
+        "rejected_by_detector": float(by_detector.mean()),
+    }
+
+
+def find(ood_dir: Path) -> dict[str, list[Path]]:
+    """{kind: sorted files}; raises DataError for a folder without kinds, or with a kind of too few files."""
+    if not ood_dir.is_dir():
+        raise DataError(f"{ood_dir} is no folder; expected one with a folder of images for each kind.")
+    kinds = {
+        folder.name: sorted(file for file in folder.iterdir() if not file.name.startswith("."))
+        for folder in sorted(ood_dir.iterdir())
+        if folder.is_dir() and not folder.name.startswith(".")
+    }
+    small = [f"{name} ({len(files)})" for name, files in kinds.items() if len(files) < 2]
+    if not kinds or small:
+        raise DataError(
+            f"{ood_dir} has too few images to tune on half and report on half: "
+            f"{', '.join(small) or 'no folder'}; expected a folder of two or more images for each kind."
+        )
+    return kinds
+
+
+def _of_files(embed: Embed, files: Sequence[Path], side: int) -> Features:
+    pixels = np.empty((len(files), side, side), np.uint8)
+    by_rule = np.empty(len(files), bool)
+    for place, file in enumerate(files):  # one at a time, since they come at full size
+        reading = read(file)
+        pixels[place] = resize(reading.grey, side)
+        by_rule[place] = rule_against(reading, thumbnail_of(pixels[place])) is not None
+    return _features(embed, pixels, by_rule)
+
+
+def _of_rows(embed: Embed, data: XrayData, rows: np.ndarray) -> Features:
+    # Of size, proportions and colour the cache knows nothing: only the contrast can be judged.
+    pixels = data.pixels.gather(rows)
+    readings = [Reading(Image.fromarray(image)) for image in pixels]
+    by_rule = [
+        rule_against(*each) is not None for each in zip(readings, map(thumbnail_of, pixels), strict=True)
+    ]
+    return _features(embed, pixels, np.asarray(by_rule))
+
+
+def _features(embed: Embed, pixels: np.ndarray, by_rule: np.ndarray) -> Features:
+    batches = [pixels[start : start + _BATCH, None] for start in range(0, len(pixels), _BATCH)]
+    return Features(
+        embedding=np.concatenate([embed(batch) for batch in batches]),
+        thumbnail=standardised(np.stack([thumbnail_of(image) for image in pixels])),
+        by_rule=by_rule,
+    )

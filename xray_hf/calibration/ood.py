@@ -1,0 +1,93 @@
+"""Out-of-distribution (OOD) input, what is no frontal chest X-ray: rules on its looks, and a detector.
+
+The engine decides with these, so neither SciPy nor scikit-learn is imported here; `fit_ood` fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from xray_hf.images import Reading, resize
+
+MIN_SIDE = 96  # pixels; smaller ones are thumbnails
+ASPECTS = (0.5, 3.5)  # width to height; CoronaHack's widest child has 3.2
+MAX_COLOUR = 0.10  # mean difference between the channels; the most tinted film of CoronaHack has 0.08
+MIN_CONTRAST = 8.0  # grey levels, standard deviation of the thumbnail; the flattest of CoronaHack has 23
+THUMBNAIL_SIDE = 32  # pixels
+_SOFTENING = 5.0  # grey levels, so that the noise of a uniform image stays small
+
+
+def rule_against(reading: Reading, thumbnail: np.ndarray) -> str | None:
+    """Why an image cannot be a frontal chest X-ray, judged by its looks alone, or None.
+
+    thumbnail: (THUMBNAIL_SIDE, THUMBNAIL_SIDE) uint8.
+    """
+    width, height = reading.grey.size
+    if min(width, height) < MIN_SIDE:
+        return f"it has {width}×{height} pixels, fewer than {MIN_SIDE} on a side"
+    if not ASPECTS[0] <= width / height <= ASPECTS[1]:
+        return f"it is {width / height:.1f} times as wide as high"
+    if reading.colour > MAX_COLOUR:
+        return "it is coloured"
+    if thumbnail.std() < MIN_CONTRAST:
+        return "it is almost uniform"
+    return None
+
+
+@dataclass(frozen=True, eq=False)
+class Detector:
+    """A logistic regression on what the network sees and on what the image looks like from afar.
+
+    embedding: (D,) and thumbnail: (THUMBNAIL_SIDE²,) float32, the weights of the network's embedding and of
+    the standardised thumbnail. bias: chosen so that a score above 0.5 is rejected.
+    """
+
+    embedding: np.ndarray
+    thumbnail: np.ndarray
+    bias: float
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for weights that are no finite numbers or of the wrong shape."""
+        if self.embedding.ndim != 1 or self.thumbnail.shape != (THUMBNAIL_SIDE**2,):
+            raise ValueError(f"weights of shape {self.embedding.shape} and {self.thumbnail.shape}")
+        if not all(np.isfinite(part).all() for part in (self.embedding, self.thumbnail, self.bias)):
+            raise ValueError("weights that are not finite")
+
+    def scores(self, embedding: np.ndarray, thumbnails: np.ndarray) -> np.ndarray:
+        """Score images, 0 to 1; above 0.5 is OOD: (B,) float32.
+
+        embedding: (B, D) float32. thumbnails: (B, THUMBNAIL_SIDE, THUMBNAIL_SIDE) uint8.
+        """
+        return 1 / (1 + np.exp(-self.logits(embedding, standardised(thumbnails)).clip(-80, 80)))
+
+    def logits(self, embedding: np.ndarray, standardised: np.ndarray) -> np.ndarray:
+        """The same of standardised thumbnails and without bounds, above 0 is OOD: (B,) float32."""
+        return embedding @ self.embedding + standardised @ self.thumbnail + self.bias
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> Detector:
+        """From what as_dict gives; raises ValueError, LookupError or TypeError for anything else."""
+        embedding, thumbnail = (np.asarray(saved[name], np.float32) for name in ("embedding", "thumbnail"))
+        return cls(embedding, thumbnail, float(saved["bias"]))
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready, in float32's precision."""
+        short = [[float(f"{value:.7g}") for value in part] for part in (self.embedding, self.thumbnail)]
+        return {"embedding": short[0], "thumbnail": short[1], "bias": self.bias}
+
+
+def thumbnail_of(pixels: np.ndarray) -> np.ndarray:
+    """(side, side) uint8 -> (THUMBNAIL_SIDE, THUMBNAIL_SIDE) uint8."""
+    return resize(Image.fromarray(pixels), THUMBNAIL_SIDE)
+
+
+def standardised(thumbnails: np.ndarray) -> np.ndarray:
+    """(B, n, n) uint8 -> (B, n²) float32: each of mean 0 and deviation about 1."""
+    values = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
+    centred = values - values.mean(axis=1, keepdims=True)
+    return centred / (values.std(axis=1, keepdims=True) + _SOFTENING)

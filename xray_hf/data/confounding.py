@@ -1,0 +1,63 @@
+"""Which class comes from where: what a network could learn in place of the disease, seen before training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.stats.contingency import association
+
+from xray_hf.data.sample import Sample, labels_of
+
+BOUND = 0.5  # Cramér's V from which an origin says much of the class
+
+
+def origins(samples: Sequence[Sample]) -> list[str]:
+    """Where each image comes from: its source and, where it is known, the site within it."""
+    return [f"{each.source}/{each.site}" if each.site else each.source for each in samples]
+
+
+def cross_table(samples: Sequence[Sample], classes: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """The O origins by name, and (O, C) int64 images of each class."""
+    names, rows = np.unique(origins(samples), return_inverse=True)
+    counts = np.zeros((len(names), len(classes)), np.int64)
+    np.add.at(counts, (rows, labels_of(samples, classes)), 1)
+    return names.tolist(), counts
+
+
+def cramers_v(counts: np.ndarray) -> float:
+    """Association of origin and class, 0 (none) to 1 (one tells the other); Cramér 1946, chapter 21.
+
+    counts: (O, C). 0 where there is one origin only, which cannot tell anything apart.
+    """
+    used = counts[counts.any(axis=1)][:, counts.any(axis=0)]
+    return float(association(used, method="cramer")) if min(used.shape) > 1 else 0.0
+
+
+def warnings(samples: Sequence[Sample], classes: Sequence[str]) -> list[str]:
+    """What to know of these images before a model is trained on them, a sentence each."""
+    names, counts = cross_table(samples, classes)
+    if len(names) < 2:
+        return []
+    found = [
+        f"All images of {name} come from {names[int(column.argmax())]}: "
+        "a model can tell the class by the origin."
+        for name, column in zip(classes, counts.T, strict=True)
+        if np.count_nonzero(column) == 1
+    ]
+    if (v := cramers_v(counts)) >= BOUND:
+        found.append(
+            f"Class and origin go together (Cramér's V {v:.2f}, 0 none, 1 complete): a high accuracy on "
+            "these sources may be that of telling origins apart. Hold a source out to see (--hold-out)."
+        )
+    return found
+
+
+def as_table(samples: Sequence[Sample], classes: Sequence[str]) -> str:
+    """Images by origin and class, and the warnings, for a terminal."""
+    names, counts = cross_table(samples, classes)
+    first, width = max(map(len, names)), max(11, *(len(name) + 2 for name in classes))
+    lines = [f"{'':<{first}}" + "".join(f"{name:>{width}}" for name in classes)]
+    for name, row in zip(names, counts.tolist(), strict=True):
+        lines.append(f"{name:<{first}}" + "".join(f"{count:>{width},}" for count in row))
+    return "\n".join([*lines, *(f"warning: {text}" for text in warnings(samples, classes))])

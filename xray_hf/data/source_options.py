@@ -1,0 +1,94 @@
+"""Which collections a command reads, as the command line and YAML files name them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xray_hf.data.sources import KINDS, ReadOptions, SourceSpec, parse_map, parse_specs
+from xray_hf.errors import ConfigError
+from xray_hf.options import Names, option
+from xray_hf.task import check_classes
+
+if TYPE_CHECKING:
+    from xray_hf.data.dataset import XrayData
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """Sources."""
+
+    source: tuple[str, ...] = option(
+        (),
+        f"a collection, repeat it for more; KIND is {', '.join(KINDS)}. --data-dir DIR is short for "
+        "--source coronahack=DIR",
+        metavar="KIND[:NAME]=PLACE",
+    )
+    map: tuple[str, ...] = option(
+        (),
+        "the class of a source's finding, empty to leave it out; repeat it for more",
+        metavar="[KIND:]NAME:FINDING=CLASS",
+    )
+    classes: tuple[str, ...] | None = option(
+        None, "the classes in order (default: all that the sources have)", Names()
+    )
+    patient: str | None = option(
+        None, "the part of a file's name that names the patient, of `folder`: '^[0-9]+'", metavar="REGEX"
+    )
+    covid_metadata: str | None = option(
+        None,
+        "CSV with the patients of CoronaHack's COVID-19 images (default: covid_chestxray_metadata.csv or "
+        "metadata.csv in the data's folder or its parent, if there is one)",
+        metavar="CSV",
+    )
+    drop_bad: bool = option(False, "go on without rows that have no file, label or decodable image")
+    cache_dir: str | None = option(
+        None, "where decoded pixels are kept (default $XRAY_HF_CACHE)", metavar="DIR"
+    )
+
+    @property
+    def specs(self) -> tuple[SourceSpec, ...]:
+        """The sources, one at least; raises ConfigError."""
+        if not self.source:
+            raise ConfigError(
+                "no source is given; pass --source KIND[:NAME]=PLACE, or --data-dir DIR for CoronaHack in "
+                "Kaggle's layout. Synthetic patients to try with: `xray-hf atlas --out data/synthetic`."
+            )
+        return parse_specs(self.source)
+
+    @property
+    def read_options(self) -> ReadOptions:
+        """What only some readers use."""
+        return ReadOptions(_path(self.covid_metadata), self.patient)
+
+    def check(self, hold_out: tuple[str, ...] = ()) -> None:
+        """Raise ConfigError for what can be seen to be wrong without reading: before torch is imported."""
+        specs = self.specs
+        names = [spec.name for spec in specs]
+        for text in self.map:
+            parse_map(text, specs)
+        if self.classes:
+            check_classes(self.classes)
+        if unknown := [name for name in hold_out if name not in names]:
+            raise ConfigError(f"--hold-out {unknown[0]} is none of the sources; expected {', '.join(names)}.")
+        if set(names) == set(hold_out):
+            raise ConfigError(f"--hold-out {', '.join(names)} leaves no source; hold fewer out.")
+
+    def open(self, side: int) -> XrayData:
+        """Read and decode all sources at `side` pixels; raises ConfigError, DataError, OutputError."""
+        from xray_hf.data.dataset import open_data  # imports numpy, for which --help need not wait
+
+        return open_data(
+            self.specs,
+            side,
+            classes=self.classes,
+            label_map=self.map,
+            options=self.read_options,
+            drop_bad=self.drop_bad,
+            cache_dir=_path(self.cache_dir),
+        )
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text else None

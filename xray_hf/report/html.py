@@ -1,0 +1,109 @@
+"""Reports as the page's HTML. Names come from outside, so everything is escaped."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from urllib.parse import quote
+
+from xray_hf.report import sections, sentences
+from xray_hf.report.captions import Figure
+from xray_hf.report.report import Report
+from xray_hf.report.sections import Section
+from xray_hf.report.tables import Row, Table
+
+
+def page(reports: Sequence[Report]) -> str:
+    """Everything that the bundles' files say of how good their models are."""
+    known = [each for each in reports if each.subsets]
+    unknown = [each.name for each in reports if not each.subsets]
+    parts = [_heading("What this data can and cannot teach"), *_paragraphs(sentences.about_data(reports))]
+    parts += _paragraphs(sentences.synthetic(reports), "notice")
+    parts += _paragraphs([line for each in known for line in sentences.headline(each)], "collapse")
+    parts += _paragraphs(
+        [f"{name} came without `metrics.json`, so how good it is is unknown." for name in unknown], "gap"
+    )
+    if known:
+        read = [
+            f"{sentences.INTERVALS} Numbers and figures are those of the bundles.",
+            *sentences.without_intervals(known),
+        ]
+        parts += _paragraphs([" ".join(read)], "small")
+        place = {report.name: number for number, report in enumerate(reports)}
+        parts += [section(own, place) for own in sections.all_sections(known)]
+    items = "".join(f"<li>{_text(line)}</li>" for line in sentences.limits(reports))
+    parts += [_heading("Known limits"), f"<ul>{items}</ul>"]
+    parts += _paragraphs(["The repository's `docs/limitations.md` has the reasons and the rest."])
+    return f'<article class="evidence">\n{chr(10).join(parts)}\n</article>'
+
+
+def section(own: Section, place: Mapping[str, int]) -> str:
+    """A section with its heading. place: of each model on the page, as in the addresses of its figures."""
+    parts = [
+        _heading(own.title),
+        *_paragraphs(filter(None, [own.gap]), "gap"),
+        *_paragraphs(own.text),
+        *(
+            part
+            for each in own.tables
+            for part in (*_paragraphs([each.note] if each.note else []), table(each))
+        ),
+        *(
+            f'<div class="figures">{"".join(_figure(each, place) for each in row)}</div>'
+            for row in own.figures
+        ),
+    ]
+    return "\n".join(parts)
+
+
+def table(own: Table) -> str:
+    """What is measured together, model below model; of a single model without titles between the rows."""
+    if len(own.models) == 1:
+        bodies = [_body("", [(row.what or row.model, row) for row in own.rows], own)]
+    else:
+        groups = own.by_what().items()
+        bodies = [_body(what, [(row.model, row) for row in rows], own) for what, rows in groups]
+    heads = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in own.headings)
+    title = escape(own.title)
+    return (
+        f'<div class="wide" role="region" tabindex="0" aria-label="{title}"><table><caption>{title}</caption>'
+        f"<thead><tr><td></td>{heads}</tr></thead>{''.join(bodies)}</table></div>"
+    )
+
+
+def _body(title: str, rows: Iterable[tuple[str, Row]], own: Table) -> str:
+    span = len(own.headings) + 1
+    head = (
+        f'<tr class="title"><th scope="rowgroup" colspan="{span}">{escape(title)}</th></tr>' if title else ""
+    )
+    lines = (f'<tr><th scope="row">{escape(name)}</th>{_cells(row)}</tr>' for name, row in rows)
+    return f"<tbody>{head}{''.join(lines)}</tbody>"
+
+
+def _cells(row: Row) -> str:
+    return "".join(f"<td>{escape(cell)}</td>" for cell in row.cells)
+
+
+def _figure(own: Figure, place: Mapping[str, int]) -> str:
+    url = f"figures/{place[own.model]}/{quote(own.stem)}.png"
+    image = f'<img loading="lazy" src="{url}" alt="{escape(own.alt)}">'
+    return (
+        f'<figure><a href="{url}" target="_blank">{image}</a>'
+        f"<figcaption>{escape(own.caption)}</figcaption></figure>"
+    )
+
+
+def _heading(title: str) -> str:
+    return f"<h2>{escape(title)}</h2>"
+
+
+def _paragraphs(texts: Iterable[str], kind: str = "") -> list[str]:
+    attribute = f' class="{kind}"' if kind else ""
+    return [f"<p{attribute}>{_text(text)}</p>" for text in texts]
+
+
+def _text(markdown: str) -> str:
+    """**bold** and `code`, escaped."""
+    strong = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", escape(markdown))
+    return re.sub(r"`(.+?)`", r"<code>\1</code>", strong)

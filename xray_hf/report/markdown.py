@@ -1,0 +1,58 @@
+"""Sections and tables as Markdown, for cards and docs."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from xray_hf.report.captions import Figure
+from xray_hf.report.sections import Section
+from xray_hf.report.tables import Table
+
+WIDTH = 110
+
+
+def section(own: Section, level: int, url: Callable[[Figure], str]) -> str:
+    """A section below a heading of this level; where nothing was measured, the command that does it."""
+    parts = [f"{'#' * level} {own.title}", *map(paragraph, filter(None, [own.gap, *own.text]))]
+    for each in own.tables:
+        parts += [f"**{each.title}**"] if len(own.tables) > 1 else []
+        parts += [paragraph(each.note), table(each)] if each.note else [table(each)]
+    parts += [f"![{_alt(each.alt)}]({url(each)})" for row in own.figures for each in row]
+    return "\n\n".join(parts)
+
+
+def paragraph(text: str) -> str:
+    """Wrapped, as a person would write it."""
+    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
+def quotation(text: str) -> str:
+    """A paragraph that stands out."""
+    return textwrap.indent(paragraph(text), "> ")
+
+
+def table(own: Table) -> str:
+    """Rows named by model and by what is measured, as far as the table has several."""
+    several = len(own.models) > 1
+    rows = [[_first(row.model, row.what, several), *row.cells] for row in own.rows]
+    return rows_below(["", *own.headings], rows)
+
+
+def rows_below(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Lines of cells below their headings; the first column flush left, the others flush right."""
+    lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines)
+
+
+def _first(model: str, what: str, several: bool) -> str:
+    return ", ".join(filter(None, (model, what))) if several else what or model
+
+
+def _cell(cell: Any) -> str:
+    return str(cell).replace("|", "\\|")
+
+
+def _alt(text: str) -> str:
+    return text.replace("[", "(").replace("]", ")")

@@ -1,0 +1,34 @@
+"""What is known of the collections behind a model, beyond their museum labels (data/sources/)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from xray_hf.data import sources
+from xray_hf.data.sources import About
+
+# Why class and source cannot be told apart in a collection, by its kind.
+SHORTCUTS: Mapping[str, str] = {
+    "coronahack": (
+        "In CoronaHack, Normal and Pneumonia are X-rays of children from one hospital; COVID-19 is 58 images "
+        "collected from the web, mostly of adults. Age, hospital, machine, view, picture format and disease "
+        "change together, so a model can separate COVID-19 from the rest by recognising the source. The sex, "
+        "origin and exact age of the children are not recorded, so fairness is unknown."
+    ),
+}
+
+# External test sets that this project made itself, by name.
+EXTERNAL_SETS: Mapping[str, str] = {
+    "nih_figure1": (
+        "Normal and Pneumonia are adults of NIH ChestX-ray14, with labels text-mined from reports; COVID-19 "
+        "comes from another collection of the web. Nothing was trained, chosen or calibrated on this set, "
+        "with one exception: the OOD detector was changed because it rejected adults. The change was chosen "
+        "on training images, but its effect on this set had been seen."
+    ),
+}
+
+
+def about(kind: str) -> About | None:
+    """The museum label of a published collection; None for what only its owner knows."""
+    label = sources.reader(kind).ABOUT if kind in sources.KINDS else None
+    return label if label and label.citation else None

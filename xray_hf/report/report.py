@@ -1,0 +1,605 @@
+"""A bundle's files -> one typed report, which page, card, docs and terminal show.
+
+Reading is tolerant: a number that is missing or of another kind is None, a section that was never made is
+None or empty, and both the page and the terminal show what is there. `Report.gaps` names each number that
+its section should have; a model card, which states them all, refuses a report with gaps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from xray_hf import manifest
+from xray_hf.errors import BundleError
+from xray_hf.report.numbers import Rate
+
+SUBSETS = ("train", "validation", "test", "test_official")
+CORONAHACK = "coronahack"  # the only source of bundles that name none
+
+
+@dataclass(frozen=True)
+class ClassNumbers:
+    """One class against the rest. images, patients: of this class."""
+
+    images: int | None
+    patients: int | None
+    sensitivity: Rate
+    specificity: Rate
+    precision: Rate
+    f1: Rate
+    auroc: Rate
+    false_positives: tuple[int, int] | None  # how many of the others are called this class, of how many
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Of probabilities."""
+
+    ece: float | None
+    brier: float | None
+    cross_entropy: float | None
+
+
+@dataclass(frozen=True)
+class Abstention:
+    """Coverage and selective risk at the bundle's threshold."""
+
+    abstain_below: float | None
+    coverage: Rate
+    risk: Rate
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """A threshold set on validation, and what it gives on other images."""
+
+    label: str
+    validation_specificity: float | None
+    specificity: Rate
+    sensitivity: Rate
+    sensitivity_on_own_roc: Rate
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """Of the whole engine. withheld: {decision that is no class: share of the images}."""
+
+    decided: int | None
+    accuracy: Rate
+    withheld: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The numbers of one set of images. before, after: the temperature."""
+
+    n: int
+    patients: int | None
+    accuracy: Rate
+    balanced_accuracy: Rate
+    macro_f1: Rate
+    macro_auroc: Rate
+    matrix: Sequence[Sequence[int]]  # (C, C) counts, rows true
+    classes: Mapping[str, ClassNumbers]
+    before: Errors | None = None
+    after: Errors | None = None
+    abstention: Abstention | None = None
+    operating_points: Sequence[OperatingPoint] = ()
+    decisions: Decisions | None = None
+
+
+@dataclass(frozen=True)
+class Subgroup:
+    """Images of one class in a part of the test set."""
+
+    what: str
+    group: str
+    label: str
+    n: int | None
+    sensitivity: Rate
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Pictures that stand in the test set more than once."""
+
+    pictures: int | None
+    all_rows: Rate
+    one_of_each: Rate
+
+
+@dataclass(frozen=True)
+class CamShare:
+    """Where the class activation maps' mass lies: shares around the lungs and in the outer frame."""
+
+    n: int | None
+    lungs: Rate
+    border: Rate
+
+
+@dataclass(frozen=True)
+class SourceDetection:
+    """How well CoronaHack's two collections are told apart within Pneumonia, which both have."""
+
+    images: int | None
+    patients: int | None
+    auroc: Mapping[str, Rate]  # by thumbnail, histogram, embedding
+    called: Mapping[str, tuple[int, int]]  # {split: how many of the web's are called COVID-19, of how many}
+
+
+@dataclass(frozen=True)
+class LabelErrors:
+    """Likely label errors of the test set. kinds: {(label, class it looks like): images}."""
+
+    kinds: Mapping[tuple[str, str], int]
+    accuracy: Rate
+    without: Rate
+    least: Sequence[tuple[str, str, str, float]]  # file, label, looks like, with this probability
+
+
+@dataclass(frozen=True)
+class WithinSource:
+    """AUROC over pairs of images of the same source."""
+
+    auroc: Rate
+    sources: int | None
+    pairs: int | None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What was fitted on validation images."""
+
+    temperature: float | None
+    abstain_below: float | None
+    target_risk: float | None
+    images: int | None
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """Of one kind of images, the share that is rejected as out of distribution."""
+
+    n: int | None
+    share: Rate
+    by_detector: Rate
+
+    @property
+    def counts(self) -> tuple[int, int] | None:
+        return (round(self.share.value * self.n), self.n) if self.n and self.share.value is not None else None
+
+
+@dataclass(frozen=True)
+class OodDetection:
+    """What is rejected of the test set, which is wrong, and of each kind of foreign image."""
+
+    test: Rejected
+    classes: Mapping[str, Rejected]
+    kinds: Mapping[str, Rejected]
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the network was trained."""
+
+    protocol: str | None
+    initial_weights: str | None
+    seed: int | None
+    device: str | None
+    seconds: float | None
+    history: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A collection as it was named in training: KIND[:NAME]. images: that it gave."""
+
+    kind: str
+    name: str = ""
+    images: int | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """A bundle as it is reported. name: the model's. gaps: numbers that are missing, each with its place."""
+
+    name: str
+    folder: Path
+    classes: tuple[str, ...]
+    mark: str = ""
+    is_synthetic: bool = False
+    sources: tuple[Source, ...] = (Source(CORONAHACK),)  # that it was trained on
+    subsets: Mapping[str, Measured] = field(default_factory=dict)
+    external: Mapping[str, Measured] = field(default_factory=dict)
+    held_out: tuple[str, ...] = ()  # the external sets that are sources held out of this training
+    by_source: Mapping[str, Measured] = field(default_factory=dict)
+    worst_source: tuple[str, Rate] | None = None
+    within_source: Mapping[str, WithinSource] = field(default_factory=dict)
+    controls: Mapping[str, Measured] = field(default_factory=dict)
+    subgroups: Sequence[Subgroup] = ()
+    not_recorded: str = ""  # which subgroups cannot be formed, and why
+    duplicates: Duplicates | None = None
+    cam: Mapping[str, CamShare] = field(default_factory=dict)
+    cam_uniform: CamShare | None = None
+    source_detection: SourceDetection | None = None
+    label_errors: LabelErrors | None = None
+    fitted: Fitted | None = None
+    ood: OodDetection | None = None
+    training: Training | None = None
+    gaps: Sequence[str] = ()
+
+    @property
+    def test(self) -> Measured | None:
+        """The internal test set."""
+        return self.subsets.get("test")
+
+    @property
+    def chance(self) -> Rate:
+        """Balanced accuracy of naming classes at random, or always the same one."""
+        return Rate(1 / len(self.classes)) if self.classes else Rate()
+
+    @classmethod
+    def read(cls, folder: Path, name: str = "") -> Report:
+        """Read what is there; a file that is missing or damaged gives nothing."""
+        gaps: list[str] = []
+        files = (manifest.METRICS, manifest.CALIBRATION, manifest.TRAINING, manifest.SPLITS, manifest.CONFIG)
+        metrics, calibration, training, splits, config = (_Part.file(folder / file, gaps) for file in files)
+        classes = _classes(metrics, config)
+        by_source = _sets(metrics.part_or_none("by_source"), None, classes)
+        duplicates, label_noise = metrics.optional("duplicates"), metrics.optional("label_noise")
+        return cls(
+            name=name or str(training.of.get("model") or folder.name),
+            folder=folder,
+            classes=classes,
+            mark=manifest.mark_of(dict(training.of)),
+            is_synthetic=training.of.get("is_synthetic") is True,
+            sources=_sources(training, _held_out(splits)),
+            subsets=_sets(metrics, SUBSETS, classes),
+            external=_sets(metrics.part_or_none(manifest.EXTERNAL), None, classes, decisions=True),
+            held_out=_held_out(splits),
+            by_source=by_source,
+            worst_source=_worst(metrics.optional("worst_source"), by_source),
+            within_source=_within(metrics.part_or_none("within_source"), classes),
+            controls=_sets(metrics.part_or_none(manifest.CONTROLS), None, classes),
+            subgroups=tuple(_subgroups(metrics.part_or_none("subgroups"))),
+            not_recorded=str(metrics.part_or_none("subgroups").of.get("left_out", "")),
+            duplicates=_duplicates(duplicates) if duplicates else None,
+            **_cam(metrics.optional("heatmap")),
+            source_detection=_source_detection(metrics.optional("source")),
+            label_errors=_label_errors(label_noise, duplicates, classes) if label_noise else None,
+            fitted=_fitted(calibration) if "temperature" in calibration.of else None,
+            ood=_ood(calibration.optional("ood_report", "foreign_report"), metrics, classes),
+            training=_training(training) if "history" in training.of else None,
+            gaps=gaps,
+        )
+
+
+class _Part:
+    """A JSON object, the place where it stands, and the list of what was missed in it."""
+
+    def __init__(self, value: Any, place: str, gaps: list[str]) -> None:
+        self.of: Mapping[str, Any] = value if isinstance(value, Mapping) else {}
+        self.place, self.gaps = place, gaps
+
+    @classmethod
+    def file(cls, path: Path, gaps: list[str]) -> _Part:
+        try:
+            return cls(manifest.read_json(path), f"{path}: ", gaps)
+        except BundleError:
+            return cls({}, f"{path}: ", gaps)
+
+    def part(self, key: str) -> _Part:
+        """A section that must be there."""
+        if not isinstance(self.of.get(key), Mapping):
+            self.miss(key)
+        return self.part_or_none(key)
+
+    def part_or_none(self, key: str) -> _Part:
+        """A section that may be missing, and is empty then."""
+        return _Part(self.of.get(key), f"{self.place}.{key}", self.gaps)
+
+    def optional(self, *keys: str) -> _Part | None:
+        """The first of these sections that is there."""
+        return next((self.part_or_none(key) for key in keys if isinstance(self.of.get(key), Mapping)), None)
+
+    def parts(self) -> Iterator[tuple[str, _Part]]:
+        """Every section below."""
+        for key, value in self.of.items():
+            if isinstance(value, Mapping):
+                yield key, self.part_or_none(key)
+
+    def number(self, *keys: str) -> float | None:
+        """The number under the first of these keys, newest spelling first."""
+        for key in keys:
+            if _is_number(self.of.get(key)):
+                return float(self.of[key])
+        self.miss(keys[0])
+        return None
+
+    def count(self, key: str) -> int | None:
+        found = self.number(key)
+        return None if found is None else int(found)
+
+    def text(self, key: str) -> str | None:
+        if not isinstance(self.of.get(key), str):
+            self.miss(key)
+            return None
+        return str(self.of[key])
+
+    def rate(self, key: str, intervals: _Part | None = None, of: str = "") -> Rate:
+        """A number, or null, with its interval under the same key of `intervals`, or under `of` here."""
+        if key in self.of and self.of[key] is None:
+            return Rate()
+        bounds = (intervals or self).of.get(of or key)
+        is_interval = isinstance(bounds, Sequence) and len(bounds) == 2 and all(map(_is_number, bounds))
+        return Rate(self.number(key), (bounds[0], bounds[1]) if bounds and is_interval else None)
+
+    def miss(self, key: str) -> None:
+        self.gaps.append(f"{self.place}.{key}")
+
+
+def _is_number(value: Any) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _classes(metrics: _Part, config: _Part) -> tuple[str, ...]:
+    """Their names in the order of the logits; of the numbers themselves where neither file has them."""
+    for names in (metrics.of.get("classes"), config.of.get("label_names")):
+        if isinstance(names, Sequence) and not isinstance(names, str):
+            return tuple(map(str, names))
+    if by_number := config.part_or_none("id2label").of:
+        return tuple(str(by_number.get(str(key))) for key in range(len(by_number)))
+    return tuple(metrics.part_or_none("test").part_or_none("per_class").of)
+
+
+def _sources(training: _Part, held_out: Sequence[str]) -> tuple[Source, ...]:
+    """Bundles from before there were several sources were trained on CoronaHack."""
+    named = training.of.get("sources")
+    if not isinstance(named, list):
+        report = training.part_or_none("report")
+        return (Source(CORONAHACK, CORONAHACK, report.count("rows") if report.of else None),)
+    parts = [_Part(each, f"{training.place}.sources[{k}]", training.gaps) for k, each in enumerate(named)]
+    found = [Source(part.text("kind") or "", part.text("name") or "", part.count("images")) for part in parts]
+    return tuple(source for source in found if source.name not in held_out)
+
+
+def _held_out(splits: _Part) -> tuple[str, ...]:
+    names = splits.of.get("hold_out")
+    return tuple(map(str, names)) if isinstance(names, list) else ()
+
+
+def _sets(
+    where: _Part, names: Sequence[str] | None, classes: Sequence[str], decisions: bool = False
+) -> dict[str, Measured]:
+    """Those of a section that hold numbers, by name."""
+    found = {
+        name: _measured(part, classes, decisions)
+        for name, part in where.parts()
+        if names is None or name in names
+    }
+    return {name: own for name, own in found.items() if own}
+
+
+def measured(numbers: Mapping[str, Any], classes: Sequence[str]) -> Measured | None:
+    """One set's numbers as metrics.json has them; None for what has no accuracy."""
+    return _measured(_Part(numbers, "", []), classes, decisions=False)
+
+
+def _measured(own: _Part, classes: Sequence[str], decisions: bool) -> Measured | None:
+    n, intervals = own.count("n"), own.part_or_none("intervals")
+    matrix = _matrix(own, "confusion_matrix", len(classes))
+    overall = {
+        key: own.rate(key, intervals) for key in ("accuracy", "balanced_accuracy", "macro_f1", "macro_auroc")
+    }
+    if n is None or overall["accuracy"].value is None:
+        return None
+    errors, answers = own.optional("calibration"), own.optional("abstention")
+    points = own.of.get("operating_points")
+    if decisions and "decisions" not in own.of:
+        own.miss("decisions")
+    decided = own.optional("decisions")
+    return Measured(
+        n=n,
+        patients=own.count("patients"),
+        **overall,
+        matrix=matrix,
+        classes={label: _class(own, label, k, matrix) for k, label in enumerate(classes)},
+        before=_errors(errors.part("before")) if errors else None,
+        after=_errors(errors.part("after")) if errors else None,
+        abstention=_abstention(answers) if answers else None,
+        operating_points=[
+            _point(_Part(point, f"{own.place}.operating_points[{k}]", own.gaps))
+            for k, point in enumerate(points if isinstance(points, list) else [])
+        ],
+        decisions=_decisions(decided) if decided else None,
+    )
+
+
+def _matrix(own: _Part, key: str, size: int) -> list[list[int]]:
+    """(size, size) counts; empty, and a gap, for anything else."""
+    rows = own.of.get(key)
+    is_square = (
+        isinstance(rows, list) and [isinstance(row, list) and len(row) for row in rows] == [size] * size
+    )
+    if not is_square or not all(_is_number(cell) for row in rows or () for cell in row):
+        own.miss(key)
+        return []
+    return [[int(cell) for cell in row] for row in rows or ()]
+
+
+def _class(own: _Part, label: str, index: int, matrix: Sequence[Sequence[int]]) -> ClassNumbers:
+    numbers = own.part("per_class").part(label)
+    intervals = own.part_or_none("intervals").part_or_none("per_class").part_or_none(label)
+    patients = own.part_or_none("patients_per_class").of.get(label)
+    images = sum(matrix[index]) if matrix else None
+    wrongly = sum(row[index] for row in matrix) - matrix[index][index] if matrix else 0
+    keys = ("sensitivity", "specificity", "precision", "f1", "auroc")
+    return ClassNumbers(
+        images=images,
+        patients=int(patients) if _is_number(patients) else None,
+        **{key: numbers.rate(key, intervals) for key in keys},
+        false_positives=None if images is None else (wrongly, sum(map(sum, matrix)) - images),
+    )
+
+
+def _errors(own: _Part) -> Errors:
+    return Errors(own.number("ece"), own.number("brier"), own.number("cross_entropy"))
+
+
+def _abstention(own: _Part) -> Abstention:
+    intervals = own.part_or_none("intervals")
+    return Abstention(
+        own.number("abstain_below", "unsure_below"),
+        own.rate("coverage", intervals),
+        own.rate("risk", intervals),
+    )
+
+
+def _point(own: _Part) -> OperatingPoint:
+    intervals = own.part_or_none("intervals")
+    return OperatingPoint(
+        str(own.of.get("label", "Pneumonia")),  # the only class that had such points
+        own.number("validation_specificity"),
+        own.rate("specificity", intervals),
+        own.rate("sensitivity", intervals),
+        own.rate("sensitivity_on_own_roc"),
+    )
+
+
+def _decisions(own: _Part) -> Decisions:
+    accuracy = own.rate("accuracy_of_decided", own.part_or_none("intervals"))
+    withheld = own.part("not_decided")
+    return Decisions(
+        own.count("decided"), accuracy, {why: withheld.number(why) or 0.0 for why in withheld.of}
+    )
+
+
+def _worst(own: _Part | None, by_source: Mapping[str, Measured]) -> tuple[str, Rate] | None:
+    if own is None or not (name := own.text("source")):
+        return None
+    rate = own.rate("balanced_accuracy")
+    return name, by_source[name].balanced_accuracy if name in by_source else rate
+
+
+def _within(own: _Part, classes: Sequence[str]) -> dict[str, WithinSource]:
+    found = {label: own.optional(label) for label in classes}
+    return {
+        label: WithinSource(part.rate("auroc", of="interval"), _size(part, "sources"), part.count("pairs"))
+        for label, part in found.items()
+        if part
+    }
+
+
+def _size(own: _Part, key: str) -> int | None:
+    """A count, or how many are listed."""
+    value = own.of.get(key)
+    return len(value) if isinstance(value, list | Mapping) else own.count(key)
+
+
+def _subgroups(own: _Part) -> Iterator[Subgroup]:
+    for what, groups in own.parts():
+        for group, part in groups.parts():
+            for label, numbers in part.part("classes").parts():
+                sensitivity = numbers.rate("sensitivity", of="interval")
+                yield Subgroup(what.replace("_", " "), group, label, numbers.count("n"), sensitivity)
+
+
+def _duplicates(own: _Part) -> Duplicates:
+    all_rows, one = (own.part(key).rate("accuracy", of="interval") for key in ("all_rows", "one_of_each"))
+    return Duplicates(own.count("repeated_pictures"), all_rows, one)
+
+
+def _cam(own: _Part | None) -> dict[str, Any]:
+    if own is None:
+        return {}
+    uniform = own.part("uniform")
+    return {
+        "cam": {
+            label: CamShare(part.count("n"), part.rate("lungs"), part.rate("border"))
+            for label, part in own.part("per_class").parts()
+            if part.of.get("n")
+        },
+        "cam_uniform": CamShare(None, uniform.rate("lungs"), uniform.rate("border")),
+    }
+
+
+def _source_detection(own: _Part | None) -> SourceDetection | None:
+    if own is None:
+        return None
+    web, areas, called = own.part("web"), own.part("auroc"), own.part("web_called_covid")
+    found = {name: areas.optional(name) for name in ("thumbnail", "histogram", "embedding")}
+    counts = {split: called.part(split) for split in ("train", "validation", "test")}
+    return SourceDetection(
+        web.count("images"),
+        web.count("patients"),
+        {name: part.rate("value", of="interval") if part else Rate() for name, part in found.items()},
+        {split: (part.count("called") or 0, part.count("images") or 0) for split, part in counts.items()},
+    )
+
+
+def _label_errors(own: _Part, duplicates: _Part | None, classes: Sequence[str]) -> LabelErrors:
+    joint = _matrix(own, "joint", len(classes))
+    kinds = {
+        (classes[k], classes[m]): n for k, row in enumerate(joint) for m, n in enumerate(row) if k != m and n
+    }
+    whole = duplicates.part("all_rows").rate("accuracy", of="interval") if duplicates else Rate()
+    without = own.part("without_doubted").rate("accuracy", of="interval")
+    return LabelErrors(kinds, whole, without, list(_least(own.of.get("worst"))))
+
+
+def _least(rows: Any) -> Iterator[tuple[str, str, str, float]]:
+    """Of the images with the lowest self-confidence, those that are complete."""
+    for row in rows if isinstance(rows, list) else ():
+        try:
+            probability = float(row["probabilities"][row["predicted"]])
+            yield str(row["file_name"]), str(row["label"]), str(row["predicted"]), probability
+        except (LookupError, TypeError, ValueError):
+            continue
+
+
+def _fitted(own: _Part) -> Fitted:
+    return Fitted(
+        own.number("temperature"),
+        own.number("abstain_below", "unsure_below"),
+        own.number("target_risk"),
+        own.part_or_none("fitted_on").count("n") if "fitted_on" in own.of else None,
+    )
+
+
+def _ood(own: _Part | None, metrics: _Part, classes: Sequence[str]) -> OodDetection | None:
+    if own is None:
+        return None
+    of_classes = own.part("test_by_class")
+    counts = metrics.part_or_none("test").part_or_none("class_counts").of
+    return OodDetection(
+        _rejected(own.part("test")),
+        {label: _rejected(of_classes.part(label)) for label in classes if counts.get(label)},
+        {kind.replace("_", " "): _rejected(part) for kind, part in own.part("kinds").parts()},
+    )
+
+
+def _rejected(own: _Part) -> Rejected:
+    newest = "rejected" if "rejected" in own.of else "refused"
+    by_detector = own.of.get(f"{newest}_by_detector")
+    return Rejected(
+        own.count("n"),
+        own.rate(newest, of="interval"),
+        Rate(float(by_detector)) if _is_number(by_detector) else Rate(),
+    )
+
+
+def _training(own: _Part) -> Training:
+    config = own.part("config")
+    history = own.of["history"]
+    return Training(
+        config.part("data").text("protocol"),
+        own.text("initial_weights"),
+        config.part("run").count("seed"),
+        own.text("device"),
+        own.number("seconds"),
+        history if isinstance(history, list) else [],
+    )

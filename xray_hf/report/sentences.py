@@ -1,0 +1,323 @@
+"""Reports -> every sentence about them, in the Markdown that all renderers know: **bold** and `code`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from xray_hf.data.sources import About
+from xray_hf.report import provenance
+from xray_hf.report.numbers import Rate, count, decimal, part_of, percent
+from xray_hf.report.report import CORONAHACK, Measured, Report
+from xray_hf.text import counted, listed
+
+INTERVALS = (
+    "Brackets hold 95 % intervals, bootstrapped over patients; a share of 0 or 100 % has the exact binomial "
+    "interval of that many patients."
+)
+EXTERNAL = (
+    "Images of other people, hospitals and machines than those of training. An AUROC below 0.5 ranks the "
+    "images the wrong way round."
+)
+INTERNAL = (
+    "Patients of the training sources who took no part in training, selection or calibration. Sensitivity: "
+    "the share of a class that is called so. Specificity: the share of the others that is not. False "
+    "positives: how many of the others are called so. Precision: the share of those called so that are. "
+    "Every image counts here with the class that the network gives it, also where the engine would abstain "
+    "or reject. Read each number beside the number of patients."
+)
+WITHIN_SOURCE = (
+    "A pooled AUROC also rewards a model for recognising the hospital. The within-source AUROC compares only "
+    "pairs of images from the same source."
+)
+CALIBRATION = (
+    "Temperature, threshold of abstention and operating points were fitted on validation alone. Expected "
+    "calibration error: mean distance between confidence and accuracy. Brier score: squared error summed "
+    "over the classes, 0 is best and 2 worst. Coverage: the share of images whose highest probability "
+    "reaches the threshold. Selective risk: the share of these that is wrong. Where an operating point "
+    "misses its specificity, the threshold does not transfer."
+)
+OOD = (
+    "A detector and simple rules reject what is no frontal chest X-ray, as `not a frontal chest X-ray`; on "
+    "the internal test set every rejection of a frontal view is wrong. Only these kinds of images were "
+    "tried."
+)
+CONTROLS = (
+    "The internal test set without most of what a diagnosis needs. Sensitivity beyond the false positives "
+    "must come from something else than the lungs; AUROC weighs both. A blur leaves large consolidations, "
+    "and a rectangle leaves the outer parts of the lungs. A network that never saw a black rectangle may "
+    "also just be confused."
+)
+SOURCE_DETECTION = (
+    "Pneumonia also has a few images from the web. If these can be told from the children's, the source "
+    "itself is visible. The classifier is a logistic regression, evaluated out of fold with patients kept "
+    "together. A network may know the images that it was trained on by heart, and an interval from a "
+    "handful of patients shows little."
+)
+CAM = "Class activation maps show where the network found evidence for a class, not where a disease is."
+LABEL_ERRORS = (
+    "An image looks like a class if its probability reaches the class's average self-confidence (Northcutt "
+    "et al. 2021, equation 1). If that class is not its label, the label is a likely error. The network "
+    "may be the one that errs, and dropping the images it contradicts flatters it, so the last column is "
+    "no bound. Wrong labels that the network agrees with stay in. `xray-hf report --sheets DIR` draws the "
+    "images with the lowest self-confidence for a radiologist to check."
+)
+LIMITS = (
+    "Other hospitals, machines and age groups than those of training are a different problem.",
+    "Calibration and thresholds hold for data like the validation set. A model can be confident and wrong.",
+    "Class activation maps show what the network goes by, not where a disease is.",
+    "No physician was compared, nothing was measured in clinical use.",
+)
+
+
+def collections(reports: Iterable[Report]) -> dict[str, About]:
+    """{kind: museum label} of the published collections whose images, not synthetic ones, trained a model."""
+    kinds = dict.fromkeys(
+        each.kind for report in reports if not report.is_synthetic for each in report.sources
+    )
+    return {kind: label for kind in kinds if (label := provenance.about(kind))}
+
+
+def of_coronahack_alone(report: Report) -> bool:
+    """Whether what is said of CoronaHack holds for all images of a model."""
+    return {each.kind for each in report.sources} == {CORONAHACK}
+
+
+def about_data(reports: Sequence[Report]) -> list[str]:
+    """Why the numbers say little, as far as it is known."""
+    shortcuts = (provenance.SHORTCUTS.get(kind) for kind in collections(reports))
+    return [*filter(None, shortcuts), "No number here says how good a model is for patients."]
+
+
+def limits(reports: Sequence[Report]) -> list[str]:
+    """All known limits."""
+    known = collections(reports).values()
+    errors = [
+        f"{each.title}: {error}" if len(known) > 1 else error for each in known for error in each.known_errors
+    ]
+    closed = [
+        f"{len(names)} classes only: any other finding gets one of the names {listed(names, 'or')}."
+        for names in dict.fromkeys(report.classes for report in reports if report.classes)
+    ]
+    normal = ["“Normal” means like the normal images of training, not healthy."]
+    return [*errors, *closed, *(normal if any("Normal" in each.classes for each in reports) else ()), *LIMITS]
+
+
+def sources(report: Report) -> list[str]:
+    """One line for each source that a model was trained on: its images, what they are, their terms."""
+    lines = []
+    for each in report.sources:
+        label = None if report.is_synthetic else provenance.about(each.kind)
+        images = f", {counted(each.images, 'image')}" if each.images else ""
+        if report.is_synthetic:
+            lines.append(f"Synthetic patients, drawn from a statistical atlas{images}.")
+        elif label:
+            lines.append(f"[{label.title}]({label.url}){images}: {label.origin} Licence: {label.licence}")
+        else:
+            lines.append(f"`{each.name}`, a source of kind `{each.kind}`{images}: its owner's own images.")
+    return lines
+
+
+def synthetic(reports: Sequence[Report]) -> list[str]:
+    """Which models never saw a person."""
+    names = [each.name for each in reports if each.is_synthetic]
+    return (
+        [
+            f"{', '.join(names)}: trained and tested on synthetic patients, drawn from a statistical atlas. "
+            "The numbers show that the software works, nothing more."
+        ]
+        if names
+        else []
+    )
+
+
+def headline(report: Report) -> list[str]:
+    """External against internal performance; one paragraph for each external test set."""
+    found = [_headline(report, name, own) for name, own in report.external.items()]
+    if found or not report.test:
+        return found
+    return [
+        f"**{report.name} was tested on no external test set.** Its balanced accuracy on the internal test "
+        f"set is {percent(report.test.balanced_accuracy)}, where chance is {percent(report.chance)}; that "
+        "says little about X-rays of other hospitals."
+    ]
+
+
+def _headline(report: Report, name: str, own: Measured) -> str:
+    parts = [
+        f"**External validation of {report.name} on {name} ({counted(own.n, 'image')}): balanced accuracy "
+        f"{percent(own.balanced_accuracy)}**, where chance is {percent(report.chance)}; accuracy "
+        f"{percent(own.accuracy)}."
+    ]
+    if report.test:
+        parts.append(
+            f"On the internal test set the balanced accuracy is {percent(report.test.balanced_accuracy)} and "
+            f"the accuracy {percent(report.test.accuracy)}; read these in the light of the external numbers."
+        )
+    parts.append(false_positives(own))
+    if own.decisions:
+        parts.append(decided(own))
+    return " ".join(parts)
+
+
+def false_positives(own: Measured) -> str:
+    """How many of the others each class wrongly gets."""
+    named = [f"{label} {part_of(of.false_positives)}" for label, of in own.classes.items()]
+    return f"False positives: {', '.join(named)}."
+
+
+def decided(own: Measured) -> str:
+    """What the whole engine does with a set of images."""
+    if not own.decisions:
+        return ""
+    answers = own.decisions
+    right = f"; {percent(answers.accuracy)} of these classes are right" if answers.decided else ""
+    withheld = ", ".join(f"{share:.1%} `{why}`" for why, share in answers.withheld.items())
+    return (
+        f"The engine, which also abstains and rejects, gives a class to {count(answers.decided)} of "
+        f"{count(own.n)}{right}{f' ({withheld})' if withheld else ''}."
+    )
+
+
+def external_sets(reports: Sequence[Report]) -> list[str]:
+    """What each external test set holds."""
+    sets = {name: own for report in reports for name, own in report.external.items()}
+    return [_composition(name, own) for name, own in sets.items()]
+
+
+def _composition(name: str, own: Measured) -> str:
+    parts = listed(f"{of.images:,} {label}" for label, of in own.classes.items() if of.images)
+    patients = f" of {counted(own.patients, 'patient')}" if own.patients else ""
+    about = provenance.EXTERNAL_SETS.get(name, "")
+    return f"`{name}`: {parts}{patients}. {about}".strip()
+
+
+def external_calibration(report: Report) -> list[str]:
+    """What confidence is worth on each external test set."""
+    return [
+        f"Confidence of {report.name} on `{name}`: expected calibration error {own.before.ece:.3f} before "
+        f"temperature scaling, {own.after.ece:.3f} after it; Brier score {own.before.brier:.3f} and "
+        f"{own.after.brier:.3f}; coverage {percent(own.abstention.coverage)}, selective risk "
+        f"{percent(own.abstention.risk)}."
+        for name, own in report.external.items()
+        if own.before and own.after and own.abstention
+        if None not in (own.before.ece, own.before.brier, own.after.ece, own.after.brier)
+    ]
+
+
+def official(reports: Sequence[Report]) -> list[str]:
+    """What the official test set is."""
+    sizes = {own.n for report in reports if (own := report.subsets.get("test_official"))}
+    without = {
+        label
+        for report in reports
+        if (own := report.subsets.get("test_official"))
+        for label, of in own.classes.items()
+        if not of.images
+    }
+    if not sizes:
+        return []
+    lacks = f", without {listed(sorted(without))}" if without else ""
+    return [
+        f"Official test set: the {listed(count(n) for n in sorted(sizes))} images of the collection's own "
+        f"test split, which the literature reports{lacks}."
+    ]
+
+
+def lateral(report: Report) -> str:
+    """1 COVID-19: the lateral views known to be in the test set; "" without any."""
+    views = [
+        f"{own.n} {own.label}"
+        for own in report.subgroups
+        if (own.what, own.group) == ("view position", "L") and own.n
+    ]
+    return listed(views) if not report.is_synthetic else ""
+
+
+def lateral_views(reports: Sequence[Report]) -> list[str]:
+    """Rejecting these is right."""
+    views = dict.fromkeys(filter(None, map(lateral, reports)))
+    return [
+        f"Lateral views in the internal test set: {found}. Rejecting these is right, but counts as wrong in "
+        "the table."
+        for found in views
+    ]
+
+
+def worst_source(report: Report) -> list[str]:
+    """The source on which a model is worst."""
+    if not report.worst_source:
+        return []
+    name, rate = report.worst_source
+    beside = f"; over all sources it is {percent(report.test.balanced_accuracy)}" if report.test else ""
+    return [f"Worst source of {report.name}: {name}, with a balanced accuracy of {percent(rate)}{beside}."]
+
+
+def fitted(report: Report) -> list[str]:
+    """Temperature and threshold, and what they were fitted on."""
+    if not report.fitted:
+        return []
+    own = report.fitted
+    rows = f", fitted on {counted(own.images, 'validation image')}" if own.images else ""
+    return [
+        f"{report.name}: temperature {decimal(Rate(own.temperature))}{rows}. It abstains (`unsure`) below a "
+        f"probability of {decimal(Rate(own.abstain_below))}, on the fewest images that keep selective risk "
+        f"on validation at or below {percent(Rate(own.target_risk))}."
+    ]
+
+
+def uncalibrated(reports: Sequence[Report]) -> list[str]:
+    """What a bundle answers whose probabilities were not fitted, and whether they can be."""
+    lines = []
+    for each in reports:
+        if each.fitted:
+            continue
+        copied = each.training and each.training.protocol == "paper"
+        why = " Its validation images are copies of training images and cannot fit them." if copied else ""
+        lines.append(
+            f"{each.name} is not calibrated: its probabilities are a plain softmax, and it never "
+            f"abstains.{why}"
+        )
+    return lines
+
+
+def web_images(report: Report) -> list[str]:
+    """How many of the other source's images the network was trained on."""
+    own = report.source_detection
+    if not own or own.images is None or "train" not in own.called:
+        return []
+    trained = own.called["train"][1]
+    return [
+        f"{report.name} was trained on {trained} of these {own.images} images of "
+        f"{counted(own.patients or 0, 'patient')}."
+    ]
+
+
+def not_recorded(reports: Sequence[Report]) -> list[str]:
+    """Which subgroups cannot be formed."""
+    reasons = dict.fromkeys(each.not_recorded for each in reports if each.not_recorded)
+    return [f"Not recorded: {reason}. Whether the models are fair is unknown." for reason in reasons]
+
+
+def duplicates(report: Report) -> list[str]:
+    """What repeated pictures add."""
+    own = report.duplicates
+    if not own:
+        return []
+    return [
+        f"{count(own.pictures)} pictures stand in the test set more than once: the accuracy of "
+        f"{report.name} is {percent(own.all_rows)} with all of them and {percent(own.one_of_each)} with one "
+        "of each."
+    ]
+
+
+def rarest_class(counts: Iterable[tuple[str, int, int | None, int | None]]) -> str:
+    """(class, images in training, in test, patients in test) -> what the smallest of them means."""
+    label, trained, tested, patients = min(counts, key=lambda row: row[1])
+    of = f" of {counted(patients, 'patient')}" if patients else ""
+    return f"{label}, the rarest class, has {trained:,} training images and {tested:,} test images{of}."
+
+
+def without_intervals(reports: Sequence[Report]) -> list[str]:
+    """Which bundles are older than intervals."""
+    names = [each.name for each in reports if each.test and not each.test.accuracy.interval]
+    return [f"The numbers of {', '.join(names)} have no intervals."] if names else []

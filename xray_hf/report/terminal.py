@@ -1,0 +1,92 @@
+"""Sections and tables for a terminal: equal columns."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+
+from xray_hf.report import sections, sentences, tables
+from xray_hf.report.report import Report
+from xray_hf.report.sections import Section
+from xray_hf.report.tables import Table
+
+WIDTH = 120
+
+
+def part(report: Report, name: str) -> str:
+    """One of PARTS, below the mark of numbers that mean nothing."""
+    return "\n\n".join(filter(None, [report.mark.rstrip(": "), PARTS[name](report)]))
+
+
+def splits(report: Report) -> str:
+    """Every split of the bundle, all classes together and each class."""
+    sets = tables.subsets([report])
+    classes = tables.class_columns("Each class", sets, report.classes)
+    return "\n\n".join(map(table, [tables.performance("All classes together", sets), classes]))
+
+
+def section(own: Section) -> str:
+    """Its tables below its title."""
+    return "\n\n".join([own.title.upper(), *map(table, own.tables)])
+
+
+def external(report: Report) -> str:
+    """What becomes of the model on external test sets, in words too."""
+    return "\n\n".join([*map(paragraph, sentences.headline(report)), section(sections.external([report]))])
+
+
+def controls(report: Report) -> str:
+    """All that `xray-hf report` measures, and the files that it finds least credible."""
+    found = [make([report]) for make in (sections.controls, sections.subgroups, sections.label_errors)]
+    said = [*sentences.not_recorded([report]), *sentences.duplicates(report)]
+    least = tables.least_self_confidence(report)
+    parts = [*map(section, found), *map(paragraph, said), table(least) if least.rows else ""]
+    return "\n\n".join(filter(None, parts))
+
+
+def calibration(report: Report) -> str:
+    """What `xray-hf calibrate` fitted, and what it gives."""
+    return "\n\n".join([section(sections.calibration([report])), *map(paragraph, sentences.fitted(report))])
+
+
+PARTS: Mapping[str, Callable[[Report], str]] = {
+    "splits": splits,
+    "external": external,
+    "controls": controls,
+    "calibration": calibration,
+    "ood": lambda report: section(sections.ood([report])),
+}
+
+
+def table(own: Table) -> str:
+    """A title, and rows of equal columns; the first flush left, the others flush right."""
+    several = len(own.models) > 1
+    rows = [
+        [", ".join(filter(None, (row.model, row.what))) if several else row.what or row.model, *row.cells]
+        for row in own.rows
+    ]
+    return "\n".join([own.title, columns([["", *own.headings], *rows])])
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as lines of equal columns; what is too wide goes on below, after its first column."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    blocks: list[list[int]] = [[]]
+    for column in range(1, len(widths)):
+        used = widths[0] + sum(widths[k] + 2 for k in blocks[-1])
+        if blocks[-1] and used + widths[column] + 2 > WIDTH:
+            blocks.append([])
+        blocks[-1].append(column)
+    return "\n\n".join(
+        "\n".join(
+            "  ".join([row[0].ljust(widths[0]), *(row[k].rjust(widths[k]) for k in block)]).rstrip()
+            for row in rows
+        )
+        for block in blocks
+    )
+
+
+def paragraph(text: str) -> str:
+    """A sentence without its markup, wrapped."""
+    return textwrap.fill(re.sub(r"\*\*|`", "", text), WIDTH, break_on_hyphens=False)
