@@ -62,7 +62,7 @@ def two_sources(twins: int = 0) -> tuple[list[Sample], tuple[str, ...], np.ndarr
         for k in range(images)
     ]
     pairs = [(k, 80 + k) for k in range(twins)]
-    return samples, classes, patient_groups(samples, pairs)
+    return samples, classes, patient_groups([each.patient_id for each in samples], pairs)
 
 
 @pytest.fixture(scope="module")
