@@ -12,6 +12,7 @@ from PIL import Image as PillowImage
 
 from xray_hf.data.dataset import XrayData, read_samples, split_data, to_dataset, to_dataset_dict
 from xray_hf.data.sources import SourceSpec
+from xray_hf.errors import DataError
 from xray_hf.task import PAPER_CLASSES, SPLITS
 
 TEXTS = ("file_name", "source", "site", "patient_id", "view", "pathogen", "virus_category", "license")
@@ -84,3 +85,31 @@ def test_what_is_saved_to_disk_is_loaded_with_its_images(data: XrayData, tmp_pat
     stored = loaded["test"].cast_column("image", Image(decode=False))[0]["image"]
     record = data.samples[split.test[0]]
     assert stored["bytes"] == record.path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("patient_id", "is_shared"),
+    [("nih-123", True), ("rsna-Normal-5", True), ("123", False), ("", False)],
+)
+def test_a_patient_id_of_two_sources_is_one_patient_unless_it_is_local(
+    patient_id: str, is_shared: bool, tmp_path: Path
+) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        rows = ["file_name,label,patient_id", f"a.png,Normal,{patient_id}", "b.png,Tuberculosis,other-9"]
+        (tmp_path / name / "labels.csv").write_text("\n".join(rows))
+        for file in ("a.png", "b.png"):
+            (tmp_path / name / file).touch()
+    specs = [SourceSpec("folder", name, str(tmp_path / name)) for name in ("one", "two")]
+    samples, _, _ = read_samples(specs)
+    one, two = (each.patient_id for each in samples if each.file_name == "a.png")
+    assert (one == two) == is_shared
+
+
+def test_a_file_of_two_sources_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("file_name,label\na.png,Normal\nb.png,Tuberculosis")
+    for file in ("a.png", "b.png"):
+        (tmp_path / file).touch()
+    specs = [SourceSpec("folder", name, str(tmp_path)) for name in ("one", "two")]
+    with pytest.raises(DataError, match=r"a\.png is in the sources one and two; leave one of them out"):
+        read_samples(specs)

@@ -74,12 +74,6 @@ def patient_groups(patient_ids: Sequence[str], pairs: Sequence[tuple[int, int]])
     return group_of_patient[patients].astype(np.int64)
 
 
-def _scope(sample: Sample) -> str:
-    """Where the patient_id counts: within its source, or "" for everywhere."""
-    local = sample.patient_id.isdigit() or sample.patient_id.startswith(UNKNOWN_PATIENT)
-    return sample.source if local else ""
-
-
 def _candidates(thumbnails: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pairs worth a closer look: (P, 2) rows i < j, and (P, 4) the moves of i's edges that fit j best."""
     plain = _view(thumbnails, _MOVES[0])
