@@ -213,7 +213,7 @@ def _home(report: Report) -> tuple[str, str]:
     """The sources of a model: their names, and an id of the kind that the Hub takes."""
     if report.is_synthetic:
         return "Synthetic patients", "synthetic"
-    known, names = sentences.collections([report]), [each.name for each in report.sources]
+    known, names = sentences.collections([report]), [each.name or "unnamed" for each in report.sources]
     if len(known) == len(names) == 1:
         ((kind, label),) = known.items()
         return label.title, label.url.partition("/datasets/")[2] or kind

@@ -91,8 +91,8 @@ def _risk(report: Report, _: str) -> str:
 def _rejection(report: Report, _: str) -> str:
     if not report.ood:
         return ""
-    kinds = {name: own.share for name, own in report.ood.kinds.items()}
-    wrongly = percent(Rate(report.ood.test.share.value))
+    kinds = {name: own.rejected for name, own in report.ood.kinds.items()}
+    wrongly = percent(Rate(report.ood.test.rejected.value))
     return (
         f"At the threshold {wrongly} of the internal test set are rejected, and of {_shares(kinds, '.0%')}."
     )

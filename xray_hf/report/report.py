@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, TypeVar
 
 from xray_hf import manifest
 from xray_hf.errors import BundleError
@@ -19,6 +19,7 @@ from xray_hf.report.numbers import Rate
 
 SUBSETS = ("train", "validation", "test", "test_official")
 CORONAHACK = "coronahack"  # the only source of bundles that name none
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,12 @@ class ClassNumbers:
 
     images: int | None
     patients: int | None
+    false_positives: tuple[int, int] | None  # how many of the others are called this class, of how many
     sensitivity: Rate
     specificity: Rate
     precision: Rate
     f1: Rate
     auroc: Rate
-    false_positives: tuple[int, int] | None  # how many of the others are called this class, of how many
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,6 @@ class Errors:
 class Abstention:
     """Coverage and selective risk at the bundle's threshold."""
 
-    abstain_below: float | None
     coverage: Rate
     risk: Rate
 
@@ -57,7 +57,7 @@ class Abstention:
 class OperatingPoint:
     """A threshold set on validation, and what it gives on other images."""
 
-    label: str
+    label: str | None
     validation_specificity: float | None
     specificity: Rate
     sensitivity: Rate
@@ -68,28 +68,28 @@ class OperatingPoint:
 class Decisions:
     """Of the whole engine. withheld: {decision that is no class: share of the images}."""
 
-    decided: int | None
-    accuracy: Rate
     withheld: Mapping[str, float]
+    decided: int | None
+    accuracy_of_decided: Rate
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The numbers of one set of images. before, after: the temperature."""
+    """The numbers of one set of images. matrix: (C, C) counts, rows true. before, after: the temperature."""
 
-    n: int
+    matrix: Sequence[Sequence[int]]
+    classes: Mapping[str, ClassNumbers]
+    before: Errors | None
+    after: Errors | None
+    abstention: Abstention | None
+    operating_points: Sequence[OperatingPoint]
+    decisions: Decisions | None
+    n: int | None
     patients: int | None
     accuracy: Rate
     balanced_accuracy: Rate
     macro_f1: Rate
     macro_auroc: Rate
-    matrix: Sequence[Sequence[int]]  # (C, C) counts, rows true
-    classes: Mapping[str, ClassNumbers]
-    before: Errors | None = None
-    after: Errors | None = None
-    abstention: Abstention | None = None
-    operating_points: Sequence[OperatingPoint] = ()
-    decisions: Decisions | None = None
 
 
 @dataclass(frozen=True)
@@ -105,11 +105,11 @@ class Subgroup:
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Pictures that stand in the test set more than once."""
+    """Pictures that stand in the test set more than once, and the accuracies with and without them."""
 
-    pictures: int | None
     all_rows: Rate
     one_of_each: Rate
+    repeated_pictures: int | None
 
 
 @dataclass(frozen=True)
@@ -123,12 +123,16 @@ class CamShare:
 
 @dataclass(frozen=True)
 class SourceDetection:
-    """How well CoronaHack's two collections are told apart within Pneumonia, which both have."""
+    """How well CoronaHack's two collections are told apart within Pneumonia, which both have.
 
+    auroc: by thumbnail, histogram, embedding. called: {split: how many of the web's are called COVID-19, of
+    how many}.
+    """
+
+    auroc: Mapping[str, Rate]
+    called: Mapping[str, tuple[int, int]]
     images: int | None
     patients: int | None
-    auroc: Mapping[str, Rate]  # by thumbnail, histogram, embedding
-    called: Mapping[str, tuple[int, int]]  # {split: how many of the web's are called COVID-19, of how many}
 
 
 @dataclass(frozen=True)
@@ -145,19 +149,19 @@ class LabelErrors:
 class WithinSource:
     """AUROC over pairs of images of the same source."""
 
-    auroc: Rate
     sources: int | None
+    auroc: Rate
     pairs: int | None
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """What was fitted on validation images."""
+    """What was fitted on so many validation images."""
 
+    images: int | None
     temperature: float | None
     abstain_below: float | None
     target_risk: float | None
-    images: int | None
 
 
 @dataclass(frozen=True)
@@ -165,17 +169,18 @@ class Rejected:
     """Of one kind of images, the share that is rejected as out of distribution."""
 
     n: int | None
-    share: Rate
-    by_detector: Rate
+    rejected: Rate
+    rejected_by_detector: float | None
 
     @property
     def counts(self) -> tuple[int, int] | None:
-        return (round(self.share.value * self.n), self.n) if self.n and self.share.value is not None else None
+        share = self.rejected.value
+        return (round(share * self.n), self.n) if self.n and share is not None else None
 
 
 @dataclass(frozen=True)
 class OodDetection:
-    """What is rejected of the test set, which is wrong, and of each kind of foreign image."""
+    """What is rejected of the test set, which is wrong, and of each kind of OOD image."""
 
     test: Rejected
     classes: Mapping[str, Rejected]
@@ -187,11 +192,11 @@ class Training:
     """How the network was trained."""
 
     protocol: str | None
-    initial_weights: str | None
     seed: int | None
+    history: Sequence[Mapping[str, Any]]
+    initial_weights: str | None
     device: str | None
     seconds: float | None
-    history: Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -199,7 +204,7 @@ class Source:
     """A collection as it was named in training: KIND[:NAME]. images: that it gave."""
 
     kind: str
-    name: str = ""
+    name: str
     images: int | None = None
 
 
@@ -212,7 +217,7 @@ class Report:
     classes: tuple[str, ...]
     mark: str = ""
     is_synthetic: bool = False
-    sources: tuple[Source, ...] = (Source(CORONAHACK),)  # that it was trained on
+    sources: tuple[Source, ...] = (Source(CORONAHACK, CORONAHACK),)  # that it was trained on
     subsets: Mapping[str, Measured] = field(default_factory=dict)
     external: Mapping[str, Measured] = field(default_factory=dict)
     held_out: tuple[str, ...] = ()  # the external sets that are sources held out of this training
@@ -246,8 +251,9 @@ class Report:
     def read(cls, folder: Path, name: str = "") -> Report:
         """Read what is there; a file that is missing or damaged gives nothing."""
         gaps: list[str] = []
-        files = (manifest.METRICS, manifest.CALIBRATION, manifest.TRAINING, manifest.SPLITS, manifest.CONFIG)
-        metrics, calibration, training, splits, config = (_Part.file(folder / file, gaps) for file in files)
+        files = (manifest.METRICS, manifest.TRAINING, manifest.SPLITS, manifest.CONFIG)
+        metrics, training, splits, config = (_Part.file(folder / file, gaps) for file in files)
+        calibration = _calibration(folder, gaps)
         classes = _classes(metrics, config)
         by_source = _sets(metrics.part_or_none("by_source"), None, classes)
         duplicates, label_noise = metrics.optional("duplicates"), metrics.optional("label_noise")
@@ -272,7 +278,7 @@ class Report:
             source_detection=_source_detection(metrics.optional("source")),
             label_errors=_label_errors(label_noise, duplicates, classes) if label_noise else None,
             fitted=_fitted(calibration) if "temperature" in calibration.of else None,
-            ood=_ood(calibration.optional("ood_report", "foreign_report"), metrics, classes),
+            ood=_ood(calibration.optional("ood_report"), metrics, classes),
             training=_training(training) if "history" in training.of else None,
             gaps=gaps,
         )
@@ -302,9 +308,9 @@ class _Part:
         """A section that may be missing, and is empty then."""
         return _Part(self.of.get(key), f"{self.place}.{key}", self.gaps)
 
-    def optional(self, *keys: str) -> _Part | None:
-        """The first of these sections that is there."""
-        return next((self.part_or_none(key) for key in keys if isinstance(self.of.get(key), Mapping)), None)
+    def optional(self, key: str) -> _Part | None:
+        """A section, or None where it is missing."""
+        return self.part_or_none(key) if isinstance(self.of.get(key), Mapping) else None
 
     def parts(self) -> Iterator[tuple[str, _Part]]:
         """Every section below."""
@@ -312,13 +318,11 @@ class _Part:
             if isinstance(value, Mapping):
                 yield key, self.part_or_none(key)
 
-    def number(self, *keys: str) -> float | None:
-        """The number under the first of these keys, newest spelling first."""
-        for key in keys:
-            if _is_number(self.of.get(key)):
-                return float(self.of[key])
-        self.miss(keys[0])
-        return None
+    def number(self, key: str) -> float | None:
+        if not _is_number(value := self.of.get(key)):
+            self.miss(key)
+            return None
+        return float(value)
 
     def count(self, key: str) -> int | None:
         found = self.number(key)
@@ -330,13 +334,24 @@ class _Part:
             return None
         return str(self.of[key])
 
-    def rate(self, key: str, intervals: _Part | None = None, of: str = "") -> Rate:
-        """A number, or null, with its interval under the same key of `intervals`, or under `of` here."""
+    def rate(self, key: str) -> Rate:
+        """A number, or null, with its interval: that of its name, or the only one."""
         if key in self.of and self.of[key] is None:
             return Rate()
-        bounds = (intervals or self).of.get(of or key)
+        bounds = self.part_or_none("intervals").of.get(key) or self.of.get("interval")
         is_interval = isinstance(bounds, Sequence) and len(bounds) == 2 and all(map(_is_number, bounds))
         return Rate(self.number(key), (bounds[0], bounds[1]) if bounds and is_interval else None)
+
+    def fill(self, kind: type[T], **known: Any) -> T:
+        """A dataclass of the values under its fields' names, but for those that are known."""
+        read = {
+            "Rate": self.rate,
+            "int | None": self.count,
+            "float | None": self.number,
+            "str | None": self.text,
+        }
+        rest = (each for each in fields(kind) if each.name not in known)  # type: ignore[arg-type]
+        return kind(**known, **{each.name: read[str(each.type)](each.name) for each in rest})
 
     def miss(self, key: str) -> None:
         self.gaps.append(f"{self.place}.{key}")
@@ -344,6 +359,15 @@ class _Part:
 
 def _is_number(value: Any) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _calibration(folder: Path, gaps: list[str]) -> _Part:
+    """calibration.json with today's names; empty where it is missing or damaged."""
+    try:
+        saved = manifest.read_calibration(folder)
+    except BundleError:
+        saved = {}
+    return _Part(saved, f"{folder / manifest.CALIBRATION}: ", gaps)
 
 
 def _classes(metrics: _Part, config: _Part) -> tuple[str, ...]:
@@ -363,7 +387,7 @@ def _sources(training: _Part, held_out: Sequence[str]) -> tuple[Source, ...]:
         report = training.part_or_none("report")
         return (Source(CORONAHACK, CORONAHACK, report.count("rows") if report.of else None),)
     parts = [_Part(each, f"{training.place}.sources[{k}]", training.gaps) for k, each in enumerate(named)]
-    found = [Source(part.text("kind") or "", part.text("name") or "", part.count("images")) for part in parts]
+    found = [part.fill(Source) for part in parts]
     return tuple(source for source in found if source.name not in held_out)
 
 
@@ -390,33 +414,26 @@ def measured(numbers: Mapping[str, Any], classes: Sequence[str]) -> Measured | N
 
 
 def _measured(own: _Part, classes: Sequence[str], decisions: bool) -> Measured | None:
-    n, intervals = own.count("n"), own.part_or_none("intervals")
     matrix = _matrix(own, "confusion_matrix", len(classes))
-    overall = {
-        key: own.rate(key, intervals) for key in ("accuracy", "balanced_accuracy", "macro_f1", "macro_auroc")
-    }
-    if n is None or overall["accuracy"].value is None:
-        return None
     errors, answers = own.optional("calibration"), own.optional("abstention")
     points = own.of.get("operating_points")
     if decisions and "decisions" not in own.of:
         own.miss("decisions")
     decided = own.optional("decisions")
-    return Measured(
-        n=n,
-        patients=own.count("patients"),
-        **overall,
+    found = own.fill(
+        Measured,
         matrix=matrix,
         classes={label: _class(own, label, k, matrix) for k, label in enumerate(classes)},
-        before=_errors(errors.part("before")) if errors else None,
-        after=_errors(errors.part("after")) if errors else None,
-        abstention=_abstention(answers) if answers else None,
+        before=errors.part("before").fill(Errors) if errors else None,
+        after=errors.part("after").fill(Errors) if errors else None,
+        abstention=answers.fill(Abstention) if answers else None,
         operating_points=[
-            _point(_Part(point, f"{own.place}.operating_points[{k}]", own.gaps))
+            _Part(point, f"{own.place}.operating_points[{k}]", own.gaps).fill(OperatingPoint)
             for k, point in enumerate(points if isinstance(points, list) else [])
         ],
         decisions=_decisions(decided) if decided else None,
     )
+    return None if found.n is None or found.accuracy.value is None else found
 
 
 def _matrix(own: _Part, key: str, size: int) -> list[list[int]]:
@@ -433,49 +450,21 @@ def _matrix(own: _Part, key: str, size: int) -> list[list[int]]:
 
 def _class(own: _Part, label: str, index: int, matrix: Sequence[Sequence[int]]) -> ClassNumbers:
     numbers = own.part("per_class").part(label)
-    intervals = own.part_or_none("intervals").part_or_none("per_class").part_or_none(label)
+    intervals = own.part_or_none("intervals").part_or_none("per_class").of.get(label)
     patients = own.part_or_none("patients_per_class").of.get(label)
     images = sum(matrix[index]) if matrix else None
     wrongly = sum(row[index] for row in matrix) - matrix[index][index] if matrix else 0
-    keys = ("sensitivity", "specificity", "precision", "f1", "auroc")
-    return ClassNumbers(
+    return _Part({**numbers.of, "intervals": intervals}, numbers.place, own.gaps).fill(
+        ClassNumbers,
         images=images,
         patients=int(patients) if _is_number(patients) else None,
-        **{key: numbers.rate(key, intervals) for key in keys},
         false_positives=None if images is None else (wrongly, sum(map(sum, matrix)) - images),
     )
 
 
-def _errors(own: _Part) -> Errors:
-    return Errors(own.number("ece"), own.number("brier"), own.number("cross_entropy"))
-
-
-def _abstention(own: _Part) -> Abstention:
-    intervals = own.part_or_none("intervals")
-    return Abstention(
-        own.number("abstain_below", "unsure_below"),
-        own.rate("coverage", intervals),
-        own.rate("risk", intervals),
-    )
-
-
-def _point(own: _Part) -> OperatingPoint:
-    intervals = own.part_or_none("intervals")
-    return OperatingPoint(
-        str(own.of.get("label", "Pneumonia")),  # the only class that had such points
-        own.number("validation_specificity"),
-        own.rate("specificity", intervals),
-        own.rate("sensitivity", intervals),
-        own.rate("sensitivity_on_own_roc"),
-    )
-
-
 def _decisions(own: _Part) -> Decisions:
-    accuracy = own.rate("accuracy_of_decided", own.part_or_none("intervals"))
     withheld = own.part("not_decided")
-    return Decisions(
-        own.count("decided"), accuracy, {why: withheld.number(why) or 0.0 for why in withheld.of}
-    )
+    return own.fill(Decisions, withheld={why: withheld.number(why) or 0.0 for why in withheld.of})
 
 
 def _worst(own: _Part | None, by_source: Mapping[str, Measured]) -> tuple[str, Rate] | None:
@@ -486,12 +475,8 @@ def _worst(own: _Part | None, by_source: Mapping[str, Measured]) -> tuple[str, R
 
 
 def _within(own: _Part, classes: Sequence[str]) -> dict[str, WithinSource]:
-    found = {label: own.optional(label) for label in classes}
-    return {
-        label: WithinSource(part.rate("auroc", of="interval"), _size(part, "sources"), part.count("pairs"))
-        for label, part in found.items()
-        if part
-    }
+    found = {label: part for label in classes if (part := own.optional(label))}
+    return {label: part.fill(WithinSource, sources=_size(part, "sources")) for label, part in found.items()}
 
 
 def _size(own: _Part, key: str) -> int | None:
@@ -504,40 +489,36 @@ def _subgroups(own: _Part) -> Iterator[Subgroup]:
     for what, groups in own.parts():
         for group, part in groups.parts():
             for label, numbers in part.part("classes").parts():
-                sensitivity = numbers.rate("sensitivity", of="interval")
-                yield Subgroup(what.replace("_", " "), group, label, numbers.count("n"), sensitivity)
+                yield numbers.fill(Subgroup, what=what.replace("_", " "), group=group, label=label)
 
 
 def _duplicates(own: _Part) -> Duplicates:
-    all_rows, one = (own.part(key).rate("accuracy", of="interval") for key in ("all_rows", "one_of_each"))
-    return Duplicates(own.count("repeated_pictures"), all_rows, one)
+    accuracies = {key: own.part(key).rate("accuracy") for key in ("all_rows", "one_of_each")}
+    return own.fill(Duplicates, **accuracies)
 
 
 def _cam(own: _Part | None) -> dict[str, Any]:
     if own is None:
         return {}
-    uniform = own.part("uniform")
+    classes = {label: part for label, part in own.part("per_class").parts() if part.of.get("n")}
     return {
-        "cam": {
-            label: CamShare(part.count("n"), part.rate("lungs"), part.rate("border"))
-            for label, part in own.part("per_class").parts()
-            if part.of.get("n")
-        },
-        "cam_uniform": CamShare(None, uniform.rate("lungs"), uniform.rate("border")),
+        "cam": {label: part.fill(CamShare) for label, part in classes.items()},
+        "cam_uniform": own.part("uniform").fill(CamShare, n=None),
     }
 
 
 def _source_detection(own: _Part | None) -> SourceDetection | None:
     if own is None:
         return None
-    web, areas, called = own.part("web"), own.part("auroc"), own.part("web_called_covid")
+    areas, called = own.part("auroc"), own.part("web_called_covid")
     found = {name: areas.optional(name) for name in ("thumbnail", "histogram", "embedding")}
     counts = {split: called.part(split) for split in ("train", "validation", "test")}
-    return SourceDetection(
-        web.count("images"),
-        web.count("patients"),
-        {name: part.rate("value", of="interval") if part else Rate() for name, part in found.items()},
-        {split: (part.count("called") or 0, part.count("images") or 0) for split, part in counts.items()},
+    return own.part("web").fill(
+        SourceDetection,
+        auroc={name: part.rate("value") if part else Rate() for name, part in found.items()},
+        called={
+            split: (part.count("called") or 0, part.count("images") or 0) for split, part in counts.items()
+        },
     )
 
 
@@ -546,8 +527,8 @@ def _label_errors(own: _Part, duplicates: _Part | None, classes: Sequence[str]) 
     kinds = {
         (classes[k], classes[m]): n for k, row in enumerate(joint) for m, n in enumerate(row) if k != m and n
     }
-    whole = duplicates.part("all_rows").rate("accuracy", of="interval") if duplicates else Rate()
-    without = own.part("without_doubted").rate("accuracy", of="interval")
+    whole = duplicates.part("all_rows").rate("accuracy") if duplicates else Rate()
+    without = own.part("without_doubted").rate("accuracy")
     return LabelErrors(kinds, whole, without, list(_least(own.of.get("worst"))))
 
 
@@ -562,12 +543,8 @@ def _least(rows: Any) -> Iterator[tuple[str, str, str, float]]:
 
 
 def _fitted(own: _Part) -> Fitted:
-    return Fitted(
-        own.number("temperature"),
-        own.number("abstain_below", "unsure_below"),
-        own.number("target_risk"),
-        own.part_or_none("fitted_on").count("n") if "fitted_on" in own.of else None,
-    )
+    images = own.part_or_none("fitted_on").count("n") if "fitted_on" in own.of else None
+    return own.fill(Fitted, images=images)
 
 
 def _ood(own: _Part | None, metrics: _Part, classes: Sequence[str]) -> OodDetection | None:
@@ -575,31 +552,19 @@ def _ood(own: _Part | None, metrics: _Part, classes: Sequence[str]) -> OodDetect
         return None
     of_classes = own.part("test_by_class")
     counts = metrics.part_or_none("test").part_or_none("class_counts").of
+    kinds = own.part("kinds").parts()
     return OodDetection(
-        _rejected(own.part("test")),
-        {label: _rejected(of_classes.part(label)) for label in classes if counts.get(label)},
-        {kind.replace("_", " "): _rejected(part) for kind, part in own.part("kinds").parts()},
-    )
-
-
-def _rejected(own: _Part) -> Rejected:
-    newest = "rejected" if "rejected" in own.of else "refused"
-    by_detector = own.of.get(f"{newest}_by_detector")
-    return Rejected(
-        own.count("n"),
-        own.rate(newest, of="interval"),
-        Rate(float(by_detector)) if _is_number(by_detector) else Rate(),
+        own.part("test").fill(Rejected),
+        {label: of_classes.part(label).fill(Rejected) for label in classes if counts.get(label)},
+        {kind.replace("_", " "): part.fill(Rejected) for kind, part in kinds},
     )
 
 
 def _training(own: _Part) -> Training:
-    config = own.part("config")
-    history = own.of["history"]
-    return Training(
-        config.part("data").text("protocol"),
-        own.text("initial_weights"),
-        config.part("run").count("seed"),
-        own.text("device"),
-        own.number("seconds"),
-        history if isinstance(history, list) else [],
+    config, history = own.part("config"), own.of["history"]
+    return own.fill(
+        Training,
+        protocol=config.part("data").text("protocol"),
+        seed=config.part("run").count("seed"),
+        history=history if isinstance(history, list) else [],
     )

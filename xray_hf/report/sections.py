@@ -58,11 +58,7 @@ def external(reports: Sequence[Report]) -> Section:
         "External validation",
         "xray-hf evaluate --external",
         reports,
-        text=[
-            sentences.EXTERNAL,
-            *sentences.external_sets(reports),
-            *_each(reports, sentences.external_calibration),
-        ],
+        text=[sentences.EXTERNAL, *sentences.external_sets(reports)],
         found=[
             tables.performance(
                 "External test sets beside the internal one", _by_model(reports, [*sets, *beside])

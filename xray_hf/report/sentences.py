@@ -170,7 +170,7 @@ def decided(own: Measured) -> str:
     if not own.decisions:
         return ""
     answers = own.decisions
-    right = f"; {percent(answers.accuracy)} of these classes are right" if answers.decided else ""
+    right = f"; {percent(answers.accuracy_of_decided)} of these classes are right" if answers.decided else ""
     withheld = ", ".join(f"{share:.1%} `{why}`" for why, share in answers.withheld.items())
     return (
         f"The engine, which also abstains and rejects, gives a class to {count(answers.decided)} of "
@@ -189,19 +189,6 @@ def _composition(name: str, own: Measured) -> str:
     patients = f" of {counted(own.patients, 'patient')}" if own.patients else ""
     about = provenance.EXTERNAL_SETS.get(name, "")
     return f"`{name}`: {parts}{patients}. {about}".strip()
-
-
-def external_calibration(report: Report) -> list[str]:
-    """What confidence is worth on each external test set."""
-    return [
-        f"Confidence of {report.name} on `{name}`: expected calibration error {own.before.ece:.3f} before "
-        f"temperature scaling, {own.after.ece:.3f} after it; Brier score {own.before.brier:.3f} and "
-        f"{own.after.brier:.3f}; coverage {percent(own.abstention.coverage)}, selective risk "
-        f"{percent(own.abstention.risk)}."
-        for name, own in report.external.items()
-        if own.before and own.after and own.abstention
-        if None not in (own.before.ece, own.before.brier, own.after.ece, own.after.brier)
-    ]
 
 
 def official(reports: Sequence[Report]) -> list[str]:
@@ -304,7 +291,7 @@ def duplicates(report: Report) -> list[str]:
     if not own:
         return []
     return [
-        f"{count(own.pictures)} pictures stand in the test set more than once: the accuracy of "
+        f"{count(own.repeated_pictures)} pictures stand in the test set more than once: the accuracy of "
         f"{report.name} is {percent(own.all_rows)} with all of them and {percent(own.one_of_each)} with one "
         "of each."
     ]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from xray_hf.report import sentences
 from xray_hf.report.numbers import UNKNOWN, Rate, change, count, decimal, part_of, percent, points
-from xray_hf.report.report import ClassNumbers, Errors, Measured, Rejected, Report
+from xray_hf.report.report import Abstention, ClassNumbers, Errors, Fitted, Measured, Report
 
 SUBSETS = {
     "train": "training set",
@@ -65,7 +65,15 @@ class Table:
         return groups
 
 
-Sets = Sequence[tuple[str, str, Measured]]  # model, what the images are, their numbers
+T = TypeVar("T")
+Items = Iterable[tuple[str, str, T]]  # model, what is measured, its numbers
+Sets = Sequence[tuple[str, str, Measured]]
+
+
+def _table(title: str, columns: Mapping[str, Callable[[T], str]], items: Items[T], note: str = "") -> Table:
+    """columns: {heading: what its cell says of an item}."""
+    rows = [Row(model, what, [cell(own) for cell in columns.values()]) for model, what, own in items]
+    return Table(title, list(columns), rows, note)
 
 
 def classes_of(reports: Iterable[Report]) -> list[str]:
@@ -107,58 +115,57 @@ def control_title(name: str) -> str:
 
 def performance(title: str, sets: Sets) -> Table:
     """All classes together."""
-    headings = ["images", "patients", "accuracy", "balanced accuracy", "macro F1", "macro AUROC"]
-    rows = [
-        Row(
-            model,
-            what,
-            [
-                count(own.n),
-                count(own.patients),
-                *(percent(rate) for rate in (own.accuracy, own.balanced_accuracy, own.macro_f1)),
-                decimal(own.macro_auroc),
-            ],
-        )
-        for model, what, own in sets
-    ]
-    return Table(title, headings, rows)
+    return _table(
+        title,
+        {
+            "images": lambda own: count(own.n),
+            "patients": lambda own: count(own.patients),
+            "accuracy": lambda own: percent(own.accuracy),
+            "balanced accuracy": lambda own: percent(own.balanced_accuracy),
+            "macro F1": lambda own: percent(own.macro_f1),
+            "macro AUROC": lambda own: decimal(own.macro_auroc),
+        },
+        sets,
+    )
 
 
 def per_class(title: str, sets: Sets) -> Table:
     """Each class against the rest, one row a class."""
-    headings = ["images", "patients", "sensitivity", "specificity", "false positives", "precision", "F1"]
-    rows = [
-        Row(
-            model,
-            f"{what}, {label}" if what else label,
-            [
-                count(of.images),
-                count(of.patients),
-                percent(of.sensitivity),
-                percent(of.specificity),
-                part_of(of.false_positives),
-                percent(of.precision),
-                decimal(of.f1),
-                decimal(of.auroc),
-            ],
-        )
+    items = [
+        (model, f"{what}, {label}" if what else label, of)
         for model, what, own in sets
         for label, of in own.classes.items()
     ]
-    return Table(title, [*headings, "AUROC"], rows)
+    return _table(
+        title,
+        {
+            "images": lambda of: count(of.images),
+            "patients": lambda of: count(of.patients),
+            "sensitivity": lambda of: percent(of.sensitivity),
+            "specificity": lambda of: percent(of.specificity),
+            "false positives": lambda of: part_of(of.false_positives),
+            "precision": lambda of: percent(of.precision),
+            "F1": lambda of: decimal(of.f1),
+            "AUROC": lambda of: decimal(of.auroc),
+        },
+        items,
+    )
 
 
 def class_columns(title: str, sets: Sets, classes: Sequence[str]) -> Table:
     """For each class sensitivity, beside false positives and AUROC: one row a set."""
-    whats = ("sensitivity", "false positives", "AUROC")
+    whats: dict[str, Callable[[ClassNumbers], str]] = {
+        "sensitivity": lambda of: percent(of.sensitivity),
+        "false positives": _false_positives,
+        "AUROC": lambda of: decimal(of.auroc),
+    }
     headings = [f"{what}: {label}" for what in whats for label in classes]
     rows = []
     for model, what, own in sets:
         known = [own.classes.get(label) for label in classes]
-        cells = [percent(of.sensitivity) if of else UNKNOWN for of in known]
-        cells += [_false_positives(of) if of else UNKNOWN for of in known]
-        cells += [decimal(of.auroc) if of else UNKNOWN for of in known]
-        rows.append(Row(model, what, cells))
+        rows.append(
+            Row(model, what, [cell(of) if of else UNKNOWN for cell in whats.values() for of in known])
+        )
     return Table(title, headings, rows)
 
 
@@ -172,158 +179,168 @@ def _false_positives(of: ClassNumbers) -> str:
 
 def decisions(sets: Sets) -> Table:
     """What the whole engine answers, which abstains and rejects."""
-    headings = ["images", "abstained or rejected", "decided", "accuracy of decisions"]
-    rows = [
-        Row(
-            model,
-            what,
-            [
-                count(own.n),
-                ", ".join(f"{why} {share:.0%}" for why, share in own.decisions.withheld.items()) or "none",
-                count(own.decisions.decided),
-                percent(own.decisions.accuracy),
-            ],
-        )
-        for model, what, own in sets
-        if own.decisions
-    ]
-    return Table("Decisions of the engine", headings, rows)
+    items = [(model, what, (own.n, own.decisions)) for model, what, own in sets if own.decisions]
+    return _table(
+        "Decisions of the engine",
+        {
+            "images": lambda own: count(own[0]),
+            "abstained or rejected": lambda own: (
+                ", ".join(f"{why} {share:.1%}" for why, share in own[1].withheld.items()) or "none"
+            ),
+            "decided": lambda own: count(own[1].decided),
+            "accuracy of decisions": lambda own: percent(own[1].accuracy_of_decided),
+        },
+        items,
+    )
 
 
 def calibration(reports: Sequence[Report]) -> Table:
     """Errors of the probabilities before and after temperature scaling, and abstention."""
-    headings = ["temperature", "expected calibration error", "Brier score", "cross entropy"]
-    headings += ["abstains below", "coverage", "selective risk"]
-    rows = []
-    for report in reports:
-        own_sets = [*subsets([report], "validation", "test"), *external_sets([report], "external: ")]
-        for model, what, own in own_sets:
-            if not (report.fitted and own.before and own.after and own.abstention):
-                continue
-            before, after, answers = own.before, own.after, own.abstention
-            rows.append(
-                Row(
-                    model,
-                    what,
-                    [
-                        decimal(Rate(report.fitted.temperature), digits=2),
-                        *_changes(before, after),
-                        percent(Rate(answers.abstain_below)),
-                        percent(answers.coverage),
-                        percent(answers.risk),
-                    ],
-                )
-            )
-    return Table("Calibration, before → after temperature scaling, and abstention", headings, rows)
-
-
-def _changes(before: Errors, after: Errors) -> list[str]:
-    return [
-        change(before.ece, after.ece),
-        change(before.brier, after.brier),
-        change(before.cross_entropy, after.cross_entropy),
+    items = [
+        (model, what, (report.fitted, own.before, own.after, own.abstention))
+        for report in reports
+        for model, what, own in (
+            *subsets([report], "validation", "test"),
+            *external_sets([report], "external: "),
+        )
+        if report.fitted and own.before and own.after and own.abstention
     ]
+
+    def changed(key: str) -> Callable[[tuple[Fitted, Errors, Errors, Abstention]], str]:
+        return lambda own: change(getattr(own[1], key), getattr(own[2], key))
+
+    return _table(
+        "Calibration, before → after temperature scaling, and abstention",
+        {
+            "temperature": lambda own: decimal(Rate(own[0].temperature), digits=2),
+            "expected calibration error": changed("ece"),
+            "Brier score": changed("brier"),
+            "cross entropy": changed("cross_entropy"),
+            "abstains below": lambda own: percent(Rate(own[0].abstain_below)),
+            "coverage": lambda own: percent(own[3].coverage),
+            "selective risk": lambda own: percent(own[3].risk),
+        },
+        items,
+    )
 
 
 def operating_points(reports: Sequence[Report]) -> Table:
     """One class against the rest at thresholds set on validation."""
-    headings = ["specificity", "sensitivity", "sensitivity read off the test ROC"]
-    rows = [
-        Row(
+    items = [
+        (
             report.name,
-            f"{point.label}, threshold for specificity {percent(Rate(point.validation_specificity), 0)}",
-            [percent(point.specificity), percent(point.sensitivity), percent(point.sensitivity_on_own_roc)],
+            f"{own.label}, threshold for specificity {percent(Rate(own.validation_specificity), 0)}",
+            own,
         )
         for report in reports
-        if report.test
-        for point in report.test.operating_points
+        for own in (report.test.operating_points if report.test else ())
     ]
-    return Table("Operating points, set on validation, on the internal test set", headings, rows)
+    return _table(
+        "Operating points, set on validation, on the internal test set",
+        {
+            "specificity": lambda own: percent(own.specificity),
+            "sensitivity": lambda own: percent(own.sensitivity),
+            "sensitivity read off the test ROC": lambda own: percent(own.sensitivity_on_own_roc),
+        },
+        items,
+    )
 
 
 def ood(reports: Sequence[Report]) -> Table:
     """What is rejected as no frontal chest X-ray."""
-    headings = ["rejected", "share", "by the detector alone"]
-    rows = []
-    for report in reports:
-        if not report.ood:
-            continue
-        of_classes = {f"internal test set, {label}": own for label, own in report.ood.classes.items()}
-        named = {"internal test set": report.ood.test, **of_classes, **report.ood.kinds}
-        rows += [Row(report.name, what, _rejected(own)) for what, own in named.items()]
-    return Table("Images rejected as out of distribution", headings, rows)
-
-
-def _rejected(own: Rejected) -> list[str]:
-    return [part_of(own.counts), percent(own.share), percent(own.by_detector)]
+    items = [
+        (report.name, what, own)
+        for report in reports
+        if report.ood
+        for what, own in {
+            "internal test set": report.ood.test,
+            **{f"internal test set, {label}": own for label, own in report.ood.classes.items()},
+            **report.ood.kinds,
+        }.items()
+    ]
+    return _table(
+        "Images rejected as out of distribution",
+        {
+            "rejected": lambda own: part_of(own.counts),
+            "share": lambda own: percent(own.rejected),
+            "by the detector alone": lambda own: percent(Rate(own.rejected_by_detector)),
+        },
+        items,
+    )
 
 
 def source_detection(reports: Sequence[Report]) -> Table:
     """How well CoronaHack's two collections are told apart within one class."""
-    headings = ["images", "patients", "AUROC by thumbnail", "by histogram", "by embedding", "called COVID-19"]
-    rows = [
-        Row(
-            report.name,
-            "",
-            [
-                count(own.images),
-                count(own.patients),
-                *(decimal(rate) for rate in own.auroc.values()),
-                _by_split(own.called),
-            ],
-        )
-        for report in reports
-        if (own := report.source_detection)
-    ]
-    title = "Source detection within Pneumonia: web collection against children's hospital"
     trained = [line for report in reports for line in sentences.web_images(report)]
-    return Table(title, headings, rows, " ".join([sentences.SOURCE_DETECTION, *trained]))
-
-
-def _by_split(called: Mapping[str, tuple[int, int]]) -> str:
-    """10 of 11 in train, 1 of 2 in test."""
-    return ", ".join(f"{part_of(own)} in {split}" for split, own in called.items() if own[1]) or UNKNOWN
+    return _table(
+        "Source detection within Pneumonia: web collection against children's hospital",
+        {
+            "images": lambda own: count(own.images),
+            "patients": lambda own: count(own.patients),
+            "AUROC by thumbnail": lambda own: decimal(own.auroc["thumbnail"]),
+            "by histogram": lambda own: decimal(own.auroc["histogram"]),
+            "by embedding": lambda own: decimal(own.auroc["embedding"]),
+            "called COVID-19": lambda own: (
+                ", ".join(f"{part_of(found)} in {split}" for split, found in own.called.items() if found[1])
+                or UNKNOWN
+            ),
+        },
+        [(report.name, "", own) for report in reports if (own := report.source_detection)],
+        " ".join([sentences.SOURCE_DETECTION, *trained]),
+    )
 
 
 def cam(reports: Sequence[Report]) -> Table:
     """Where the class activation maps' mass lies."""
-    rows = []
-    for report in reports:
-        named = {f"called {label}": own for label, own in report.cam.items()}
-        if named and report.cam_uniform:
-            named["uniform map"] = report.cam_uniform
-        for what, own in named.items():
-            images = "" if own.n is None else count(own.n)
-            rows.append(Row(report.name, what, [images, percent(own.lungs), percent(own.border)]))
-    title = "Mass of the class activation maps"
-    return Table(title, ["images", "around the lungs", "outer frame"], rows, sentences.CAM)
+    items = [
+        (report.name, what, own)
+        for report in reports
+        if report.cam_uniform
+        for what, own in (
+            *((f"called {label}", own) for label, own in report.cam.items()),
+            ("uniform map", report.cam_uniform),
+        )
+    ]
+    return _table(
+        "Mass of the class activation maps",
+        {
+            "images": lambda own: "" if own.n is None else count(own.n),
+            "around the lungs": lambda own: percent(own.lungs),
+            "outer frame": lambda own: percent(own.border),
+        },
+        items,
+        sentences.CAM,
+    )
 
 
 def subgroups(reports: Sequence[Report]) -> Table:
     """Sensitivity in parts of the test set."""
-    rows = [
-        Row(report.name, f"{own.what} {own.group}: {own.label}", [count(own.n), percent(own.sensitivity)])
-        for report in reports
-        for own in report.subgroups
-    ]
-    return Table("Subgroups of the internal test set", ["images", "sensitivity"], rows)
+    return _table(
+        "Subgroups of the internal test set",
+        {"images": lambda own: count(own.n), "sensitivity": lambda own: percent(own.sensitivity)},
+        [
+            (report.name, f"{own.what} {own.group}: {own.label}", own)
+            for report in reports
+            for own in report.subgroups
+        ],
+    )
 
 
 def label_errors(reports: Sequence[Report]) -> Table:
     """Labels of the test set that the network contradicts, and the accuracy without them."""
-    headings = ["likely errors", "label → looks like", "accuracy, all images", "accuracy without them"]
-    rows = []
-    for report in reports:
-        if own := report.label_errors:
-            kinds = ", ".join(f"{n} {label} → {other}" for (label, other), n in own.kinds.items())
-            cells = [
-                count(sum(own.kinds.values())),
-                kinds or "none",
-                percent(own.accuracy),
-                percent(own.without),
-            ]
-            rows.append(Row(report.name, "", cells))
-    return Table("Likely label errors in the internal test set", headings, rows, sentences.LABEL_ERRORS)
+    return _table(
+        "Likely label errors in the internal test set",
+        {
+            "likely errors": lambda own: count(sum(own.kinds.values())),
+            "label → looks like": lambda own: (
+                ", ".join(f"{n} {label} → {other}" for (label, other), n in own.kinds.items()) or "none"
+            ),
+            "accuracy, all images": lambda own: percent(own.accuracy),
+            "accuracy without them": lambda own: percent(own.without),
+        },
+        [(report.name, "", own) for report in reports if (own := report.label_errors)],
+        sentences.LABEL_ERRORS,
+    )
 
 
 def least_self_confidence(report: Report, at_most: int = 5) -> Table:
@@ -340,51 +357,60 @@ def by_source(reports: Sequence[Report]) -> Sets:
 
 def within_source(reports: Sequence[Report]) -> Table:
     """Pooled AUROC beside that of pairs from the same source."""
-    headings = ["pooled AUROC", "within-source AUROC", "sources", "pairs"]
-    rows = []
-    for report in reports:
-        for label, own in report.within_source.items():
-            pooled = decimal(report.test.classes[label].auroc) if report.test else UNKNOWN
-            cells = [pooled, decimal(own.auroc), count(own.sources), count(own.pairs)]
-            rows.append(Row(report.name, label, cells))
-    return Table("Within-source AUROC on the internal test set", headings, rows, sentences.WITHIN_SOURCE)
+    items = [
+        (report.name, label, (report.test.classes[label].auroc if report.test else Rate(), own))
+        for report in reports
+        for label, own in report.within_source.items()
+    ]
+    return _table(
+        "Within-source AUROC on the internal test set",
+        {
+            "pooled AUROC": lambda own: decimal(own[0]),
+            "within-source AUROC": lambda own: decimal(own[1].auroc),
+            "sources": lambda own: count(own[1].sources),
+            "pairs": lambda own: count(own[1].pairs),
+        },
+        items,
+        sentences.WITHIN_SOURCE,
+    )
 
 
 def leave_one_source_out(reports: Sequence[Report]) -> Table:
     """Each source that a model was not trained on, beside that model's internal test set."""
-    headings = ["images", "internal balanced accuracy", "held-out balanced accuracy", "difference in points"]
-    rows = []
-    for report in reports:
-        for name in report.held_out:
-            if (own := report.external.get(name)) and report.test:
-                inside, outside = report.test.balanced_accuracy, own.balanced_accuracy
-                difference = (
-                    Rate(outside.value - inside.value)
-                    if outside.value is not None and inside.value is not None
-                    else Rate()
-                )
-                cells = [count(own.n), percent(inside), percent(outside), points(difference)]
-                rows.append(Row(report.name, f"held out: {name}", cells))
-    return Table("Leave one source out", headings, rows)
+    items = [
+        (report.name, f"held out: {name}", (report.test, report.external[name]))
+        for report in reports
+        for name in report.held_out
+        if report.test and name in report.external
+    ]
+    return _table(
+        "Leave one source out",
+        {
+            "images": lambda own: count(own[1].n),
+            "internal balanced accuracy": lambda own: percent(own[0].balanced_accuracy),
+            "held-out balanced accuracy": lambda own: percent(own[1].balanced_accuracy),
+            "difference in points": lambda own: points(_difference(*own)),
+        },
+        items,
+    )
+
+
+def _difference(inside: Measured, outside: Measured) -> Rate:
+    low, high = inside.balanced_accuracy.value, outside.balanced_accuracy.value
+    return Rate() if low is None or high is None else Rate(high - low)
 
 
 def training(reports: Sequence[Report]) -> Table:
     """How the models were trained."""
-    headings = ["protocol", "initial weights", "epochs", "seed", "device", "minutes"]
-    rows = [
-        Row(
-            report.name,
-            "",
-            [
-                own.protocol or UNKNOWN,
-                own.initial_weights or UNKNOWN,
-                count(len(own.history)),
-                count(own.seed),
-                own.device or UNKNOWN,
-                UNKNOWN if own.seconds is None else f"{own.seconds / 60:.0f}",
-            ],
-        )
-        for report in reports
-        if (own := report.training)
-    ]
-    return Table("Training procedure", headings, rows)
+    return _table(
+        "Training procedure",
+        {
+            "protocol": lambda own: own.protocol or UNKNOWN,
+            "initial weights": lambda own: own.initial_weights or UNKNOWN,
+            "epochs": lambda own: count(len(own.history)),
+            "seed": lambda own: count(own.seed),
+            "device": lambda own: own.device or UNKNOWN,
+            "minutes": lambda own: UNKNOWN if own.seconds is None else f"{own.seconds / 60:.0f}",
+        },
+        [(report.name, "", own) for report in reports if (own := report.training)],
+    )
