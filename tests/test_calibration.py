@@ -414,8 +414,9 @@ def test_metrics_and_figures_show_the_calibration_once_there_is_one(folder: Path
     before = evidence.draw(folder)
     fit_bundle(folder)
     after = evidence.draw(folder)
-    assert list(after) == ["validation", "test", "test_official"]
-    for subset, numbers in after.items():
+    assert list(after) == ["classes", "validation", "test", "test_official"]
+    for subset in ("validation", "test", "test_official"):
+        numbers = after[subset]
         new = {"calibration", "abstention", "operating_points"}
         assert {name: value for name, value in numbers.items() if name not in new} == before[subset]
         assert new | {"intervals", "patients_per_class"} <= set(numbers)

@@ -395,3 +395,24 @@ def test_damaged_records_say_how_to_make_them_anew(folder: Path, damage: str, me
         (folder / "controls" / "source.parquet").write_text("no table")
     with pytest.raises(BundleError, match=message):
         evidence.draw(folder)
+
+
+# --- other classes than the paper's
+
+
+@pytest.mark.parametrize(
+    "classes", [("Normal", "Tuberculosis"), ("No finding", "Mass", "Nodule", "Edema", "Hernia")]
+)
+def test_every_section_is_that_of_the_classes_at_hand(classes: tuple[str, ...]) -> None:
+    label = np.arange(40) % len(classes)
+    logits = np.random.default_rng(0).normal(size=(40, len(classes))).astype(np.float32)
+    test = replace(predictions_of([0] * 40, [0] * 40), classes=classes, label=label, logits=logits)
+    rows = rows_of(40, pathogen=["Virus"] * 40, heat_lungs=[0.5] * 40, heat_border=[0.1] * 40)
+    assert set(controls.subgroups(test, rows)["pathogen"]["Virus"]["classes"]) == set(classes)
+    assert set(controls.heatmap(test, rows)["per_class"]) == set(classes)
+    noise = controls.label_noise(test)
+    assert np.shape(noise["joint"]) == (len(classes), len(classes))
+    assert {each["label"] for each in noise["worst"]} <= set(classes)
+    sites = TwoSites(classes[0], "a", "b", classes[1])
+    found = controls.source(test, source_rows([1.0, 0.0], [0, 1], web=1), sites)
+    assert found["called"] == classes[1]

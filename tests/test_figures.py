@@ -193,3 +193,24 @@ def test_a_figure_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> N
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write"):
         figures.save(figures.confusion(MATRIX, "x", PAPER_CLASSES), tmp_path / "file" / "figure.png")
+
+
+@pytest.mark.parametrize("classes", [("Normal", "Tuberculosis"), tuple("ABCDEFGH")])
+def test_a_bundle_of_any_number_of_classes_is_drawn_under_their_names(
+    tmp_path: Path, classes: tuple[str, ...]
+) -> None:
+    label = np.arange(64) % len(classes)
+    logits = np.random.default_rng(0).normal(size=(64, len(classes))).astype(np.float32)
+    names = np.array([f"{row}" for row in range(64)])
+    table = Predictions(
+        classes=classes,
+        file_name=names,
+        source=np.array("own"),
+        patient_id=names,
+        split=np.array("test"),
+        label=label,
+        logits=logits,
+    )
+    drawn = {path.name for path in figures.draw_all(table, [], tmp_path, fitted=FITTED)}
+    assert {"confusion_test.png", "roc_test.png", "reliability_test.png"} <= drawn
+    assert set(classes) <= set(texts_of(figures.confusion_of(table, "x")))

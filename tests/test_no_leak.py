@@ -240,7 +240,7 @@ def modules_of(name: str) -> set[str]:
     ],
 )
 def test_what_fits_cannot_even_read_another_collection(fits: str) -> None:
-    readers = {"xray_hf.data.sources.folder", "xray_hf.inference.external", "xray_hf.inference.report"}
+    readers = {"xray_hf.data.sources.folder", "xray_hf.inference.evaluate", "xray_hf.inference.report"}
     assert not readers & modules_of(fits)
     assert readers <= modules_of("xray_hf.cli")  # the search finds them where they are used
 

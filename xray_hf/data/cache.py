@@ -88,6 +88,8 @@ class PixelCache:
     def gather(self, rows: np.ndarray) -> np.ndarray:
         """Read images, in any order, with repeats: (B,) integers in 0..count-1 -> (B, side, side) uint8."""
         batch = np.empty((len(rows), self.side, self.side), np.uint8)
+        if not len(rows):
+            return batch  # of a source without images, which has no files
         size = self.side * self.side
         try:
             with (self.folder / PIXELS_NAME).open("rb", buffering=0) as stream:
@@ -125,9 +127,9 @@ def prepare(samples: Sequence[Sample], side: int, cache_dir: Path | None = None)
     again until they change.
     Raises OutputError if the cache cannot be written, DataError if it is damaged or a file cannot be opened.
     """
-    options = f"{READER_VERSION} {PIL.__version__} {THUMBNAIL_SIDE}"
-    name = f"{samples[0].source if samples else 'none'}-{side}-{hashlib.sha256(options.encode()).hexdigest()[:8]}"
-    folder = (cache_dir or default_cache_dir()) / name
+    options = hashlib.sha256(f"{READER_VERSION} {PIL.__version__} {THUMBNAIL_SIDE}".encode()).hexdigest()
+    source = samples[0].source if samples else "none"
+    folder = (cache_dir or default_cache_dir()) / f"{source}-{side}-{options[:8]}"
     files = [_File.of(sample.path) for sample in samples]
     index = _Index.read(folder, side)
     if any(file not in index.found for file in files):
@@ -223,7 +225,7 @@ class _Index:
         )
 
     def add(self, files: Sequence[_File]) -> None:
-        """Decode files; the index is written after each _CHUNK of them, so that a stopped run goes on there."""
+        """Decode files; the index is updated after each _CHUNK of them, where a stopped run goes on."""
         with (
             _at_row(self.folder / PIXELS_NAME, self.rows * self.side**2) as pixels,
             _at_row(self.folder / THUMBNAILS_NAME, self.rows * THUMBNAIL_SIDE**2) as thumbnails,

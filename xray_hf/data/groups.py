@@ -23,7 +23,7 @@ _COARSE_SIDE, _COARSE_RADIUS = 24, 1.2  # pixels: what every image is compared w
 _FINE_RADIUS = 1.25  # pixels of a thumbnail
 _CANDIDATES = 5  # of the later images, the most similar ones that are looked at closely
 _COARSE_CORRELATION = 0.6  # below it none is
-_FITTED_CORRELATION = 0.85  # of the coarse thumbnails after fitting, likewise
+_FITTED_CORRELATION = 0.78  # of the coarse thumbnails after fitting, likewise
 _MAX_MOVE = 0.08  # of the side: how far fitting may move an edge
 # The edges top, bottom, left and right of a view, in parts of the side: as it is, and moved outwards or
 # inwards. Half of the 16 combinations suffice: fitting closes the gap.
@@ -32,7 +32,7 @@ _MOVES = 0.025 * np.array(
     np.float32,
 )
 _NOISE = 1.0  # grey levels; structure much weaker than it counts as none
-_MARGIN = 2  # pixels of a thumbnail that are not compared along a border
+_MARGIN = 0.06  # of the side: a strip along a border that is not compared
 _BLOCK = 512  # images, or pairs, compared at a time
 
 
@@ -52,7 +52,7 @@ def scored_pairs(thumbnails: np.ndarray) -> dict[tuple[int, int], float]:
         return {}
     pairs, edges = _candidates(thumbnails)
     coarse = _structure(_resampled(thumbnails, _MOVES[0]), _COARSE_RADIUS)
-    edges, fitted = _fit(coarse, pairs, edges, steps=3)
+    edges, fitted = _fit(coarse, pairs, edges, steps=4)
     pairs, edges = pairs[fitted > _FITTED_CORRELATION], edges[fitted > _FITTED_CORRELATION]
     used, rows = np.unique(pairs, return_inverse=True)
     fine = _structure(thumbnails[used], _FINE_RADIUS)
@@ -63,8 +63,8 @@ def scored_pairs(thumbnails: np.ndarray) -> dict[tuple[int, int], float]:
 def patient_groups(patient_ids: Sequence[str], pairs: Sequence[tuple[int, int]]) -> np.ndarray:
     """Number the groups that must stay together: same patient, or joined by near-duplicate images.
 
-    patient_ids: (N,) equal ones are one patient, whatever the source. Returns (N,) int64; equal numbers mean the
-    same group.
+    patient_ids: (N,) equal ones are one patient, whatever the source. Returns (N,) int64; equal numbers mean
+    the same group.
     """
     _, patients = np.unique(np.asarray(patient_ids, dtype=np.str_), return_inverse=True)
     count = int(patients.max(initial=-1)) + 1
@@ -75,12 +75,12 @@ def patient_groups(patient_ids: Sequence[str], pairs: Sequence[tuple[int, int]])
 
 
 def _candidates(thumbnails: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs worth a closer look: (P, 2) rows i < j, and (P, 4) the moves of i's edges that fit it to j best."""
-    plain = _unit(_structure(_resampled(thumbnails, _MOVES[0]), _COARSE_RADIUS))
+    """Pairs worth a closer look: (P, 2) rows i < j, and (P, 4) the moves of i's edges that fit j best."""
+    plain = _view(thumbnails, _MOVES[0])
     found, edges = [], []
     for start in range(0, len(thumbnails), _BLOCK):
         rows = thumbnails[start : start + _BLOCK]
-        views = [_unit(_structure(_resampled(rows, moves), _COARSE_RADIUS)) for moves in _MOVES]
+        views = [_view(rows, moves) for moves in _MOVES]
         best = views[0] @ plain[start:].T
         for view in views[1:]:
             np.maximum(best, view @ plain[start:].T, out=best)
@@ -112,7 +112,7 @@ def _fit(
         for _ in range(steps + 1):
             down, across = (_interpolation(here[:, k], here[:, k + 1], side) for k in (0, 2))
             moved = down @ first @ across.transpose(0, 2, 1)
-            target = second * (down.any(axis=2)[:, :, None] & across.any(axis=2)[:, None, :])
+            target = second * np.any(down, axis=2)[:, :, None] * np.any(across, axis=2)[:, None, :]
             product, energy = (moved * target).sum(axis=(1, 2)), (moved**2).sum(axis=(1, 2))
             correlation = product / np.sqrt(np.maximum(energy * (target**2).sum(axis=(1, 2)), 1e-6))
             better = correlation > fitted[part]
@@ -141,8 +141,8 @@ def _interpolation(low: np.ndarray, high: np.ndarray, side: int) -> np.ndarray:
     """
     pixels = np.arange(side, dtype=np.float32)
     at = low[:, None] * side + (1 + high - low)[:, None] * (pixels + 0.5) - 0.5
-    last = side - 1 - _MARGIN
-    inside = (at >= _MARGIN) & (at <= last) & (pixels >= _MARGIN) & (pixels <= last)
+    margin, end = side * _MARGIN, side - 1 - side * _MARGIN
+    inside = (at >= margin) & (at <= end) & (pixels >= margin) & (pixels <= end)
     return np.maximum(1 - np.abs(at[:, :, None] - pixels), 0) * inside[:, :, None]
 
 
@@ -164,7 +164,9 @@ def _structure(images: np.ndarray, radius: float) -> np.ndarray:
     return detail / (np.sqrt(gaussian_filter(detail**2, spread)) + _NOISE)
 
 
-def _unit(images: np.ndarray) -> np.ndarray:
-    """(N, S, S) -> (N, S·S) of length 1, or 0 where an image has no structure."""
-    flat = images.reshape(len(images), -1)
+def _view(thumbnails: np.ndarray, moves: np.ndarray) -> np.ndarray:
+    """The coarse structure within the moved edges, but for a strip along them: (N, D) of length 1, or 0."""
+    margin = 1 + int(_MARGIN * _COARSE_SIDE)
+    structure = _structure(_resampled(thumbnails, moves), _COARSE_RADIUS)
+    flat = structure[:, margin:-margin, margin:-margin].reshape(len(thumbnails), -1)
     return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
