@@ -424,19 +424,20 @@ def test_views_of_a_damaged_calibration_are_one_clear_error(folder: Path, change
 def test_the_command_fits_prints_and_draws(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["calibrate", str(folder), "--risk", "0.1"])
     printed = capsys.readouterr().out
-    assert printed.startswith("SYNTHETIC patients:")
-    assert "test_official" in printed
+    assert printed.startswith("SYNTHETIC patients")
+    assert "internal test set" in printed
     assert f"temperature {saved(folder)['temperature']:.3f}" in printed
     assert "ood" not in saved(folder)
     assert (folder / manifest.FIGURES / "risk_coverage.png").exists()
 
 
 def test_the_command_has_the_fits_own_default() -> None:
-    assert cli.build_parser().parse_args(["calibrate", "x"]).risk == abstention.TARGET_RISK
+    (risk,) = (option for option in cli.calibrate.params if option.name == "risk")
+    assert risk.default == abstention.TARGET_RISK
 
 
 @pytest.mark.parametrize("option", ["--data-dir", "--ood-dir"])
 def test_the_command_wants_both_folders_or_none(folder: Path, option: str) -> None:
-    with pytest.raises(ConfigError, match="both --data-dir and --ood-dir; pass both or none"):
+    with pytest.raises(ConfigError, match="fitted with both --source and --ood-dir; pass both or none"):
         cli.main(["calibrate", str(folder), option, str(folder)])
     assert not (folder / manifest.CALIBRATION).exists()
