@@ -80,7 +80,7 @@ def test_every_row_becomes_a_sample_in_the_csvs_order(data: Path) -> None:
     assert all(sample.path.is_file() and sample.path.name == sample.file_name for sample in samples)
     assert report.rows == len(ROWS)
     patients = "file names; of COVID-19 images unknown: each file counts as one"
-    assert report == Report("coronahack", str(data), len(ROWS), patients)
+    assert report == Report("coronahack", str(data), rows=len(ROWS), patients_from=patients)
 
 
 def test_the_cells_go_to_their_fields(data: Path) -> None:

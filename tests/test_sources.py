@@ -19,6 +19,7 @@ from hub_server import Hub, running_hub
 from openpyxl import Workbook
 from PIL import Image
 
+from xray_hf.data.dataset import open_data, split_data
 from xray_hf.data.sample import Report, Sample
 from xray_hf.data.sources import (
     KINDS,
@@ -35,6 +36,7 @@ from xray_hf.data.sources import (
 )
 from xray_hf.data.sources.rsna import CLASS_INFO, IMAGE_FOLDER, MAPPING, TRAIN_LABELS
 from xray_hf.errors import ConfigError, DataError, HubError
+from xray_hf.hub import data_set
 from xray_hf.task import PAPER_CLASSES
 
 FOLDER_KINDS = [kind for kind in KINDS if kind != "hub"]
@@ -272,7 +274,7 @@ def test_nih_keeps_all_findings_of_an_image(nih: Path) -> None:
     assert [sample.official_split for sample in samples] == ["TEST", "TRAIN", "TRAIN"]
     assert [sample.patient_id for sample in samples] == ["nih-1", "nih-2", "nih-2"]
     assert [sample.view for sample in samples] == ["PA", "PA", "AP"]
-    assert report == Report("here", str(nih), 3, str(nih / "Data_Entry_2017.csv"))
+    assert report == Report("here", str(nih), rows=3, patients_from=str(nih / "Data_Entry_2017.csv"))
 
 
 def test_nihs_later_table_all_in_one_folder_and_no_lists(tmp_path: Path) -> None:
@@ -379,17 +381,11 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CARD = """\
 ---
 configs:
-- config_name: grouped
+- config_name: second
+  data_files: second/train-*
+- config_name: first
   default: true
-  data_files:
-  - split: train
-    path: grouped/train-*
-  - split: test
-    path: grouped/test-*
-- config_name: paper
-  data_files:
-  - split: train
-    path: paper/train-*
+  data_files: first/train-*
 ---
 """
 
@@ -425,31 +421,39 @@ def snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_what_push_publishes_is_read_by_its_default_configuration(snapshot: Path, tmp_path: Path) -> None:
+def test_what_push_publishes_is_read_back(snapshot: Path, synthetic: Path) -> None:
+    data = open_data([parse_spec(f"coronahack={synthetic}")], 32)
+    card = data_set.plan(data, "owner/data", snapshot).files["README.md"]
+    assert isinstance(card, bytes)
+    (snapshot / "README.md").write_bytes(card)
+    samples, report = read("hub", "owner/data@v1")
+    found = {each.file_name: each for each in samples}
+    split = split_data(data, "grouped", 0)
+    for name, official in (("train", "TRAIN"), ("validation", "TRAIN"), ("test", "TEST")):
+        for sent in (data.samples[row] for row in set(split.rows(name))):
+            back = found.pop(sent.file_name)
+            assert back.path.read_bytes() == sent.path.read_bytes()
+            assert back.findings == (sent.label,)
+            assert (back.patient_id, back.site) == (sent.patient_id, sent.site)
+            assert (back.license, back.official_split) == (sent.license, official)
+    assert found == {}
+    assert len(samples) + len(report.duplicate_rows) == report.rows
+    assert report.patients_from == "the column patient_id"
+
+
+def test_the_default_configuration_is_read_and_copies_count_once(snapshot: Path, tmp_path: Path) -> None:
     (snapshot / "README.md").write_text(CARD)
     part: dict[str, list[object]] = {
         "image": images(1, 2, 2),
         "label": [2, 0, 0],
         "file_name": ["a.png", "b.png", "b.png"],
-        "patient_id": ["p1", "p2", "p2"],
-        "site": ["Cohen", "", ""],
-        "license": ["CC BY 4.0", "", ""],
     }
-    write_parquet(snapshot / "grouped" / "train-00000-of-00001.parquet", part, list(PAPER_CLASSES))
-    test = {**part, "image": images(3), "label": [1], **{name: ["c"] for name in list(part)[2:]}}
-    write_parquet(snapshot / "grouped" / "test-00000-of-00001.parquet", test, list(PAPER_CLASSES))
-    write_parquet(snapshot / "paper" / "train-00000-of-00001.parquet", part, list(PAPER_CLASSES))
-    samples, report = read("hub", "owner/data@v1")
-    assert findings(samples) == {"a.png": ("COVID-19",), "b.png": ("Normal",), "c": ("Pneumonia",)}
-    assert [sample.official_split for sample in samples] == ["TRAIN", "TRAIN", "TEST"]
-    assert [sample.patient_id for sample in samples] == ["p1", "p2", "c"]
-    assert samples[0].site == "Cohen"
-    assert samples[0].license == "CC BY 4.0"
-    assert [sample.path.read_bytes() for sample in samples] == [png(1), png(2), png(3)]
-    assert (report.rows, report.duplicate_rows) == (4, ["b.png"])
-    assert {sample.path.parent for sample in samples} == {
-        tmp_path / "cache" / f"hub-owner--data-{COMMIT[:12]}"
-    }
+    for name in ("second/train", "first/train"):
+        write_parquet(snapshot / f"{name}-00000-of-00001.parquet", part, list(PAPER_CLASSES))
+    samples, report = read("hub", "owner/data")
+    assert findings(samples) == {"a.png": ("COVID-19",), "b.png": ("Normal",)}
+    assert (report.rows, report.duplicate_rows, report.patients_from) == (3, ["b.png"], None)
+    assert {each.path.parent for each in samples} == {tmp_path / "cache" / f"hub-owner--data-{COMMIT[:12]}"}
 
 
 def test_images_are_written_once(snapshot: Path) -> None:
@@ -577,6 +581,11 @@ def test_a_folder_of_another_kind_is_named(
         place = request.getfixturevalue("synthetic" if kind == "coronahack" else kind)
     with pytest.raises(DataError, match=rf"It has the layout of {kind}: pass --source {kind}={place}\."):
         read(given, place)
+
+
+def test_an_archives_outer_folder_is_not_taken_for_classes(radiography: Path) -> None:
+    with pytest.raises(DataError, match="It has the layout of radiography"):
+        read("folder", radiography.parent)
 
 
 def test_a_table_of_another_collection_by_the_name_of_ones_own_is_told_too(cohen: Path) -> None:
@@ -709,7 +718,6 @@ def test_a_map_wins_over_the_collections_own() -> None:
 @pytest.mark.parametrize(
     ("classes", "mapped", "says"),
     [
-        (["Normal", "Mass"], None, "no image has the class Mass; the sources have Normal"),
         (["Normal"], None, r"there is one class only \(Normal\)"),
         (["Normal", "Normal"], None, "expected different names"),
         (None, [Mapped("clinic", "Pneumonia", "Normal")], r"there is one class only \(Normal\)"),
@@ -730,6 +738,11 @@ def test_classes_that_cannot_be_meant_are_refused(
 def test_no_image_at_all_is_no_class() -> None:
     with pytest.raises(ConfigError, match=r"there is one class only \(none\)"):
         labels()
+
+
+def test_a_class_without_images_is_refused(synthetic: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no image has the class Mass; the sources have Normal\. .*--map"):
+        open_data([parse_spec(f"coronahack={synthetic}")], 32, classes=["Normal", "Mass"])
 
 
 # Real data

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -118,14 +118,17 @@ def describe(kind: str | None = None) -> str:
     if kind not in KINDS:
         raise ConfigError(f"there is no kind of source {kind!r}; expected one of {', '.join(KINDS)}.")
     module = reader(kind)
-    about, classes = module.ABOUT, [f"{finding} -> {name}" for finding, name in module.CLASS_OF.items()]
+    about, of_class = module.ABOUT, defaultdict(list)
+    for finding, name in module.CLASS_OF.items():
+        of_class[name].append(finding)
+    classes = "; ".join(f"{name} from {', '.join(found)}" for name, found in of_class.items())
     layout = (module.__doc__ or "").partition("\n")[2].strip("\n")
     paragraphs = {
         "Origin": about.origin,
         "Hospital": about.hospital,
         "Counts": about.counts,
         "Labels": about.labels,
-        "Classes": f"{'; '.join(classes)}." if classes else "Each label is a class of its own name.",
+        "Classes": f"{classes}." if classes else "Each label is a class of its own name.",
         "Licence": about.licence,
         "Known errors": " ".join(about.known_errors),
     }

@@ -26,12 +26,12 @@ ABOUT = About(
     title="COVID-19 image data collection",
     url="https://github.com/ieee8023/covid-chestxray-dataset",
     origin="Figures of publications and web pages, collected by Joseph Paul Cohen and others, 2020.",
-    hospital="Hundreds, of 26 countries; mostly adults.",
+    hospital="Many, of 26 countries; mostly adults.",
     counts=(
         "As its paper counts in June 2020: 679 frontal X-rays of 412 people. Most are COVID-19, the rest "
         "other pneumonia, tuberculosis and a few without finding. It grew afterwards."
     ),
-    labels="Stated by the publication or case report, most with a laboratory test.",
+    labels="Stated by the publication, case report or web page.",
     licence="Per image (column license): Apache 2.0, CC BY, CC BY-NC-SA, CC BY-NC-ND or not stated.",
     known_errors=(
         "Published cases are severe or striking ones, not a sample of any clinic.",

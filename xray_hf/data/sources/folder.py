@@ -125,8 +125,8 @@ def _patient_of(file_name: str, pattern: re.Pattern[str] | None) -> str:
 
 def _parts(folder: Path) -> dict[Path, str]:
     """{the folder, or each of its splits: the official split}."""
-    inner = subfolders(folder)
-    if inner and not _tables(folder) and all(path.name.lower() in _SPLITS for path in inner):
+    inner = [] if _tables(folder) else subfolders(folder)
+    if inner and all(path.name.lower() in _SPLITS for path in inner):
         return {path: _SPLITS[path.name.lower()] for path in inner}
     return {folder: ""}
 

@@ -100,8 +100,8 @@ _DAMAGE = (OSError, ValueError, LookupError, TypeError, SyntaxError, BadZipFile)
 def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Report]:
     """Look for the images of every class folder; no image is decoded.
 
-    place: the unpacked folder. An image's file_name is "FINDING/name". Raises DataError if there is no class
-    folder or no image in one, and for an .xlsx that cannot be read.
+    place: the unpacked folder. A file_name is "COVID/COVID-1.png" and so on. Raises DataError if there is no
+    class folder or no image in one, and for an .xlsx that cannot be read.
     """
     root = require_folder(place, HOW_TO_GET)
     root = next((path for path in (root, *subfolders(root)) if _class_folders(path)), root)
@@ -110,22 +110,24 @@ def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Rep
         raise DataError(f"{root} holds no folder COVID, Normal or so. {right_kind(root) or HOW_TO_GET}")
     report = Report(name, str(root))
     samples = []
-    for finding, folder in folders.items():
+    for finding, folder in folders:
         images = folder / "images" if (folder / "images").is_dir() else folder
         # Below `images` only, and no deeper: masks are PNG files of the same names.
         found = {inner: path for inner, path in images_below(images, HOW_TO_GET).items() if "/" not in inner}
         if not found:
             raise DataError(f"{images} holds no image; is the archive unpacked whole? {HOW_TO_GET}")
         urls = _urls(root, finding)
-        samples += [_sample(path, finding, name, urls) for path in found.values()]
+        samples += [
+            _sample(path, f"{folder.name}/{path.name}", finding, name, urls) for path in found.values()
+        ]
     report.rows = len(samples)
     return samples, report
 
 
 def fits(folder: Path) -> bool:
     """Whether a folder has a class folder with masks, or the .xlsx of one."""
-    found = _class_folders(folder)
-    return any((path / "masks").is_dir() for path in found.values()) or any(_tables(folder, f) for f in found)
+    found = [each for root in (folder, *subfolders(folder)) for each in _class_folders(root)]
+    return any((path / "masks").is_dir() or _tables(path.parent, finding) for finding, path in found)
 
 
 def _finding_of(name: str) -> str | None:
@@ -133,8 +135,8 @@ def _finding_of(name: str) -> str | None:
     return _FOLDERS.get(re.sub(r"[^a-z]", "", name.lower()))
 
 
-def _class_folders(root: Path) -> dict[str, Path]:
-    return {finding: path for path in subfolders(root) if (finding := _finding_of(path.name))}
+def _class_folders(root: Path) -> list[tuple[str, Path]]:
+    return [(finding, path) for path in subfolders(root) if (finding := _finding_of(path.name))]
 
 
 def _tables(root: Path, finding: str) -> list[Path]:
@@ -169,10 +171,9 @@ def _number(name: str) -> int | None:
     return int(found[-1]) if found else None
 
 
-def _sample(path: Path, finding: str, source: str, urls: dict[int, str]) -> Sample:
+def _sample(path: Path, file_name: str, finding: str, source: str, urls: dict[int, str]) -> Sample:
     number = _number(path.stem)
     url = urls.get(number, "") if number is not None else ""
-    file_name = f"{finding}/{path.name}"
     site = next((site for part, site in _SITE_OF_URL.items() if part in url), "")
     site = site or _site_of_number(finding, number or 0)
     return Sample(

@@ -21,18 +21,18 @@ from xray_hf.errors import DataError
 
 ABOUT = About(
     title="RSNA Pneumonia Detection Challenge 2018",
-    url="https://www.rsna.org/rsnai/ai-image-challenge/rsna-pneumonia-detection-challenge-2018",
+    url="https://www.kaggle.com/c/rsna-pneumonia-detection-challenge",
     origin=(
         "30,000 frontal X-rays of ChestX-ray14, chosen and read once more by the RSNA and the Society of "
         "Thoracic Radiology in 2018. 1024×1024, 8 bit, as DICOM."
     ),
-    hospital="NIH Clinical Center, Bethesda, USA; adults, some children.",
+    hospital="NIH Clinical Center, Bethesda, USA; patients of clinical studies, mostly adults.",
     counts=(
         "26,684 images with labels: 8,851 Normal, 6,012 Lung Opacity, 11,821 No Lung Opacity / Not Normal. "
         "The labels of 3,000 test images stay out."
     ),
-    labels="Read off the X-ray by 18 radiologists, without the patients' history; Lung Opacity has boxes.",
-    licence="RSNA's terms: any use with attribution of RSNA, Kaggle and NIH.",
+    labels="Read off the X-ray by 18 radiologists; Lung Opacity has boxes.",
+    licence="RSNA's terms: commercial use too, with the attribution that its page asks for.",
     known_errors=(
         "A lung opacity need not be pneumonia, and no test confirms one.",
         "patientId names an image. Who the patients are is in RSNA's mapping to ChestX-ray14 only.",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import os
+import posixpath
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from xray_hf.data.sample import Report
 from xray_hf.data.sources import KINDS, reader
@@ -101,7 +102,7 @@ def without_repeats(
 
 def normal_name(name: str) -> str:
     r"""A path as tables and disks may both write it: './a\é.png' -> 'a/é.png', é composed."""
-    return str(PurePosixPath(unicodedata.normalize("NFC", name.replace("\\", "/"))))
+    return posixpath.normpath(unicodedata.normalize("NFC", name.replace("\\", "/")))
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -131,9 +132,14 @@ def images_below(folder: Path, how_to_get: str) -> dict[str, Path]:
             continue
         seen.add(real)
         folders[:] = sorted(each for each in folders if not each.startswith("."))
-        for path in (here / name for name in names if not name.startswith(".")):
-            if not {path.name.lower(), path.suffix.lower()} & COMPANIONS and path.is_file():
-                found[normal_name(str(path.relative_to(folder)))] = path
+        inner = here.relative_to(folder)
+        for name in names:
+            low = name.lower()
+            if low[0] == "." or {low, posixpath.splitext(low)[1]} & COMPANIONS:
+                continue
+            path = here / name
+            if path.is_file():
+                found[normal_name(f"{inner}/{name}")] = path
     return dict(sorted(found.items()))
 
 
