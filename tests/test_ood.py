@@ -135,7 +135,7 @@ def test_the_roc_is_drawn_with_the_other_views(folder: Path, data: XrayData, ood
         logits=np.eye(3, dtype=np.float32),
     ).write(folder / manifest.PREDICTIONS)
     evidence.draw(folder)
-    assert (folder / manifest.FIGURES / "foreign_roc.png").stat().st_size > 1000
+    assert (folder / manifest.FIGURES / "ood_roc.png").stat().st_size > 1000
 
 
 @pytest.mark.parametrize("n_classes", [2, 5])
@@ -201,7 +201,7 @@ def test_the_command_fits_both_halves_and_prints_their_tables(
     ).write(folder / manifest.PREDICTIONS)
     cli.main(["calibrate", str(folder), "--data-dir", str(synthetic), "--ood-dir", str(ood)])
     printed = capsys.readouterr().out
-    assert re.search(r"noise +4 +100\.0%", printed)
+    assert re.search(r"noise +4 of 4 +100\.0%", printed)
     assert "temperature 0.050" in printed  # of three rows that are right
     assert str(folder / manifest.CALIBRATION) in printed
     assert Engine.from_pretrained(folder).calibration.temperature < 0.051
