@@ -167,11 +167,18 @@ def predict_splits(trainer: Trainer, data: XrayData, split: Split) -> Prediction
     """Predict every row of every split with the final weights."""
     rows = np.concatenate([split.rows(name) for name in split.names])
     samples = [data.samples[row] for row in rows]
-    texts = ("file_name", "source", "site", "patient_id", "official_split")
+
+    def column(name: str) -> np.ndarray:
+        return np.asarray([getattr(sample, name) for sample in samples])
+
     return Predictions(
         classes=data.classes,
-        **{name: np.asarray([getattr(sample, name) for sample in samples]) for name in texts},
+        file_name=column("file_name"),
+        source=column("source"),
+        site=column("site"),
+        patient_id=column("patient_id"),
         split=np.repeat(split.names, [len(split.rows(name)) for name in split.names]),
+        official_split=column("official_split"),
         label=data.labels[rows],
         logits=trainer.predict(rows),
     )

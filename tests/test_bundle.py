@@ -17,7 +17,7 @@ from xray_hf.evaluation.predictions import Predictions
 from xray_hf.images import read_grey, resize
 from xray_hf.models import Network, create_model
 from xray_hf.models.create import logits_of
-from xray_hf.task import LABELS
+from xray_hf.task import LABELS, PAPER_CLASSES
 
 # What a stranger runs: this package is blocked, even if it is installed.
 STRANGER = """
@@ -56,7 +56,9 @@ print(json.dumps(answer))
 def example_predictions(n: int = 12) -> Predictions:
     rng = np.random.default_rng(0)
     return Predictions(
+        classes=PAPER_CLASSES,
         file_name=np.asarray([f"{k}.png" for k in range(n)]),
+        source=np.asarray("coronahack"),
         patient_id=np.asarray([f"p{k}" for k in range(n)]),
         split=np.repeat(["train", "validation", "test"], n // 3),
         official_split=np.repeat(["TRAIN", "TRAIN", "TEST"], n // 3),

@@ -29,6 +29,7 @@ from xray_hf.evaluation.metrics import cross_entropy
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.evaluation.uncertainty import Draws
 from xray_hf.files import write_json
+from xray_hf.task import PAPER_CLASSES
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = ("Normal", "Pneumonia", "COVID-19")
@@ -50,7 +51,16 @@ def toy(n: int = 600) -> Predictions:
     patients = np.array([f"p{row // 3}" for row in range(n)])
     split = np.where(np.arange(n) < n // 2, "validation", "test")
     official = np.where(split == "test", "TEST", "TRAIN")
-    return Predictions(names, patients, split, official, labels, (2 * logits).astype(np.float32))
+    return Predictions(
+        classes=PAPER_CLASSES,
+        file_name=names,
+        source=np.asarray("coronahack"),
+        patient_id=patients,
+        split=split,
+        official_split=official,
+        label=labels,
+        logits=(2 * logits).astype(np.float32),
+    )
 
 
 def two_classes(of_the_first: Any) -> np.ndarray:
@@ -69,13 +79,15 @@ def test_calibration_errors_have_the_intervals_of_measuring_each_draw() -> None:
     labels = np.arange(60) % 3
     logits = (rng.normal(size=(60, 3)) + np.eye(3)[labels]).astype(np.float32)
     names = np.array([f"p{row // 2}" for row in range(60)])
-    table = Predictions(names, names, np.full(60, "test"), np.full(60, "TEST"), labels, logits)
+    table = dataclasses.replace(
+        toy(60), patient_id=names, split=np.full(60, "test"), label=labels, logits=logits
+    )
     fitted = Calibration(1.3, 0.4, 0.1)
     found = describe(table, fitted)["calibration"]["after"]
     probabilities = calibrated(logits, 1.3)
     draws = Draws.of(names)
     of_draws = []
-    for times in draws.times[:200]:
+    for times in np.concatenate(list(draws.times()))[:200]:
         rows = np.repeat(np.arange(60), times[draws.patient].astype(int))
         of_draws.append(expected_calibration_error(labels[rows], probabilities[rows]))
     assert np.quantile(of_draws, [0.025, 0.975]) == pytest.approx(found["intervals"]["ece"], abs=0.02)
@@ -179,12 +191,13 @@ def test_what_is_measured_on_other_rows_worked_out_by_hand() -> None:
     labels = np.array([1, 0, 1, 0])
     names = np.array(list("abcd"))
     rows = Predictions(
-        names,
-        names,
-        np.full(4, "test"),
-        np.full(4, "TEST"),
-        labels,
-        2 * np.log(probabilities).astype(np.float32),
+        classes=PAPER_CLASSES,
+        file_name=names,
+        source=np.asarray("coronahack"),
+        patient_id=names,
+        split=np.asarray("test"),
+        label=labels,
+        logits=2 * np.log(probabilities).astype(np.float32),
     )
     found = describe(
         rows, dataclasses.replace(FITTED, operating_points=(OperatingPoint("Pneumonia", 0.9, 0.6),))

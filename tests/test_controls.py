@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +16,16 @@ from sklearn.metrics import roc_auc_score
 from xray_hf import cli, evidence, manifest
 from xray_hf.data import splits
 from xray_hf.data.dataset import XrayData, split_data
-from xray_hf.data.sample import labels_of
 from xray_hf.data.sources.coronahack import CSV_NAME, IMAGE_FOLDER
 from xray_hf.errors import BundleError, ConfigError, DataError
 from xray_hf.evaluation import controls
-from xray_hf.evaluation.controls import auroc_interval
+from xray_hf.evaluation.controls import TwoSites, auroc_interval
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.files import write_json
 from xray_hf.inference.report import SHEET, report
-from xray_hf.task import COVID19, LABELS, NORMAL, PNEUMONIA, SPLITS
+from xray_hf.report import terminal
+from xray_hf.report.report import Report
+from xray_hf.task import COVID19, NORMAL, PAPER_CLASSES, PNEUMONIA, SPLITS
 from xray_hf.views import VIEWS
 
 WEB_IMAGES = 6  # of the class Pneumonia
@@ -35,12 +37,18 @@ def predictions_of(labels: list[int], called: list[int], splits_: str | list[str
     names = np.asarray([f"{row}.png" for row in range(n)])
     logits = 3 * np.eye(3, dtype=np.float32)[called]
     return Predictions(
-        names, names, np.broadcast_to(splits_, n).astype(str), np.full(n, "TEST"), np.asarray(labels), logits
+        classes=PAPER_CLASSES,
+        file_name=names,
+        source=np.asarray("coronahack"),
+        patient_id=names,
+        split=np.asarray(splits_),
+        label=np.asarray(labels),
+        logits=logits,
     )
 
 
 def rows_of(n: int, **columns: list) -> dict[str, np.ndarray]:
-    """Columns of TEST_ROWS; those not given say nothing."""
+    """Columns of test.parquet; those not given say nothing."""
     texts = {name: np.full(n, "") for name in ("view_position", "pathogen", "same_as")}
     heat = {name: np.full(n, np.nan) for name in ("heat_lungs", "heat_border")}
     return {**texts, **heat, **{name: np.asarray(values) for name, values in columns.items()}}
@@ -58,6 +66,21 @@ def test_subgroups_count_their_own_rows() -> None:
     assert list(found["view_position"]) == ["AP", "not recorded"]
     assert found["view_position"]["not recorded"]["accuracy"] == 0.75
     assert "sex and age" in found["left_out"]
+
+
+def test_subgroups_are_those_that_a_source_tells_of() -> None:
+    test = replace(predictions_of([0, 1, 0], [0, 0, 0]), site=np.array(["NIH", "NIH", "Cohen"]))
+    rows = rows_of(3) | {"scanner": np.array(["CR", "", "DX"])}
+    found = controls.subgroups(test, rows)
+    assert list(found) == ["site", "scanner", "near_duplicate", "left_out"]
+    assert {name: own["n"] for name, own in found["site"].items()} == {"Cohen": 1, "NIH": 2}
+    assert list(found["scanner"]) == ["CR", "DX", "not recorded"]
+
+
+def test_pictures_of_one_name_in_two_sources_are_no_repeats() -> None:
+    test = predictions_of([0, 1], [0, 1])
+    test = replace(test, file_name=np.array(["1.png", "1.png"]), source=np.array(["a", "b"]))
+    assert controls.duplicates(test, rows_of(2))["repeated_pictures"] == 0
 
 
 def test_a_repeated_picture_counts_once() -> None:
@@ -107,20 +130,50 @@ def source_rows(scores: list[float], patients: list[int], web: int) -> dict[str,
     n = len(scores)
     columns = {name: np.asarray(scores) for name in controls.FEATURES}
     names = np.asarray([f"{row}.png" for row in range(n)])
-    return {"file_name": names, "patient": np.asarray(patients), "is_web": np.arange(n) < web, **columns}
+    return {
+        "file_name": names,
+        "source": np.full(n, "coronahack"),
+        "patient": np.asarray(patients),
+        "is_web": np.arange(n) < web,
+        **columns,
+    }
+
+
+SITES = TwoSites("Pneumonia", "Cohen", "Kermany", "COVID-19")
+
+
+def test_the_class_with_most_images_of_a_second_site_is_asked_about() -> None:
+    classes = ("Normal", "Effusion", "Mass")
+    labels = np.repeat([0, 0, 1, 1, 2], [9, 2, 5, 4, 8])
+    sites = np.repeat(["NIH", "Cohen", "NIH", "Cohen", "NIH"], [9, 2, 5, 4, 8])
+    assert TwoSites.choose(labels, sites, classes) == TwoSites("Effusion", "Cohen", "NIH", "Normal")
+
+
+def test_where_no_class_has_two_sites_the_second_is_nobody() -> None:
+    labels, sites = np.repeat([0, 1], [2, 3]), np.repeat(["a", "b"], [2, 3])
+    assert TwoSites.choose(labels, sites, ("Normal", "Mass")) == TwoSites("Mass", "", "b", "Normal")
+
+
+def test_the_images_asked_about_of_a_source_are_found_by_source_and_name() -> None:
+    table = predictions_of([1, 1], [2, 2])
+    table = replace(table, file_name=np.array(["0.png", "0.png"]), source=np.array(["coronahack", "other"]))
+    found = controls.source(table, source_rows([2, -1], [0, 1], web=1), SITES)
+    assert found["web_called_covid"]["test"] == {"images": 1, "called": 1}
 
 
 def test_web_pneumonia_called_covid_is_counted_by_split_without_copies() -> None:
     split = ["train", "train", "test", "train"]
     table = predictions_of([1] * 4, [2, 1, 2, 2], split)
     table.file_name[3] = "0.png"  # the paper's protocol copies rows
-    found = controls.source(table, source_rows([2, 1, 3, -1, -2], [0, 0, 1, 2, 3], web=3))
+    found = controls.source(table, source_rows([2, 1, 3, -1, -2], [0, 0, 1, 2, 3], web=3), SITES)
     assert found["web_called_covid"] == {
         "train": {"images": 2, "called": 1},
         "validation": {"images": 0, "called": 0},
         "test": {"images": 1, "called": 1},
     }
     assert found["web"] == {"images": 3, "patients": 2}
+    assert (found["class"], found["called"]) == ("Pneumonia", "COVID-19")
+    assert found["sites"] == {"web": "Cohen", "children": "Kermany"}
     assert found["auroc"]["embedding"] == {"value": 1, "interval": [1, 1]}
 
 
@@ -197,13 +250,15 @@ def reported(cnn_bundle: Path, data: XrayData, tmp_path_factory: pytest.TempPath
     write_json(folder / manifest.SPLITS, splits.as_dict(split, data.samples, data.groups))
     rows = np.concatenate([split.rows(name) for name in SPLITS])
     records = [data.samples[row] for row in rows]
-    logits = np.random.default_rng(0).normal(size=(len(rows), len(LABELS))).astype(np.float32)
+    logits = np.random.default_rng(0).normal(size=(len(rows), len(data.classes))).astype(np.float32)
     Predictions(
+        classes=data.classes,
         file_name=np.asarray([record.file_name for record in records]),
+        source=np.asarray([record.source for record in records]),
         patient_id=np.asarray([record.patient_id for record in records]),
         split=np.repeat(SPLITS, [len(split.rows(name)) for name in SPLITS]),
         official_split=np.asarray([record.official_split for record in records]),
-        label=np.asarray(labels_of(records)),
+        label=data.labels[rows],
         logits=logits,
     ).write(folder / manifest.PREDICTIONS)
     report(folder, data)
@@ -279,7 +334,7 @@ def test_the_command_prints_a_table_and_draws_the_sheet_outside(
     before = files_of(folder)
     cli.main(["report", str(folder), "--data-dir", str(two_sources), "--sheets", str(tmp_path / "private")])
     printed = capsys.readouterr().out
-    for said in ("centre_masked ", "subgroups of test", "told by embedding: AUROC", "of the web's in train"):
+    for said in ("centre_masked ", "subgroups of test", "told by embedding: AUROC", "of Cohen in train"):
         assert said in printed
     assert (tmp_path / "private" / SHEET).stat().st_size > 1000
     assert files_of(folder) == before
@@ -295,31 +350,28 @@ def test_a_sheet_of_xrays_is_drawn_neither_in_a_bundle_nor_in_a_repository(
     assert not list(tmp_path.rglob(SHEET))
 
 
-def test_one_source_alone_tells_nothing_and_breaks_nothing(
-    folder: Path, data: XrayData, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("xray_hf.inference.report.WEB", "nobody")
-    report(folder, data)
+def test_one_source_alone_tells_nothing_and_breaks_nothing(folder: Path, data: XrayData) -> None:
+    alone = [replace(sample, site="Kermany") for sample in data.samples]
+    report(folder, replace(data, samples=alone))
     found = evidence.draw(folder)["source"]
+    assert found["sites"] == {"web": "", "children": "Kermany"}
     assert found["web"] == {"images": 0, "patients": 0}
     assert set(found["auroc"].values()) == {None}
-    assert controls.as_table(metrics_of(folder))
+    assert "Source detection" in terminal.part(Report.read(folder), "controls")
 
 
 def test_another_data_set_is_refused(
     folder: Path, synthetic: Path, two_sources: Path, data: XrayData
 ) -> None:
     before = files_of(folder)
-    with pytest.raises(
-        DataError, match=r"lacks \d+ of the bundle's \d+ test images .*that it was trained on"
-    ):
+    with pytest.raises(DataError, match=r"lack \d+ of the bundle's \d+ test images .*that it was trained on"):
         report(folder, open_coronahack(synthetic, 224))
     with pytest.raises(ConfigError, match=r"opened at 64 pixels, .* takes 224; pass --side 224"):
         report(folder, open_coronahack(two_sources, 64))
     table = Predictions.read(folder / manifest.PREDICTIONS)
     table.label[table.split == "test"] = (table.label[table.split == "test"] + 1) % 3
     table.write(folder / manifest.PREDICTIONS)
-    with pytest.raises(DataError, match="has another label than the bundle for"):
+    with pytest.raises(DataError, match="have another label than the bundle for"):
         report(folder, data)
     after = files_of(folder)
     assert {name for name in before if before[name] != after[name]} == {manifest.PREDICTIONS}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +13,18 @@ import pytest
 from PIL import Image
 
 from xray_hf import cli, evidence, manifest
+from xray_hf.data.sample import labels_of
+from xray_hf.data.sources import folder as image_folder
 from xray_hf.data.synthetic import sample_images
 from xray_hf.errors import BundleError, ConfigError, DataError
-from xray_hf.evaluation.external import External, as_line
+from xray_hf.evaluation import decisions
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.evaluation.uncertainty import Draws
 from xray_hf.files import write_json
 from xray_hf.inference import Engine
 from xray_hf.inference.engine import REJECTED, UNSURE
-from xray_hf.inference.external import evaluate
-from xray_hf.task import LABELS
+from xray_hf.inference.evaluate import evaluate
+from xray_hf.task import PAPER_CLASSES
 
 FLAT = 6  # the row of an image that the engine refuses
 
@@ -30,13 +33,26 @@ FLAT = 6  # the row of an image that the engine refuses
 def folder(cnn_bundle: Path, tmp_path: Path) -> Path:
     """A bundle with a record of its own."""
     folder = Path(shutil.copytree(cnn_bundle, tmp_path / "bundle"))
-    names = np.asarray(["a.png", "b.png", "c.png"])
-    test = np.full(3, "test")
-    logits = np.eye(3, dtype=np.float32)
-    Predictions(names, names, test, np.full(3, "TEST"), np.arange(3), logits).write(
-        folder / manifest.PREDICTIONS
-    )
+    table_of(list("abc"), "test", [0, 1, 2], [0, 1, 2]).write(folder / manifest.PREDICTIONS)
     return folder
+
+
+def table_of(
+    names: list[str],
+    splits: str | list[str],
+    labels: list[int],
+    called: list[int],
+    source: str | list[str] = "own",
+) -> Predictions:
+    return Predictions(
+        classes=PAPER_CLASSES,
+        file_name=np.asarray(names),
+        source=np.asarray(source),
+        patient_id=np.asarray(names),
+        split=np.asarray(splits),
+        label=np.asarray(labels),
+        logits=np.eye(3, dtype=np.float32)[called],
+    )
 
 
 @pytest.fixture
@@ -59,23 +75,29 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
+def see(bundle: Path, images: Path, name: str) -> Predictions:
+    """Evaluate on a folder; the record."""
+    samples, _ = image_folder.read(images)
+    assert evaluate(bundle, samples, np.asarray(labels_of(samples)), name) == {}
+    return Predictions.read(bundle / "external" / f"{name}.parquet")
+
+
 def run(folder: Path, *options: object) -> None:
     cli.main(["evaluate", str(folder), *map(str, options)])
 
 
 def test_the_record_holds_what_the_engine_says(folder: Path, elsewhere: Path) -> None:
-    evaluate(folder, elsewhere, "here")
-    record = External.read(folder / "external" / "here.parquet")
+    record = see(folder, elsewhere, "here")
     engine = Engine.from_pretrained(folder)
     found = [engine.predict(elsewhere / "images" / f"{number}.png") for number in range(FLAT + 1)]
     assert record.decision.tolist() == [each.decision for each in found]
     assert record.decision[FLAT] == REJECTED
-    np.testing.assert_allclose(record.predictions.logits, [each.logits for each in found], rtol=1e-4)
+    np.testing.assert_allclose(record.logits, [each.logits for each in found], rtol=1e-4)
     np.testing.assert_allclose(
-        record.predictions.probabilities, [list(each.probabilities.values()) for each in found], rtol=1e-4
+        record.probabilities, [list(each.probabilities.values()) for each in found], rtol=1e-4
     )
-    assert record.predictions.label.tolist() == [0, 0, 1, 1, 2, 2, 0]
-    assert set(record.predictions.split) == {"external"}
+    assert record.label.tolist() == [0, 0, 1, 1, 2, 2, 0]
+    assert (set(record.split), set(record.source)) == ({"external"}, {"here"})
 
 
 def test_nothing_but_external_and_the_views_changes(
@@ -124,7 +146,7 @@ def test_patients_of_the_file_names_renew_the_record(folder: Path, elsewhere: Pa
     assert patients == [7, 1]
     before = files_of(folder)
     with pytest.raises(ConfigError, match="is of 1 patient, now its images would be of 7"):
-        evaluate(folder, elsewhere, "elsewhere")
+        see(folder, elsewhere, "elsewhere")
     assert files_of(folder) == before
 
 
@@ -168,32 +190,64 @@ def test_a_damaged_record_can_be_replaced(folder: Path, elsewhere: Path) -> None
 
 def test_what_is_unsure_counts_as_not_decided(folder: Path, elsewhere: Path) -> None:
     write_json(folder / manifest.CALIBRATION, {"abstain_below": 1.0})
-    evaluate(folder, elsewhere, "here")
-    record = External.read(folder / "external" / "here.parquet")
-    decisions = record.decisions(manifest.calibration_mark(folder))
-    assert decisions is not None
-    assert decisions == {
+    found = decisions.describe(see(folder, elsewhere, "here"), manifest.calibration_mark(folder))
+    assert found is not None
+    assert found == {
         "not_decided": {REJECTED: 1 / 7, UNSURE: 6 / 7},
         "decided": 0, "accuracy_of_decided": None, "intervals": {"accuracy_of_decided": None},
     }  # fmt: skip
-    assert as_line(decisions) == "the engine: not a frontal chest X-ray 14.3%, unsure 85.7%, 0 decided"
+    assert decisions.as_line(found) == "the engine: not a frontal chest X-ray 14.3%, unsure 85.7%, 0 decided"
 
 
 def test_accuracy_of_decided_leaves_the_refused_out() -> None:
-    names = np.asarray(["a", "b", "c", "d"])
-    logits = np.eye(3, dtype=np.float32)[[0, 1, 1, 2]]
-    table = Predictions(
-        names, names, np.full(4, "external"), np.full(4, "TEST"), np.array([0, 1, 0, 0]), logits
-    )
-    record = External(table, np.asarray([LABELS[0], LABELS[1], LABELS[1], REJECTED]), "")
-    decisions = record.decisions("")
-    assert decisions is not None
-    assert decisions["accuracy_of_decided"] == pytest.approx(2 / 3)
-    expected = Draws.of(names).share(
+    table = table_of(list("abcd"), "external", [0, 1, 0, 0], [0, 1, 1, 2])
+    record = replace(table, decision=np.asarray(["Normal", "Pneumonia", "Pneumonia", REJECTED]))
+    found = decisions.describe(record, "")
+    assert found is not None
+    assert found["accuracy_of_decided"] == pytest.approx(2 / 3)
+    expected = Draws.of(table.patient_id).share(
         np.array([True, True, False, False]), np.array([True, True, True, False])
     )
-    assert decisions["intervals"]["accuracy_of_decided"] == expected == [0, 1]
-    assert "66.7% (0.0–100.0) of them right" in as_line(decisions)
+    assert found["intervals"]["accuracy_of_decided"] == expected == [0, 1]
+    assert "66.7% (0.0–100.0) of them right" in decisions.as_line(found)
+
+
+def test_sources_held_out_in_training_are_external_tests_without_decisions(folder: Path) -> None:
+    splits = ["test", "test", "external", "external", "external"]
+    sources = ["own", "own", "nih", "nih", "clinic"]
+    table_of(list("abcde"), splits, [0, 1, 0, 2, 1], [0, 1, 0, 1, 1], sources).write(
+        folder / manifest.PREDICTIONS
+    )
+    found = evidence.draw(folder)
+    assert {name: own["n"] for name, own in found["external"].items()} == {"clinic": 1, "nih": 2}
+    assert found["external"]["nih"]["accuracy"] == 0.5
+    assert found["external"]["nih"]["decisions"] is None
+    assert found["external"]["nih"]["intervals"]["accuracy"] == [0, 1]
+    assert (folder / "figures" / "confusion_external_clinic.png").exists()
+    assert "by_source" not in found  # test has one
+
+
+def test_a_record_goes_before_a_held_out_source_of_its_name(folder: Path, elsewhere: Path) -> None:
+    table_of(list("abc"), ["test", "test", "external"], [0, 1, 0], [0, 1, 0], ["own", "own", "here"]).write(
+        folder / manifest.PREDICTIONS
+    )
+    assert evidence.draw(folder)["external"]["here"]["n"] == 1
+    see(folder, elsewhere, "here")
+    found = evidence.draw(folder)["external"]["here"]
+    assert (found["n"], found["decisions"]["decided"]) == (7, 6)
+
+
+def test_a_mixed_test_set_is_reported_by_source_with_the_worst_and_auroc_within_sources(folder: Path) -> None:
+    sources = ["a", "a", "b", "b"]
+    table_of(list("abcd"), "test", [0, 1, 0, 2], [0, 1, 2, 2], sources).write(folder / manifest.PREDICTIONS)
+    found = evidence.draw(folder)
+    assert found["classes"] == list(PAPER_CLASSES)
+    assert {name: own["accuracy"] for name, own in found["by_source"].items()} == {"a": 1, "b": 0.5}
+    assert found["by_source"]["a"]["patients_per_class"] == {"Normal": 1, "Pneumonia": 1, "COVID-19": 0}
+    assert found["worst_source"] == {"source": "b", "balanced_accuracy": 0.5}
+    within = found["within_source"]["COVID-19"]
+    assert (within["auroc"], within["sources"], within["pairs"]) == (0.5, 1, 1)
+    assert found["within_source"]["Normal"]["sources"] == 2
 
 
 def test_decisions_of_an_earlier_calibration_are_not_shown_as_todays(folder: Path, elsewhere: Path) -> None:
@@ -207,7 +261,7 @@ def test_decisions_of_an_earlier_calibration_are_not_shown_as_todays(folder: Pat
 
 def test_the_record_names_neither_files_nor_patients(folder: Path, elsewhere: Path) -> None:
     run(folder, "--external", "--data-dir", elsewhere)
-    table = External.read(folder / "external" / "elsewhere.parquet").predictions
+    table = Predictions.read(folder / "external" / "elsewhere.parquet")
     assert table.file_name.tolist() == [f"image-{number}" for number in range(1, 8)]
     assert all(str(name).startswith("patient-") for name in table.patient_id)
 
@@ -228,7 +282,7 @@ def no_label(root: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (no_image, r"1 have an image that cannot be decoded \(first: 3\.png is not an image"),
+        (no_image, r"1 of 7 images cannot be decoded \(first: 3\.png is not an image.*--drop-bad"),
         (no_file, r"1 have no image file \(first: 3\.png\)"),
         (no_label, r"1 have an unknown label \(first: 3\.png has label 'pneumonia'; expected Normal, Pneu"),
     ],
@@ -247,7 +301,7 @@ def test_a_bad_row_is_an_error_unless_it_may_be_dropped(
 
 def test_a_folder_of_nothing_usable_is_an_error(folder: Path, elsewhere: Path) -> None:
     shutil.rmtree(elsewhere / "images")
-    with pytest.raises(DataError, match=r"holds no usable image\. Expected a folder of images with"):
+    with pytest.raises(DataError, match="elsewhere holds no usable image; expected at least one"):
         run(folder, "--external", "--data-dir", elsewhere, "--drop-bad")
     assert not (folder / "external").exists()
 
@@ -269,10 +323,10 @@ def test_a_folder_of_nothing_usable_is_an_error(folder: Path, elsewhere: Path) -
         (["--external", "--data-dir", "DIR", "--name", ""], "--name is ''; expected letters"),
     ],
 )
-def test_wrong_options_are_refused(folder: Path, options: list[str], message: str) -> None:
+def test_wrong_options_are_refused(folder: Path, elsewhere: Path, options: list[str], message: str) -> None:
     before = files_of(folder)
     with pytest.raises(ConfigError, match=message):
-        run(folder, *options)
+        run(folder, *(elsewhere if option == "DIR" else option for option in options))
     assert files_of(folder) == before
 
 
@@ -284,7 +338,7 @@ def test_a_bundle_without_its_own_record_is_found_out_before_the_work(folder: Pa
 
 
 def test_a_damaged_record_says_how_to_make_it_anew(folder: Path, elsewhere: Path) -> None:
-    evaluate(folder, elsewhere, "here")
-    shutil.copy(folder / manifest.PREDICTIONS, folder / "external" / "here.parquet")
-    with pytest.raises(BundleError, match=r"column decision is missing, .*evaluate BUNDLE --external"):
+    see(folder, elsewhere, "here")
+    (folder / "external" / "here.parquet").write_bytes(b"half")
+    with pytest.raises(BundleError, match=r"cannot be read as Parquet .*evaluate BUNDLE --external"):
         run(folder)

@@ -15,9 +15,9 @@ from PIL import Image
 
 from xray_hf.calibration.calibration import Calibration
 from xray_hf.errors import OutputError
-from xray_hf.evaluation import figures
 from xray_hf.evaluation.predictions import Predictions
-from xray_hf.task import LABELS
+from xray_hf.report import figures
+from xray_hf.task import PAPER_CLASSES
 
 MATRIX = np.array([[216, 10, 8], [22, 354, 14], [0, 0, 0]])
 HISTORY = [
@@ -39,7 +39,16 @@ def toy(official: bool = True) -> Predictions:
     names = np.array([f"{row}.jpeg" for row in range(60)])
     official_split = np.where((label < 2) & official, "TEST", "TRAIN")
     logits = (rng.normal(size=(60, 3)) + 2 * np.eye(3)[label]).astype(np.float32)
-    return Predictions(names, names, np.full(60, "test"), official_split, label, logits)
+    return Predictions(
+        classes=PAPER_CLASSES,
+        file_name=names,
+        source=np.array("coronahack"),
+        patient_id=names,
+        split=np.array("test"),
+        official_split=official_split,
+        label=label,
+        logits=logits,
+    )
 
 
 def texts_of(figure: Figure) -> list[str]:
@@ -54,7 +63,7 @@ COUNTS = {"train": {"Normal": 3, "Pneumonia": 1234}, "test": {"Pneumonia": 2, "C
 SHARES = {"whole": {"Normal": 0.9, "Pneumonia": 1.0}, "border": {"Pneumonia": 0.25}}
 ENDS = {"whole": {"Normal": [0.8, 0.95], "Pneumonia": [0.7, 1.0]}, "border": {"Pneumonia": [0.2, 0.5]}}
 DRAWINGS: dict[str, Callable[[], Figure]] = {
-    "confusion": lambda: figures.confusion(MATRIX, "A title"),
+    "confusion": lambda: figures.confusion(MATRIX, "A title", PAPER_CLASSES),
     "curves": lambda: figures.curves(HISTORY, "A title"),
     "curves of one epoch": lambda: figures.curves(HISTORY[:1], "A title"),
     "roc": lambda: figures.roc(toy(), "A title"),
@@ -106,7 +115,7 @@ def test_an_x_ray_keeps_its_grey_values(tmp_path: Path) -> None:
 
 
 def test_the_confusion_matrix_shows_counts_and_shares_of_the_truth() -> None:
-    texts = texts_of(figures.confusion(MATRIX, "Official test"))
+    texts = texts_of(figures.confusion(MATRIX, "Official test", PAPER_CLASSES))
     assert {"216", "92.3%", "354", "90.8%", "True", "Predicted"} <= set(texts)
     assert "Normal\n(n = 234)" in texts
     assert texts.count("no cases") == 3
@@ -140,14 +149,14 @@ def test_reliability_is_shown_before_and_after_the_temperature() -> None:
 def test_the_threshold_is_a_dot_on_each_line_unless_nothing_is_answered() -> None:
     parts = {"validation": toy(), "test": toy()}
     figure = figures.risk_coverage(parts, FITTED, "Test")
-    assert "dots: unsure below 80.0%, for 2.0% wrong on validation" in texts_of(figure)
+    assert "dots: abstains below 80.0%, for 2.0% wrong on validation" in texts_of(figure)
     assert [line.get_marker() for line in figure.axes[0].lines].count("o") == 2
     never = Calibration(1.5, 1.0, 0.02)
     assert "o" not in [line.get_marker() for line in figures.risk_coverage(parts, never, "x").axes[0].lines]
 
 
 def test_bars_carry_their_numbers_and_the_colours_of_their_classes() -> None:
-    figure = figures.bars({"train": dict.fromkeys(LABELS, 1234)}, "Images")
+    figure = figures.bars({"train": dict.fromkeys(PAPER_CLASSES, 1234)}, "Images")
     assert texts_of(figure).count("1,234") == 3
 
 
@@ -183,4 +192,4 @@ def test_draw_all_draws_a_calibration_where_there_is_one(tmp_path: Path) -> None
 def test_a_figure_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write"):
-        figures.save(figures.confusion(MATRIX, "x"), tmp_path / "file" / "figure.png")
+        figures.save(figures.confusion(MATRIX, "x", PAPER_CLASSES), tmp_path / "file" / "figure.png")

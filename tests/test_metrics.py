@@ -14,8 +14,8 @@ import pytest
 from sklearn import metrics as sk
 
 from xray_hf.evaluation import metrics
-from xray_hf.evaluation.predictions import Predictions
-from xray_hf.task import LABELS
+from xray_hf.evaluation.predictions import SUBSETS, Predictions
+from xray_hf.task import PAPER_CLASSES
 
 # By hand: 10 Normal of which 8 are found, 20 Pneumonia of which 15, 5 COVID-19 of which 2.
 HAND = np.array([[8, 2, 0], [4, 15, 1], [1, 2, 2]])
@@ -24,7 +24,7 @@ HAND = np.array([[8, 2, 0], [4, 15, 1], [1, 2, 2]])
 def rows_of(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Labels and predictions that count up to `matrix`."""
     cells = np.repeat(np.arange(matrix.size), matrix.ravel())
-    return cells // len(LABELS), cells % len(LABELS)
+    return cells // len(matrix), cells % len(matrix)
 
 
 def random_case(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -44,16 +44,36 @@ def predictions_of(labels: np.ndarray, probabilities: np.ndarray) -> Predictions
     official = np.where(split == "validation", "TRAIN", np.where(labels == 2, "TRAIN", "TEST"))
     names = np.array([f"{row}.jpeg" for row in range(n)])
     patients = np.array([f"p{row // 2}" for row in range(n)])
-    return Predictions(names, patients, split, official, labels, np.log(probabilities).astype(np.float32))
+    return Predictions(
+        classes=PAPER_CLASSES,
+        file_name=names,
+        source=np.array("coronahack"),
+        patient_id=patients,
+        split=split,
+        official_split=official,
+        label=labels,
+        logits=np.log(probabilities).astype(np.float32),
+    )
+
+
+def measure(
+    labels: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray | None = None
+) -> dict[str, Any]:
+    return metrics.measure(labels, predicted, probabilities, PAPER_CLASSES)
+
+
+def summarise(predictions: Predictions) -> dict[str, dict[str, Any]]:
+    parts = {subset: predictions.select(subset) for subset in SUBSETS}
+    return {subset: metrics.describe(part) for subset, part in parts.items() if len(part)}
 
 
 def test_rows_are_the_truth_and_columns_the_prediction() -> None:
-    assert metrics.confusion_matrix(np.array([0, 0, 2]), np.array([0, 1, 1])).tolist() == [
+    assert metrics.confusion_matrix(np.array([0, 0, 2]), np.array([0, 1, 1]), 3).tolist() == [
         [1, 1, 0],
         [0, 0, 0],
         [0, 1, 0],
     ]
-    np.testing.assert_array_equal(metrics.confusion_matrix(*rows_of(HAND)), HAND)
+    np.testing.assert_array_equal(metrics.confusion_matrix(*rows_of(HAND), 3), HAND)
 
 
 def test_rates_worked_out_by_hand() -> None:
@@ -93,7 +113,7 @@ def test_auroc_worked_out_by_hand() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_everything_agrees_with_scikit_learn(seed: int) -> None:
     labels, predicted, probabilities = random_case(seed)
-    found = metrics.measure(labels, predicted, probabilities)
+    found = measure(labels, predicted, probabilities)
     expected = {
         "accuracy": sk.accuracy_score(labels, predicted),
         "balanced_accuracy": sk.balanced_accuracy_score(labels, predicted),
@@ -103,7 +123,7 @@ def test_everything_agrees_with_scikit_learn(seed: int) -> None:
     }
     assert {name: found[name] for name in expected} == pytest.approx(expected)
     assert found["confusion_matrix"] == sk.confusion_matrix(labels, predicted).tolist()
-    for index, label in enumerate(LABELS):
+    for index, label in enumerate(PAPER_CLASSES):
         ones, called = labels == index, predicted == index
         assert found["per_class"][label] == pytest.approx(
             {
@@ -118,7 +138,7 @@ def test_everything_agrees_with_scikit_learn(seed: int) -> None:
 
 def test_a_class_absent_from_the_truth_is_no_information_and_outside_every_mean() -> None:
     labels, predicted = np.array([0, 0, 1, 1]), np.array([0, 2, 1, 1])
-    found = metrics.measure(labels, predicted, np.eye(3)[predicted])
+    found = measure(labels, predicted, np.eye(3)[predicted])
     assert found["class_counts"] == {"Normal": 2, "Pneumonia": 2, "COVID-19": 0}
     assert found["per_class"]["COVID-19"] == {
         "sensitivity": None,
@@ -133,19 +153,19 @@ def test_a_class_absent_from_the_truth_is_no_information_and_outside_every_mean(
 
 
 def test_a_class_never_predicted_has_no_precision_but_an_f1_of_zero() -> None:
-    found = metrics.measure(np.array([0, 1, 2]), np.array([0, 1, 1]))["per_class"]["COVID-19"]
+    found = measure(np.array([0, 1, 2]), np.array([0, 1, 1]))["per_class"]["COVID-19"]
     assert (found["precision"], found["f1"], found["sensitivity"]) == (None, 0.0, 0.0)
 
 
 def test_one_class_alone_has_neither_specificity_nor_auroc() -> None:
     labels = np.zeros(4, dtype=np.int64)
-    found = metrics.measure(labels, labels, np.eye(3)[labels])
+    found = measure(labels, labels, np.eye(3)[labels])
     assert (found["per_class"]["Normal"]["specificity"], found["macro_auroc"]) == (None, None)
 
 
 def test_no_cases_at_all_are_null_everywhere() -> None:
     nothing = np.array([], dtype=np.int64)
-    found = metrics.measure(nothing, nothing, np.empty((0, 3)))
+    found = measure(nothing, nothing, np.empty((0, 3)))
     assert found["n"] == 0
     assert {found[name] for name in ("accuracy", "balanced_accuracy", "macro_f1", "cross_entropy")} == {None}
 
@@ -166,13 +186,13 @@ def test_input_that_does_not_fit_is_refused(
 ) -> None:
     scores = None if probabilities is None else np.array(probabilities)
     with pytest.raises(ValueError, match=message):
-        metrics.measure(np.array(labels), np.array(predicted), scores)
+        measure(np.array(labels), np.array(predicted), scores)
 
 
 def test_a_summary_is_json_and_has_the_splits_that_have_rows() -> None:
     labels, _, probabilities = random_case(0)
     predictions = predictions_of(labels, probabilities)
-    summary = metrics.summarise(predictions)
+    summary = summarise(predictions)
     assert list(summary) == ["validation", "test", "test_official"]
     assert summary["validation"] == metrics.describe(predictions.select("validation"))
     assert (summary["test"]["n"], summary["test"]["patients"]) == (150, 75)
@@ -180,29 +200,22 @@ def test_a_summary_is_json_and_has_the_splits_that_have_rows() -> None:
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
 
 
-def test_the_table_for_the_terminal_shows_numbers_and_gaps() -> None:
-    labels, _, probabilities = random_case(0)
-    summary = metrics.summarise(predictions_of(labels, probabilities))
-    head, *lines = metrics.as_table(summary).splitlines()
-    assert head.split()[:3] == ["images", "patients", "accuracy"]
-    assert [line.split()[0] for line in lines] == list(summary)
-    assert f"{summary['test']['accuracy']:.3f}" in lines[1]
-    assert lines[2].endswith(" -")
-    assert len({len(line) for line in (head, *lines)}) == 1
-
-
-def test_the_table_shows_intervals_where_it_is_given_them_and_fits_a_terminal() -> None:
-    labels, _, probabilities = random_case(0)
-    summary = metrics.summarise(predictions_of(labels, probabilities))
-    for numbers in summary.values():
-        numbers["intervals"] = {"accuracy": [0.4321, 1.0], "balanced_accuracy": [0.5, 0.6]}
-    head, *lines = metrics.as_table(summary).splitlines()
-    assert all("(.432–1.000)" in line and "(.500–.600)" in line for line in lines)
-    assert len(head) <= 120
+@pytest.mark.parametrize("classes", [("Normal", "Tuberculosis"), ("A", "B", "C", "D", "E")])
+def test_any_number_of_classes_is_measured_under_their_names(classes: tuple[str, ...]) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % len(classes)
+    probabilities = rng.dirichlet(np.ones(len(classes)), size=60)
+    predicted = probabilities.argmax(axis=1)
+    found = metrics.measure(labels, predicted, probabilities, classes)
+    assert tuple(found["class_counts"]) == tuple(found["per_class"]) == classes
+    assert found["balanced_accuracy"] == pytest.approx(sk.balanced_accuracy_score(labels, predicted))
+    assert found["per_class"][classes[-1]]["auroc"] == pytest.approx(
+        sk.roc_auc_score(labels == len(classes) - 1, probabilities[:, -1])
+    )
 
 
 def test_metrics_and_figures_import_no_torch() -> None:
-    code = "import sys, xray_hf.evaluation.figures; sys.exit('torch' in sys.modules)"
+    code = "import sys, xray_hf.report.figures; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -224,18 +237,24 @@ def offline_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_the_evaluate_module_says_the_same_offline(offline_metric: Any) -> None:
     labels, predicted, probabilities = random_case(1)
     plain = offline_metric.compute(predictions=predicted, references=labels)
-    assert plain == metrics.measure(labels, predicted)
+    assert plain == measure(labels, predicted)
     scored = offline_metric.compute(
         predictions=predicted, references=labels, prediction_scores=probabilities.tolist()
     )
-    assert scored == metrics.measure(labels, predicted, probabilities)
+    assert scored == measure(labels, predicted, probabilities)
+
+
+def test_the_evaluate_module_takes_the_names_of_other_classes(offline_metric: Any) -> None:
+    classes = ["Normal", "Tuberculosis"]
+    found = offline_metric.compute(predictions=[0, 1, 1], references=[0, 1, 0], classes=classes)
+    assert list(found["per_class"]) == classes
 
 
 def test_the_evaluate_module_adds_up_batches(offline_metric: Any) -> None:
     labels, predicted, _ = random_case(2)
     for rows in np.array_split(np.arange(len(labels)), 4):
         offline_metric.add_batch(predictions=predicted[rows], references=labels[rows])
-    assert offline_metric.compute() == metrics.measure(labels, predicted)
+    assert offline_metric.compute() == measure(labels, predicted)
 
 
 def test_the_evaluate_module_is_a_class_too_and_documents_itself(tmp_path: Path) -> None:
@@ -243,6 +262,6 @@ def test_the_evaluate_module_is_a_class_too_and_documents_itself(tmp_path: Path)
 
     metric = ChestXrayMetrics(cache_dir=str(tmp_path))
     assert metric.compute(predictions=[0, 1], references=[0, 1])["accuracy"] == 1
-    assert all(label in metric.description for label in LABELS)
+    assert all(label in metric.description for label in PAPER_CLASSES)
     assert "prediction_scores" in metric.inputs_description
     assert "10.1016/j.cell.2018.02.010" in metric.citation

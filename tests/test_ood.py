@@ -24,6 +24,7 @@ from xray_hf.files import write_json
 from xray_hf.inference import Engine
 from xray_hf.inference.backends import load_embedder
 from xray_hf.inference.engine import REJECTED
+from xray_hf.task import PAPER_CLASSES
 
 KINDS = ("noise", "stripes")
 FILES = 8  # of each kind
@@ -127,7 +128,9 @@ def test_the_roc_is_drawn_with_the_other_views(folder: Path, data: XrayData, ood
     calibrate(folder, data, ood)
     one = np.asarray(["test"] * 3)
     Predictions(
+        classes=PAPER_CLASSES,
         file_name=np.asarray(["a", "b", "c"]),
+        source=np.asarray("coronahack"),
         patient_id=one,
         split=one,
         official_split=np.asarray(["TEST"] * 3),
@@ -192,7 +195,9 @@ def test_the_command_fits_both_halves_and_prints_their_tables(
 ) -> None:
     three = np.asarray(["a", "b", "c"])
     Predictions(
+        classes=PAPER_CLASSES,
         file_name=three,
+        source=np.asarray("coronahack"),
         patient_id=three,
         split=np.asarray(["validation"] * 3),
         official_split=np.asarray(["TRAIN"] * 3),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +12,24 @@ import pyarrow.parquet as pq
 import pytest
 
 from xray_hf.errors import BundleError, ConfigError
-from xray_hf.evaluation.predictions import SCHEMA, Predictions
-from xray_hf.task import LABELS
+from xray_hf.evaluation.predictions import Predictions
+from xray_hf.task import PAPER_CLASSES
 
 
 def toy() -> Predictions:
     """One row of train, one of validation, two of the official test set, one COVID-19 image moved to test."""
     return Predictions(
+        classes=PAPER_CLASSES,
+        source=np.array("clinic"),
+        site=np.array(["", "NIH", "NIH", "", "Cohen"]),
         file_name=np.array(["a.jpeg", "b.jpeg", "c.jpeg", "d.jpeg", "é e.png"]),
         patient_id=np.array(["p1", "p2", "p3", "p3", "p4"]),
         split=np.array(["train", "validation", "test", "test", "test"]),
         official_split=np.array(["TRAIN", "TRAIN", "TEST", "TEST", "TRAIN"]),
         label=np.array([0, 1, 0, 1, 2]),
         logits=np.array([[3, 1, 2], [0, 5, 0], [1, 2, 0], [-1, 4, 1], [0, 0, 9]], dtype=np.float32),
+        decision=np.array(["Normal", "Pneumonia", "unsure", "Pneumonia", "COVID-19"]),
+        calibration="abc",
     )
 
 
@@ -39,7 +45,11 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 def test_the_file_explains_itself(tmp_path: Path) -> None:
     toy().write(tmp_path / "p.parquet")
     table = pq.read_table(tmp_path / "p.parquet")
-    assert table.schema.equals(SCHEMA)
+    assert json.loads(table.schema.metadata[b"xray_hf"]) == {
+        "classes": ["Normal", "Pneumonia", "COVID-19"],
+        "calibration": "abc",
+    }
+    assert table["source"].to_pylist() == ["clinic"] * 5
     assert table["label"].to_pylist() == ["Normal", "Pneumonia", "Normal", "Pneumonia", "COVID-19"]
 
 
@@ -72,6 +82,7 @@ def test_the_highest_logit_is_the_prediction() -> None:
         ("validation", ["b.jpeg"]),
         ("test", ["c.jpeg", "d.jpeg", "é e.png"]),
         ("test_official", ["c.jpeg", "d.jpeg"]),
+        ("external", []),
     ],
 )
 def test_a_subset_holds_its_rows(subset: str, files: list[str]) -> None:
@@ -79,7 +90,9 @@ def test_a_subset_holds_its_rows(subset: str, files: list[str]) -> None:
 
 
 def test_an_unknown_subset_is_refused() -> None:
-    with pytest.raises(ConfigError, match="'dev'; choose one of train, validation, test, test_official"):
+    with pytest.raises(
+        ConfigError, match="'dev'; choose one of train, validation, test, test_official, external"
+    ):
         toy().select("dev")
 
 
@@ -111,19 +124,19 @@ def rewritten(path: Path, name: str, column: pa.Array) -> Path:
     """The toy table at `path`, with one column replaced."""
     toy().write(path)
     table = pq.read_table(path)
-    pq.write_table(table.set_column(SCHEMA.get_field_index(name), name, column), path)
+    pq.write_table(table.set_column(table.schema.get_field_index(name), name, column), path)
     return path
 
 
 @pytest.mark.parametrize(
     ("name", "column", "message"),
     [
-        ("label", pa.array(["Normal", "COVID", *LABELS]), "label holds 'COVID', expected one of"),
+        ("label", pa.array(["Normal", "COVID", *PAPER_CLASSES]), "label holds 'COVID', expected one of"),
         ("label", pa.array([0, 1, 2, 0, 1]), "column label is int64, expected string"),
-        ("label", pa.array([None, *LABELS, "Normal"]), "1 rows have no label"),
+        ("label", pa.array([None, *PAPER_CLASSES, "Normal"]), "1 rows have no label"),
         ("split", pa.array(["dev"] * 5), "split holds 'dev'"),
         ("logits", pa.array([[0.0, 1.0]] * 5), "column logits is list"),
-        ("logits", pa.array([[0, 1, None]] * 5, SCHEMA.field("logits").type), "5 of 5 rows .* not finite"),
+        ("logits", pa.array([[0, 1, None]] * 5, pa.list_(pa.float32(), 3)), "5 of 5 rows .* not finite"),
     ],
 )
 def test_a_changed_table_is_not_read(tmp_path: Path, name: str, column: pa.Array, message: str) -> None:
@@ -138,6 +151,72 @@ def test_a_missing_column_is_named(tmp_path: Path) -> None:
         BundleError, match="column patient_id is missing, expected string; fetch the bundle again"
     ):
         Predictions.read(tmp_path / "p.parquet")
+
+
+def test_a_table_of_five_classes_is_read_as_it_was_written(tmp_path: Path) -> None:
+    classes = ("No finding", "Effusion", "Mass", "Nodule", "Hernia")
+    names = np.array(["a", "b", "c"])
+    label, logits = np.array([4, 0, 2]), np.eye(5, dtype=np.float32)[[4, 0, 1]]
+    table = Predictions(
+        classes=classes,
+        file_name=names,
+        source=np.array(["nih", "clinic", "nih"]),
+        patient_id=names,
+        split=np.array("external"),
+        label=label,
+        logits=logits,
+    )
+    table.write(tmp_path / "p.parquet")
+    read = Predictions.read(tmp_path / "p.parquet")
+    assert read.classes == classes
+    assert read.predicted.tolist() == [4, 0, 1]
+    assert (read.site.tolist(), read.decision.tolist(), read.calibration) == ([""] * 3, [""] * 3, "")
+    assert {name: len(part) for name, part in read.by_source().items()} == {"clinic": 1, "nih": 2}
+
+
+def written_before_there_were_sources(path: Path, **more: pa.Array) -> Path:
+    texts = {name: getattr(toy(), name).tolist() for name in ("file_name", "patient_id", "split")}
+    texts["official_split"] = toy().official_split.tolist()
+    labels = [PAPER_CLASSES[label] for label in toy().label]
+    logits = pa.array(list(toy().logits), pa.list_(pa.float32(), 3))
+    pq.write_table(pa.table({**texts, "label": labels, "logits": logits, **more}), path)
+    return path
+
+
+def test_a_table_from_before_there_were_sources_has_the_papers_classes(tmp_path: Path) -> None:
+    read = Predictions.read(written_before_there_were_sources(tmp_path / "p.parquet"))
+    assert read.classes == PAPER_CLASSES
+    assert set(read.source) == {"coronahack"}
+    assert set(read.site) == set(read.decision) == {""}
+    np.testing.assert_array_equal(read.logits, toy().logits)
+
+
+def test_an_external_record_from_before_keeps_its_decisions_and_their_one_calibration(tmp_path: Path) -> None:
+    decision = pa.array(toy().decision.tolist())
+    path = written_before_there_were_sources(
+        tmp_path / "p.parquet", decision=decision, calibration=pa.array(["abc"] * 5)
+    )
+    read = Predictions.read(path)
+    assert (read.decision.tolist(), read.calibration) == (toy().decision.tolist(), "abc")
+    written_before_there_were_sources(path, decision=decision, calibration=pa.array([*"aaaab"]))
+    with pytest.raises(BundleError, match="has decisions of 2 calibrations"):
+        Predictions.read(path)
+
+
+@pytest.mark.parametrize("meta", [b"{", b"[]", b'{"classes": ["A"]}', b'{"classes": ["A", "A"]}', b"{}"])
+def test_damaged_metadata_is_one_clear_error(tmp_path: Path, meta: bytes) -> None:
+    toy().write(tmp_path / "p.parquet")
+    table = pq.read_table(tmp_path / "p.parquet").replace_schema_metadata({b"xray_hf": meta})
+    pq.write_table(table, tmp_path / "p.parquet")
+    with pytest.raises(BundleError, match=r"has damaged metadata .*; fetch the bundle again"):
+        Predictions.read(tmp_path / "p.parquet")
+
+
+def test_classes_that_cannot_be_told_apart_are_refused() -> None:
+    with pytest.raises(ConfigError, match="expected different names"):
+        dataclasses.replace(toy(), classes=("Normal", "Normal", "COVID-19"))
+    with pytest.raises(ConfigError, match="one class only"):
+        dataclasses.replace(toy(), classes=("Normal",))
 
 
 def test_no_file_and_no_parquet_are_told_apart(tmp_path: Path) -> None:

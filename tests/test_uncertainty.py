@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,8 @@ from sklearn.metrics import roc_auc_score
 from xray_hf.errors import ConfigError
 from xray_hf.evaluation import metrics, uncertainty
 from xray_hf.evaluation.predictions import Predictions
-from xray_hf.evaluation.uncertainty import Draws, compare, describe, weighted_auroc
-from xray_hf.task import COVID19, LABELS, NORMAL, PNEUMONIA
+from xray_hf.evaluation.uncertainty import Draws, Ranking, areas, compare, describe, within_source
+from xray_hf.task import COVID19, NORMAL, PAPER_CLASSES, PNEUMONIA
 
 
 def table(labels: np.ndarray, logits: np.ndarray, patients: np.ndarray | None = None) -> Predictions:
@@ -22,7 +23,15 @@ def table(labels: np.ndarray, logits: np.ndarray, patients: np.ndarray | None = 
     n = len(labels)
     names = np.array([f"{row}.jpeg" for row in range(n)])
     owners = names if patients is None else np.array([f"p{patient}" for patient in patients])
-    return Predictions(names, owners, np.full(n, "test"), np.full(n, "TEST"), labels, logits)
+    return Predictions(
+        classes=PAPER_CLASSES,
+        file_name=names,
+        source=np.array("coronahack"),
+        patient_id=owners,
+        split=np.array("test"),
+        label=labels,
+        logits=logits,
+    )
 
 
 def toy(seed: int = 0, n: int = 60, patients: int = 25) -> Predictions:
@@ -37,12 +46,6 @@ def of_answers(labels: Any, answers: Any, patients: Any = None) -> Predictions:
     """A table of these true and predicted classes."""
     logits = 4 * np.eye(3, dtype=np.float32)[np.asarray(answers)]
     return table(np.asarray(labels), logits, None if patients is None else np.asarray(patients))
-
-
-def rows(predictions: Predictions, chosen: np.ndarray) -> Predictions:
-    return Predictions(
-        *(getattr(predictions, field.name)[chosen] for field in dataclasses.fields(predictions))
-    )
 
 
 def flat(numbers: dict[str, Any]) -> dict[str, Any]:
@@ -65,8 +68,8 @@ def test_intervals_are_those_of_measuring_each_draw_row_by_row(monkeypatch: pyte
     draws = Draws.of(predictions.patient_id, draws=60)
     monkeypatch.setattr(Draws, "of", lambda _: draws)
     measured: dict[str, list[float]] = {}
-    for times in draws.times.astype(int):
-        drawn = rows(predictions, np.repeat(np.arange(len(predictions)), times[draws.patient]))
+    for times in np.concatenate(list(draws.times())).astype(int):
+        drawn = predictions.take(np.repeat(np.arange(len(predictions)), times[draws.patient]))
         for name, value in flat(metrics.describe(drawn)).items():
             measured.setdefault(name, []).append(value)
     for name, interval in flat(describe(predictions)["intervals"]).items():
@@ -76,17 +79,42 @@ def test_intervals_are_those_of_measuring_each_draw_row_by_row(monkeypatch: pyte
 def test_every_draw_has_as_many_patients_as_there_are_and_all_their_rows() -> None:
     predictions = toy()
     draws = Draws.of(predictions.patient_id)
-    assert draws.times.shape == (2000, len(np.unique(predictions.patient_id)))
-    assert (draws.times.sum(axis=1) == draws.times.shape[1]).all()
+    times = np.concatenate(list(draws.times()))
+    assert times.shape == (2000, len(np.unique(predictions.patient_id)))
+    assert (times.sum(axis=1) == times.shape[1]).all()
     for weights in draws.weights():
         for row in range(1, len(predictions)):
             same = predictions.patient_id == predictions.patient_id[row]
             assert (weights[:, same] == weights[:, [row]]).all()
 
 
+def test_draws_in_blocks_are_those_of_one_large_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    draws = Draws.of(toy().patient_id)
+    monkeypatch.setattr(uncertainty, "BLOCK", 7 * 60)
+    blocks = list(draws.times())
+    assert {len(block) for block in blocks} == {7, 2000 % 7}
+    drawn = np.random.default_rng(uncertainty.SEED).integers(draws.patients, size=(2000, draws.patients))
+    expected = [np.bincount(row, minlength=draws.patients) for row in drawn]
+    np.testing.assert_array_equal(np.concatenate(blocks), expected)
+
+
+def test_memory_does_not_grow_with_the_draws() -> None:
+    """All draws of 20,000 patients at once would take 320 MB."""
+    labels = np.arange(20_000) % 3
+    logits = np.random.default_rng(0).normal(size=(20_000, 3)).astype(np.float32)
+    predictions = table(labels, logits)
+    predictions = dataclasses.replace(predictions, source=np.where(labels == 2, "a", "b"))
+    tracemalloc.start()
+    describe(predictions)
+    within_source(predictions)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 60e6
+
+
 def test_more_images_of_the_same_patients_make_no_interval_narrower() -> None:
     once = toy()
-    four_times = rows(once, np.tile(np.arange(len(once)), 4))
+    four_times = once.take(np.tile(np.arange(len(once)), 4))
     expected = flat(describe(once)["intervals"])
     for name, interval in flat(describe(four_times)["intervals"]).items():
         assert interval == pytest.approx(expected[name]), name
@@ -120,13 +148,13 @@ def test_weighted_areas_agree_with_scikit_learn(seed: int) -> None:
     is_case, scores = rng.random(80) < 0.4, rng.random(80).round(1)  # most scores have equals
     weights = rng.integers(0, 4, size=(20, 80)).astype(float)
     expected = [roc_auc_score(is_case, scores, sample_weight=row) for row in weights]
-    np.testing.assert_allclose(weighted_auroc(is_case, scores, weights), expected)
+    np.testing.assert_allclose(areas([[Ranking.of(is_case, scores)]], weights)[:, 0], expected)
 
 
 def test_a_draw_without_cases_has_no_area() -> None:
     weights = np.array([[1.0, 1, 0], [0, 0, 3]])
-    areas = weighted_auroc(np.array([True, False, False]), np.array([0.9, 0.5, 0.1]), weights)
-    np.testing.assert_array_equal(areas, [1, np.nan])
+    ranking = Ranking.of(np.array([True, False, False]), np.array([0.9, 0.5, 0.1]))
+    np.testing.assert_array_equal(areas([[ranking]], weights)[:, 0], [1, np.nan])
 
 
 def test_a_rate_of_all_or_none_has_the_exact_interval_of_its_patients() -> None:
@@ -246,4 +274,53 @@ def test_more_or_no_rows_are_not_compared() -> None:
 
 def test_patients_of_each_class_are_counted_once() -> None:
     found = describe(of_answers([0, 0, 1, 2, 2, 2], [0, 0, 1, 2, 2, 2], [1, 1, 1, 2, 2, 3]))
-    assert found["patients_per_class"] == dict(zip(LABELS, (1, 1, 2), strict=True))
+    assert found["patients_per_class"] == dict(zip(PAPER_CLASSES, (1, 1, 2), strict=True))
+
+
+def of_two_hospitals(n: int = 300) -> Predictions:
+    """Hospital b has most cases of COVID-19; the model knows the hospital, and nothing of the disease."""
+    rng = np.random.default_rng(0)
+    is_b = rng.random(n) < 0.5
+    labels = np.where(rng.random(n) < np.where(is_b, 0.8, 0.05), COVID19, NORMAL)
+    logits = rng.normal(size=(n, 3)) + np.outer(3 * is_b, [0, 0, 1])
+    return dataclasses.replace(
+        table(labels, logits.astype(np.float32)), source=np.where(is_b, "hospital b", "hospital a")
+    )
+
+
+def test_who_knows_the_hospital_only_has_a_high_auroc_over_all_and_none_within_sources() -> None:
+    predictions = of_two_hospitals()
+    pooled = metrics.describe(predictions)["per_class"]["COVID-19"]["auroc"]
+    within = within_source(predictions)["COVID-19"]
+    assert pooled > 0.8
+    assert within["interval"][0] < 0.5 < within["interval"][1] < 0.7
+
+
+def test_the_auroc_within_sources_is_the_mean_of_theirs_by_pairs() -> None:
+    predictions = of_two_hospitals()
+    found = within_source(predictions)["COVID-19"]
+    won = pairs = 0.0
+    for part in predictions.by_source().values():
+        is_case = part.label == COVID19
+        own = is_case.sum() * (~is_case).sum()
+        won += own * roc_auc_score(is_case, part.probabilities[:, COVID19])
+        pairs += own
+    assert found["auroc"] == pytest.approx(won / pairs)
+    assert (found["sources"], found["pairs"]) == (2, pairs)
+
+
+def test_a_class_that_no_source_has_beside_another_has_no_auroc_within() -> None:
+    labels = np.repeat([NORMAL, COVID19], 5)
+    predictions = dataclasses.replace(of_answers(labels, labels), source=np.repeat(["a", "b"], 5))
+    found = within_source(predictions)["COVID-19"]
+    assert found == {"auroc": None, "interval": None, "sources": 0, "pairs": 0}
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_two_classes_have_their_intervals_too() -> None:
+    two = dataclasses.replace(
+        toy(), classes=("Normal", "Tuberculosis"), label=toy().label % 2, logits=toy().logits[:, :2]
+    )
+    numbers, intervals = flat(metrics.describe(two)), flat(describe(two)["intervals"])
+    assert set(numbers) == set(intervals)
+    assert all(low <= numbers[name] <= high for name, (low, high) in intervals.items())

@@ -17,9 +17,9 @@ from opening import open_coronahack
 from xray_hf import bundle, manifest
 from xray_hf.data.cache import seen_in
 from xray_hf.errors import BundleError, ConfigError, exit_on_error
-from xray_hf.evaluation import figures
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.models.create import logits_of
+from xray_hf.report import figures
 from xray_hf.training.config import parse
 from xray_hf.views import UNIFORM, VIEWS, View, blurred, border, centre_masked, histogram, shares_of_mass
 

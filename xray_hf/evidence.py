@@ -14,14 +14,13 @@ from xray_hf import manifest
 from xray_hf.calibration import calibration, fit
 from xray_hf.calibration.calibration import Calibration
 from xray_hf.data.synthetic import sample_images
-from xray_hf.evaluation import controls, external, metrics, uncertainty
-from xray_hf.evaluation.external import External
-from xray_hf.evaluation.predictions import Predictions
+from xray_hf.evaluation import controls, decisions, metrics, uncertainty
+from xray_hf.evaluation.predictions import SUBSETS, Predictions
 from xray_hf.files import atomic_folder, write_json
 from xray_hf.images import resize
 from xray_hf.report import figures
 from xray_hf.report.tables import control_title
-from xray_hf.task import LABELS, PNEUMONIA, SYNTHETIC_MARK
+from xray_hf.task import EXTERNAL, PAPER_CLASSES, PNEUMONIA, SYNTHETIC_MARK
 from xray_hf.views import VIEWS
 
 VIEW_SIDE = 224  # pixels of the synthetic patient that shows the control views
@@ -31,25 +30,24 @@ def draw(folder: Path) -> dict[str, Any]:
     """Make metrics.json and figures/ anew.
 
     Returns the metrics: {subset: numbers with their intervals, and what the calibration does there}, the same
-    of other collections under "external", and the sections of controls.summarise.
+    of external test sets under "external", the names of the classes, where test has several sources those of
+    `_of_sources`, and the sections of controls.summarise.
     Raises BundleError if a record is missing or damaged, OutputError.
     """
     predictions = Predictions.read(folder / manifest.PREDICTIONS)
     training = manifest.read_json(folder / manifest.TRAINING)
     fitted = calibration.read(folder)
-    elsewhere = external.read_all(folder)
-    summary: dict[str, Any] = metrics.summarise(predictions)
-    for subset, numbers in summary.items():
-        numbers |= _measured(predictions.select(subset), fitted)
-    if elsewhere:
+    external = _external(folder, predictions)
+    summary: dict[str, Any] = {"classes": list(predictions.classes)}
+    for subset in SUBSETS:
+        if len(part := predictions.select(subset)):
+            summary[subset] = _numbers(part, fitted)
+    summary |= _of_sources(predictions.select("test"), fitted)
+    if external:
         mark = manifest.calibration_mark(folder)
         summary["external"] = {
-            name: {
-                **metrics.describe(record.predictions),
-                **_measured(record.predictions, fitted),
-                "decisions": record.decisions(mark),
-            }
-            for name, record in elsewhere.items()
+            name: {**_numbers(part, fitted), "decisions": decisions.describe(part, mark)}
+            for name, part in external.items()
         }
     summary |= controls.summarise(folder, predictions)
     with atomic_folder(folder / manifest.FIGURES) as temporary:
@@ -63,21 +61,48 @@ def draw(folder: Path) -> dict[str, Any]:
             fitted=fitted if fitted.fitted_on else None,
             ood_scores=fitted.ood_report.get("scores"),
         )
-        _draw_external(elsewhere, temporary, mark)
+        for name, part in external.items():
+            figure = figures.confusion_of(part, f"{mark}{name}")
+            figures.save(figure, temporary / f"confusion_external_{name}.png")
         if "controls" in summary:
             _draw_controls(summary, temporary, mark)
     write_json(folder / manifest.METRICS, summary)
     return summary
 
 
-def _measured(part: Predictions, fitted: Calibration) -> dict[str, Any]:
-    return uncertainty.describe(part) | (fit.describe(part, fitted) if fitted.fitted_on else {})
+def _numbers(part: Predictions, fitted: Calibration) -> dict[str, Any]:
+    """What is measured on some rows, with intervals, and what the calibration does there."""
+    measured = metrics.describe(part) | uncertainty.describe(part)
+    return measured | (fit.describe(part, fitted) if fitted.fitted_on else {})
 
 
-def _draw_external(elsewhere: Mapping[str, External], folder: Path, mark: str) -> None:
-    for name, record in elsewhere.items():
-        figure = figures.confusion_of(record.predictions, f"{mark}{name}")
-        figures.save(figure, folder / f"confusion_external_{name}.png")
+def _of_sources(test: Predictions, fitted: Calibration) -> dict[str, Any]:
+    """by_source, worst_source and within_source of the test rows; empty for those of one source.
+
+    The mean over a mixed test set hides the hospital where a model fails, so that the worst one stands beside
+    it (Koh et al. 2021, WILDS).
+    """
+    parts = test.by_source()
+    if len(parts) < 2:
+        return {}
+    by_source = {name: _numbers(part, fitted) for name, part in parts.items()}
+    worst = min(by_source, key=lambda name: by_source[name]["balanced_accuracy"])
+    return {
+        "by_source": by_source,
+        "worst_source": {"source": worst, "balanced_accuracy": by_source[worst]["balanced_accuracy"]},
+        "within_source": uncertainty.within_source(test),
+    }
+
+
+def _external(folder: Path, predictions: Predictions) -> dict[str, Predictions]:
+    """{name: rows} of the external test sets: sources held out in training, and the records in external/.
+
+    A record, which has the engine's decisions too, goes before a source of its name.
+    """
+    again = "run `xray-hf evaluate BUNDLE --source …` again"
+    paths = sorted((folder / manifest.EXTERNAL).glob("[!.]*.parquet"))
+    records = {path.stem: Predictions.read(path, again) for path in paths}
+    return dict(sorted((predictions.select(EXTERNAL).by_source() | records).items()))
 
 
 def _draw_controls(summary: Mapping[str, Any], folder: Path, mark: str) -> None:
@@ -92,7 +117,7 @@ def _draw_controls(summary: Mapping[str, Any], folder: Path, mark: str) -> None:
         ends[group] = {label: intervals[label]["sensitivity"] for label in shares[group]}
     title = f"{mark}internal test set, ablated inputs"
     figures.save(figures.rates(shares, ends, title, "Sensitivity"), folder / "control_sensitivity.png")
-    patient = resize(dict(sample_images(1, seed=0))[LABELS[PNEUMONIA]], VIEW_SIDE)
+    patient = resize(dict(sample_images(1, seed=0))[PAPER_CLASSES[PNEUMONIA]], VIEW_SIDE)
     seen = {"whole": patient, **{name: view(patient[None])[0] for name, view in VIEWS.items()}}
     images = [(control_title(name), image) for name, image in seen.items()]
     sheet = figures.sheet(images, len(images), f"{SYNTHETIC_MARK}ablated inputs")

@@ -18,24 +18,25 @@ import evaluate
 import numpy as np
 
 from xray_hf.evaluation.metrics import measure
-from xray_hf.task import LABELS
+from xray_hf.task import PAPER_CLASSES
 
 _DESCRIPTION = f"""\
-Metrics of a chest X-ray classifier with the classes {", ".join(LABELS)} (indexes 0 to {len(LABELS) - 1}):
-confusion matrix, accuracy, balanced accuracy, macro F1; per class sensitivity, specificity, precision, F1;
-with scores also the area under the ROC curve and the cross entropy. A ratio without cases is None, and means
-go over the classes that have cases, since a test set may lack a class altogether.
+Metrics of a chest X-ray classifier with two or more classes, by default {", ".join(PAPER_CLASSES)}: confusion
+matrix, accuracy, balanced accuracy, macro F1; per class sensitivity, specificity, precision, F1; with scores
+also the area under the ROC curve and the cross entropy. A ratio without cases is None, and means go over the
+classes that have cases, since a test set may lack a class altogether.
 """
 
-_INPUTS = f"""
+_INPUTS = """
 Args:
-    predictions: (N,) predicted class indexes, 0 to {len(LABELS) - 1}.
+    predictions: (N,) predicted class indexes, 0 to C - 1.
     references: (N,) true class indexes.
-    prediction_scores: optional, for `compute` only: (N, {len(LABELS)}) class probabilities, rows sum to 1,
+    prediction_scores: optional, for `compute` only: (N, C) class probabilities, rows sum to 1,
         in the order in which the predictions were added.
+    classes: optional, for `compute` only: the C names of the classes.
 Returns:
     dict: n, class_counts, confusion_matrix (rows true, columns predicted), accuracy, balanced_accuracy,
-    macro_f1, per_class {{label: sensitivity, specificity, precision, f1}}; with scores also macro_auroc,
+    macro_f1, per_class {label: sensitivity, specificity, precision, f1}; with scores also macro_auroc,
     cross_entropy and auroc in per_class.
 """
 
@@ -72,6 +73,7 @@ class ChestXrayMetrics(evaluate.Metric):
         predictions: Sequence[int],
         references: Sequence[int],
         prediction_scores: Sequence[Sequence[float]] | None = None,
+        classes: Sequence[str] = PAPER_CLASSES,
     ) -> dict[str, Any]:
         scores = None if prediction_scores is None else np.asarray(prediction_scores, dtype=np.float64)
-        return measure(np.asarray(references), np.asarray(predictions), scores)
+        return measure(np.asarray(references), np.asarray(predictions), scores, classes)

@@ -1,13 +1,15 @@
-"""Controls that could prove a model wrong: numbers from what `xray-hf report` leaves in controls/.
+"""Shortcut controls, which could prove a model wrong: numbers from what `xray-hf report` leaves in controls/.
 
-VIEW.parquet      the test rows as the network sees them in each control view, like predictions.parquet
-test.parquet      TEST_ROWS: what is known of each test row, and where its heatmap lies
-source.parquet    SOURCE_ROWS: the Pneumonia images, and how well each is told to come from the web
+VIEW.parquet      the test rows as the network sees them with that input ablated, like predictions.parquet
+test.parquet      TEST_ROWS: what is known of each test row, and where its class activation map lies
+source.parquet    SITE_ROWS: the images of one class and two sites, and how well each one's site can be told
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +21,36 @@ from xray_hf import manifest
 from xray_hf.errors import BundleError
 from xray_hf.evaluation import uncertainty
 from xray_hf.evaluation.metrics import accuracy, confusion_matrix, describe, sensitivity
-from xray_hf.evaluation.predictions import Predictions, read_columns
-from xray_hf.task import COVID19, LABELS, PNEUMONIA, SPLITS
+from xray_hf.evaluation.predictions import (
+    META,
+    OLD_SOURCE,
+    Predictions,
+    read_columns,
+    schema_of,
+    write_columns,
+)
+from xray_hf.evaluation.uncertainty import Ranking
+from xray_hf.task import COVID19, PAPER_CLASSES, PNEUMONIA, SPLITS
 from xray_hf.views import UNIFORM, VIEWS
 
 # same_as: the first image of the data set that shows the same picture, "" if no other does.
-# heat_lungs, heat_border: as views.shares_of_mass, of the class predicted; NaN without heatmaps.
+# heat_lungs, heat_border: as views.shares_of_mass, of the class predicted; NaN without maps.
+# Other text columns divide the rows into subgroups.
 TEST_ROWS = pa.schema(
     [
         ("file_name", pa.string()),
-        ("view_position", pa.string()),
-        ("pathogen", pa.string()),
         ("same_as", pa.string()),
         ("heat_lungs", pa.float64()),
         ("heat_border", pa.float64()),
     ]
 )
-FEATURES = ("thumbnail", "histogram", "embedding")  # what the source is told by
-# patient: images of one, and near-duplicates, have the same number. The scores are log-odds of the web, by
-# models that saw no image of the patient; NaN where there are too few to fit one.
-SOURCE_ROWS = pa.schema(
+SUBGROUPS = {"view_position": "view", "pathogen": "pathogen"}  # {column: attribute of Sample}
+WITHIN = {"pathogen": PAPER_CLASSES[PNEUMONIA]}  # subgroups of one class only
+FEATURES = ("thumbnail", "histogram", "embedding")  # what the site is told by
+# patient: images of one, and near-duplicates, have the same number. is_web: of the smaller site, which was
+# the web in the first data set. The scores are log-odds of it, by models that saw no image of the patient;
+# NaN where there are too few to fit one. Tables from before there were sources lack `source`.
+SITE_ROWS = pa.schema(
     [
         ("file_name", pa.string()),
         ("patient", pa.int64()),
@@ -46,12 +58,60 @@ SOURCE_ROWS = pa.schema(
         *((name, pa.float64()) for name in FEATURES),
     ]
 )
-TEST_TABLE, SOURCE_TABLE = "test.parquet", "source.parquet"
+_SOURCE = pa.field("source", pa.string())
+TEST_TABLE, SITE_TABLE = "test.parquet", "source.parquet"
 WORST = 20  # mistakes that are named
 NOT_RECORDED = "not recorded"
 
 _AGAIN = "run `xray-hf report` again"
 Columns = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class TwoSites:
+    """The question of SITE_ROWS: can the site be told within one class, where it must not matter?
+
+    label: the class. smaller, larger: the two sites with most of its images; "" where there is no second.
+    mistaken_for: the class that most other images of the smaller site have. Who goes by the site says it.
+    """
+
+    label: str
+    smaller: str
+    larger: str
+    mistaken_for: str
+
+    @classmethod
+    def choose(
+        cls, labels: NDArray[np.integer], sites: NDArray[np.str_], classes: tuple[str, ...]
+    ) -> TwoSites:
+        """Of the class that has most images of a second site: (N,) class indexes and sites of all images."""
+        names, site = np.unique(sites, return_inverse=True)
+        counts = np.zeros((len(classes), len(names) + 1), np.int64)  # the last one has no images
+        np.add.at(counts, (labels, site), 1)
+        by_size = np.argsort(-counts, axis=1, kind="stable")[:, :2]
+        largest, second = np.take_along_axis(counts, by_size, axis=1).T
+        index = int(np.lexsort((largest, second))[-1])
+        (larger, smaller), known = by_size[index], [*names.tolist(), ""]
+        if not second[index]:
+            smaller = len(names)
+        others = np.where(np.arange(len(classes)) == index, -1, counts[:, smaller])
+        return cls(classes[index], known[smaller], known[larger], classes[int(others.argmax())])
+
+
+# What a table without metadata is about.
+_OLD_SITES = TwoSites(PAPER_CLASSES[PNEUMONIA], "Cohen", "Kermany", PAPER_CLASSES[COVID19])
+
+
+def write_test_rows(path: Path, columns: Mapping[str, Any]) -> None:
+    """Write TEST_ROWS and the text columns of subgroups; raises OutputError."""
+    texts = [pa.field(name, pa.string()) for name in columns if name not in TEST_ROWS.names]
+    write_columns(path, pa.schema([*TEST_ROWS, *texts]), columns)
+
+
+def write_site_rows(path: Path, columns: Mapping[str, Any], sites: TwoSites) -> None:
+    """Write SITE_ROWS and `source`; raises OutputError."""
+    schema = pa.schema([*SITE_ROWS, _SOURCE], metadata={META: json.dumps(asdict(sites))})
+    write_columns(path, schema, columns)
 
 
 def summarise(folder: Path, predictions: Predictions) -> dict[str, Any]:
@@ -64,7 +124,7 @@ def summarise(folder: Path, predictions: Predictions) -> dict[str, Any]:
         return {}
     test = predictions.select("test")
     views = {name: Predictions.read(records / f"{name}.parquet", _AGAIN) for name in VIEWS}
-    rows = _read(records / TEST_TABLE, TEST_ROWS)
+    rows = _read_test_rows(records / TEST_TABLE)
     for names in (rows["file_name"], *(view.file_name for view in views.values())):
         if not np.array_equal(names, test.file_name):
             raise BundleError(f"{records} is of other images than the bundle's test rows; {_AGAIN}")
@@ -73,7 +133,7 @@ def summarise(folder: Path, predictions: Predictions) -> dict[str, Any]:
         "subgroups": subgroups(test, rows),
         "duplicates": duplicates(test, rows),
         "heatmap": heatmap(test, rows),
-        "source": source(predictions, _read(records / SOURCE_TABLE, SOURCE_ROWS)),
+        "source": source(predictions, *_read_site_rows(records / SITE_TABLE)),
         "label_noise": label_noise(test),
     }
 
@@ -81,22 +141,28 @@ def summarise(folder: Path, predictions: Predictions) -> dict[str, Any]:
 def subgroups(test: Predictions, rows: Columns) -> dict[str, Any]:
     """{what divides: {group: n, patients, accuracy, classes {label: n, sensitivity}}} of the test rows.
 
-    Accuracy and sensitivities have their intervals. Pathogens are compared within the class Pneumonia.
-    Sex and age would matter most and are left out.
+    Accuracy and sensitivities have their intervals. By site, by near-duplicates, and by each text column that
+    says something of any row; pathogens are compared within Pneumonia. Sex and age would matter most and are
+    left out.
     """
-    ill = test.label == PNEUMONIA
+    texts = [name for name in rows if name not in TEST_ROWS.names]
+    found: dict[str, Any] = {}
+    for name, groups in {"site": test.site, **{name: rows[name] for name in texts}}.items():
+        within = test.classes.index(WITHIN[name]) if WITHIN.get(name) in test.classes else None
+        own = np.ones(len(test), bool) if within is None else test.label == within
+        if (groups[own] != "").any():
+            found[name] = _by(test.take(own), groups[own])
     repeated = np.where(rows["same_as"] == "", "far", "near")
     return {
-        "view_position": _by(test, rows["view_position"]),
-        "pathogen": _by(test.take(ill), rows["pathogen"][ill]),
+        **found,
         "near_duplicate": _by(test, repeated),
-        "left_out": "sex and age: the children's hospital recorded neither with its images",
+        "left_out": "sex and age: they are read from no source",
     }
 
 
 def duplicates(test: Predictions, rows: Columns) -> dict[str, Any]:
     """Accuracy on all test rows, and with one row, the first, of each picture that is there repeatedly."""
-    pictures = np.where(rows["same_as"] == "", test.file_name, rows["same_as"])
+    pictures = np.where(rows["same_as"] == "", _keys(test.source, test.file_name), rows["same_as"])
     _, first, counts = np.unique(pictures, return_index=True, return_counts=True)
     return {
         "repeated_pictures": int((counts > 1).sum()),
@@ -114,30 +180,42 @@ def heatmap(test: Predictions, rows: Columns) -> dict[str, Any]:
     known = np.isfinite(rows["heat_lungs"])
     per_class = {
         label: {"n": int(own.sum()), **{name: _mean(values[own]) for name, values in shares.items()}}
-        for label, own in ((label, known & (test.predicted == k)) for k, label in enumerate(LABELS))
+        for label, own in ((label, known & (test.predicted == k)) for k, label in enumerate(test.classes))
     }
     return {"uniform": dict(zip(shares, UNIFORM, strict=True)), "per_class": per_class}
 
 
-def source(predictions: Predictions, rows: Columns) -> dict[str, Any]:
-    """How well the collection can be told within the class Pneumonia, which both have, and what follows.
+def source(predictions: Predictions, rows: Columns, sites: TwoSites) -> dict[str, Any]:
+    """How well the site can be told within a class that two sites have, and what follows.
 
-    auroc: of out-of-fold scores, with 95 % intervals over patients; None where there are too few images.
-    web_called_covid: of the web's Pneumonia in each split, how many the network calls COVID-19.
+    class, called: TwoSites' label and mistaken_for. sites: the names of "web", the smaller, and "children",
+    the larger; the keys are those of the first data set. auroc: of out-of-fold scores, with 95 % intervals
+    over patients; None where there are too few images. web_called_covid: of the smaller site's images in each
+    split, how many are called the class that most others of that site have.
     """
     is_web = rows["is_web"]
     counts = {
         name: {"images": int(own.sum()), "patients": len(np.unique(rows["patient"][own]))}
         for name, own in (("web", is_web), ("children", ~is_web))
     }
-    web = np.isin(predictions.file_name, rows["file_name"][is_web])
+    keys = _keys(predictions.source, predictions.file_name)
+    web = np.isin(keys, _keys(rows["source"], rows["file_name"])[is_web])
+    mistaken_for = predictions.classes.index(sites.mistaken_for)
     called = {}
     for split in SPLITS:
-        own = predictions.take(web & (predictions.split == split))
-        _, once = np.unique(own.file_name, return_index=True)  # the paper's protocol copies rows
-        called[split] = {"images": len(once), "called": int((own.predicted[once] == COVID19).sum())}
+        own = np.flatnonzero(web & (predictions.split == split))
+        _, once = np.unique(keys[own], return_index=True)  # the paper's protocol copies rows
+        is_called = predictions.predicted[own[once]] == mistaken_for
+        called[split] = {"images": len(once), "called": int(is_called.sum())}
     areas = {name: auroc_interval(is_web, rows[name], rows["patient"]) for name in FEATURES}
-    return {**counts, "auroc": areas, "web_called_covid": called}
+    return {
+        "class": sites.label,
+        "sites": {"web": sites.smaller, "children": sites.larger},
+        "called": sites.mistaken_for,
+        **counts,
+        "auroc": areas,
+        "web_called_covid": called,
+    }
 
 
 def label_noise(test: Predictions) -> dict[str, Any]:
@@ -150,7 +228,7 @@ def label_noise(test: Predictions) -> dict[str, Any]:
     taken_for = confident_classes(test)
     known = taken_for >= 0
     return {
-        "joint": confusion_matrix(test.label[known], taken_for[known]).tolist(),
+        "joint": confusion_matrix(test.label[known], taken_for[known], len(test.classes)).tolist(),
         "without_doubted": _rates(test.take(~known | (taken_for == test.label))),
         "worst": _worst(test),
     }
@@ -163,7 +241,7 @@ def confident_classes(test: Predictions) -> NDArray[np.int64]:
     the likeliest. Where that is not its label, the label is in doubt: by a network that may be wrong as well.
     """
     p = test.probabilities
-    own = [p[test.label == k, k] for k in range(len(LABELS))]
+    own = [p[test.label == k, k] for k in range(len(test.classes))]
     reached = p >= [each.mean() if len(each) else np.inf for each in own]
     return np.where(reached.any(axis=1), np.where(reached, p, -1).argmax(axis=1), -1)
 
@@ -177,10 +255,11 @@ def _worst(test: Predictions) -> list[dict[str, Any]]:
     order = [row for row in np.argsort(confidence, kind="stable") if test.predicted[row] != test.label[row]]
     return [
         {
+            "source": str(test.source[row]),
             "file_name": str(test.file_name[row]),
-            "label": LABELS[test.label[row]],
-            "predicted": LABELS[test.predicted[row]],
-            "probabilities": dict(zip(LABELS, test.probabilities[row].tolist(), strict=True)),
+            "label": test.classes[test.label[row]],
+            "predicted": test.classes[test.predicted[row]],
+            "probabilities": dict(zip(test.classes, test.probabilities[row].tolist(), strict=True)),
         }
         for row in order[:WORST]
     ]
@@ -197,9 +276,28 @@ def auroc_interval(
     if truth.all() or not truth.any() or not np.isfinite(scores).all():
         return None
     draws = uncertainty.Draws.of(patients)
-    areas = [uncertainty.weighted_auroc(truth, scores, weights) for weights in draws.weights()]
-    value = uncertainty.weighted_auroc(truth, scores, np.ones((1, len(scores))))
-    return {"value": float(value[0]), "interval": uncertainty.interval(np.concatenate(areas))}
+    ranking = [[Ranking.of(truth, scores)]]
+    value = uncertainty.areas(ranking, np.ones((1, len(scores))))
+    drawn = uncertainty.drawn_areas(ranking, draws)
+    return {"value": float(value[0, 0]), "interval": uncertainty.interval(drawn[:, 0])}
+
+
+def _read_test_rows(path: Path) -> Columns:
+    found = schema_of(path, _AGAIN)
+    texts = [each for each in found if each.name not in TEST_ROWS.names and each.type == pa.string()]
+    return _read(path, pa.schema([*TEST_ROWS, *texts]))
+
+
+def _read_site_rows(path: Path) -> tuple[Columns, TwoSites]:
+    found = schema_of(path, _AGAIN)
+    if META not in (found.metadata or {}):
+        rows = _read(path, SITE_ROWS)
+        return {**rows, "source": np.full(len(rows["file_name"]), OLD_SOURCE)}, _OLD_SITES
+    try:
+        sites = TwoSites(**json.loads(found.metadata[META]))
+    except (ValueError, TypeError) as error:
+        raise BundleError(f"{path} has damaged metadata ({error}); {_AGAIN}") from error
+    return _read(path, pa.schema([*SITE_ROWS, _SOURCE])), sites
 
 
 def _read(path: Path, schema: pa.Schema) -> Columns:
@@ -208,6 +306,11 @@ def _read(path: Path, schema: pa.Schema) -> Columns:
     kinds = {field.name: field.type.to_pandas_dtype() for field in schema}
     of_text = {name: str if kind is np.object_ else kind for name, kind in kinds.items()}
     return {name: np.asarray(table[name].to_pylist(), dtype=kind) for name, kind in of_text.items()}
+
+
+def _keys(source: NDArray[np.str_], file_name: NDArray[np.str_]) -> NDArray[np.str_]:
+    """(N,) what tells images apart: a file's name is unique only within its source."""
+    return np.strings.add(np.strings.add(source, "/"), file_name)
 
 
 def _by(part: Predictions, groups: NDArray[np.str_]) -> dict[str, Any]:
@@ -220,8 +323,8 @@ def _rates(part: Predictions) -> dict[str, Any]:
     if not len(part):
         return {"n": 0, "patients": 0, "accuracy": None, "interval": None, "classes": {}}
     draws, right = uncertainty.Draws.of(part.patient_id), part.predicted == part.label
-    matrix = confusion_matrix(part.label, part.predicted)
-    found = zip(LABELS, matrix.sum(axis=1).tolist(), sensitivity(matrix).tolist(), strict=True)
+    matrix = confusion_matrix(part.label, part.predicted, len(part.classes))
+    found = zip(part.classes, matrix.sum(axis=1).tolist(), sensitivity(matrix).tolist(), strict=True)
     return {
         "n": len(part),
         "patients": len(np.unique(part.patient_id)),

@@ -8,25 +8,24 @@ the truth has no sensitivity and stays out of every mean. The rates of classes t
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from xray_hf.evaluation.predictions import SUBSETS, Predictions
-from xray_hf.task import LABELS
+from xray_hf.evaluation.predictions import Predictions
 
 Counts = NDArray[np.int64]
 Rates = NDArray[np.float64]
 
 
-def confusion_matrix(labels: NDArray[np.integer], predicted: NDArray[np.integer]) -> Counts:
+def confusion_matrix(labels: NDArray[np.integer], predicted: NDArray[np.integer], size: int) -> Counts:
     """(N,) and (N,) class indexes -> (C, C) int64 counts; rows are the true class, columns the predicted.
 
-    Raises ValueError for unequal lengths and for indexes outside LABELS.
+    size: C, the number of classes. Raises ValueError for unequal lengths and for indexes outside 0 to C - 1.
     """
-    size = len(LABELS)
     if np.shape(labels) != np.shape(predicted) or np.ndim(labels) != 1:
         raise ValueError(f"labels {np.shape(labels)}, predicted {np.shape(predicted)}: expected (N,) each")
     both = np.concatenate([labels, predicted])
@@ -82,7 +81,7 @@ def auroc(labels: NDArray[np.integer], probabilities: Rates) -> Rates:
 
     NaN where the truth holds no case of the class or nothing else.
     """
-    truths = [labels == index for index in range(len(LABELS))]
+    truths = [labels == index for index in range(probabilities.shape[1])]
     return np.asarray(
         [
             roc_auc_score(truth, probabilities[:, index]) if truth.any() and not truth.all() else math.nan
@@ -106,46 +105,45 @@ def cross_entropy(labels: NDArray[np.integer], probabilities: Rates) -> float:
 
 
 def measure(
-    labels: NDArray[np.integer], predicted: NDArray[np.integer], probabilities: Rates | None = None
+    labels: NDArray[np.integer],
+    predicted: NDArray[np.integer],
+    probabilities: Rates | None,
+    classes: Sequence[str],
 ) -> dict[str, Any]:
     """Every metric of (N,) class indexes, ready for JSON; (N, C) probabilities add AUROC and cross entropy.
 
-    Raises ValueError for shapes or values that do not fit.
+    classes: the C names. Raises ValueError for shapes or values that do not fit.
     """
-    matrix = confusion_matrix(labels, predicted)
-    classes = {name: rates(matrix) for name, rates in PER_CLASS.items()}
+    matrix = confusion_matrix(labels, predicted, len(classes))
+    per_class = {name: rates(matrix) for name, rates in PER_CLASS.items()}
     overall = {
         "accuracy": accuracy(matrix),
         "balanced_accuracy": balanced_accuracy(matrix),
         "macro_f1": macro_f1(matrix),
     }
     if probabilities is not None:
-        _check_probabilities(probabilities, len(labels))
-        classes["auroc"] = auroc(labels, probabilities)
-        overall["macro_auroc"] = _mean_over(np.isfinite(classes["auroc"]), classes["auroc"])
+        _check_probabilities(probabilities, (len(labels), len(classes)))
+        areas = per_class["auroc"] = auroc(labels, probabilities)
+        overall["macro_auroc"] = _mean_over(np.isfinite(areas), areas)
         overall["cross_entropy"] = cross_entropy(labels, probabilities)
     return {
         "n": int(matrix.sum()),
-        "class_counts": dict(zip(LABELS, matrix.sum(axis=1).tolist(), strict=True)),
+        "class_counts": dict(zip(classes, matrix.sum(axis=1).tolist(), strict=True)),
         "confusion_matrix": matrix.tolist(),
         **{name: null_if_nan(value) for name, value in overall.items()},
         "per_class": {
-            label: {name: null_if_nan(values[index]) for name, values in classes.items()}
-            for index, label in enumerate(LABELS)
+            label: {name: null_if_nan(values[index]) for name, values in per_class.items()}
+            for index, label in enumerate(classes)
         },
     }
 
 
 def describe(predictions: Predictions) -> dict[str, Any]:
     """Every number of one set of predictions, ready for JSON: `measure` and the number of patients."""
-    measured = measure(predictions.label, predictions.predicted, predictions.probabilities)
+    measured = measure(
+        predictions.label, predictions.predicted, predictions.probabilities, predictions.classes
+    )
     return {"patients": len(np.unique(predictions.patient_id)), **measured}
-
-
-def summarise(predictions: Predictions) -> dict[str, dict[str, Any]]:
-    """`describe` for each of train, validation, test and test_official that has rows."""
-    parts = {subset: predictions.select(subset) for subset in SUBSETS}
-    return {subset: describe(part) for subset, part in parts.items() if len(part)}
 
 
 def ratio(parts: Any, wholes: Any) -> Rates:
@@ -171,9 +169,9 @@ def _mean_over(chosen: NDArray[np.bool_], rates: Rates) -> float:
     return float(rates[chosen].mean()) if chosen.any() else math.nan
 
 
-def _check_probabilities(probabilities: Rates, n: int) -> None:
-    if np.shape(probabilities) != (n, len(LABELS)):
-        raise ValueError(f"probabilities of shape {np.shape(probabilities)}, expected {(n, len(LABELS))}")
+def _check_probabilities(probabilities: Rates, shape: tuple[int, int]) -> None:
+    if np.shape(probabilities) != shape:
+        raise ValueError(f"probabilities of shape {np.shape(probabilities)}, expected {shape}")
     # A NaN fails the comparisons too. The tolerance lets half precision pass, and no logits.
     if not ((probabilities >= 0).all() and (abs(probabilities.sum(axis=1) - 1) < 1e-2).all()):
         raise ValueError("probabilities must be at least 0 and sum to 1 in each row; are these logits?")

@@ -1,13 +1,15 @@
 """The table of predictions is the record; metrics, figures and cards are views of it.
 
-One row per image and split, as Parquet: file_name, patient_id, split, official_split, label (the class's
-name), logits (float32[3], in the order of LABELS). It holds no pixels and can be redrawn without the model.
+One row per image and split, as Parquet: file_name, source, site, patient_id, split, official_split, decision,
+label (the class's name), logits (float32[C]). The class names, in the order of the logits, are in the
+schema's metadata. It holds no pixels and can be redrawn without the model.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,50 +21,65 @@ from numpy.typing import NDArray
 from xray_hf.errors import BundleError, ConfigError
 from xray_hf.files import atomic_file
 from xray_hf.probabilities import softmax
-from xray_hf.task import LABELS, OFFICIAL_SPLITS, SPLITS
+from xray_hf.task import EXTERNAL, OFFICIAL_SPLITS, PAPER_CLASSES, SPLITS, check_classes
 
 # What can be looked at alone: the splits, and the part of test that the data set's authors set aside and the
-# literature reports. It has no COVID-19 image.
+# literature reports. Of CoronaHack it has no COVID-19 image.
 SUBSETS = (*SPLITS, "test_official")
-EXTERNAL = "external"  # the split of images that are of no split: another collection's
 
-SCHEMA = pa.schema(
-    [
-        ("file_name", pa.string()),
-        ("patient_id", pa.string()),
-        ("split", pa.string()),
-        ("official_split", pa.string()),
-        ("label", pa.string()),
-        ("logits", pa.list_(pa.float32(), len(LABELS))),
-    ]
-)
+TEXTS = ("file_name", "source", "site", "patient_id", "split", "official_split", "decision")
+META = b"xray_hf"  # the key of the schema's metadata
+
+# A table without metadata was written when there was one collection with the paper's classes.
+OLD_SOURCE = "coronahack"
+_OLD_TEXTS = ("file_name", "patient_id", "split", "official_split")
 
 _AGAIN = "fetch the bundle again, or let `train.py --resume` write it anew"
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+def _blank() -> NDArray[np.str_]:
+    return np.asarray("")
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Predictions:
     """What a model said of N images; row i of every column is the same image.
 
-    file_name, patient_id: (N,) str. split: (N,) str, of SPLITS or EXTERNAL. official_split: (N,) str,
-    "TRAIN" or "TEST". label: (N,) int64, the true class, an index into LABELS. logits: (N, 3) float32, not
-    normalised.
-    A file may appear in several rows: the paper's protocol copies images.
+    classes: the C class names in the order of the logits.
+    file_name, source, site, patient_id: (N,) str; a file's name is unique within its source. split: (N,) str,
+    of SPLITS or EXTERNAL. official_split: (N,) str, "TRAIN", "TEST" or "". label: (N,) int64, the true class,
+    an index into classes. logits: (N, C) float32, not normalised.
+    decision: (N,) str, a class or why the engine names none; "" where it was not asked. calibration: the
+    manifest.calibration_mark of the decisions.
+    A text column may be given as one text, () str, for all rows. A file may stand in several rows: the
+    paper's protocol copies images.
     """
 
+    classes: tuple[str, ...]
     file_name: NDArray[np.str_]
+    source: NDArray[np.str_]
+    site: NDArray[np.str_] = field(default_factory=_blank)
     patient_id: NDArray[np.str_]
     split: NDArray[np.str_]
-    official_split: NDArray[np.str_]
+    official_split: NDArray[np.str_] = field(default_factory=_blank)
     label: NDArray[np.int64]
     logits: NDArray[np.float32]
+    decision: NDArray[np.str_] = field(default_factory=_blank)
+    calibration: str = ""
+
+    def __post_init__(self) -> None:
+        """Repeat texts that are the same in all rows; raise ConfigError for classes that cannot be."""
+        object.__setattr__(self, "classes", check_classes(self.classes))
+        for name in TEXTS:
+            if np.ndim(column := getattr(self, name)) == 0:
+                object.__setattr__(self, name, np.full(len(self), column))
 
     def __len__(self) -> int:
         return len(self.label)
 
     @property
     def probabilities(self) -> NDArray[np.float64]:
-        """(N, 3) float64, softmax of the logits: rows sum to 1."""
+        """(N, C) float64, softmax of the logits: rows sum to 1."""
         return softmax(self.logits.astype(np.float64))
 
     @property
@@ -71,17 +88,24 @@ class Predictions:
         return self.logits.argmax(axis=1).astype(np.int64)
 
     def select(self, subset: str) -> Predictions:
-        """The rows of one of SUBSETS, in their order; may be empty. Raises ConfigError for another name."""
-        if subset not in SUBSETS:
-            raise ConfigError(f"unknown split {subset!r}; choose one of {', '.join(SUBSETS)}")
+        """The rows of one of SUBSETS or of EXTERNAL, in their order; may be empty.
+
+        Raises ConfigError for another name.
+        """
+        if subset not in (*SUBSETS, EXTERNAL):
+            raise ConfigError(f"unknown split {subset!r}; choose one of {', '.join((*SUBSETS, EXTERNAL))}")
         rows = self.split == subset.removesuffix("_official")
         if subset == "test_official":
             rows &= self.official_split == "TEST"
         return self.take(rows)
 
+    def by_source(self) -> dict[str, Predictions]:
+        """{source: its rows}, in the order of the names."""
+        return {str(name): self.take(self.source == name) for name in np.unique(self.source)}
+
     def take(self, rows: NDArray[np.bool_] | NDArray[np.integer]) -> Predictions:
         """Some rows, by a mask or by their numbers."""
-        return Predictions(*(getattr(self, name)[rows] for name in SCHEMA.names))
+        return replace(self, **{name: getattr(self, name)[rows] for name in (*TEXTS, "label", "logits")})
 
     def write(self, path: Path) -> None:
         """Write the table as Parquet, atomically.
@@ -89,48 +113,58 @@ class Predictions:
         Raises BundleError for columns of unequal length, values out of their range and logits that are not
         finite; OutputError when the file cannot be written.
         """
-        write_columns(path, SCHEMA, self.columns())
-
-    def columns(self) -> dict[str, Any]:
-        """The checked columns of SCHEMA; raises BundleError as `write` does."""
         self._check("the predictions to be written", "fix the code that made them")
-        columns: dict[str, Any] = {
-            name: np.asarray(getattr(self, name), dtype=str).tolist() for name in SCHEMA.names[:4]
-        }
-        columns["label"] = [LABELS[label] for label in self.label]
+        columns: dict[str, Any] = {name: getattr(self, name).astype(str).tolist() for name in TEXTS}
+        columns["label"] = [self.classes[label] for label in self.label]
         columns["logits"] = list(self.logits.astype(np.float32))
-        return columns
+        meta = json.dumps({"classes": self.classes, "calibration": self.calibration})
+        write_columns(path, _schema(TEXTS, len(self.classes)).with_metadata({META: meta}), columns)
 
     @classmethod
     def read(cls, path: Path, next_step: str = _AGAIN) -> Predictions:
         """Read and check a table that `write` wrote; columns it does not know are ignored.
 
+        A table from before there were metadata has the paper's classes, one source, and decisions only if it
+        is another collection's.
         Raises BundleError, which ends with `next_step`, for a file that is missing or no Parquet, and for
         missing columns or wrong values.
         """
-        table = read_columns(path, SCHEMA, next_step)
+        found = schema_of(path, next_step)
+        meta = (found.metadata or {}).get(META)
+        if meta:
+            names, (classes, calibration) = list(TEXTS), _read_meta(path, meta, next_step)
+        else:
+            names, classes, calibration = list(_OLD_TEXTS), PAPER_CLASSES, ""
+            names += [name for name in ("decision", "calibration") if name in found.names]
+        table = read_columns(path, _schema(names, len(classes)), next_step)
+        texts = {name: np.asarray(table[name].to_pylist(), dtype=str) for name in names}
+        if not meta:
+            texts["source"] = np.asarray(OLD_SOURCE)
+            calibration = _only(texts.pop("calibration", _blank()), path, next_step)
         labels = table["label"].to_pylist()
-        _check_values(f"{path}: label", labels, LABELS, next_step)
+        _check_values(f"{path}: label", labels, classes, next_step)
+        index = {name: number for number, name in enumerate(classes)}
         logits = table["logits"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        texts = {name: np.asarray(table[name].to_pylist(), dtype=str) for name in SCHEMA.names[:4]}
         predictions = cls(
+            classes=classes,
             **texts,
-            label=np.asarray([LABELS.index(label) for label in labels], dtype=np.int64),
-            logits=logits.reshape(-1, len(LABELS)),
+            label=np.asarray([index[label] for label in labels], dtype=np.int64),
+            logits=logits.reshape(-1, len(classes)),
+            calibration=calibration,
         )
         predictions._check(str(path), next_step)
         return predictions
 
     def _check(self, what: str, next_step: str) -> None:
-        n = len(self)
-        shapes = {name: np.shape(getattr(self, name)) for name in SCHEMA.names}
-        expected = {name: (n, len(LABELS)) if name == "logits" else (n,) for name in SCHEMA.names}
-        for name, shape in shapes.items():
-            if shape != expected[name]:
-                raise BundleError(f"{what}: {name} has shape {shape}, expected {expected[name]}; {next_step}")
+        n, size = len(self), len(self.classes)
+        for name in (each.name for each in fields(self) if each.name not in ("classes", "calibration")):
+            shape, expected = np.shape(getattr(self, name)), (n, size) if name == "logits" else (n,)
+            if shape != expected:
+                raise BundleError(f"{what}: {name} has shape {shape}, expected {expected}; {next_step}")
         _check_values(f"{what}: split", self.split.tolist(), (*SPLITS, EXTERNAL), next_step)
-        _check_values(f"{what}: official_split", self.official_split.tolist(), OFFICIAL_SPLITS, next_step)
-        _check_values(f"{what}: label", self.label.tolist(), range(len(LABELS)), next_step)
+        official = self.official_split.tolist()
+        _check_values(f"{what}: official_split", official, (*OFFICIAL_SPLITS, ""), next_step)
+        _check_values(f"{what}: label", self.label.tolist(), range(size), next_step)
         bad = np.flatnonzero(~np.isfinite(self.logits).all(axis=1))
         if len(bad):
             raise BundleError(
@@ -151,23 +185,54 @@ def read_columns(path: Path, schema: pa.Schema, next_step: str) -> pa.Table:
 
     Raises BundleError, which ends with `next_step`, for a file that is missing, no Parquet or does not fit.
     """
+    found = schema_of(path, next_step)
+    for column in schema:
+        kind = found.field(column.name).type if column.name in found.names else "missing"
+        if kind != column.type:
+            raise BundleError(f"{path}: column {column.name} is {kind}, expected {column.type}; {next_step}")
     try:
-        found = pq.read_schema(path)
-        for field in schema:
-            kind = found.field(field.name).type if field.name in found.names else "missing"
-            if kind != field.type:
-                raise BundleError(
-                    f"{path}: column {field.name} is {kind}, expected {field.type}; {next_step}"
-                )
         table = pq.read_table(path, columns=schema.names)
-    except FileNotFoundError as error:
-        raise BundleError(f"there is no {path}; {next_step}") from error
     except (pa.ArrowException, OSError) as error:
-        raise BundleError(f"{path} cannot be read as Parquet ({error}); {next_step}") from error
+        raise _unreadable(path, error, next_step) from error
     for name in schema.names:
         if empty := table[name].null_count:
             raise BundleError(f"{path}: {empty:,} rows have no {name}; {next_step}")
     return table
+
+
+def _schema(texts: Iterable[str], classes: int) -> pa.Schema:
+    columns = [(name, pa.string()) for name in texts]
+    return pa.schema([*columns, ("label", pa.string()), ("logits", pa.list_(pa.float32(), classes))])
+
+
+def schema_of(path: Path, next_step: str) -> pa.Schema:
+    """The schema of a Parquet file; raises BundleError as `read_columns` does."""
+    try:
+        return pq.read_schema(path)
+    except FileNotFoundError as error:
+        raise BundleError(f"there is no {path}; {next_step}") from error
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(path, error, next_step) from error
+
+
+def _unreadable(path: Path, error: Exception, next_step: str) -> BundleError:
+    return BundleError(f"{path} cannot be read as Parquet ({error}); {next_step}")
+
+
+def _read_meta(path: Path, meta: bytes, next_step: str) -> tuple[tuple[str, ...], str]:
+    """The class names and the calibration mark."""
+    try:
+        saved = json.loads(meta)
+        return check_classes(saved["classes"]), str(saved["calibration"])
+    except (ConfigError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise BundleError(f"{path} has damaged metadata ({error}); {next_step}") from error
+
+
+def _only(marks: NDArray[np.str_], path: Path, next_step: str) -> str:
+    """The one calibration that all decisions of an old table were made under."""
+    if len(found := np.unique(marks)) > 1:
+        raise BundleError(f"{path} has decisions of {len(found)} calibrations; {next_step}")
+    return "".join(found.tolist())
 
 
 def _check_values(what: str, values: Iterable[object], allowed: Iterable[object], next_step: str) -> None:

@@ -23,11 +23,10 @@ from xray_hf.errors import ConfigError
 from xray_hf.evaluation import metrics
 from xray_hf.evaluation.metrics import Counts, Rates, ratio
 from xray_hf.evaluation.predictions import Predictions
-from xray_hf.task import LABELS
 
 DRAWS, SEED = 2000, 0
 TAILS = (0.025, 0.975)
-_AT_ONCE = 100  # draws; each holds a weight for every row
+BLOCK = 500_000  # numbers in each array of a block of draws, 4 MB of float64
 
 Interval = list[float] | None  # [low, high]; None where no draw has a number
 
@@ -36,46 +35,61 @@ Interval = list[float] | None  # [low, high]; None where no draw has a number
 class Draws:
     """The same D draws of patients for every number of a set.
 
-    patient: (N,) int64, which of the P patients each row is of. times: (D, P) float64, how often each patient
-    was drawn; rows sum to P.
+    They are drawn anew, block by block, each time they are gone through: all at once they would take
+    8 D P bytes, 1.6 GB for 100,000 patients.
+    patient: (N,) int64, which of the P patients each row is of.
     """
 
     patient: NDArray[np.int64]
-    times: NDArray[np.float64]
+    patients: int
+    draws: int = DRAWS
+    seed: int = SEED
 
     @classmethod
     def of(cls, patients: NDArray[Any], draws: int = DRAWS, seed: int = SEED) -> Draws:
-        """Draw the patients of rows: (N,) whose each is, with N at least 1."""
+        """The draws of rows: (N,) whose each is, with N at least 1."""
         names, patient = np.unique(patients, return_inverse=True)
-        shape = (draws, len(names))
-        drawn = np.random.default_rng(seed).integers(len(names), size=shape)
-        cells = drawn + len(names) * np.arange(draws)[:, None]
-        return cls(patient, np.bincount(cells.ravel(), minlength=cells.size).reshape(shape).astype(float))
+        return cls(patient, len(names), draws, seed)
+
+    def times(self) -> Iterator[Rates]:
+        """(B, P) how often each patient was drawn, until all D draws were given; rows sum to P."""
+        generator = np.random.default_rng(self.seed)
+        size = self.patients
+        at_once = max(1, BLOCK // max(size, len(self.patient)))
+        for start in range(0, self.draws, at_once):
+            shape = (min(at_once, self.draws - start), size)
+            cells = generator.integers(size, size=shape)
+            cells += size * np.arange(shape[0])[:, None]
+            counts = np.bincount(cells.ravel(), minlength=cells.size)
+            yield counts.reshape(shape).astype(np.float64)
+
+    def weights(self) -> Iterator[Rates]:
+        """(B, N) how often each row is in each draw, until all draws were given."""
+        for times in self.times():
+            yield times[:, self.patient]
 
     def totals(self, values: NDArray[Any]) -> Rates:
         """(N, ...) numbers of rows -> (D, ...) their sums over the rows of each draw."""
-        by_patient = np.zeros((self.times.shape[1], *values.shape[1:]))
-        np.add.at(by_patient, self.patient, values)
-        return np.tensordot(self.times, by_patient, axes=1)
+        columns = values.reshape(len(values), -1).T
+        by_patient = np.stack(
+            [np.bincount(self.patient, column, self.patients) for column in columns], axis=1
+        )
+        drawn = np.concatenate([times @ by_patient for times in self.times()])
+        return drawn.reshape(self.draws, *values.shape[1:])
 
     def means(self, values: NDArray[Any], among: NDArray[np.bool_] | None = None) -> Rates:
         """(N,) numbers of rows -> (D,) their means over the rows of each draw, or over those in `among`."""
         chosen = np.ones(len(values), bool) if among is None else among
-        return ratio(self.totals(values * chosen), self.totals(chosen))
+        return ratio(*self.totals(np.stack([values * chosen, chosen], axis=1)).T)
 
-    def patients(self, among: NDArray[np.bool_]) -> int:
+    def count(self, among: NDArray[np.bool_]) -> int:
         """How many patients these rows are of: (N,)."""
         return len(np.unique(self.patient[among]))
 
     def share(self, values: NDArray[np.bool_], among: NDArray[np.bool_] | None = None) -> Interval:
         """The interval of the share of `among` that `values` are true of: (N,) each."""
         chosen = np.ones(len(values), bool) if among is None else among
-        return interval_of_rate(self.means(values, chosen), self.patients(chosen))
-
-    def weights(self) -> Iterator[Rates]:
-        """(at most 100, N) how often each row is in each draw, until all draws were given."""
-        for start in range(0, len(self.times), _AT_ONCE):
-            yield self.times[start : start + _AT_ONCE, self.patient]
+        return interval_of_rate(self.means(values, chosen), self.count(chosen))
 
 
 def interval(drawn: Rates) -> Interval:
@@ -93,39 +107,110 @@ def interval_of_rate(drawn: Rates, patients: int) -> Interval:
     return [float(exact.low), float(exact.high)]
 
 
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """Cases and other rows by their scores, so that many draws can be weighed at once.
+
+    cases, others: (K,) and (M,) row numbers. below, at_most: (K,) how many of the others have a score below
+    that of each case, and at most its score; they stand first in `others`.
+    """
+
+    cases: NDArray[np.int64]
+    others: NDArray[np.int64]
+    below: NDArray[np.int64]
+    at_most: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, is_case: NDArray[np.bool_], scores: Rates, among: NDArray[np.bool_] | None = None) -> Ranking:
+        """Rank the rows, or those in `among`: (N,) each."""
+        chosen = np.ones(len(is_case), bool) if among is None else among
+        cases, others = np.flatnonzero(is_case & chosen), np.flatnonzero(~is_case & chosen)
+        others = others[np.argsort(scores[others])]
+        below, at_most = (np.searchsorted(scores[others], scores[cases], side) for side in ("left", "right"))
+        return cls(cases, others, below, at_most)
+
+    def wins(self, weights: Rates) -> tuple[Rates, Rates]:
+        """(D, N) weights of all rows -> (D,) pairs that the case wins, and (D,) all pairs of case and other.
+
+        It wins where it has the higher score; equal scores count half (Mann and Whitney 1947).
+        """
+        lowest = np.zeros(
+            (len(weights), len(self.others) + 1)
+        )  # weight of the k others with the lowest scores
+        np.cumsum(weights[:, self.others], axis=1, out=lowest[:, 1:])
+        of_cases = weights[:, self.cases]
+        won = (of_cases * (lowest[:, self.below] + lowest[:, self.at_most])).sum(axis=1) / 2
+        return won, of_cases.sum(axis=1) * lowest[:, -1]
+
+
 def describe(predictions: Predictions) -> dict[str, Any]:
     """Intervals of all that `metrics.describe` measures, under the same keys, and patients of each class.
 
     Ready for JSON; the table must have rows.
     """
     draws = Draws.of(predictions.patient_id)
+    label, predicted = predictions.label, predictions.predicted
     matrices, areas = confusion_matrices(predictions, draws), aurocs(predictions, draws)
     classes = {name: rates(matrices) for name, rates in metrics.PER_CLASS.items()} | {"auroc": areas}
-    label = predictions.label
-    patients = {name: draws.patients(label == index) for index, name in enumerate(LABELS)}
+    patients = {name: draws.count(label == index) for index, name in enumerate(predictions.classes)}
+    everyone = draws.count(label >= 0)
     balanced = _balanced_accuracy(matrices, list(patients.values()))
-    measured = metrics.balanced_accuracy(metrics.confusion_matrix(label, predictions.predicted))
+    measured = metrics.balanced_accuracy(metrics.confusion_matrix(label, predicted, len(predictions.classes)))
     overall = {
         "macro_f1": _mean_of_classes(classes["f1"], matrices),
         "macro_auroc": _mean_of_classes(areas, matrices),
         "cross_entropy": draws.means(metrics.losses(label, predictions.probabilities)),
     }
+
+    def of_class(index: int) -> dict[str, Interval]:
+        shares_of = {
+            "sensitivity": label == index,
+            "precision": predicted == index,
+            "specificity": label != index,
+        }
+        return {
+            what: interval_of_rate(drawn[:, index], draws.count(shares_of[what]))
+            if what in shares_of
+            else interval(drawn[:, index])
+            for what, drawn in classes.items()
+        }
+
     return {
         "patients_per_class": patients,
         "intervals": {
-            "accuracy": draws.share(predictions.predicted == label),
-            "balanced_accuracy": _holding(measured, interval_of_rate(balanced, draws.patients(label >= 0))),
+            "accuracy": interval_of_rate(_accuracy(matrices), everyone),
+            "balanced_accuracy": _holding(measured, interval_of_rate(balanced, everyone)),
             **{name: interval(drawn) for name, drawn in overall.items()},
-            "per_class": {
-                name: {
-                    **{what: interval(drawn[:, index]) for what, drawn in classes.items()},
-                    "sensitivity": draws.share(predictions.predicted == index, label == index),
-                    "precision": draws.share(label == index, predictions.predicted == index),
-                    "specificity": draws.share(predictions.predicted != index, label != index),
-                }
-                for index, name in enumerate(LABELS)
-            },
+            "per_class": {name: of_class(index) for index, name in enumerate(predictions.classes)},
         },
+    }
+
+
+def within_source(predictions: Predictions) -> dict[str, Any]:
+    """{class: auroc, interval, sources, pairs} against the rest, over pairs of rows of the same source only.
+
+    Where classes come from different hospitals, a model that recognises the hospital has a high AUROC over
+    all rows: a pooled AUROC measures the hospital (Zech et al. 2018, PLoS Medicine 15, e1002683). It can't
+    win a pair of the same source that way. Sources count by their pairs.
+    sources: how many have a case and another row. pairs: of these. auroc is None without any. Ready for JSON.
+    """
+    draws, probabilities = Draws.of(predictions.patient_id), predictions.probabilities
+    by_class = [
+        [
+            Ranking.of(predictions.label == index, probabilities[:, index], predictions.source == name)
+            for name in np.unique(predictions.source)
+        ]
+        for index in range(len(predictions.classes))
+    ]
+    drawn, found = drawn_areas(by_class, draws), areas(by_class, np.ones((1, len(predictions))))[0]
+    return {
+        name: {
+            "auroc": metrics.null_if_nan(found[index]),
+            "interval": interval(drawn[:, index]),
+            "sources": sum(len(each.cases) > 0 and len(each.others) > 0 for each in by_class[index]),
+            "pairs": sum(len(each.cases) * len(each.others) for each in by_class[index]),
+        }
+        for index, name in enumerate(predictions.classes)
     }
 
 
@@ -142,7 +227,7 @@ def compare(a: Predictions, b: Predictions) -> dict[str, Any]:
     a_right, b_right = a.predicted == a.label, b.predicted == b.label
     only_a, only_b = int((a_right & ~b_right).sum()), int((b_right & ~a_right).sum())
     of_a, of_b = (metrics.describe(each) for each in (a, b))
-    patients = [draws.patients(a.label == index) for index in range(len(LABELS))]
+    patients = [draws.count(a.label == index) for index in range(len(a.classes))]
     balanced_a, balanced_b = (
         _balanced_accuracy(confusion_matrices(each, draws), patients) for each in (a, b)
     )
@@ -167,48 +252,40 @@ def compare(a: Predictions, b: Predictions) -> dict[str, Any]:
 
 def confusion_matrices(predictions: Predictions, draws: Draws) -> Counts:
     """(D, C, C) int64, the confusion matrix of each draw."""
-    one_hot = np.eye(len(LABELS))
-    cells = one_hot[predictions.label][:, :, None] * one_hot[predictions.predicted][:, None, :]
-    return np.rint(draws.totals(cells)).astype(np.int64)
+    size = len(predictions.classes)
+    cells = predictions.label * size + predictions.predicted
+    counted = [np.bincount(cells, row, size**2) for weights in draws.weights() for row in weights]
+    return np.rint(counted).astype(np.int64).reshape(-1, size, size)
 
 
 def aurocs(predictions: Predictions, draws: Draws) -> Rates:
     """(D, C) area under each class's ROC curve in each draw."""
-    probabilities = predictions.probabilities
-    return np.concatenate(
-        [
-            np.stack(
-                [
-                    weighted_auroc(predictions.label == index, probabilities[:, index], weights)
-                    for index in range(len(LABELS))
-                ],
-                axis=1,
-            )
-            for weights in draws.weights()
-        ]
-    )
+    scores = predictions.probabilities.T
+    return drawn_areas([[Ranking.of(predictions.label == k, own)] for k, own in enumerate(scores)], draws)
 
 
-def weighted_auroc(is_case: NDArray[np.bool_], scores: Rates, weights: Rates) -> Rates:
-    """(N,) truth, (N,) scores, (D, N) weights of rows -> (D,) areas under the ROC curve.
+def drawn_areas(rankings: Sequence[Sequence[Ranking]], draws: Draws) -> Rates:
+    """(D, K), `areas` of each draw."""
+    return np.concatenate([areas(rankings, weights) for weights in draws.weights()])
 
-    The share of the pairs of a case and another row where the case has the higher score; equal scores count
-    half (Mann and Whitney 1947). NaN where either has no weight.
+
+def areas(rankings: Sequence[Sequence[Ranking]], weights: Rates) -> Rates:
+    """K times the rankings of one or more sources, (D, N) weights of rows -> (D, K) areas under the ROC.
+
+    The share of all pairs of a case and another row of its ranking that the case wins. NaN without any.
     """
-    rows = np.flatnonzero(~is_case)
-    rows = rows[np.argsort(scores[rows])]
-    others = scores[rows]
-    below = np.zeros((len(weights), len(rows) + 1))  # weight of the k others with the lowest scores
-    np.cumsum(weights[:, rows], axis=1, out=below[:, 1:])
-    of_cases = weights[:, is_case]
-    less, at_most = (below[:, np.searchsorted(others, scores[is_case], side)] for side in ("left", "right"))
-    wins = (of_cases * (less + at_most)).sum(axis=1) / 2
-    return ratio(wins, of_cases.sum(axis=1) * below[:, -1])
+    sums = [np.sum([each.wins(weights) for each in own], axis=0) for own in rankings]
+    return np.stack([ratio(won, pairs) for won, pairs in sums], axis=1)
 
 
 def _holding(value: float, found: Interval) -> Interval:
     """The interval, up to the value itself: where a class is all right, what it may be is below that."""
     return found and [min(found[0], value), max(found[1], value)]
+
+
+def _accuracy(matrices: Counts) -> Rates:
+    """(D, C, C) -> (D,)"""
+    return ratio(matrices.trace(axis1=1, axis2=2), matrices.sum(axis=(1, 2)))
 
 
 def _balanced_accuracy(matrices: Counts, patients: Sequence[int]) -> Rates:

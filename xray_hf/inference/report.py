@@ -1,7 +1,7 @@
 """A bundle and the data set that it was trained on -> the records of its controls (evaluation/controls.py).
 
-Training rows are looked at as well, to see how well the two collections can be told apart: it is a control,
-and nothing is fitted into the bundle or chosen by it.
+Training rows are looked at as well, to see how well two sites can be told apart: it is a control, and nothing
+is fitted into the bundle or chosen by it.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from xray_hf.calibration.ood import thumbnail_of
 from xray_hf.data.cache import PixelSource, Viewed
 from xray_hf.data.dataset import XrayData
 from xray_hf.data.groups import patient_groups
-from xray_hf.data.sample import labels_of
+from xray_hf.data.sample import Sample
 from xray_hf.errors import ConfigError, DataError
 from xray_hf.evaluation import controls
-from xray_hf.evaluation.predictions import Predictions, write_columns
+from xray_hf.evaluation.controls import TwoSites
+from xray_hf.evaluation.predictions import Predictions
 from xray_hf.files import atomic_folder
 from xray_hf.inference import backends
 from xray_hf.inference.backends import Backend, Outputs
 from xray_hf.report import figures
-from xray_hf.task import PNEUMONIA, SYNTHETIC_MARK
+from xray_hf.task import SYNTHETIC_MARK
 from xray_hf.views import VIEWS, shares_of_mass
 
-WEB, CHILDREN = "Cohen", "Kermany"  # the two collections, as Sample.source names them
 FOLDS = 5
 BINS = 64  # of the histogram of grey levels
 REGULARISATION = 1e-2  # C of the logistic regressions; not tuned
@@ -45,7 +45,7 @@ _COLUMNS = 5  # of the sheet
 
 
 def report(folder: Path, data: XrayData, sheets: Path | None = None) -> None:
-    """Run a bundle's network on the test rows and on Pneumonia; controls/ appears, or is replaced, whole.
+    """Run a bundle's network on the test rows and on two sites; controls/ appears, or is replaced, whole.
 
     data: the data set that the bundle was trained on, opened at its size. sheets: where to draw the test rows
     whose labels are believed least. They are X-rays of people, so neither in the bundle nor in a repository.
@@ -55,22 +55,25 @@ def report(folder: Path, data: XrayData, sheets: Path | None = None) -> None:
     if sheets:
         _require_private(sheets, folder)
     description = manifest.read(folder)
-    description.require_side(data.pixels.side)
+    description.require_side(data.side)
     test = Predictions.read(folder / manifest.PREDICTIONS).select("test")
-    rows, shared = _rows_of(test, data), _rows_of_both_collections(data)
+    rows, places = _rows_of(test, data), np.asarray([_site_of(sample) for sample in data.samples])
+    sites = TwoSites.choose(data.labels, places, data.classes)
+    is_of_class = data.labels == data.classes.index(sites.label)
+    shared = np.flatnonzero(is_of_class & np.isin(places, (sites.smaller, sites.larger)))
     network = backends.load(backends.DEFAULT, description, threads=cores.usable())
     with tqdm(total=len(rows) * (1 + len(VIEWS)) + len(shared), desc="report", unit=" images") as bar:
         views = {name: _logits(network, Viewed(data.pixels, view), rows, bar) for name, view in VIEWS.items()}
         about_test = {**_about(data, rows), **_heat(network, data.pixels, rows, bar)}
-        about_source = _tell_source(network, data, shared, bar)
+        about_sites = _tell_site(network, data, shared, places[shared] == sites.smaller, bar)
     with atomic_folder(folder / manifest.CONTROLS) as temporary:
         for name, logits in views.items():
             replace(test, logits=logits).write(temporary / f"{name}.parquet")
-        write_columns(temporary / controls.TEST_TABLE, controls.TEST_ROWS, about_test)
-        write_columns(temporary / controls.SOURCE_TABLE, controls.SOURCE_ROWS, about_source)
+        controls.write_test_rows(temporary / controls.TEST_TABLE, about_test)
+        controls.write_site_rows(temporary / controls.SITE_TABLE, about_sites, sites)
     if sheets:
         mark = SYNTHETIC_MARK if description.is_synthetic else ""
-        figures.save(_mistakes(test, data, rows, mark), sheets / SHEET)
+        figures.save(_mistakes(test, data, mark), sheets / SHEET)
 
 
 def _require_private(sheets: Path, folder: Path) -> None:
@@ -85,37 +88,45 @@ def _require_private(sheets: Path, folder: Path) -> None:
 
 def _rows_of(test: Predictions, data: XrayData) -> np.ndarray:
     """The row of the data set of each test row; raises DataError unless it is the same data set."""
-    row_of = {record.file_name: row for row, record in enumerate(data.samples)}
-    missing = [name for name in test.file_name.tolist() if name not in row_of]
+    row_of = _row_of(data)
+    keys = list(zip(test.source.tolist(), test.file_name.tolist(), strict=True))
+    missing = [name for source, name in keys if (source, name) not in row_of]
     if missing or not len(test):
-        what = f"lacks {len(missing)} of the bundle's {len(test)} test images"
         first = f" (first: {missing[0]})" if missing else ""
-        raise DataError(f"{data.report.root} {what}{first}; pass the data set that it was trained on.")
-    rows = np.asarray([row_of[name] for name in test.file_name.tolist()], np.int64)
-    if (other := np.asarray(labels_of(data.samples))[rows] != test.label).any():
         raise DataError(
-            f"{data.report.root} has another label than the bundle for {other.sum()} test images "
-            f"(first: {test.file_name[other][0]}); pass the data set that it was trained on."
+            f"the data lack {len(missing)} of the bundle's {len(test)} test images{first}; "
+            "pass the sources that it was trained on, under their names."
+        )
+    rows = np.asarray([row_of[key] for key in keys], np.int64)
+    if (other := np.asarray(data.classes)[data.labels[rows]] != np.asarray(test.classes)[test.label]).any():
+        raise DataError(
+            f"the data have another label than the bundle for {other.sum()} test images "
+            f"(first: {test.file_name[other][0]}); pass the sources that it was trained on."
         )
     return rows
 
 
-def _rows_of_both_collections(data: XrayData) -> np.ndarray:
-    """The rows of the one class that the children's hospital and the web both have in number."""
-    is_shared = [each.label == PNEUMONIA and each.source in (WEB, CHILDREN) for each in data.samples]
-    return np.flatnonzero(is_shared)
+def _row_of(data: XrayData) -> dict[tuple[str, str], int]:
+    return {(sample.source, sample.file_name): row for row, sample in enumerate(data.samples)}
+
+
+def _site_of(sample: Sample) -> str:
+    """Where an image was taken, as far as is known: a source that names no site counts as one."""
+    return sample.site or sample.source
 
 
 def _about(data: XrayData, rows: np.ndarray) -> dict[str, Any]:
     """The columns of controls.TEST_ROWS that need no network."""
-    names = [record.file_name for record in data.samples]
+    names = [f"{sample.source}/{sample.file_name}" for sample in data.samples]
     # Each image its own patient: what is left to join them is that they show the same picture.
-    pictures = patient_groups(names, data.pixels.near_duplicates)
+    pictures = patient_groups(names, data.near_duplicates)
     _, first, counts = np.unique(pictures, return_index=True, return_counts=True)
     return {
-        "file_name": [names[row] for row in rows],
-        "view_position": [data.samples[row].view_position for row in rows],
-        "pathogen": [data.samples[row].pathogen for row in rows],
+        "file_name": [data.samples[row].file_name for row in rows],
+        **{
+            name: [getattr(data.samples[row], attribute) for row in rows]
+            for name, attribute in controls.SUBGROUPS.items()
+        },
         "same_as": [names[first[pictures[row]]] if counts[pictures[row]] > 1 else "" for row in rows],
     }
 
@@ -148,28 +159,30 @@ def _heat(network: Backend, pixels: PixelSource, rows: np.ndarray, bar: tqdm[Any
     return {"heat_lungs": lungs, "heat_border": border}
 
 
-def _tell_source(network: Backend, data: XrayData, rows: np.ndarray, bar: tqdm[Any]) -> dict[str, Any]:
-    """The columns of controls.SOURCE_ROWS."""
+def _tell_site(
+    network: Backend, data: XrayData, rows: np.ndarray, is_smaller: np.ndarray, bar: tqdm[Any]
+) -> dict[str, Any]:
+    """The columns of controls.SITE_ROWS; is_smaller: (N,) whether each row is of the smaller site."""
     features: dict[str, list[np.ndarray]] = {name: [] for name in controls.FEATURES}
     for images, outputs in _batches(network, data.pixels, rows, bar):
         features["thumbnail"] += [thumbnail_of(image).ravel() for image in images]
         features["histogram"] += [np.histogram(image, BINS, (0, 256))[0] for image in images]
         features["embedding"] += list(outputs.embedding)
-    is_web = np.asarray([data.samples[row].source == WEB for row in rows], bool)
     groups = data.groups[rows]
     return {
         "file_name": [data.samples[row].file_name for row in rows],
+        "source": [data.samples[row].source for row in rows],
         "patient": groups,
-        "is_web": is_web,
-        **{name: _out_of_fold(own, is_web, groups) for name, own in features.items()},
+        "is_web": is_smaller,
+        **{name: _out_of_fold(own, is_smaller, groups) for name, own in features.items()},
     }
 
 
-def _out_of_fold(features: list[np.ndarray], is_web: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """(N,) float64 log-odds of the web, each by a model fitted without the image's group; NaN if too few."""
-    folds = min(FOLDS, *(len(np.unique(groups[own])) for own in (is_web, ~is_web)))
+def _out_of_fold(features: list[np.ndarray], is_smaller: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """(N,) float64 log-odds of the smaller site, by models that saw no image of the group; NaN if too few."""
+    folds = min(FOLDS, *(len(np.unique(groups[own])) for own in (is_smaller, ~is_smaller)))
     if folds < 2:
-        return np.full(len(is_web), np.nan)
+        return np.full(len(is_smaller), np.nan)
     model = make_pipeline(
         StandardScaler(),
         LogisticRegression(C=REGULARISATION, class_weight="balanced", max_iter=5000),
@@ -177,16 +190,17 @@ def _out_of_fold(features: list[np.ndarray], is_web: np.ndarray, groups: np.ndar
     inputs = np.stack(features).astype(np.float64)
     splitter = StratifiedGroupKFold(folds)
     scores: np.ndarray = cross_val_predict(
-        model, inputs, is_web, groups=groups, cv=splitter, method="decision_function"
+        model, inputs, is_smaller, groups=groups, cv=splitter, method="decision_function"
     )
     return scores
 
 
-def _mistakes(test: Predictions, data: XrayData, rows: np.ndarray, mark: str) -> Figure:
+def _mistakes(test: Predictions, data: XrayData, mark: str) -> Figure:
     """The worst of controls.label_noise, in its order."""
-    row_of = dict(zip(test.file_name.tolist(), rows.tolist(), strict=True))
+    row_of = _row_of(data)
     worst = controls.label_noise(test)["worst"]
-    images = data.pixels.gather(np.asarray([row_of[each["file_name"]] for each in worst], np.int64))
+    chosen = [row_of[each["source"], each["file_name"]] for each in worst]
+    images = data.pixels.gather(np.asarray(chosen, np.int64))
     captions = [
         f"{place}. {each['label']}\ncalled {each['predicted']} {each['probabilities'][each['predicted']]:.0%}"
         for place, each in enumerate(worst, start=1)

@@ -30,7 +30,6 @@ from xray_hf.evaluation.metrics import Counts, accuracy, auroc, confusion_matrix
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.files import atomic_file
 from xray_hf.report.tables import SUBSETS
-from xray_hf.task import LABELS
 
 # Blue, vermillion, bluish green, reddish purple, sky blue, orange; class i has colour i.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -45,7 +44,7 @@ DPI = (150, 130, 115, 100, 90, 80, 70, 60)  # the first at which the file is sma
 MAX_BYTES = 200_000
 
 
-def confusion(matrix: Counts, title: str) -> Figure:
+def confusion(matrix: Counts, title: str, classes: Sequence[str]) -> Figure:
     """(C, C) counts, rows true and columns predicted: every cell with its count and its share of the row."""
     totals = matrix.sum(axis=1)
     shares = matrix / np.maximum(totals, 1)[:, None]
@@ -58,9 +57,9 @@ def confusion(matrix: Counts, title: str) -> Figure:
         colour = "white" if share > 0.6 else "black" if totals[row] else GREY
         for text, y, size in ((f"{matrix[row, column]:,}", row - 0.06, 24), (percent, row + 0.16, TEXT)):
             axes.text(column, y, text, size=size, color=colour, ha="center", va="center")
-    ticks = np.arange(len(LABELS))
-    axes.set_xticks(ticks, LABELS)
-    axes.set_yticks(ticks, [f"{label}\n(n = {n:,})" for label, n in zip(LABELS, totals, strict=True)])
+    ticks = np.arange(len(classes))
+    axes.set_xticks(ticks, classes)
+    axes.set_yticks(ticks, [f"{label}\n(n = {n:,})" for label, n in zip(classes, totals, strict=True)])
     # White lines between the cells, in place of the usual frame.
     axes.set_xticks(ticks[1:] - 0.5, minor=True)
     axes.set_yticks(ticks[1:] - 0.5, minor=True)
@@ -72,9 +71,9 @@ def confusion(matrix: Counts, title: str) -> Figure:
 
 def confusion_of(predictions: Predictions, name: str) -> Figure:
     """`confusion` of some predictions; its title says how many are right."""
-    matrix = confusion_matrix(predictions.label, predictions.predicted)
+    matrix = confusion_matrix(predictions.label, predictions.predicted, len(predictions.classes))
     right = f"{matrix.trace():,} of {matrix.sum():,} right ({accuracy(matrix):.1%})"
-    return confusion(matrix, f"{name}: {right}")
+    return confusion(matrix, f"{name}: {right}", predictions.classes)
 
 
 def curves(history: Sequence[Mapping[str, Any]], title: str) -> Figure:
@@ -107,13 +106,13 @@ def roc(predictions: Predictions, title: str = "ROC, each class against the rest
     axes = _plot(figure, "False positive rate (1 − specificity)", "True positive rate (sensitivity)")
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
     for index, area in enumerate(auroc(labels, probabilities)):
-        n = (labels == index).sum()
+        name, n = predictions.classes[index], (labels == index).sum()
         if np.isfinite(area):
             x, y, _ = roc_curve(labels == index, probabilities[:, index])
-            text = f"{LABELS[index]}: area {area:.3f} (n = {n:,})"
+            text = f"{name}: area {area:.3f} (n = {n:,})"
             axes.plot(x, y, label=text, clip_on=False, **_line(index))
         else:
-            axes.plot([], [], linestyle="none", label=f"{LABELS[index]}: {'only' if n else 'no'} cases")
+            axes.plot([], [], linestyle="none", label=f"{name}: {'only' if n else 'no'} cases")
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     axes.legend(loc="lower right", fontsize=TEXT, frameon=False)
     return figure
@@ -143,7 +142,7 @@ def reliability(predictions: Predictions, temperature: float, title: str) -> Fig
         below.bar((np.arange(BINS) + 0.5) / BINS, n, 0.94 / BINS, color=BLUE)
         below.yaxis.set_major_locator(MaxNLocator(3, integer=True))
         for axes in (above, below):
-            axes.set_xlim(0.3, 1)  # of three classes the highest has a third or more
+            axes.set_xlim(0.9 / len(predictions.classes), 1)  # of C classes the highest has 1 / C or more
             axes.xaxis.set_major_formatter(PercentFormatter(1))
     return figure
 
@@ -184,7 +183,7 @@ def ood_roc(scores: Mapping[str, Sequence[float]], title: str) -> Figure:
         is_foreign = np.repeat([False, True], [len(test), len(own)])
         x, y, _ = roc_curve(is_foreign, np.concatenate([test, own]), drop_intermediate=False)
         area = roc_auc_score(is_foreign, np.concatenate([test, own]))
-        line = _line(index % len(PALETTE))
+        line = _line(index)
         axes.plot(x, y, label=f"{kind.replace('_', ' ')}: area {area:.3f} (n = {len(own)})", **line)
         axes.plot((test > 0).mean(), (np.asarray(own) > 0).mean(), "o", color=line["color"], markersize=9)
     axes.set(xlim=(-0.005, 0.2), ylim=(0, 1.02))
@@ -342,7 +341,7 @@ def _grouped(
 
 def _line(index: int) -> dict[str, Any]:
     """Colour and dashes of the line with this index, so that either tells it from the others."""
-    return {"color": PALETTE[index], "linestyle": LINES[index % len(LINES)], "linewidth": 2.4}
+    return {"color": PALETTE[index % len(PALETTE)], "linestyle": LINES[index % len(LINES)], "linewidth": 2.4}
 
 
 def _png(figure: Figure, dpi: int) -> bytes:

@@ -360,8 +360,8 @@ def _sources(training: _Part, held_out: Sequence[str]) -> tuple[Source, ...]:
     """Bundles from before there were several sources were trained on CoronaHack."""
     named = training.of.get("sources")
     if not isinstance(named, list):
-        images = training.part_or_none("report").of.get("rows")
-        return (Source(CORONAHACK, CORONAHACK, images if _is_number(images) else None),)
+        report = training.part_or_none("report")
+        return (Source(CORONAHACK, CORONAHACK, report.count("rows") if report.of else None),)
     parts = [_Part(each, f"{training.place}.sources[{k}]", training.gaps) for k, each in enumerate(named)]
     found = [Source(part.text("kind") or "", part.text("name") or "", part.count("images")) for part in parts]
     return tuple(source for source in found if source.name not in held_out)

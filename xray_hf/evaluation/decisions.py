@@ -1,0 +1,32 @@
+"""What the engine decided on an external test set: a class, or why it names none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from xray_hf.evaluation.predictions import Predictions
+from xray_hf.evaluation.uncertainty import Draws
+
+
+def describe(predictions: Predictions, calibration: str) -> dict[str, Any] | None:
+    """Ready for JSON; None where the engine was not asked, or has another calibration since.
+
+    not_decided: the share of each decision that is no class. decided: how many images are left, and the
+    accuracy on these with its interval. calibration: the bundle's manifest.calibration_mark now.
+    """
+    if calibration != predictions.calibration or not predictions.decision.all():
+        return None
+    classes = np.asarray(predictions.classes)
+    decided = np.isin(predictions.decision, classes)
+    names, counts = np.unique(predictions.decision[~decided], return_counts=True)
+    right = predictions.decision == classes[predictions.label]
+    share = float(right[decided].mean()) if decided.any() else None
+    interval = Draws.of(predictions.patient_id).share(right, decided) if decided.any() else None
+    return {
+        "not_decided": {str(name): n / len(decided) for name, n in zip(names, counts.tolist(), strict=True)},
+        "decided": int(decided.sum()),
+        "accuracy_of_decided": share,
+        "intervals": {"accuracy_of_decided": interval},
+    }

@@ -1,0 +1,114 @@
+"""A bundle's engine on an external test set -> a record in the bundle; nothing is fitted or chosen."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from xray_hf import manifest
+from xray_hf.data.sample import Sample
+from xray_hf.errors import BundleError, ConfigError, DataError, ImageError
+from xray_hf.evaluation.predictions import Predictions
+from xray_hf.inference.engine import Engine, Prediction
+from xray_hf.task import EXTERNAL
+from xray_hf.text import counted
+
+_NAME = re.compile(r"\w[\w.-]*")
+_SAME_LOGITS = 0.01  # how far those of one image may be apart: weights rounded since move them by less
+
+
+def evaluate(
+    bundle: Path, samples: Sequence[Sample], labels: np.ndarray, name: str, *, drop_bad: bool = False
+) -> dict[str, str]:
+    """Let the engine see every image and write external/NAME.parquet.
+
+    The record names neither files nor patients; its rows are in the order of the samples.
+
+    labels: (N,) the class of each sample, an index into the bundle's classes. name: of the record, which may
+    renew one of the same images, but replaces none of others. drop_bad: go on without undecodable files.
+    Returns {file name: why it cannot be decoded} of the images left out.
+    Raises ConfigError for a name that no file can have or a record of other images has, DataError for no
+    image and, unless drop_bad, for an undecodable one, BundleError, OutputError; then nothing is written.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"--name is {name!r}; expected letters, digits, '_', '-' and '.', as in nih-adults."
+        )
+    Predictions.read(bundle / manifest.PREDICTIONS)  # which the views need too: found missing now, not then
+    engine = Engine.from_pretrained(bundle)
+    why: dict[str, str] = {}
+    rows: list[int] = []
+    seen: list[Prediction] = []
+    for row, found in enumerate(engine.stream([sample.path for sample in samples])):
+        if isinstance(found, ImageError):
+            why[samples[row].file_name] = str(found)
+        else:
+            rows.append(row)
+            seen.append(found)
+    if why and not drop_bad:
+        raise DataError(
+            f"{len(why):,} of {counted(len(samples), 'image')} cannot be decoded (first: "
+            f"{next(iter(why.values())).rstrip('.')}). Repair them, or pass --drop-bad to go on without them."
+        )
+    if not seen:
+        raise DataError(f"{name} holds no usable image; expected at least one of a class of the bundle.")
+    path = bundle / manifest.EXTERNAL / f"{name}.parquet"
+    chosen = [samples[row] for row in rows]
+    table = _record_of(chosen, seen, labels[rows], name, bundle, engine.labels)
+    _require_same_images(path, table)
+    table.write(path)
+    return why
+
+
+def _require_same_images(path: Path, now: Predictions) -> None:
+    """Raise ConfigError if a record of other images, or that knows fewer patients, is there.
+
+    One that is damaged may be replaced.
+
+    The record does not name its images. The network knows them again, even if it was rounded since.
+    """
+    with suppress(BundleError):
+        before = Predictions.read(path)
+        if not (
+            len(before) == len(now)
+            and (before.label == now.label).all()
+            and np.allclose(before.logits, now.logits, atol=_SAME_LOGITS)
+        ):
+            raise ConfigError(
+                f"{path} is of other images or labels: {counted(len(before), 'image')}, now {len(now):,}. "
+                "Give these another --name, or delete that file."
+            )
+        known, found = (len(np.unique(table.patient_id)) for table in (before, now))
+        if found > known:  # else intervals would become too narrow in silence
+            raise ConfigError(
+                f"{path} is of {counted(known, 'patient')}, now its images would be of {found:,}. "
+                "Say who they are as before, by --patient or patient_id, or delete that file."
+            )
+
+
+def _record_of(
+    samples: Sequence[Sample],
+    seen: Sequence[Prediction],
+    labels: np.ndarray,
+    name: str,
+    bundle: Path,
+    classes: tuple[str, ...],
+) -> Predictions:
+    _, patients = np.unique([sample.patient_id for sample in samples], return_inverse=True)
+    return Predictions(
+        classes=classes,
+        file_name=np.asarray([f"image-{number}" for number in range(1, len(samples) + 1)]),
+        source=np.asarray(name),
+        site=np.asarray([sample.site for sample in samples]),
+        patient_id=np.asarray([f"patient-{number + 1}" for number in patients]),
+        split=np.asarray(EXTERNAL),
+        official_split=np.asarray([sample.official_split for sample in samples]),
+        label=np.asarray(labels, np.int64),
+        logits=np.stack([found.logits for found in seen]),
+        decision=np.asarray([found.decision for found in seen]),
+        calibration=manifest.calibration_mark(bundle),
+    )
