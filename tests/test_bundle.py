@@ -163,6 +163,7 @@ def test_views_are_drawn_anew_without_the_model(written: tuple[Network, Path]) -
 def test_every_subset_has_its_intervals(written: tuple[Network, Path]) -> None:
     _, folder = written
     found = json.loads((folder / "metrics.json").read_text())
+    assert found.pop("classes") == list(LABELS)
     assert list(found) == ["train", "validation", "test", "test_official"]
     for numbers in found.values():
         overall = {name for name in numbers["intervals"] if name in numbers}

@@ -1,14 +1,15 @@
-"""The pixel cache: the reader's own pixels, decoded once, whole or not there, aligned with the records."""
+"""The pixel cache: the reader's own pixels, each file decoded once, aligned with the samples."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,28 +17,32 @@ import pytest
 from PIL import Image
 
 from xray_hf.data import cache as pixels
-from xray_hf.data.cache import PixelCache, default_cache_dir, prepare
+from xray_hf.data import groups
+from xray_hf.data.cache import Joined, PixelCache, default_cache_dir, find_duplicates, prepare
+from xray_hf.data.groups import THUMBNAIL_SIDE
 from xray_hf.data.sample import Sample
 from xray_hf.errors import DataError, ImageError, OutputError
 from xray_hf.images import read_grey, resize
-from xray_hf.task import NORMAL
 
 SIDE = 32
 
 
-def record_of(path: Path) -> Sample:
-    return Sample(path.name, path, NORMAL, path.stem, "TRAIN", "", "", "Kermany")
+def sample_of(path: Path, source: str = "clinic") -> Sample:
+    return Sample(path.name, path, source, (), path.stem)
+
+
+def write_noise(path: Path, seed: int) -> Sample:
+    noise = np.random.default_rng(seed).integers(0, 256, (50, 40), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    return sample_of(path)
 
 
 @pytest.fixture
-def records(tmp_path: Path) -> list[Sample]:
-    """Twelve noisy images; the eighth shows the picture of the third."""
+def samples(tmp_path: Path) -> list[Sample]:
+    """Twelve noisy images."""
     folder = tmp_path / "images"
     folder.mkdir()
-    for number in range(12):
-        noise = np.random.default_rng(2 if number == 7 else number).integers(0, 256, (50, 40), dtype=np.uint8)
-        Image.fromarray(noise).save(folder / f"{number:02}.png")
-    return [record_of(path) for path in sorted(folder.iterdir())]
+    return [write_noise(folder / f"{number:02}.png", number) for number in range(12)]
 
 
 @pytest.fixture
@@ -45,129 +50,239 @@ def cache_dir(tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
-def expected(records: Sequence[Sample], side: int = SIDE) -> np.ndarray:
-    return np.stack([resize(read_grey(record.path), side) for record in records])
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files that were decoded, in that order; tests empty it."""
+    names: list[str] = []
+    decode = pixels._decode
+
+    def watched(path: Path, side: int) -> tuple[np.ndarray, np.ndarray] | ImageError:
+        names.append(path.name)
+        return decode(path, side)
+
+    monkeypatch.setattr(pixels, "_decode", watched)
+    return names
+
+
+def expected(samples: Sequence[Sample], side: int = SIDE) -> np.ndarray:
+    return np.stack([resize(read_grey(sample.path), side) for sample in samples])
 
 
 def content_of(cache: PixelCache) -> np.ndarray:
     return cache.gather(np.arange(cache.count))
 
 
-def test_the_cache_holds_what_the_reader_gives(records: list[Sample], cache_dir: Path) -> None:
-    cache = prepare(records, SIDE, cache_dir)
+def assert_holds(cache: PixelCache, samples: Sequence[Sample]) -> None:
+    np.testing.assert_array_equal(content_of(cache), expected(samples))
+    np.testing.assert_array_equal(cache.thumbnails, expected(samples, THUMBNAIL_SIDE))
+
+
+def test_the_cache_holds_what_the_reader_gives(samples: list[Sample], cache_dir: Path) -> None:
+    cache = prepare(samples, SIDE, cache_dir)
     assert (cache.count, cache.side, cache.undecodable) == (12, SIDE, {})
-    assert cache.near_duplicates == [(2, 7)]
-    np.testing.assert_array_equal(content_of(cache), expected(records))
+    assert_holds(cache, samples)
 
 
-def test_more_images_than_are_decoded_ahead_stay_in_order(
-    records: list[Sample], cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_second_open_decodes_nothing(samples: list[Sample], cache_dir: Path, decoded: list[str]) -> None:
+    prepare(samples, SIDE, cache_dir)
+    assert len(decoded) == 12
+    decoded.clear()
+    assert_holds(prepare(samples, SIDE, cache_dir), samples)
+    assert decoded == []
+
+
+def test_a_new_file_is_the_only_one_decoded(
+    samples: list[Sample], cache_dir: Path, decoded: list[str]
 ) -> None:
-    monkeypatch.setattr(pixels, "_CHUNK", 5)
-    np.testing.assert_array_equal(content_of(prepare(records, SIDE, cache_dir)), expected(records))
+    prepare(samples, SIDE, cache_dir)
+    decoded.clear()
+    more = [*samples[:5], write_noise(samples[0].path.with_name("new.png"), 99), *samples[5:]]
+    assert_holds(prepare(more, SIDE, cache_dir), more)
+    assert decoded == ["new.png"]
 
 
-def test_the_second_open_decodes_nothing(
-    records: list[Sample], cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_changed_file_is_the_only_one_decoded(
+    samples: list[Sample], cache_dir: Path, decoded: list[str]
 ) -> None:
-    first = prepare(records, SIDE, cache_dir)
-
-    def fail(*_: object) -> None:
-        raise AssertionError("an image was decoded again")
-
-    monkeypatch.setattr(pixels, "_decode", fail)
-    assert prepare(records, SIDE, cache_dir) == first
-
-
-def test_a_changed_file_makes_a_new_cache(records: list[Sample], cache_dir: Path) -> None:
-    first = prepare(records, SIDE, cache_dir)
-    Image.new("L", (50, 50), 200).save(records[4].path)
-    second = prepare(records, SIDE, cache_dir)
-    assert second.folder != first.folder
-    assert (second.gather(np.array([4])) == 200).all()
+    first = prepare(samples, SIDE, cache_dir)
+    before = content_of(first)
+    decoded.clear()
+    Image.new("L", (50, 50), 200).save(samples[4].path)
+    os.utime(samples[7].path, ns=(0, 1))  # the time alone is a change as well
+    assert_holds(prepare(samples, SIDE, cache_dir), samples)
+    assert sorted(decoded) == ["04.png", "07.png"]
+    np.testing.assert_array_equal(content_of(first), before)  # whoever has it open keeps what it had
 
 
-def test_a_changed_time_alone_makes_a_new_cache(records: list[Sample], cache_dir: Path) -> None:
-    first = prepare(records, SIDE, cache_dir)
-    os.utime(records[4].path, ns=(0, 1))
-    assert prepare(records, SIDE, cache_dir).folder != first.folder
-
-
-def test_another_side_order_or_reader_makes_a_new_cache(
-    records: list[Sample], cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+def test_files_may_go_and_change_places_without_decoding(
+    samples: list[Sample], cache_dir: Path, decoded: list[str]
 ) -> None:
-    folders = {prepare(records, side, cache_dir).folder for side in (32, 40)}
-    folders.add(prepare(records[::-1], SIDE, cache_dir).folder)
+    prepare(samples, SIDE, cache_dir)
+    decoded.clear()
+    samples[3].path.unlink()
+    for rest in ([*samples[:3], *samples[4:]], samples[:3:-1], samples[1:2]):
+        assert_holds(prepare(rest, SIDE, cache_dir), rest)
+    assert decoded == []
+
+
+def test_one_file_in_two_samples_is_decoded_once(
+    samples: list[Sample], cache_dir: Path, decoded: list[str]
+) -> None:
+    link = samples[0].path.with_name("link.png")
+    link.symlink_to(samples[0].path)
+    both = [*samples, sample_of(link)]
+    assert_holds(prepare(both, SIDE, cache_dir), both)
+    assert len(decoded) == 12
+
+
+def test_another_side_reader_or_source_has_its_own_cache(
+    samples: list[Sample], cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = {prepare(samples, side, cache_dir).folder for side in (32, 40)}
+    folders.add(prepare([sample_of(each.path, "other") for each in samples], SIDE, cache_dir).folder)
     monkeypatch.setattr(pixels, "READER_VERSION", pixels.READER_VERSION + 1)
-    folders.add(prepare(records, SIDE, cache_dir).folder)
+    folders.add(prepare(samples, SIDE, cache_dir).folder)
     assert len(folders) == 4
 
 
-def test_undecodable_files_are_listed_and_the_others_stay_aligned(
-    records: list[Sample], cache_dir: Path
+def test_undecodable_files_are_listed_remembered_and_tried_again_when_they_change(
+    samples: list[Sample], cache_dir: Path, decoded: list[str]
 ) -> None:
     for number in (0, 5, 11):
-        records[number].path.write_text("no image")
-    cache = prepare(records, SIDE, cache_dir)
-    assert sorted(cache.undecodable) == ["00.png", "05.png", "11.png"]
-    assert "05.png is not an image" in cache.undecodable["05.png"]
-    kept = [record for record in records if record.file_name not in cache.undecodable]
-    assert cache.count == len(kept)
-    np.testing.assert_array_equal(content_of(cache), expected(kept))
-    # The third and the eighth record, which show one picture, by their rows in the cache.
-    assert [(kept[i].file_name, kept[j].file_name) for i, j in cache.near_duplicates] == [
-        ("02.png", "07.png")
-    ]
+        samples[number].path.write_text("no image")
+    for _ in range(2):
+        cache = prepare(samples, SIDE, cache_dir)
+        assert sorted(cache.undecodable) == ["00.png", "05.png", "11.png"]
+        assert "05.png is not an image" in cache.undecodable["05.png"]
+        assert_holds(cache, [each for each in samples if each.file_name not in cache.undecodable])
+        assert len(decoded) == 12
+    write_noise(samples[5].path, 5)
+    cache = prepare(samples, SIDE, cache_dir)
+    assert sorted(cache.undecodable) == ["00.png", "11.png"]
+    assert_holds(cache, samples[1:11])
 
 
-def test_rows_come_in_any_order_and_repeatedly(records: list[Sample], cache_dir: Path) -> None:
-    cache = prepare(records, SIDE, cache_dir)
+def test_a_source_without_images_has_an_empty_cache(cache_dir: Path) -> None:
+    cache = prepare([], SIDE, cache_dir)
+    assert cache.gather(np.array([], np.int64)).shape == (0, SIDE, SIDE)
+    assert not cache_dir.exists()
+
+
+def test_rows_come_in_any_order_and_repeatedly(samples: list[Sample], cache_dir: Path) -> None:
+    cache = prepare(samples, SIDE, cache_dir)
     rows = np.array([11, 0, 0, 7, 3, 11])
     batch = cache.gather(rows)
     assert (batch.shape, batch.dtype) == ((6, SIDE, SIDE), np.uint8)
-    np.testing.assert_array_equal(batch, expected(records)[rows])
-    assert cache.gather(np.array([], np.int64)).shape == (0, SIDE, SIDE)
-
-
-def test_a_row_that_is_not_there_is_an_error(records: list[Sample], cache_dir: Path) -> None:
-    cache = prepare(records, SIDE, cache_dir)
-    with pytest.raises(DataError, match=r"there is no row 12; delete this folder, it is made anew"):
+    np.testing.assert_array_equal(batch, expected(samples)[rows])
+    with pytest.raises(IndexError):
         cache.gather(np.array([12]))
 
 
-@pytest.mark.parametrize("damage", ["no pixels", "short pixels", "no index", "half an index"])
-def test_a_damaged_cache_says_that_it_can_be_deleted(
-    records: list[Sample], cache_dir: Path, damage: str
+def test_joined_sources_keep_the_order_asked_for(samples: list[Sample], cache_dir: Path) -> None:
+    parts = (samples[:5], [], samples[5:6], samples[6:])
+    joined = Joined([prepare(part, SIDE, cache_dir) for part in parts])
+    rows = np.random.default_rng(0).integers(0, 12, 40)
+    np.testing.assert_array_equal(joined.gather(rows), expected(samples)[rows])
+    assert joined.gather(np.array([], np.int64)).shape == (0, SIDE, SIDE)
+    with pytest.raises(IndexError):
+        joined.gather(np.array([12]))
+
+
+@pytest.mark.parametrize("damage", ["no pixels", "short pixels", "short thumbnails", "half an index"])
+def test_a_damaged_cache_says_which_folder_to_delete(
+    samples: list[Sample], cache_dir: Path, damage: str
 ) -> None:
-    folder = prepare(records, SIDE, cache_dir).folder
-    name = pixels.PIXELS_NAME if "pixels" in damage else pixels.INDEX_NAME
+    folder = prepare(samples, SIDE, cache_dir).folder
+    what = damage.split()[-1]
+    name = {"pixels": pixels.PIXELS_NAME, "thumbnails": pixels.THUMBNAILS_NAME, "index": pixels.INDEX_NAME}[
+        what
+    ]
     if damage.startswith("no"):
         (folder / name).unlink()
     else:
         os.truncate(folder / name, 40)
-    with pytest.raises(DataError, match=r"delete this folder, it is made anew"):
-        content_of(prepare(records, SIDE, cache_dir))
+    with pytest.raises(DataError, match=f"{folder} is damaged .*; delete this folder, it is made anew"):
+        prepare(samples, SIDE, cache_dir)
 
 
-def test_an_exception_in_the_middle_leaves_nothing(
-    records: list[Sample], cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "index",
+    [
+        "[]",
+        "{}",
+        '{"rows": 1, "files": [["a", 1, 2, 1]]}',
+        '{"rows": 0, "files": [["a"]]}',
+        '{"rows": 99, "files": []}',
+    ],
+)
+def test_an_index_of_another_content_is_damage(samples: list[Sample], cache_dir: Path, index: str) -> None:
+    folder = prepare(samples, SIDE, cache_dir).folder
+    (folder / pixels.INDEX_NAME).write_text(index)
+    with pytest.raises(DataError, match="delete this folder, it is made anew"):
+        prepare(samples, SIDE, cache_dir)
+
+
+def test_pixels_that_vanish_under_an_open_cache_are_an_error(samples: list[Sample], cache_dir: Path) -> None:
+    cache = prepare(samples, SIDE, cache_dir)
+    os.truncate(cache.folder / pixels.PIXELS_NAME, 40)
+    with pytest.raises(DataError, match=r"ends before row 3\); delete this folder"):
+        cache.gather(np.array([3]))
+
+
+def test_an_interrupted_run_is_continued(
+    samples: list[Sample], cache_dir: Path, monkeypatch: pytest.MonkeyPatch, decoded: list[str]
 ) -> None:
-    decode = pixels._decode
+    monkeypatch.setattr(pixels, "_CHUNK", 4)
+    watched = pixels._decode
 
-    def interrupted(record: Sample, side: int) -> tuple[np.ndarray, np.ndarray] | ImageError:
-        if record.file_name == "06.png":
+    def interrupted(path: Path, side: int) -> tuple[np.ndarray, np.ndarray] | ImageError:
+        if path.name == "06.png":
             raise KeyboardInterrupt
-        return decode(record, side)
+        return watched(path, side)
 
     monkeypatch.setattr(pixels, "_decode", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        prepare(records, SIDE, cache_dir)
-    assert not list(cache_dir.iterdir())
-    monkeypatch.undo()
-    np.testing.assert_array_equal(content_of(prepare(records, SIDE, cache_dir)), expected(records))
+        prepare(samples, SIDE, cache_dir)
+    monkeypatch.setattr(pixels, "_decode", watched)
+    decoded.clear()
+    assert_holds(prepare(samples, SIDE, cache_dir), samples)
+    assert sorted(decoded) == [f"{number:02}.png" for number in range(4, 12)]
 
 
-KILLED = """
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    def no_space(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", no_space)
+        yield
+
+
+def test_a_full_disk_leaves_the_old_cache_usable(
+    samples: list[Sample], cache_dir: Path, request: pytest.FixtureRequest
+) -> None:
+    prepare(samples[:8], SIDE, cache_dir)
+    request.getfixturevalue("full_disk")
+    with pytest.raises(OutputError, match="No space left on device"):
+        prepare(samples, SIDE, cache_dir)
+    assert_holds(prepare(samples[:8], SIDE, cache_dir), samples[:8])
+
+
+def test_a_cache_that_cannot_be_written_is_an_output_error(samples: list[Sample], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"cannot write .*: Not a directory"):
+        prepare(samples, SIDE, tmp_path / "file" / "cache")
+
+
+def test_a_file_that_cannot_be_opened_is_named(samples: list[Sample], cache_dir: Path) -> None:
+    samples[2].path.unlink()
+    with pytest.raises(DataError, match=r"02\.png cannot be opened: No such file"):
+        prepare(samples, SIDE, cache_dir)
+
+
+# Decodes with 4 images an update, slowly; writes the name of each file that it decodes on a line of stdout.
+CHILD = """
 import sys, time
 from pathlib import Path
 from xray_hf.data import cache as pixels
@@ -175,39 +290,51 @@ from xray_hf.data.sample import Sample
 
 decode = pixels._decode
 
-def slow(record, side):
-    if record.file_name == "06.png":
-        Path(sys.argv[3]).touch()
-        time.sleep(60)
-    return decode(record, side)
+def slow(path, side):
+    print(path.name, flush=True)
+    time.sleep(float(sys.argv[3]))
+    return decode(path, side)
 
-pixels._decode = slow
+pixels._decode, pixels._CHUNK = slow, 4
 paths = sorted(Path(sys.argv[1]).iterdir())
-records = [Sample(path.name, path, 0, path.stem, "TRAIN", "", "", "Kermany") for path in paths]
-pixels.prepare(records, 32, Path(sys.argv[2]))
+pixels.prepare([Sample(path.name, path, "clinic", (), path.stem) for path in paths], 32, Path(sys.argv[2]))
 """
 
 
-def test_a_killed_process_leaves_no_cache_that_looks_whole(
-    records: list[Sample], cache_dir: Path, tmp_path: Path
-) -> None:
-    reached = tmp_path / "reached"
-    arguments = [sys.executable, "-c", KILLED, str(records[0].path.parent), str(cache_dir), str(reached)]
-    with subprocess.Popen(arguments, stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 60
-        while not reached.exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
+def child(samples: list[Sample], cache_dir: Path, pause: float) -> subprocess.Popen[str]:
+    arguments = [sys.executable, "-c", CHILD, str(samples[0].path.parent), str(cache_dir), str(pause)]
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+
+@pytest.mark.parametrize("after", [1, 5, 10])
+def test_a_killed_process_leaves_no_wrong_pixels(samples: list[Sample], cache_dir: Path, after: int) -> None:
+    with child(samples, cache_dir, 0.1) as process:
+        assert process.stdout
+        for _ in range(after):
+            process.stdout.readline()
+        time.sleep(0.05)
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
-    assert list(cache_dir.iterdir())  # the process was in the middle of it,
-    assert not list(cache_dir.glob("pixels-*"))  # and nothing has the name of a cache
-    np.testing.assert_array_equal(content_of(prepare(records, SIDE, cache_dir)), expected(records))
+    assert_holds(prepare(samples, SIDE, cache_dir), samples)
 
 
-def test_a_cache_that_cannot_be_written_is_an_output_error(records: list[Sample], tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match=r"cannot write .*: Not a directory"):
-        prepare(records, SIDE, tmp_path / "file" / "cache")
+def test_rows_that_a_killed_process_wrote_without_naming_them_are_written_over(
+    samples: list[Sample], cache_dir: Path
+) -> None:
+    folder = prepare(samples[:4], SIDE, cache_dir).folder
+    for name in (pixels.PIXELS_NAME, pixels.THUMBNAILS_NAME):
+        with (folder / name).open("ab") as stream:
+            stream.write(b"x" * 1500)
+    assert_holds(prepare(samples[:4], SIDE, cache_dir), samples[:4])
+    assert_holds(prepare(samples, SIDE, cache_dir), samples)
+
+
+def test_two_processes_at_once_decode_each_file_once(samples: list[Sample], cache_dir: Path) -> None:
+    processes = [child(samples, cache_dir, 0.05) for _ in range(2)]
+    names = [name for process in processes for name in process.communicate(timeout=120)[0].split()]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert sorted(names) == [each.file_name for each in samples]
+    assert_holds(prepare(samples, SIDE, cache_dir), samples)
 
 
 def test_the_folder_is_named_by_the_environment_or_the_home(
@@ -218,6 +345,14 @@ def test_the_folder_is_named_by_the_environment_or_the_home(
     assert default_cache_dir() == Path.home() / ".cache" / "xray_hf"
 
 
-def test_the_index_is_plain_json(records: list[Sample], cache_dir: Path) -> None:
-    index = json.loads((prepare(records, SIDE, cache_dir).folder / pixels.INDEX_NAME).read_text())
-    assert index == {"count": 12, "undecodable": {}, "near_duplicates": [[2, 7]]}
+def test_near_duplicates_are_searched_once(
+    samples: list[Sample], cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thumbnails = prepare([*samples, samples[3]], SIDE, cache_dir).thumbnails
+    assert find_duplicates(thumbnails, cache_dir) == [(3, 12)]
+    monkeypatch.setattr(groups, "near_duplicates", lambda _: pytest.fail("searched again"))
+    assert find_duplicates(thumbnails, cache_dir) == [(3, 12)]
+    remembered = next(cache_dir.glob("duplicates-*.json"))
+    remembered.write_text(json.dumps([1]))
+    with pytest.raises(DataError, match="delete this file, it is made anew"):
+        find_duplicates(thumbnails, cache_dir)

@@ -22,7 +22,7 @@ from xray_hf import cli, manifest
 from xray_hf.data.dataset import XrayData, split_data
 from xray_hf.errors import ConfigError, DataError
 from xray_hf.hub import data_set
-from xray_hf.task import COVID19, LABELS, SPLITS
+from xray_hf.task import PAPER_CLASSES, PROTOCOLS, SPLITS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -38,8 +38,8 @@ def partly(data: XrayData) -> XrayData:
     kept = 0
     records = []
     for record in data.samples:
-        kept += record.label == COVID19
-        records.append(replace(record, license="") if record.label == COVID19 and kept % 2 else record)
+        kept += record.label == "COVID-19"
+        records.append(replace(record, license="") if record.label == "COVID-19" and kept % 2 else record)
     return replace(data, samples=records)
 
 
@@ -50,7 +50,7 @@ def hub() -> Iterator[Hub]:
     assert running.unknown() == []
 
 
-COLUMNS = ("label", "file_name", "patient_id", "virus_category", "pathogen", "source", "license", "group")
+COLUMNS = ("file_name", "patient_id", "site", "pathogen", "source", "license", "label", "group")
 LOAD = """
 import json, os, sys
 REVISION, *COLUMNS = sys.argv[1:]
@@ -97,13 +97,14 @@ def test_load_dataset_gives_both_protocols_row_for_row(
     found = json.loads(load())
     offline = json.loads(load(HF_HUB_OFFLINE="1"))
     assert offline == {name: found[name] for name in offline}
-    assert offline.keys() >= set(data_set.PROTOCOLS)
-    for protocol in data_set.PROTOCOLS:
+    assert offline.keys() >= set(PROTOCOLS)
+    for protocol in PROTOCOLS:
         split = split_data(data, protocol, 0)
         for name in SPLITS:
             expected = Counter(
                 (
-                    *(getattr(record, column) for column in COLUMNS[:-1]),
+                    *(getattr(record, column) for column in COLUMNS[:-2]),
+                    int(data.labels[row]),
                     int(data.groups[row]),
                     sha256(record.path.read_bytes()).hexdigest(),
                 )
@@ -112,7 +113,7 @@ def test_load_dataset_gives_both_protocols_row_for_row(
             )
             assert Counter(map(tuple, found[protocol][name])) == expected
     assert found["None"] == found["grouped"]
-    assert found["labels"] == list(LABELS)
+    assert found["labels"] == list(PAPER_CLASSES)
     assert {record.license for record in data.samples} == {"CC BY-NC 4.0"}
     assert min(found["size"]) > 32
 
@@ -127,7 +128,7 @@ def test_pictures_without_a_licence_stay_here_and_are_counted(partly: XrayData, 
             names = pq.read_table(content, columns=["file_name"])["file_name"].to_pylist()
             assert not without & set(names)
     card = bytes(plan.files[manifest.CARD]).decode()  # type: ignore[arg-type]
-    words = f"{len(without)} images whose collection states no licence are left out"
+    words = f"{len(without)} images are left out, because their collection states no licence"
     assert words in card
     assert f"0 Normal, 0 Pneumonia, {len(without)} COVID-19." in card
     assert f"- none stated: {len(without)} images" in card
@@ -154,12 +155,12 @@ from dataclasses import replace
 from xray_hf import cli
 from xray_hf.data import dataset
 from xray_hf.errors import exit_on_error
-whole = dataset.open_coronahack
+whole = dataset.open_data
 def partly(*args, **options):
     data = whole(*args, **options)
     records = [replace(each, license="") if n % 9 == 0 else each for n, each in enumerate(data.samples)]
     return replace(data, samples=records)
-dataset.open_coronahack = partly
+dataset.open_data = partly
 sys.exit(exit_on_error(cli.main))
 """
 
@@ -194,7 +195,7 @@ def test_the_card_says_synthetic_and_its_metadata_is_read(data: XrayData, tmp_pa
     card = DatasetCard(bytes(data_set.plan(data, "owner/data", tmp_path).files[manifest.CARD]).decode())  # type: ignore[arg-type]
     assert card.data.pretty_name.startswith("SYNTHETIC patients: ")
     assert "synthetic" in card.data.tags
-    assert [each["config_name"] for each in card.data.configs] == list(data_set.PROTOCOLS)
+    assert [each["config_name"] for each in card.data.configs] == list(PROTOCOLS)
     assert "Nothing is left out." in card.text
     assert "{{" not in card.content
     assert "Personal and health information" in card.text
@@ -212,4 +213,4 @@ def test_copies_of_a_picture_take_hardly_any_space(data: XrayData, tmp_path: Pat
 def test_of_the_real_set_46_pictures_stay_here(real_data: Path, tmp_path: Path) -> None:
     data = open_coronahack(real_data, 224)
     card = bytes(data_set.plan(data, "owner/data", tmp_path).files[manifest.CARD]).decode()  # type: ignore[arg-type]
-    assert "46 images whose collection states no licence are left out" in card
+    assert "46 images are left out, because their collection states no licence" in card

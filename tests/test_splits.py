@@ -62,7 +62,7 @@ def two_sources(twins: int = 0) -> tuple[list[Sample], tuple[str, ...], np.ndarr
         for k in range(images)
     ]
     pairs = [(k, 80 + k) for k in range(twins)]
-    return samples, classes, patient_groups(samples, pairs)
+    return samples, classes, patient_groups([each.patient_id for each in samples], pairs)
 
 
 @pytest.fixture(scope="module")
@@ -227,7 +227,8 @@ def test_sources_without_an_official_test_give_a_quarter_of_each_class(seed: int
     splits.require_disjoint(description)
     for label in classes:
         n = sum(each.label == label for each in samples)
-        assert 0.15 * n <= description["splits"]["test"][label] <= 0.25 * n
+        # A twin comes along, whatever its own source has given.
+        assert 0.15 * n <= description["splits"]["test"][label] <= 0.25 * n + 5
         assert description["splits"]["validation"][label] > 0
     assert set(description["splits"]["train"]["sources"]) == {"hospital", "clinic"}
 

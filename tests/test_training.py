@@ -41,6 +41,7 @@ class ToyPixels:
 
 
 LABELS = np.arange(ROWS + 12) % 3
+SOURCES = np.full(len(LABELS), "toy")
 SPLIT = Split("grouped", 0, np.arange(ROWS), np.arange(ROWS, ROWS + 6), np.arange(ROWS + 6, ROWS + 12))
 
 
@@ -60,7 +61,7 @@ def make_trainer(out: Path, pixels: ToyPixels | None = None, **options: Any) -> 
     config: Config = resolve({**defaults, **options})
     accelerator = make_accelerator(config)
     pixels = pixels or ToyPixels(LABELS)
-    return Trainer(small_network(), pixels, LABELS, SPLIT, config, accelerator, config.identity())
+    return Trainer(small_network(), pixels, LABELS, SOURCES, SPLIT, config, accelerator, config.identity())
 
 
 def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
@@ -86,7 +87,7 @@ def one_process() -> Any:
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_every_row_comes_once_an_epoch_and_none_twice(n: int, batch: int, world: int) -> None:
     rows = np.arange(1000, 1000 + n)
-    batches = epoch_batches(rows, rows % 3, batch_size=batch, balanced=False, seed=0, epoch=1)
+    batches = epoch_batches(rows, rows % 3, rows % 1, batch_size=batch, balanced=False, seed=0, epoch=1)
     seen = [share_of(b, rank, world) for rank in range(world) for b in batches]
     assert sorted(np.concatenate(seen).tolist()) == rows.tolist()
     assert max(map(len, batches)) <= batch
@@ -97,7 +98,7 @@ def test_epochs_differ_and_repeat_with_the_seed() -> None:
     def order(seed: int, epoch: int) -> list[int]:
         rows = np.arange(50)
         return np.concatenate(
-            epoch_batches(rows, rows % 3, batch_size=8, balanced=False, seed=seed, epoch=epoch)
+            epoch_batches(rows, rows % 3, rows % 1, batch_size=8, balanced=False, seed=seed, epoch=epoch)
         ).tolist()
 
     assert order(0, 1) == order(0, 1)
@@ -108,10 +109,26 @@ def test_epochs_differ_and_repeat_with_the_seed() -> None:
 def test_balanced_sampling_draws_every_class_as_often() -> None:
     labels = np.repeat([0, 1, 2], [100, 250, 10])
     rows = np.arange(360)
-    drawn = np.concatenate(epoch_batches(rows, labels, batch_size=32, balanced=True, seed=0, epoch=0))
+    one = np.zeros(360)
+    drawn = np.concatenate(epoch_batches(rows, labels, one, batch_size=32, balanced=True, seed=0, epoch=0))
     assert np.bincount(labels[drawn]).tolist() == [120, 120, 120]
     per_row = np.bincount(drawn[labels[drawn] == 2])[350:]
     assert per_row.tolist() == [12] * 10  # rare rows repeat equally often
+
+
+def test_balanced_sampling_draws_every_source_as_often_within_a_class() -> None:
+    labels = np.repeat([0, 1], [300, 60])
+    sources = np.asarray(["clinic"] * 280 + ["web"] * 20 + ["web"] * 60)
+    rows = np.arange(360)
+    drawn = np.concatenate(
+        epoch_batches(rows, labels, sources, batch_size=32, balanced=True, seed=0, epoch=0)
+    )
+    counts = {
+        (k, name): int(((labels == k) & (sources == name))[drawn].sum())
+        for k in (0, 1)
+        for name in ("clinic", "web")
+    }
+    assert counts == {(0, "clinic"): 90, (0, "web"): 90, (1, "clinic"): 0, (1, "web"): 180}
 
 
 def test_more_processes_than_rows_is_an_error() -> None:

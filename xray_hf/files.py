@@ -29,7 +29,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
     Raises OutputError when the folder or file cannot be written; an old `path` then stays as it was.
     """
-    with _output_errors(path):
+    with output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         # The suffix stays, because some writers choose the format by it.
         handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
@@ -50,7 +50,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
     Raises OutputError when it cannot be written; an old `path` then stays as it was.
     """
-    with _output_errors(path):
+    with output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
         try:
@@ -73,7 +73,7 @@ def made_folder(path: Path) -> Iterator[None]:
     """
     made: list[Path] = []
     try:
-        with _output_errors(path):
+        with output_errors(path):
             made = [each for each in (path, *path.parents) if not each.exists()]
             path.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=path).close()
@@ -129,7 +129,8 @@ def _sync(file: Path) -> None:
 
 
 @contextmanager
-def _output_errors(path: Path) -> Iterator[None]:
+def output_errors(path: Path) -> Iterator[None]:
+    """Raise OutputError for any OSError of the body, which writes `path`."""
     try:
         yield
     except OSError as error:

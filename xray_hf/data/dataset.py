@@ -98,14 +98,15 @@ def open_pixels(
             f"the sources have {', '.join(classes[k] for k in np.unique(labels))}. "
             'Change --classes, or map a finding with --map "NAME:FINDING=CLASS".'
         )
-    pairs = groups.near_duplicates(np.concatenate([each.thumbnails for each in caches]))
+    thumbnails = np.concatenate([each.thumbnails for each in caches])
+    pairs = cache.find_duplicates(thumbnails, cache_dir)
     return XrayData(
         samples=kept,
         classes=classes,
         labels=labels,
         pixels=cache.Joined(caches),
         side=side,
-        groups=groups.patient_groups(kept, pairs),
+        groups=groups.patient_groups([sample.patient_id for sample in kept], pairs),
         near_duplicates=pairs,
         reports=reports,
     )

@@ -214,9 +214,7 @@ def describe(
     counts: dict[str, Any] = {}
     for name in names:
         rows = split.rows(name)
-        per_class = {
-            classes[k]: int(n) for k, n in enumerate(np.bincount(labels[rows], minlength=len(classes)))
-        }
+        per_class = np.bincount(labels[rows], minlength=len(classes)).tolist()
         counts[name] = {
             "rows": len(rows),
             "images": len(np.unique(rows)),
