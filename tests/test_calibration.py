@@ -32,27 +32,26 @@ from xray_hf.files import write_json
 from xray_hf.task import PAPER_CLASSES
 
 ROOT = Path(__file__).resolve().parents[1]
-CLASSES = ("Normal", "Pneumonia", "COVID-19")
 PNEUMONIA = 1
 FITTED = Calibration(2.0, 0.6, 0.02, (OperatingPoint("Pneumonia", 0.9, 0.5),), {"split": "validation"})
 
 
-def honest(n: int = 4000) -> tuple[np.ndarray, np.ndarray]:
+def honest(n: int = 4000, n_classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
     """Labels and the logits that they were drawn from."""
     rng = np.random.default_rng(0)
-    logits = rng.normal(scale=2, size=(n, 3))
-    return (logits + rng.gumbel(size=(n, 3))).argmax(axis=1), logits
+    logits = rng.normal(scale=2, size=(n, n_classes))
+    return (logits + rng.gumbel(size=logits.shape)).argmax(axis=1), logits
 
 
-def toy(n: int = 600) -> Predictions:
+def toy(n: int = 600, classes: tuple[str, ...] = PAPER_CLASSES) -> Predictions:
     """Half validation, half test, three images a patient; twice as sure as it should be."""
-    labels, logits = honest(n)
+    labels, logits = honest(n, len(classes))
     names = np.array([f"{row}.jpeg" for row in range(n)])
     patients = np.array([f"p{row // 3}" for row in range(n)])
     split = np.where(np.arange(n) < n // 2, "validation", "test")
     official = np.where(split == "test", "TEST", "TRAIN")
     return Predictions(
-        classes=PAPER_CLASSES,
+        classes=classes,
         file_name=names,
         source=np.asarray("coronahack"),
         patient_id=patients,
@@ -229,10 +228,8 @@ def test_rows_without_pneumonia_have_no_sensitivity() -> None:
 
 @pytest.mark.parametrize("n_classes", [2, 5])
 def test_any_number_of_classes_can_be_calibrated(n_classes: int) -> None:
-    rng = np.random.default_rng(0)
     classes = tuple("ABCDE"[:n_classes])
-    logits = rng.normal(scale=2, size=(2000, n_classes))
-    labels = (logits + rng.gumbel(size=logits.shape)).argmax(axis=1)
+    labels, logits = honest(2000, n_classes)
     fitted = fit(labels, 3 * logits, classes, 0.1)
     assert fitted.temperature == pytest.approx(3, rel=0.1)
     probabilities = calibrated(3 * logits, fitted.temperature)
@@ -256,12 +253,12 @@ def test_of_two_classes_each_has_the_operating_points_of_its_own_mistakes() -> N
 
 
 def test_what_is_measured_names_the_class_of_each_operating_point() -> None:
-    points = tuple(OperatingPoint(label, 0.9, 0.5) for label in reversed(CLASSES))
+    points = tuple(OperatingPoint(label, 0.9, 0.5) for label in reversed(PAPER_CLASSES))
     test = toy().select("test")
     found = describe(test, dataclasses.replace(FITTED, operating_points=points))["operating_points"]
     probabilities = calibrated(test.logits, FITTED.temperature)
     for point in found:
-        index = CLASSES.index(point["label"])
+        index = PAPER_CLASSES.index(point["label"])
         expected = (probabilities[test.label == index, index] > 0.5).mean()
         assert point["sensitivity"] == pytest.approx(expected)
 
@@ -274,7 +271,7 @@ def test_an_operating_point_of_a_class_that_the_rows_do_not_know_is_one_clear_er
 
 def test_the_engine_answers_what_the_fit_counted_as_answered() -> None:
     validation = toy().select("validation")
-    fitted = fit(validation.label, validation.logits, CLASSES, 0.15)
+    fitted = fit(validation.label, validation.logits, PAPER_CLASSES, 0.15)
     sure = fitted.probabilities(validation.logits).max(axis=1) >= fitted.abstain_below
     is_wrong = validation.predicted != validation.label
     found = describe(validation, fitted)["abstention"]
@@ -285,7 +282,7 @@ def test_the_engine_answers_what_the_fit_counted_as_answered() -> None:
 
 def test_a_fit_survives_json() -> None:
     validation = toy().select("validation")
-    fitted = fit(validation.label, validation.logits, CLASSES)
+    fitted = fit(validation.label, validation.logits, PAPER_CLASSES)
     assert Calibration.from_dict(json.loads(json.dumps(fitted.as_dict()))) == fitted
 
 
@@ -305,13 +302,13 @@ def saved(folder: Path) -> dict[str, Any]:
 def test_calibration_json_says_what_was_fitted_and_where(folder: Path) -> None:
     fitted, validation = fit_bundle(folder, 0.05), toy().select("validation")
     assert calibration.read(folder) == fitted
-    expected = fit(validation.label, validation.logits, CLASSES, 0.05)
+    expected = fit(validation.label, validation.logits, PAPER_CLASSES, 0.05)
     assert dataclasses.replace(fitted, fitted_on=expected.fitted_on) == expected
     assert saved(folder)["fitted_on"].items() >= {"split": "validation", "n": 300}.items()
     assert saved(folder)["temperature"] == fitted.temperature == pytest.approx(2, rel=0.2)
     assert (saved(folder)["abstain_below"], saved(folder)["target_risk"]) == (fitted.abstain_below, 0.05)
     points = [(point["label"], point["specificity"]) for point in saved(folder)["operating_points"]]
-    assert points == [(label, wanted) for label in CLASSES for wanted in SPECIFICITIES]
+    assert points == [(label, wanted) for label in PAPER_CLASSES for wanted in SPECIFICITIES]
 
 
 def test_names_of_version_0_1_are_read_and_written_anew(folder: Path) -> None:
@@ -344,6 +341,20 @@ def test_names_of_version_0_1_are_read_and_written_anew(folder: Path) -> None:
 )
 def test_decisions_recorded_for_the_shipped_models_still_count(name: str, mark: str) -> None:
     assert manifest.calibration_mark(ROOT / "pretrained" / name) == mark
+
+
+@pytest.mark.parametrize("classes", [("Normal", "Mass"), ("Normal", "Mass", "Nodule", "Edema", "Effusion")])
+def test_a_bundle_of_any_classes_has_operating_points_of_each(folder: Path, classes: tuple[str, ...]) -> None:
+    toy(classes=classes).write(folder / manifest.PREDICTIONS)
+    fitted = fit_bundle(folder, 0.1)
+    expected = [(label, wanted) for label in classes for wanted in SPECIFICITIES]
+    assert [(label, wanted) for label, wanted, _ in calibration.read(folder).operating_points] == expected
+    test = evidence.draw(folder)["test"]
+    points = test["operating_points"]
+    assert [(point["label"], point["validation_specificity"]) for point in points] == expected
+    assert all(abs(point["specificity"] - point["validation_specificity"]) < 0.1 for point in points)
+    assert test["abstention"]["abstain_below"] == fitted.abstain_below > 1 / len(classes)
+    assert 0 < test["abstention"]["coverage"] < 1
 
 
 def test_test_rows_do_not_matter(folder: Path) -> None:
@@ -438,19 +449,20 @@ def test_views_of_a_damaged_calibration_are_one_clear_error(folder: Path, change
 def test_the_command_fits_prints_and_draws(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["calibrate", str(folder), "--risk", "0.1"])
     printed = capsys.readouterr().out
-    assert printed.startswith("SYNTHETIC patients:")
-    assert "test_official" in printed
+    assert printed.startswith("SYNTHETIC patients")
+    assert "internal test set" in printed
     assert f"temperature {saved(folder)['temperature']:.3f}" in printed
     assert "ood" not in saved(folder)
     assert (folder / manifest.FIGURES / "risk_coverage.png").exists()
 
 
 def test_the_command_has_the_fits_own_default() -> None:
-    assert cli.build_parser().parse_args(["calibrate", "x"]).risk == abstention.TARGET_RISK
+    (risk,) = (option for option in cli.calibrate.params if option.name == "risk")
+    assert risk.default == abstention.TARGET_RISK
 
 
 @pytest.mark.parametrize("option", ["--data-dir", "--ood-dir"])
 def test_the_command_wants_both_folders_or_none(folder: Path, option: str) -> None:
-    with pytest.raises(ConfigError, match="both --data-dir and --ood-dir; pass both or none"):
+    with pytest.raises(ConfigError, match="fitted with both --source and --ood-dir; pass both or none"):
         cli.main(["calibrate", str(folder), option, str(folder)])
     assert not (folder / manifest.CALIBRATION).exists()

@@ -246,7 +246,7 @@ def test_an_engine_of_any_number_of_classes_decides_or_abstains(
             return Outputs(logits.repeat(len(pixels), axis=0), None, np.zeros((len(pixels), 3), np.float32))
 
     monkeypatch.setattr(backends, "load", lambda *_, **__: Network())
-    description = manifest.Manifest(tmp_path, "tiny", classes, 64, is_synthetic=True)
+    description = manifest.Manifest(tmp_path, "tiny", classes, 64, is_synthetic=True, sources=())
     engine = Engine(description, Calibration(abstain_below=0.7), "onnxruntime", threads=1)
     found = engine.predict(xray)
     assert (found.decision, values(found)) == (UNSURE, pytest.approx([1 / n_classes] * n_classes))

@@ -242,6 +242,7 @@ def export(bundle: Path) -> None:
 @side
 @option(
     "--ood-dir",
+    "--foreign-dir",  # its name in version 0.1
     type=a_folder,
     help="OOD images, one folder per kind: no frontal chest X-rays; every second one is held out",
 )

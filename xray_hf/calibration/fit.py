@@ -23,7 +23,6 @@ from xray_hf.calibration.temperature import calibrated, fit_temperature
 from xray_hf.errors import BundleError, ConfigError
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.evaluation.uncertainty import Draws
-from xray_hf.task import LABELS
 
 
 def fit_bundle(folder: Path, target_risk: float = TARGET_RISK) -> Calibration:
@@ -38,7 +37,7 @@ def fit_bundle(folder: Path, target_risk: float = TARGET_RISK) -> Calibration:
     _require_honest_validation(folder)
     validation = Predictions.read(folder / manifest.PREDICTIONS).select("validation")
     try:
-        found = fit(validation.label, validation.logits, _classes_of(validation), target_risk)
+        found = fit(validation.label, validation.logits, validation.classes, target_risk)
     except ValueError as error:
         raise BundleError(f"validation of {folder}: {error}; train with more data.") from error
     date = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -74,7 +73,7 @@ def describe(predictions: Predictions, fitted: Calibration) -> dict[str, Any]:
     calibration: before and after the temperature. abstention: at its threshold. operating_points: each of
     them. Raises BundleError for an operating point of a class that the rows do not know.
     """
-    draws, labels, classes = Draws.of(predictions.patient_id), predictions.label, _classes_of(predictions)
+    draws, labels, classes = Draws.of(predictions.patient_id), predictions.label, predictions.classes
     if unknown := [point.label for point in fitted.operating_points if point.label not in classes]:
         raise BundleError(
             f"{manifest.CALIBRATION} has an operating point of {unknown[0]!r}, the predictions have the "
@@ -93,10 +92,6 @@ def describe(predictions: Predictions, fitted: Calibration) -> dict[str, Any]:
             for index in [classes.index(point.label)]
         ],
     }
-
-
-def _classes_of(predictions: Predictions) -> tuple[str, ...]:
-    return getattr(predictions, "classes", LABELS)
 
 
 def _require_honest_validation(folder: Path) -> None:

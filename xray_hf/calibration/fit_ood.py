@@ -24,7 +24,7 @@ from xray_hf.calibration.calibration import Calibration
 from xray_hf.calibration.ood import Detector, rule_against, standardised, thumbnail_of
 from xray_hf.data import splits
 from xray_hf.data.dataset import XrayData
-from xray_hf.errors import DataError
+from xray_hf.errors import ConfigError, DataError
 from xray_hf.images import Reading, read, resize
 
 VALIDATION_REJECTED = 0.01  # share of the validation rows that the threshold gives up
@@ -61,11 +61,16 @@ def fit_bundle(folder: Path, data: XrayData, ood_dir: Path, embed: Embed) -> dic
     data: the data set that the bundle was trained on, whose rows its splits.json names. ood_dir: one folder
     for each kind; of its sorted files every even one tunes and every odd one is reported on. embed: the
     bundle's network.
-    Raises ConfigError if the data were opened at another size, BundleError, OutputError, DataError (also for
-    a file that is no readable image).
+    Raises ConfigError if the data were opened at another size or for other classes, DataError (also for a
+    file that is no readable image), BundleError, OutputError.
     """
     description = manifest.read(folder)
     description.require_side(data.side)
+    if data.classes != description.labels:
+        raise ConfigError(
+            f"the data were opened for the classes {', '.join(data.classes)}, {folder} names "
+            f"{', '.join(description.labels)}; open them for these, in this order."
+        )
     split = splits.read(folder / manifest.SPLITS, data.samples)
     rows = {name: np.unique(split.rows(name)) for name in ("train", "validation", "test")}
     if missing := [name for name, own in rows.items() if not len(own)]:
