@@ -4,13 +4,15 @@ python scripts/measure_duplicates.py A B --other C D --sheet pairs.png
 
 A and B: folders with `images/` and `labels.csv` (file_name, patient_id); an equal patient_id in both, other
 than digits only, means the same picture, processed otherwise. Half of the patients show what any threshold
-gives, the other half what the one in use gives. Other folders' images are searched too.
+gives, the other half what the one in use gives. Other folders' images are searched too. Last, copies of
+CHANGED images are cropped, framed, resized, made paler and compressed, and searched for.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import io
 import resource
 import time
 from collections import Counter
@@ -18,13 +20,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from xray_hf import cores
 from xray_hf.data import groups
 from xray_hf.images import read_grey, resize
 
 TILE = 160  # pixels
+CHANGED = 1500
 
 
 def main() -> None:
@@ -68,6 +71,16 @@ def main() -> None:
     strange = [pair for pair, s in scored.items() if s > groups.CORRELATION and pair not in twins]
     for names, count in Counter(tuple(files[row][0].name for row in pair) for pair in strange).most_common():
         print(f"{count:5} other pairs in {' and '.join(names)}")
+    rng = np.random.default_rng(1)
+    chosen = rng.choice(len(files), min(CHANGED, len(files)), replace=False)
+    for most in (0.03, 0.05):
+        copies = [
+            resize(_changed(read_grey(files[row][1]), most, rng), groups.THUMBNAIL_SIDE) for row in chosen
+        ]
+        pairs = set(groups.near_duplicates(np.concatenate([np.stack(copies), thumbnails[chosen]])))
+        found = sum((row, row + len(chosen)) in pairs for row in range(len(chosen)))
+        print(f"changed copies, up to {most:.0%} of each side cut or added: recall {found / len(chosen):.3f}")
+
     if options.sheet:
         strange.sort(key=lambda pair: scored[pair])
         _sheet([[files[row][1] for row in pair] for pair in strange]).save(options.sheet)
@@ -85,6 +98,25 @@ def _patients(folder: Path) -> dict[str, str]:
 
 def _thumbnail(path: Path) -> np.ndarray:
     return resize(read_grey(path), groups.THUMBNAIL_SIDE)
+
+
+def _changed(image: Image.Image, most: float, rng: np.random.Generator) -> Image.Image:
+    """As another collection might have it; most: the part of a side that may be cut off, or added."""
+    if rng.random() < 0.7:
+        left, top, right, bottom = rng.uniform(0, most, 4) * np.tile(image.size, 2)
+        image = image.crop((int(left), int(top), int(image.width - right), int(image.height - bottom)))
+    if rng.random() < 0.5:
+        border = tuple(int(width) for width in rng.uniform(0, most, 4) * image.width)
+        image = ImageOps.expand(image, border, fill=int(rng.choice([0, 255])))
+    image = image.resize((int(rng.integers(150, 400)), int(rng.integers(150, 400))))
+    gamma, contrast = np.exp(rng.uniform(-0.7, 0.7)), rng.uniform(0.5, 1)
+    offset = rng.uniform(0, 1 - contrast)
+    image = image.point([round(255 * (offset + contrast * (grey / 255) ** gamma)) for grey in range(256)])
+    if rng.random() < 0.2:
+        image = ImageOps.equalize(image)
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=int(rng.integers(30, 90)))
+    return read_grey(stream.getvalue())
 
 
 def _sheet(pairs: list[list[Path]], columns: int = 5) -> Image.Image:

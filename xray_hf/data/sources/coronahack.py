@@ -40,7 +40,7 @@ ABOUT = About(
     known_errors=(
         "COVID-19 and the source go together: age, hospital, machine and picture format give the class away.",
         "58 COVID-19 images of 39 patients are few, and 4 of them are lateral views.",
-        "34 pairs of images are nearly the same picture.",
+        "36 pairs of images show the same picture.",
         "Patients are read off file names; two names may be one child.",
     ),
     citation="""\
