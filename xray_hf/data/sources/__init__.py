@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Protocol
 
 from xray_hf.errors import ConfigError
@@ -21,7 +22,7 @@ from xray_hf.task import PAPER_CLASSES, check_classes
 if TYPE_CHECKING:  # it imports numpy, for which --help need not wait
     from xray_hf.data.sample import Report, Sample
 
-KINDS = ("coronahack", "radiography", "rsna", "nih", "cohen", "folder", "hub")
+KINDS = tuple(sorted(module.name for module in iter_modules(__path__)))  # each file here reads a kind
 _NAME = re.compile(r"\w[\w.-]*")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from xray_hf.data.sample import UNKNOWN_PATIENT, Report, Sample
 from xray_hf.data.sources import About, ReadOptions
-from xray_hf.data.sources.tables import (
+from xray_hf.data.tables import (
     has_table,
     images_below,
     normal_name,

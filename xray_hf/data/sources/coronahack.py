@@ -12,7 +12,7 @@ from pathlib import Path
 
 from xray_hf.data.sample import SYNTHETIC, SYNTHETIC_PREFIX, UNKNOWN_PATIENT, Report, Sample
 from xray_hf.data.sources import About, ReadOptions
-from xray_hf.data.sources.tables import (
+from xray_hf.data.tables import (
     has_table,
     images_below,
     read_rows,

@@ -22,7 +22,7 @@ from typing import Any
 
 from xray_hf.data.sample import UNKNOWN_PATIENT, Report, Sample
 from xray_hf.data.sources import About, ReadOptions
-from xray_hf.data.sources.tables import without_repeats
+from xray_hf.data.tables import without_repeats
 from xray_hf.errors import ConfigError, DataError, HubError, as_sentence, hub_errors
 from xray_hf.files import atomic_folder, write_json
 from xray_hf.manifest import TIMEOUT

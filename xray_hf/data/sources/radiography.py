@@ -18,7 +18,7 @@ from zipfile import BadZipFile
 
 from xray_hf.data.sample import UNKNOWN_PATIENT, Report, Sample
 from xray_hf.data.sources import About, ReadOptions
-from xray_hf.data.sources.tables import images_below, require_folder, right_kind, subfolders
+from xray_hf.data.tables import images_below, require_folder, right_kind, subfolders
 from xray_hf.errors import DataError, as_sentence
 
 ABOUT = About(

@@ -16,7 +16,7 @@ from pathlib import Path
 from xray_hf.data.sample import UNKNOWN_PATIENT, Report, Sample
 from xray_hf.data.sources import About, ReadOptions
 from xray_hf.data.sources.nih import patient_of
-from xray_hf.data.sources.tables import has_table, images_below, read_table, require_folder
+from xray_hf.data.tables import has_table, images_below, read_table, require_folder
 from xray_hf.errors import DataError
 
 ABOUT = About(
