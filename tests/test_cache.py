@@ -291,7 +291,7 @@ from xray_hf.data.sample import Sample
 decode = pixels._decode
 
 def slow(path, side):
-    print(path.name, flush=True)
+    print(path.name + "\\n", end="", flush=True)  # in one piece: threads write at once
     time.sleep(float(sys.argv[3]))
     return decode(path, side)
 
