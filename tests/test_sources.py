@@ -610,7 +610,7 @@ def test_every_kind_has_a_museum_label(kind: str) -> None:
 
 def test_all_kinds_are_listed_and_others_are_not_known() -> None:
     assert [line.split()[0] for line in describe().splitlines()] == list(KINDS)
-    with pytest.raises(ConfigError, match="no kind of source 'mimic'; expected one of coronahack, "):
+    with pytest.raises(ConfigError, match="no kind of source 'mimic'; expected one of cohen, coronahack, "):
         describe("mimic")
 
 
