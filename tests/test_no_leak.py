@@ -19,12 +19,13 @@ from typing import Any
 import numpy as np
 import pytest
 from accelerate.state import AcceleratorState, PartialState
-from PIL import Image
+from PIL import Image, ImageOps
 
 import train
 from xray_hf import cli, manifest
-from xray_hf.data.cache import PixelCache
+from xray_hf.data.cache import Joined
 from xray_hf.data.sources.coronahack import CSV_NAME
+from xray_hf.data.synthetic import sample_images
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.task import LABELS, SPLITS
 from xray_hf.training.loop import Trainer
@@ -41,11 +42,14 @@ OPTIONS = [
 
 
 def train_on(data_dir: Path, out: Path, *options: str) -> Path:
-    """Train as from the command line; returns the bundle."""
+    """Train on CoronaHack's layout as from the command line; returns the bundle."""
+    return run_training("--data-dir", str(data_dir), "--out", str(out), *OPTIONS, *options, out=out)
+
+
+def run_training(*options: str, out: Path) -> Path:
     AcceleratorState._reset_state(reset_partial_state=True)
-    paths = ["--data-dir", str(data_dir), "--out", str(out)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["train.py", *paths, *OPTIONS, *options])
+        patch.setattr(sys, "argv", ["train.py", *options])
         train.main()
     PartialState._reset_state()
     return out / "bundle"
@@ -62,17 +66,17 @@ def names_seen_in_fitting() -> Iterator[set[str]]:
     seen: set[str] = set()
     names: list[str] = []  # of the cache's rows
     fitting: list[Trainer] = []
-    open_data, gather, fit = train.open_data, PixelCache.gather, Trainer.fit
+    open_sources, gather, fit = train.open_sources, Joined.gather, Trainer.fit
 
     def watched_open(*arguments: Any) -> Any:
-        data = open_data(*arguments)
-        names.extend(record.file_name for record in data.samples)
+        data = open_sources(*arguments)
+        names.extend(sample.file_name for sample in data.samples)
         return data
 
-    def watched_gather(cache: PixelCache, rows: np.ndarray) -> np.ndarray:
+    def watched_gather(joined: Joined, rows: np.ndarray) -> np.ndarray:
         if fitting:
             seen.update(names[row] for row in rows)
-        return gather(cache, rows)
+        return gather(joined, rows)
 
     def watched_fit(trainer: Trainer) -> Any:
         fitting.append(trainer)
@@ -89,8 +93,8 @@ def names_seen_in_fitting() -> Iterator[set[str]]:
         watch_files
     )  # whoever opens a file; it cannot be taken away, but then nothing is fitting
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "open_data", watched_open)
-        patch.setattr(PixelCache, "gather", watched_gather)
+        patch.setattr(train, "open_sources", watched_open)
+        patch.setattr(Joined, "gather", watched_gather)
         patch.setattr(Trainer, "fit", watched_fit)
         yield seen
 
@@ -146,7 +150,9 @@ def poisoned(
 
 
 def files_of(bundle: Path, name: str) -> set[str]:
-    return set(json.loads((bundle / manifest.SPLITS).read_text())["files"][name])
+    """The names of a split's files, which no two sources here share."""
+    of_sources = json.loads((bundle / manifest.SPLITS).read_text())["files"][name]
+    return {file for own in of_sources.values() for file in own}
 
 
 def history_of(bundle: Path) -> list[dict[str, float]]:
@@ -230,6 +236,45 @@ def modules_of(name: str) -> set[str]:
     return set(finder.modules)
 
 
+@pytest.fixture(scope="module")
+def two_sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two folders of 60 images, a patient each; the first 15 of `second` are those of `first`, reprocessed."""
+    folder = tmp_path_factory.mktemp("sources")
+    drawn = sample_images(53, seed=7)[:105]
+    for name, own in (("first", drawn[:60]), ("second", [*drawn[:15], *drawn[60:105]])):
+        (folder / name).mkdir()
+        rows = ["file_name,label"]
+        for number, (label, image) in enumerate(own):
+            if name == "second":
+                image = ImageOps.expand(image.point([round(255 * (k / 255) ** 1.5) for k in range(256)]), 6)
+            image.save(folder / name / f"{name}-{number:02}.jpeg", quality=70)
+            # The atlas draws class after class; every third image is the finding that is learnt here.
+            rows.append(f"{name}-{number:02}.jpeg,{('Normal', 'Normal', 'Tuberculosis')[number % 3]}")
+        (folder / name / "labels.csv").write_text("\n".join(rows))
+    return folder
+
+
+@pytest.mark.parametrize("held_out", ["", "first", "second"])
+def test_of_two_sources_nothing_in_test_or_held_out_is_looked_at_nor_its_twin(
+    two_sources: Path, tmp_path: Path, held_out: str
+) -> None:
+    sources = [f"--source=folder:{name}={two_sources / name}" for name in ("first", "second")]
+    hold_out = ["--hold-out", held_out] if held_out else []
+    options = ["--model", "xray-cnn", "--side", "64", "--epochs", "2", "--device", "cpu", *hold_out]
+    with names_seen_in_fitting() as seen:
+        bundle = run_training(*sources, *options, "--out", str(tmp_path / "run"), out=tmp_path / "run")
+    unseen = files_of(bundle, "test") | (files_of(bundle, "external") if held_out else set())
+    assert len(unseen) > 20
+    assert files_of(bundle, "validation") <= seen
+    assert not seen & unseen
+    twins = {f"first-{number:02}.jpeg": f"second-{number:02}.jpeg" for number in range(15)}
+    pairs = {**twins, **{other: name for name, other in twins.items()}}
+    assert not seen & {pairs[name] for name in unseen if name in pairs}
+    if held_out:
+        assert files_of(bundle, "external") == {f"{held_out}-{number:02}.jpeg" for number in range(60)}
+        assert held_out in json.loads((bundle / manifest.METRICS).read_text())["external"]
+
+
 @pytest.mark.parametrize(
     "fits",
     [
@@ -240,7 +285,7 @@ def modules_of(name: str) -> set[str]:
     ],
 )
 def test_what_fits_cannot_even_read_another_collection(fits: str) -> None:
-    readers = {"xray_hf.data.sources.folder", "xray_hf.inference.evaluate", "xray_hf.inference.report"}
+    readers = {"xray_hf.inference.evaluate", "xray_hf.inference.report"}
     assert not readers & modules_of(fits)
     assert readers <= modules_of("xray_hf.cli")  # the search finds them where they are used
 

@@ -11,7 +11,7 @@ import pytest
 import reproduce
 from opening import open_coronahack
 
-from xray_hf.data.cache import PixelCache
+from xray_hf.data.cache import Joined
 from xray_hf.data.dataset import split_data
 from xray_hf.training.config import parse, resolve
 
@@ -62,13 +62,13 @@ def test_ablations_never_see_a_test_row(
     synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: set[int] = set()
-    gather = PixelCache.gather
+    gather = Joined.gather
 
-    def watched(cache: PixelCache, rows: np.ndarray) -> np.ndarray:
+    def watched(cache: Joined, rows: np.ndarray) -> np.ndarray:
         seen.update(rows.tolist())
         return gather(cache, rows)
 
-    monkeypatch.setattr(PixelCache, "gather", watched)
+    monkeypatch.setattr(Joined, "gather", watched)
     ablate.run(synthetic, "xray-cnn", 0, {"side": 32, "epochs": 1}, str(tmp_path))
     split = split_data(open_coronahack(synthetic, 32), "grouped", 0)
     assert set(split.validation.tolist()) <= seen
