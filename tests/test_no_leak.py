@@ -238,13 +238,13 @@ def modules_of(name: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def two_sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two folders of 60 images, a patient each; the first 15 of `second` are those of `first`, reprocessed."""
+    """Two folders of 60 images, one a patient; 15 of `second` are those of `first`, reprocessed."""
     folder = tmp_path_factory.mktemp("sources")
     drawn = sample_images(53, seed=7)[:105]
     for name, own in (("first", drawn[:60]), ("second", [*drawn[:15], *drawn[60:105]])):
         (folder / name).mkdir()
         rows = ["file_name,label"]
-        for number, (label, image) in enumerate(own):
+        for number, (_, image) in enumerate(own):
             if name == "second":
                 image = ImageOps.expand(image.point([round(255 * (k / 255) ** 1.5) for k in range(256)]), 6)
             image.save(folder / name / f"{name}-{number:02}.jpeg", quality=70)
