@@ -27,13 +27,17 @@ from xray_hf.data.cache import Joined
 from xray_hf.data.sources.coronahack import CSV_NAME
 from xray_hf.data.synthetic import sample_images
 from xray_hf.evaluation.predictions import Predictions
-from xray_hf.task import LABELS, SPLITS
+from xray_hf.task import PAPER_CLASSES, SPLITS
 from xray_hf.training.loop import Trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 SIDE = 64
 RISK = "0.1"  # at which some validation rows are answered and some are not
-CELLS = (("Normal", ""), ("Pnemonia", ""), ("Pnemonia", "COVID-19"))  # the CSV's, in the order of LABELS
+CELLS = (
+    ("Normal", ""),
+    ("Pnemonia", ""),
+    ("Pnemonia", "COVID-19"),
+)  # the CSV's, in the order of PAPER_CLASSES
 OPTIONS = [
     *("--model", "xray-cnn", "--side", str(SIDE), "--device", "cpu", "--precision", "fp32"),
     *("--epochs", "4", "--batch-size", "8", "--learning-rate", "3e-3", "--ema", "0.5"),
@@ -301,7 +305,7 @@ def test_an_external_test_changes_nothing_that_was_fitted(
     for number in range(4):
         image = np.random.default_rng(number).integers(0, 256, (90, 80), np.uint8)
         Image.fromarray(image).save(elsewhere / f"{number}.png")
-        rows.append(f"{number}.png,{LABELS[number % 3]}")
+        rows.append(f"{number}.png,{PAPER_CLASSES[number % 3]}")
     (elsewhere / "labels.csv").write_text("\n".join(rows))
     cli.main(["evaluate", str(bundle), "--external", "--data-dir", str(elsewhere)])
     assert fitted(bundle) == fitted(trained[0])
