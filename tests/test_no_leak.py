@@ -37,7 +37,7 @@ CELLS = (
     ("Normal", ""),
     ("Pnemonia", ""),
     ("Pnemonia", "COVID-19"),
-)  # the CSV's, in the order of PAPER_CLASSES
+)  # the CSV's, in the classes' order
 OPTIONS = [
     *("--model", "xray-cnn", "--side", str(SIDE), "--device", "cpu", "--precision", "fp32"),
     *("--epochs", "4", "--batch-size", "8", "--learning-rate", "3e-3", "--ema", "0.5"),

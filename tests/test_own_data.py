@@ -19,10 +19,7 @@ from xray_hf.data.synthetic import sample_images
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "own_data.md").read_text(encoding="utf-8")
-PAPER_CLASSES = {
-    "Normal": "Normal",
-    "Pneumonia": "Tuberculosis",
-}  # what the atlas draws, and what it stands for
+LABELS = {"Normal": "Normal", "Pneumonia": "Tuberculosis"}  # what the atlas draws, and what it stands for
 QUICK = ["--model", "xray-cnn", "--side", "64", "--epochs", "6", "--learning-rate", "2e-3", "--device", "cpu"]
 
 
@@ -39,9 +36,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (work / "clinic").mkdir()
     (work / "scans").mkdir()
     rows = ["file_name,label,patient_id"]
-    drawn = [
-        (PAPER_CLASSES[label], image) for label, image in sample_images(100, seed=5) if label in PAPER_CLASSES
-    ]
+    drawn = [(LABELS[label], image) for label, image in sample_images(100, seed=5) if label in LABELS]
     for number, (label, image) in enumerate(drawn):
         image.save(work / "clinic" / f"scan-{number:03}.png")
         rows.append(f"scan-{number:03}.png,{label},p{number // 2:02}")

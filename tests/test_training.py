@@ -40,8 +40,8 @@ class ToyPixels:
         return self.images[rows]
 
 
-PAPER_CLASSES = np.arange(ROWS + 12) % 3
-SOURCES = np.full(len(PAPER_CLASSES), "toy")
+LABELS = np.arange(ROWS + 12) % 3
+SOURCES = np.full(len(LABELS), "toy")
 SPLIT = Split("grouped", 0, np.arange(ROWS), np.arange(ROWS, ROWS + 6), np.arange(ROWS + 6, ROWS + 12))
 
 
@@ -60,10 +60,8 @@ def make_trainer(out: Path, pixels: ToyPixels | None = None, **options: Any) -> 
     }  # fmt: skip
     config: Config = resolve({**defaults, **options})
     accelerator = make_accelerator(config)
-    pixels = pixels or ToyPixels(PAPER_CLASSES)
-    return Trainer(
-        small_network(), pixels, PAPER_CLASSES, SOURCES, SPLIT, config, accelerator, config.identity()
-    )
+    pixels = pixels or ToyPixels(LABELS)
+    return Trainer(small_network(), pixels, LABELS, SOURCES, SPLIT, config, accelerator, config.identity())
 
 
 def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
@@ -139,7 +137,7 @@ def test_more_processes_than_rows_is_an_error() -> None:
 
 
 def test_batches_come_in_order() -> None:
-    pixels = ToyPixels(PAPER_CLASSES)
+    pixels = ToyPixels(LABELS)
     batches = [np.array([3, 1]), np.array([0]), np.array([5, 5])]
     for rows, loaded in zip(batches, load_ahead(pixels, batches), strict=True):
         assert np.array_equal(loaded.numpy(), pixels.images[rows])
@@ -178,7 +176,7 @@ def test_a_stopped_run_continues_to_the_same_weights(
     whole = make_trainer(tmp_path / "whole", **options)
     history = whole.fit()
 
-    stopped = make_trainer(tmp_path / "parts", ToyPixels(PAPER_CLASSES, signal_at=stop_at), **options)
+    stopped = make_trainer(tmp_path / "parts", ToyPixels(LABELS, signal_at=stop_at), **options)
     with pytest.raises(SystemExit) as stop:
         stopped.fit()
     assert stop.value.code == 128 + signal.SIGTERM
@@ -192,7 +190,7 @@ def test_a_stopped_run_continues_to_the_same_weights(
 
 def test_a_signal_in_the_last_evaluation_is_not_lost(tmp_path: Path) -> None:
     batches = 2 * (5 + 1)  # of two epochs: 36 rows in batches of 8, then the validation rows
-    trainer = make_trainer(tmp_path, ToyPixels(PAPER_CLASSES, signal_at=batches), epochs=2)
+    trainer = make_trainer(tmp_path, ToyPixels(LABELS, signal_at=batches), epochs=2)
     with pytest.raises(SystemExit):
         trainer.fit()
     resumed = make_trainer(tmp_path, resume=True, epochs=2)
