@@ -94,7 +94,8 @@ def test_a_model_of_the_hub_is_named_by_its_id() -> None:
     assert snippets.place_of(folder) == Place("owner/xray-of--mine", is_on_hub=True)
     assert snippets.place_of(Path("pretrained/xray-cnn")) == Place("pretrained/xray-cnn", is_on_hub=False)
     codes = [
-        each.code for each in snippets.of_model(Manifest(folder, "xray-resnet18", PAPER_CLASSES, 224, False))
+        each.code
+        for each in snippets.of_model(Manifest(folder, "xray-resnet18", PAPER_CLASSES, 224, False, ()))
     ]
     assert 'model="owner/xray-of--mine")' in codes[0]
     assert 'timm.create_model("hf-hub:owner/xray-of--mine"' in codes[1]
