@@ -34,7 +34,7 @@ def main() -> None:
     files = [item.source for item in inputs.find([str(options.images)])]
     engines = events.load_engines(options.bundle, backends.DEFAULT)
     ways: dict[str, Callable[[list[Answer]], object]] = {
-        "the page, heatmaps of all classes": formatting.as_html,
+        "the page, class activation maps of all classes": formatting.as_html,
         "`/read`": lambda found: [formatting.as_json(each) for each in found],
     }
     models = ", ".join(engines)

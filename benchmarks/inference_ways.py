@@ -47,7 +47,7 @@ def milliseconds(classify: Callable[[Path], Any], files: Sequence[Path]) -> list
 
 
 def ours_latency(job: Job, backend: str) -> list[float]:
-    """The engine: reading with all its checks, network, heatmap, refusal."""
+    """The engine: reading with all its checks, network, class activation map, OOD detection."""
     from xray_hf.inference import Engine
 
     engine = Engine.from_pretrained(job.bundle, backend=backend)

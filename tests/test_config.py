@@ -278,7 +278,7 @@ def test_help_says_what_presets_there_are_and_where_their_values_stand(
     words = " ".join(help_of(capsys).split())
     assert all(f"{name}: {what}" in words for name, what in presets().items())
     assert "the defaults above are those of robust" in words
-    folder = ROOT / re.findall(r"values stand in (\S+);", words)[0]
+    folder = ROOT / re.findall(r"values are in (\S+);", words)[0]
     assert {path.stem for path in folder.iterdir()} == set(presets())
 
 
@@ -325,7 +325,7 @@ def test_a_saved_configuration_keeps_sources_maps_and_classes(tmp_path: Path) ->
     [
         (
             ["--source", "mnist=D"],
-            "is of an unknown kind 'mnist'; expected KIND[:NAME]=PLACE with one of coro",
+            "is of an unknown kind 'mnist'; expected KIND[:NAME]=PLACE with one of cohen, coro",
         ),
         (["--source", "nih"], "names no place"),
         (["--data-dir", ""], "names no place"),

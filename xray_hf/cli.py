@@ -1,4 +1,4 @@
-"""What can be done with data and bundles from the command line; training is `train.py`."""
+"""Commands for data and bundles; `train.py` trains."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ side = option("--side", type=IntRange(1), default=DEFAULT_SIDE, help="pixels")
 seed = option("--seed", type=IntRange(0), default=0)
 protocol = option("--protocol", type=Choice(PROTOCOLS), default=PROTOCOLS[0])
 hold_out = option(
-    "--hold-out", multiple=True, metavar="NAME", help="a source that is external; repeat it for more"
+    "--hold-out", multiple=True, metavar="NAME", help="hold a source out for external validation; repeatable"
 )
 of_data_set = option("--data-set", metavar="OWNER/NAME", help="the Hub's data set it was trained on")
 
@@ -79,7 +79,11 @@ def atlas(out: Path, patients: int, seed: int) -> None:
     print(f"{summary.patients} synthetic patients in {out}; they show no real person.")
 
 
-@commands.command("sources", help="what the collections are that KIND names: origin, labels, licence, errors")
+@commands.command(
+    "sources",
+    help="describe the collections that KIND can be: origin, hospital, labels, licence, known errors",
+    short_help="describe the collections that can be read",
+)
 @argument("kind", required=False)
 def about_sources(kind: str | None) -> None:
     from xray_hf.data.sources import describe
@@ -87,7 +91,7 @@ def about_sources(kind: str | None) -> None:
     print(describe(kind))
 
 
-@commands.command(help="the paper's tables and figures of the data set")
+@commands.command(help="draw the paper's tables and figures of a data set")
 @sources
 @side
 @new_folder
@@ -101,7 +105,7 @@ def examine(data: SourceOptions, side: int, out: Path, seed: int) -> None:
     print(f"tables and figures: {out}")
 
 
-@commands.command(help="show a protocol's splits, and what they share")
+@commands.command(help="show the splits of a protocol and what they share")
 @sources
 @side
 @protocol
@@ -147,9 +151,9 @@ def prepare(data: SourceOptions, side: int, out: Path | None, **asked: Any) -> N
 
 
 @commands.command(
-    help="draw the metrics and figures of bundles anew, without their models; with --source, test the models "
-    "there first (external validation)",
-    short_help="draw a bundle's metrics and figures anew; with --source, external validation",
+    help="recompute the metrics and figures of bundles from their predictions, without the models; with "
+    "--source, first test the models on these sources (external validation)",
+    short_help="recompute metrics and figures; with --source, external validation",
 )
 @argument("bundles", nargs=-1, required=True, type=a_folder, metavar="BUNDLE...")
 @sources_of_bundle
@@ -161,7 +165,7 @@ def evaluate(bundles: tuple[Path, ...], data: SourceOptions, external: bool, nam
     elif name is not None:
         raise ConfigError("--name is of the old --external; pass --source folder:NAME=DIR.")
     elif not data.source and replace(data, cache_dir=None) != SourceOptions():
-        raise ConfigError("--map, --patient and --drop-bad go with --source; the record needs no data.")
+        raise ConfigError("--map, --patient and --drop-bad go with --source; without it no data are read.")
     from xray_hf import evidence
 
     for folder in map(_local, bundles):
@@ -181,7 +185,7 @@ def _as_folder(data: SourceOptions, name: str | None) -> SourceOptions:
 
 
 def _validate(folder: Path, data: SourceOptions) -> None:
-    """Test a bundle on sources; each leaves a record."""
+    """Test a bundle on sources; each leaves its predictions in external/."""
     from xray_hf.data.dataset import read_samples
     from xray_hf.data.sample import labels_of
     from xray_hf.inference.evaluate import evaluate
@@ -200,13 +204,15 @@ def _validate(folder: Path, data: SourceOptions) -> None:
 
 
 @commands.command(
-    help="controls that could prove a bundle wrong: ablated inputs, subgroups, source, likely label errors"
+    help="run the shortcut controls of a bundle: ablated inputs, subgroups, duplicates, where its class "
+    "activation maps lie, the site within one class, likely label errors",
+    short_help="run the shortcut controls of a bundle",
 )
 @bundle
 @sources_of_bundle
 @side
 @option(
-    "--sheets", type=a_folder, metavar="DIR", help="draw the X-rays whose labels are likely wrong, in private"
+    "--sheets", type=a_folder, metavar="DIR", help="draw the likely label errors here; these are real X-rays"
 )
 def report(bundle: Path, data: SourceOptions, side: int, sheets: Path | None) -> None:
     folder = _local(bundle)
@@ -235,16 +241,18 @@ def export(bundle: Path) -> None:
     )
 
 
-@commands.command(help="fit temperature, abstention and operating points; with data, the OOD detector")
+@commands.command(
+    help="fit temperature, abstention and operating points; with --source and --ood-dir, also the OOD detector",
+    short_help="fit temperature, abstention, OOD detection",
+)
 @bundle
-@option("--risk", type=float, default=0.02, help="validation error to allow among answers")
+@option("--risk", type=float, default=0.02, help="highest selective risk to allow on validation")
 @sources_of_bundle
 @side
 @option(
     "--ood-dir",
-    "--foreign-dir",  # its name in version 0.1
     type=a_folder,
-    help="OOD images, one folder per kind: no frontal chest X-rays; every second one is held out",
+    help="OOD images (no frontal chest X-rays), one folder per kind; every second one is held out",
 )
 def calibrate(bundle: Path, risk: float, data: SourceOptions, side: int, ood_dir: Path | None) -> None:
     if bool(data.source) != bool(ood_dir):
@@ -281,7 +289,7 @@ def calibrate(bundle: Path, risk: float, data: SourceOptions, side: int, ood_dir
     metavar="DIR",
     help="new folder of class activation maps, one per image",
 )
-@option("--resume", is_flag=True, help="go on with a run that was stopped, or begin")
+@option("--resume", is_flag=True, help="continue a stopped run, or start one")
 @option("--batch-size", type=int, default=8, help="images in one call")
 @option("--backend", default="onnxruntime", help="onnxruntime, openvino or torch")
 @option("--split", help="of data sets of the Hub (default: the only one)")
@@ -295,7 +303,7 @@ def predict(
 
     of_data = {name: more.pop(name) for name in ("split", "image_column")}
     if bulk.is_finished(out, resume=more["resume"]):
-        print(f"{out} is finished already; nothing was done. Delete it to begin anew.")
+        print(f"{out} is finished already; nothing was done. Delete it to start over.")
         return
     found = inputs.find(paths, **of_data, besides=heatmaps)
     summary = bulk.predict_in_bulk(bundle, found, out, heatmaps=heatmaps, backend=backend, **more)
@@ -322,24 +330,24 @@ def card(bundle: Path, repo_id: str | None, data_set: str | None) -> None:
 
 
 @commands.command(
-    help="bring a bundle, a data set or the demo to the Hub. WHAT is a bundle; CoronaHack in Kaggle's "
+    help="publish a bundle, a data set or the demo on the Hub. WHAT is a bundle; CoronaHack in Kaggle's "
     "layout, in place of --source; or, of a Space, its models, owner/name",
-    short_help="bring a bundle, a data set or the demo to the Hub",
+    short_help="publish a bundle, a data set or the demo",
 )
 @argument("what", nargs=-1, metavar="[WHAT]...")
-@option("--kind", type=Choice(("model", "dataset", "space")), default="model", help="of repository")
+@option("--kind", type=Choice(("model", "dataset", "space")), default="model", help="kind of repository")
 @option("--repo-id", required=True, metavar="OWNER/NAME", help="the repository")
 @of_data_set
-@option("--dry-run", is_flag=True, help="only show what would go; asks no network")
-@option("--public", "is_public", is_flag=True, help="open the repository (default: private)")
+@option("--dry-run", is_flag=True, help="only show what would be sent; uses no network")
+@option("--public", "is_public", is_flag=True, help="make the repository public (default: private)")
 @option("--force", "is_forced", is_flag=True, help="overwrite what someone else changed there")
 @option("--tag", "tags", multiple=True, help="of the commit, besides its version")
 @option("--collection", metavar="TITLE", help="add the repository to your collection")
-@option("--no-names", is_flag=True, help="of a model: names of files and patients stay here")
+@option("--no-names", is_flag=True, help="of a model: leave out what names files or patients")
 @option(
     "--all-images",
     is_flag=True,
-    help="of a data set: send also images that state no licence; never with --public",
+    help="of a data set: also send images without a stated licence; never with --public",
 )
 @sources
 def push(

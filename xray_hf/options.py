@@ -1,4 +1,4 @@
-"""Options of the programs: fields of frozen dataclasses declare them; click reads, checks and explains them.
+"""Command-line options, declared as fields of frozen dataclasses; click parses, checks and explains them.
 
 Click was measured against argparse, tyro, jsonargparse, typer, cyclopts and HfArgumentParser: docs/log.md.
 """
@@ -71,13 +71,13 @@ class Command(click.Command):
 
 
 def option(default: Any, help: str, type: Any = None, **more: Any) -> Any:
-    """A field that is an option; `more` goes to click.Option. One whose default is () can be repeated."""
+    """A field that is an option; `more` goes to click.Option. A default of () makes it repeatable."""
     more.setdefault("multiple", default == () and not isinstance(type, Names))
     return field(default=default, metadata={"help": help, "type": type, **more})
 
 
 def of(group: type, shown: Callable[[Field[Any]], str | None] = lambda _: None) -> dict[str, click.Option]:
-    """The options that a dataclass declares. shown: what --help says in place of a default, if anything."""
+    """The options that a dataclass declares. shown: replaces a default in --help, or None."""
     return {spec.name: _as_option(spec, shown(spec)) for spec in fields(group) if "help" in spec.metadata}
 
 
@@ -90,7 +90,7 @@ def _as_option(spec: Field[Any], shown: str | None) -> click.Option:
 
 
 def packed(group: type, name: str, without: str = "") -> Callable[[Callable[..., T]], Callable[..., T]]:
-    """Decorate a command: it takes the options of a dataclass but one and gets them as argument `name`."""
+    """Decorate a command: it takes a dataclass's options, except `without`, as its argument `name`."""
     taken = {key: each for key, each in of(group).items() if key != without}
 
     def decorate(run: Callable[..., T]) -> Callable[..., T]:
@@ -108,9 +108,9 @@ def packed(group: type, name: str, without: str = "") -> Callable[[Callable[...,
 def run(
     command: click.Command, arguments: Sequence[str] | None, values: Mapping[str, Any] | None = None
 ) -> Any:
-    """Run a command and return what it does.
+    """Run a command and return its result.
 
-    values: what options have that `arguments` leave out. Raises ConfigError, also for a wrong value.
+    values: of options that `arguments` leave out. Raises ConfigError, also for a wrong value.
     """
     words = list(as_today(sys.argv[1:] if arguments is None else arguments))
     repeat = {each.name for each in command.params if getattr(each, "multiple", False)}
@@ -129,18 +129,18 @@ def run(
 
 
 def typed(**params: Any) -> dict[str, Any]:
-    """The callback of a command that only asks what stands on the command line."""
+    """Only the values that were given on the command line; a command's callback."""
     source = click.get_current_context().get_parameter_source
     return {name: value for name, value in params.items() if source(name) is ParameterSource.COMMANDLINE}
 
 
 def notice(old: str, new: str) -> None:
-    """Say on stderr how an option of the version before is spelt now."""
+    """Say on stderr that an option was renamed."""
     print(f"{old} is now {new}; the old spelling goes with the next version.", file=sys.stderr)
 
 
 def as_today(words: Sequence[str]) -> Iterator[str]:
-    """Arguments with the names that options have now, and with what short ones stand for."""
+    """Arguments with renamed and short options replaced by today's."""
     rest = iter(words)
     for word in rest:
         flag, equals, value = word.partition("=")
@@ -154,7 +154,7 @@ def as_today(words: Sequence[str]) -> Iterator[str]:
 
 
 def _as_text(value: Any, repeats: bool) -> Any:
-    """A value of YAML or Python as it would be typed, so that all are checked alike."""
+    """A value of YAML or Python as it would be typed, so that all are checked the same way."""
     if not isinstance(value, list | tuple):
         return [str(value)] if repeats else str(value)
     return [str(each) for each in value] if repeats else ",".join(map(str, value))

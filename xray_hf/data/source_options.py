@@ -21,30 +21,30 @@ class SourceOptions:
 
     source: tuple[str, ...] = option(
         (),
-        f"a collection, repeat it for more; KIND is {', '.join(KINDS)}. --data-dir DIR is short for "
+        f"a collection to read; repeatable. KIND is {', '.join(KINDS)}. --data-dir DIR is short for "
         "--source coronahack=DIR",
         metavar="KIND[:NAME]=PLACE",
     )
     map: tuple[str, ...] = option(
         (),
-        "the class of a source's finding, empty to leave it out; repeat it for more",
+        "the class of a source's finding; an empty CLASS leaves it out; repeatable",
         metavar="[KIND:]NAME:FINDING=CLASS",
     )
     classes: tuple[str, ...] | None = option(
-        None, "the classes in order (default: all that the sources have)", Names()
+        None, "the classes, in order (default: all that the sources have)", Names()
     )
     patient: str | None = option(
-        None, "the part of a file's name that names the patient, of `folder`: '^[0-9]+'", metavar="REGEX"
+        None, "for `folder`: the part of a file name that names the patient, as '^[0-9]+'", metavar="REGEX"
     )
     covid_metadata: str | None = option(
         None,
-        "CSV with the patients of CoronaHack's COVID-19 images (default: covid_chestxray_metadata.csv or "
-        "metadata.csv in the data's folder or its parent, if there is one)",
+        "CSV that names the patients of CoronaHack's COVID-19 images (default: covid_chestxray_metadata.csv or "
+        "metadata.csv in the data's folder or its parent, if present)",
         metavar="CSV",
     )
-    drop_bad: bool = option(False, "go on without rows that have no file, label or decodable image")
+    drop_bad: bool = option(False, "skip rows without a file, a label or a decodable image")
     cache_dir: str | None = option(
-        None, "where decoded pixels are kept (default $XRAY_HF_CACHE)", metavar="DIR"
+        None, "cache of decoded pixels (default $XRAY_HF_CACHE, else ~/.cache/xray_hf)", metavar="DIR"
     )
 
     @property
@@ -59,11 +59,11 @@ class SourceOptions:
 
     @property
     def read_options(self) -> ReadOptions:
-        """What only some readers use."""
+        """Options that only some readers use."""
         return ReadOptions(_path(self.covid_metadata), self.patient)
 
     def check(self, hold_out: tuple[str, ...] = ()) -> None:
-        """Raise ConfigError for what can be seen to be wrong without reading: before torch is imported."""
+        """Raise ConfigError for mistakes that show before any data are read and torch is imported."""
         specs = self.specs
         names = [spec.name for spec in specs]
         for text in self.map:
@@ -77,7 +77,7 @@ class SourceOptions:
 
     def open(self, side: int) -> XrayData:
         """Read and decode all sources at `side` pixels; raises ConfigError, DataError, OutputError."""
-        from xray_hf.data.dataset import open_data  # imports numpy, for which --help need not wait
+        from xray_hf.data.dataset import open_data  # imports numpy; --help need not wait for it
 
         return open_data(
             self.specs,

@@ -1,4 +1,4 @@
-"""How the demo runs: options of the command line, each with a default from the environment."""
+"""Options of the demo; each takes its default from the environment."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ AUTH = "XRAY_HF_AUTH"  # user:password; not an option, since everybody on a mach
 
 @dataclass(frozen=True)
 class Settings:
-    """Where Gradio and Spaces have a name for a variable, it is that."""
+    """The demo's options; variables are named as Gradio and Spaces name them, where they do."""
 
     bundles: tuple[str, ...] = option(
         (),
-        "a bundle's folder or Hub id, owner/name; repeat it for more (default: those that a Space's "
+        "a bundle's folder or Hub id, owner/name; repeatable (default: those that a Space's "
         f"README.md names, else all in {SHIPPED}/)",
         Repeated(),
         flag="--bundle",
@@ -40,25 +40,25 @@ class Settings:
         envvar="XRAY_HF_EXAMPLES",
     )
     backend: str = option(
-        backends.DEFAULT, "what computes", Choice(list(backends.BACKENDS)), envvar="XRAY_HF_BACKEND"
+        backends.DEFAULT, "inference backend", Choice(list(backends.BACKENDS)), envvar="XRAY_HF_BACKEND"
     )
     host: str = option("127.0.0.1", "address to listen on", envvar="GRADIO_SERVER_NAME")
     port: int = option(7860, "port to listen on", IntRange(1, 65535), envvar="GRADIO_SERVER_PORT")
-    root_path: str = option("", "path at which a proxy shows the page", envvar="GRADIO_ROOT_PATH")
+    root_path: str = option("", "path under which a proxy serves the page", envvar="GRADIO_ROOT_PATH")
     concurrency: int = option(
         cores.usable(), "forward passes at a time", IntRange(1), envvar="XRAY_HF_CONCURRENCY"
     )
     queue: int = option(
-        2000, "requests that may wait; who comes later is sent away", IntRange(1), envvar="XRAY_HF_QUEUE"
+        2000, "requests that may wait; further ones are turned away", IntRange(1), envvar="XRAY_HF_QUEUE"
     )
     max_file_mb: int = option(64, "largest file in MB", IntRange(1), envvar="XRAY_HF_MAX_FILE_MB")
     # 300, because gradio_client uploads each of 200 files on its own.
     rate: int = option(
-        300, "requests a minute that one visitor may make, 0 for any", IntRange(0), envvar="XRAY_HF_RATE"
+        300, "requests per minute and visitor, 0: no limit", IntRange(0), envvar="XRAY_HF_RATE"
     )
     has_mcp: bool = option(
         False,
-        f"be an MCP server at {MCP_PATH}, too; needs the package mcp",
+        f"also serve MCP at {MCP_PATH}; needs the package mcp",
         flag="--mcp",
         envvar="XRAY_HF_MCP",
     )
@@ -73,7 +73,7 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
         callback=Settings,
         context_settings=options.LOOK,
         help="The demo: classify chest X-rays in the browser with one or more models side by side.",
-        epilog=f"{AUTH}=user:password in the environment asks visitors for them.",
+        epilog=f"With {AUTH}=user:password in the environment, visitors have to log in.",
     )
     found: Settings = options.run(command, arguments)
     bundles = tuple(filter(None, found.bundles))

@@ -1,4 +1,4 @@
-"""What a training run can be told: frozen dataclasses, presets, YAML and command line, in this order.
+"""The configuration of a training run: dataclasses, presets, YAML and command line, in this order.
 
 A value on the command line wins over the YAML file (`--config`), which wins over the preset, which wins
 over the defaults below. The resolved configuration is saved with the run.
@@ -33,13 +33,13 @@ class DataConfig(SourceOptions):
     """Data."""
 
     hold_out: tuple[str, ...] = option(
-        (), "a source to test on alone, for external validation; repeat it for more", metavar="NAME"
+        (), "hold a source out for external validation; repeatable", metavar="NAME"
     )
     protocol: str = option("grouped", "how to split; `paper` leaks", Choice(PROTOCOLS))
     split_seed: int = option(0, "seed of the split", IntRange(0))
     fold: int = option(0, "which part of `grouped` is validation", IntRange(0, FOLDS - 1))
     splits: str | None = option(None, "a splits.json to use instead of protocol, seed and fold")
-    view: str = option(WHOLE, "train and evaluate on a control view, not on X-rays", Choice((WHOLE, *VIEWS)))
+    view: str = option(WHOLE, "train and evaluate on ablated inputs, not on whole X-rays", Choice((WHOLE, *VIEWS)))
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class ModelConfig:
 
     model: str = option("xray-resnet18", "xray-resnet18, xray-cnn or timm:NAME")
     pretrained: bool = option(True, "start from ImageNet weights (xray-cnn has none)")
-    side: int = option(0, "height and width of the input, 0: its own", IntRange(0, 2048))
+    side: int = option(0, "height and width of the input, 0: the model's own", IntRange(0, 2048))
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,11 @@ class OptimizationConfig:
 
     epochs: int = option(15, "passes over the training rows", IntRange(1))
     batch_size: int = option(32, "images per optimiser step, over all processes", IntRange(1))
-    accumulate: int = option(1, "split each batch in so many to save memory", IntRange(1))
+    accumulate: int = option(1, "parts to split each batch into, to save memory", IntRange(1))
     optimizer: str = option("adamw", "optimiser", Choice(("adam", "adamw", "sgd")))
     learning_rate: float = option(5e-4, "peak learning rate", Number(0))
     weight_decay: float = option(0.05, "weight decay; for adam and sgd an L2 penalty", Number(0))
-    decay_all: bool = option(False, "decay biases and normalisation too")
+    decay_all: bool = option(False, "also decay biases and normalisation")
     schedule: str = option("cosine", "learning rate after warm-up", Choice(("constant", "linear", "cosine")))
     warmup: float = option(0.3, "share of all steps in which the rate rises linearly", Number(0, 1))
     balance: str = option(
@@ -71,7 +71,7 @@ class OptimizationConfig:
     )
     label_smoothing: float = option(0.0, "share of a label given to all classes", Number(0, 1))
     ema: float = option(0.0, "decay of an average of the weights, 0 for none", Number(0, 0.9999))
-    patience: int = option(0, "stop after so many epochs without gain in validation, 0 never", IntRange(0))
+    patience: int = option(0, "epochs without gain on validation before stopping, 0: never", IntRange(0))
     keep: str = option("best", "weights to keep: best on validation, or last", Choice(("best", "last")))
 
 
@@ -79,16 +79,16 @@ class OptimizationConfig:
 class AugmentationConfig:
     """Augmentation, of training images only."""
 
-    flip: bool = option(False, "mirror at random; it swaps the heart's side")
+    flip: bool = option(False, "mirror at random; this swaps the heart's side")
     rotate: float = option(0.0, "degrees, either way", Number(0, 180))
     shift: float = option(0.0, "share of the side, either way", Number(0, 0.5))
-    scale_low: float = option(1.0, "smallest size, 1 as it is", Number(0.1, 1))
-    scale_high: float = option(1.0, "largest size", Number(1, 10))
+    scale_low: float = option(1.0, "smallest scale, 1: unchanged", Number(0.1, 1))
+    scale_high: float = option(1.0, "largest scale", Number(1, 10))
     gamma: float = option(1.0, "largest exponent of grey values; 1/gamma is the smallest", Number(1))
-    contrast: float = option(0.0, "share by which grey values grow or shrink", Number(0, 1))
-    brightness: float = option(0.0, "share of the range added or taken away", Number(0, 1))
-    blur: float = option(0.0, "share of the images", Number(0, 1))
-    noise: float = option(0.0, "share of the images", Number(0, 1))
+    contrast: float = option(0.0, "relative change of contrast, either way", Number(0, 1))
+    brightness: float = option(0.0, "change of brightness, share of the grey range, either way", Number(0, 1))
+    blur: float = option(0.0, "share of the images to blur", Number(0, 1))
+    noise: float = option(0.0, "share of the images to add noise to", Number(0, 1))
     erase: float = option(0.0, "share of the images that lose a rectangle", Number(0, 1))
     mixup: float = option(
         0.0, "alpha of the Beta distribution, 0: none; within a part of --accumulate", Number(0)
@@ -104,14 +104,14 @@ class RunConfig:
 
     out: str = option("", "folder of the run (default runs/MODEL)")
     seed: int = option(0, "seed of weights, order and augmentation", IntRange(0, 2**32 - 1))
-    resume: bool = option(False, "go on from the last checkpoint in --out")
+    resume: bool = option(False, "continue from the last checkpoint in --out")
     device: str = option("auto", "where to train", Choice(("auto", "cpu")))
     precision: str = option(
         "auto", "number format; auto is bf16 where the hardware has it", Choice(("auto", "bf16", "fp32"))
     )
     compile: bool = option(False, "torch.compile the network")
     track: str = option("none", "tracker", Choice(("none", "tensorboard", "trackio")))
-    watch_test: bool = option(False, "log test accuracy of every epoch; nothing is chosen by it")
+    watch_test: bool = option(False, "log test accuracy after every epoch; nothing is selected by it")
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ GROUPS = {
 
 
 def presets() -> dict[str, str]:
-    """What there is: {name: what it is in words}."""
+    """The presets: {name: description}."""
     return {path.stem: _read_yaml(path)["about"] for path in sorted(PRESETS.glob("*.yaml"))}
 
 
@@ -204,7 +204,7 @@ def _command(callback: Any) -> options.Command:
     usual, own = (preset_values(DEFAULT_PRESET, model) for model in (ModelConfig.model, _OWN_VALUES))
 
     def shown(spec: Field[Any]) -> str | None:
-        """A default that depends on the model."""
+        """The default, where it depends on the model."""
         one, other = usual.get(spec.name), own.get(spec.name)
         return None if one == other else f"{one}, for {_OWN_VALUES} {other}"
 
@@ -228,9 +228,9 @@ def _command(callback: Any) -> options.Command:
         context_settings=options.LOOK,
         help="Train a chest X-ray classifier; start it plainly or with `accelerate launch train.py`.",
         epilog=(
-            f"Presets: {'; '.join(f'{name}: {about}' for name, about in words.items())}. Their values stand "
-            f"in xray_hf/training/presets/; the defaults above are those of {DEFAULT_PRESET}. A run leaves "
-            "what it took in config.json."
+            f"Presets: {'; '.join(f'{name}: {about}' for name, about in words.items())}. Their values are "
+            f"in xray_hf/training/presets/; the defaults above are those of {DEFAULT_PRESET}. Every run saves "
+            "its configuration in config.json."
         ),
     )
 
