@@ -14,6 +14,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from tqdm import tqdm
 
 THUMBNAIL_SIDE = 64  # pixels
 VERSION = 1  # raise it when the same thumbnails would give other pairs: what is remembered depends on it
@@ -78,7 +79,8 @@ def _candidates(thumbnails: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pairs worth a closer look: (P, 2) rows i < j, and (P, 4) the moves of i's edges that fit j best."""
     plain = _view(thumbnails, _MOVES[0])
     found, edges = [], []
-    for start in range(0, len(thumbnails), _BLOCK):
+    blocks = range(0, len(thumbnails), _BLOCK)
+    for start in tqdm(blocks, desc="comparing", unit=" blocks", disable=len(blocks) < 2, leave=False):
         rows = thumbnails[start : start + _BLOCK]
         views = [_view(rows, moves) for moves in _MOVES]
         best = views[0] @ plain[start:].T
