@@ -115,7 +115,7 @@ def main() -> None:
 
 
 def require_free_folder(config: Config) -> None:
-    """Refuse to write over an earlier run, unless it is to be resumed."""
+    """Raise OutputError instead of overwriting an earlier run, unless it is resumed."""
     has_bundle = (config.out / "bundle").exists()
     has_checkpoint = (config.out / checkpoints.CHECKPOINT_NAME).exists()
     if not config.run.resume and (has_bundle or has_checkpoint):

@@ -5,7 +5,7 @@ python benchmarks/bench_inference.py --images DIR --bundle DIR [--bundle DIR] --
 Every way runs in a process of its own, in interleaved rounds, so that a slow minute of the machine falls on
 all alike. The bundles need their model.onnx (`xray-hf export`). Nothing else may run meanwhile.
 
-one file    milliseconds from bytes to probabilities; ours with class activation map and OOD detection, the others without
+one file    milliseconds from bytes to probabilities; ours with CAM and OOD detection, the others without
 in bulk     images per second over all files, three times
 start-up    seconds from starting the process to the first answer, and its peak resident memory
 """

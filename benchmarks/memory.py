@@ -56,31 +56,31 @@ def multiply(source: Path, out: Path) -> None:
     """
     with (source / coronahack.CSV_NAME).open(newline="", encoding="utf-8-sig") as stream:
         rows = {row["X_ray_image_name"]: row for row in csv.DictReader(stream)}
-    records, _ = coronahack.read(str(source), "coronahack", ReadOptions())
+    samples, _ = coronahack.read(str(source), "coronahack", ReadOptions())
     root = out / coronahack.IMAGE_FOLDER
     for name in ("train", "test"):
         (root / name).mkdir(parents=True)
 
     def copy(index: int) -> None:
-        record = records[index]
+        sample = samples[index]
         rng = np.random.default_rng(index)
-        folder = root / record.official_split.lower()
-        (folder / renamed(record.file_name, 0)).symlink_to(record.path.resolve())
-        image = read_grey(record.path).resize((CUT_SIDE, CUT_SIDE))
+        folder = root / sample.official_split.lower()
+        (folder / renamed(sample.file_name, 0)).symlink_to(sample.path.resolve())
+        image = read_grey(sample.path).resize((CUT_SIDE, CUT_SIDE))
         for number in range(1, TIMES):
             left, top, right, bottom = rng.integers(0, MAX_CUT, 4).tolist()
             cut = image.crop((left, top, CUT_SIDE - right, CUT_SIDE - bottom))
-            cut.save(folder / renamed(record.file_name, number), format="JPEG", quality=85)
+            cut.save(folder / renamed(sample.file_name, number), format="JPEG", quality=85)
 
     with ThreadPoolExecutor() as pool:
-        list(pool.map(copy, range(len(records))))  # asking for the results raises a thread's error
+        list(pool.map(copy, range(len(samples))))  # asking for the results raises a thread's error
     with (out / coronahack.CSV_NAME).open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, coronahack.COLUMNS, extrasaction="ignore")
         writer.writeheader()
         for number in range(TIMES):
-            for record in records:
-                name = renamed(record.file_name, number)
-                writer.writerow({**rows[record.file_name], "X_ray_image_name": name})
+            for sample in samples:
+                name = renamed(sample.file_name, number)
+                writer.writerow({**rows[sample.file_name], "X_ray_image_name": name})
 
 
 def renamed(file_name: str, number: int) -> str:

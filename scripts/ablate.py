@@ -1,4 +1,4 @@
-"""Compare choices of the recipe on validation rows alone, one change at a time.
+"""Compare choices of the recipe on validation rows only, one change at a time.
 
 python scripts/ablate.py --data-dir data/coronahack               # hours; a stopped one goes on where it was
 python scripts/ablate.py --data-dir data/coronahack --only base   # some of them

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--ood-dir", type=Path, required=True)
     parser.add_argument("--external", nargs="*", default=[], metavar="NAME=DIR")
-    parser.add_argument("--patient", metavar="REGEX", help="as of evaluate --external")
+    parser.add_argument("--patient", metavar="REGEX", help="as of xray-hf evaluate")
     parser.add_argument("--risk", default=str(TARGET_RISK), help="as of calibrate (default %(default)s)")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     options = parser.parse_args(arguments)
@@ -79,7 +79,7 @@ def complete(folder: Path, options: argparse.Namespace) -> None:
     for external in options.external:
         name, _, place = external.partition("=")
         patient = ["--patient", options.patient] if options.patient else []
-        cli.main(["evaluate", str(folder), "--external", "--name", name, "--data-dir", place, *patient])
+        cli.main(["evaluate", str(folder), "--source", f"folder:{name}={place}", *patient])
     cli.main(["report", str(folder), *data_options])
 
 

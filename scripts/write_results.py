@@ -170,7 +170,7 @@ def figure_of(figure: sections.Figure) -> str:
 
 
 def opening(shipped: Sequence[Report]) -> str:
-    """What the page can tell, and what becomes of the shipped models elsewhere."""
+    """What the page can tell, and the external validation of the shipped models."""
     found = [line for each in shipped for line in sentences.headline(each)]
     about = sentences.about_data(shipped)
     how = f"{TEXTS['how to read']} {sentences.INTERVALS} [Limitations](limitations.md) has the rest."

@@ -350,7 +350,7 @@ def test_a_damaged_checkpoint_is_refused(
     (tmp_path / checkpoints.CHECKPOINT_NAME).write_bytes(damaged)
     line = said("train", "--data-dir", synthetic, "--out", tmp_path, *TRAINING, "--resume")
     assert f"{checkpoints.CHECKPOINT_NAME} cannot be read" in line
-    assert "remove it to start anew" in line
+    assert "remove it to start over" in line
 
 
 # --- where results cannot be written

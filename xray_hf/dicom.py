@@ -218,10 +218,10 @@ def _format(header: Dataset, name: str) -> _Format:
         raise ImageError(f"{name} is a coloured DICOM image; expected MONOCHROME1 or MONOCHROME2.")
     allocated = _number(header, "BitsAllocated")
     if allocated not in (8, 16):
-        raise ImageError(f"{name} has {allocated} bits per pixel; expected 8 or 16. Export it anew.")
+        raise ImageError(f"{name} has {allocated} bits per pixel; expected 8 or 16. Export it again.")
     stored = _number(header, "BitsStored", allocated)
     if not 1 <= stored <= allocated or _number(header, "HighBit", stored - 1) != stored - 1:
-        raise ImageError(f"{name} has {stored} bits in an unusual place of {allocated}; export it anew.")
+        raise ImageError(f"{name} has {stored} bits in an unusual place of {allocated}; export it again.")
     # What pydicom's windowing reads, as it wants it.
     header.BitsStored, header.PhotometricInterpretation = stored, photometric
     header.PixelRepresentation = _number(header, "PixelRepresentation", 0)

@@ -60,7 +60,7 @@ class DivergedError(XrayHFError):
 
 
 class HubError(XrayHFError):
-    """The Hub refused something, or could not be reached."""
+    """The Hub rejected a request or could not be reached."""
 
 
 class OutputError(XrayHFError):

@@ -1,7 +1,7 @@
-"""A bundle's records -> metrics.json and figures/, the views that pages, cards and the demo show.
+"""A bundle's tables of predictions -> metrics.json and figures/, which pages, cards and the demo show.
 
-Records are predictions.parquet, training.json and, where there are such, calibration.json, external/ and
-controls/. Neither the network nor the data set is needed, so that everything can be drawn anew at any time.
+The inputs are predictions.parquet, training.json and, if present, calibration.json, external/ and controls/.
+Neither the network nor the data set is needed, so everything can be recomputed at any time.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ VIEW_SIDE = 224  # pixels of the synthetic patient that shows the control views
 
 
 def draw(folder: Path) -> dict[str, Any]:
-    """Make metrics.json and figures/ anew.
+    """Recompute metrics.json and figures/.
 
     Returns the metrics: {subset: numbers with their intervals, and what the calibration does there}, the same
     of external test sets under "external", the names of the classes, where there are several sources those of
     `_of_sources` and `_within_held_out`, and the sections of controls.summarise.
-    Raises BundleError if a record is missing or damaged, OutputError.
+    Raises BundleError if a file is missing or damaged, OutputError.
     """
     predictions = Predictions.read(folder / manifest.PREDICTIONS)
     training = manifest.read_json(folder / manifest.TRAINING)
@@ -103,9 +103,9 @@ def _within_held_out(held_out: Predictions) -> dict[str, Any]:
 
 
 def _external(folder: Path, predictions: Predictions) -> dict[str, Predictions]:
-    """{name: rows} of the external test sets: sources held out in training, and the records in external/.
+    """{name: rows} of the external test sets: sources held out in training, and the tables in external/.
 
-    A record, which has the engine's decisions too, goes before a source of its name.
+    A table there also has the engine's decisions, so it replaces a held-out source of its name.
     """
     again = "run `xray-hf evaluate BUNDLE --source …` again"
     paths = sorted((folder / manifest.EXTERNAL).glob("[!.]*.parquet"))
@@ -117,7 +117,7 @@ def _draw_controls(summary: Mapping[str, Any], folder: Path, mark: str) -> None:
     """control_sensitivity.png, and control_views.png of a synthetic patient: a bundle shows no real one."""
     shares, ends = {}, {}
     for name, numbers in {"whole": summary["test"], **summary["controls"]}.items():
-        # All of one class found can mean that all is called so, which balanced accuracy shows.
+        # Full sensitivity can mean that every image gets this class, which balanced accuracy shows.
         group = f"{control_title(name)}\nbalanced {numbers['balanced_accuracy']:.0%}"
         found = {label: own["sensitivity"] for label, own in numbers["per_class"].items()}
         shares[group] = {label: share for label, share in found.items() if share is not None}

@@ -1,4 +1,4 @@
-"""A bundle's network -> model.onnx, from grey pixels to logits, heatmaps and embedding.
+"""A bundle's network -> model.onnx, from grey pixels to logits, class activation maps and embedding.
 
 Large weights are stored in half precision, which halves the file, and computed in float32; a bundle whose
 answers that would change keeps float32. Batch normalisation is folded in before rounding.

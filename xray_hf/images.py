@@ -119,7 +119,7 @@ def read(source: Path | str | bytes) -> Reading:
     The image comes upright by its EXIF orientation; files of more than 8 bits are scaled to 0..255, not
     clipped, DICOM by its own window.
     Raises ImageError if the file is missing, empty, no image, truncated, too small, too large, too long, of
-    several pages, or carries a foreign file behind its end.
+    several pages, or carries another file behind its end.
     """
     name, data = _load(source)
     if data[128:132] == b"DICM":
@@ -307,7 +307,7 @@ def _check_container(data: bytes, name: str) -> None:
         kind = "7z" if found.lastgroup == "a7z" else found.lastgroup
         raise ImageError(
             f"{name} carries another file behind the image's end ({kind}); open it in an image viewer, "
-            "save it anew as PNG and use that."
+            "save it again as PNG and use that."
         )
 
 

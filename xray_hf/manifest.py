@@ -1,16 +1,16 @@
-"""What a bundle says of itself: names of its files, classes, input; read without torch.
+"""A bundle's description: names of its files, classes, input; read without torch.
 
 config.json, model.safetensors   weights, labels, preprocessing
 preprocessor_config.json, *.py   xray-cnn only: what AutoModel needs to load it without this package
-model.onnx                       the same network as one graph, from grey pixels to logits and heatmaps
+model.onnx                       the same network as one graph: grey pixels -> logits, class activation maps
 calibration.json                 temperature, abstention, operating points, detector of OOD input
 training.json                    configuration, seed, fingerprints, versions, device, duration, history
 splits.json                      which file went where
-predictions.parquet              the record that metrics and figures are views of
-external/NAME.parquet            a record too: what the engine says of another collection's images
-controls/*.parquet               records too: `xray-hf report`'s, listed in evaluation/controls.py
-metrics.json, figures/           the views; numbers with 95 % intervals
-README.md                        the model card, a view too
+predictions.parquet              logits of every row; metrics and figures are computed from it
+external/NAME.parquet            predictions and decisions on an external test set
+controls/*.parquet               shortcut controls by `xray-hf report`; see evaluation/controls.py
+metrics.json, figures/           numbers with 95 % intervals, and their figures
+README.md                        the model card
 """
 
 from __future__ import annotations

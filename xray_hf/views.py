@@ -1,4 +1,4 @@
-"""Control views: X-rays without what a diagnosis needs. Who still finds the class there uses something else.
+"""Ablated inputs: X-rays without what a diagnosis needs. A model that still finds the class uses a shortcut.
 
 The idea is that of Maguolo and Nanni 2021 ("A critic evaluation of methods for COVID-19 automatic detection
 from X-ray images"), who blacked the lungs out, and of DeGrave et al. 2021 ("AI for radiographic COVID-19

@@ -1,5 +1,5 @@
-"""How to read a network's answers: temperature, abstention, operating points, OOD detection.
+"""Temperature scaling, abstention, operating points, OOD detection.
 
-OOD (out of distribution) is what is no frontal chest X-ray. All of it is fitted on a bundle's training and
-validation rows and lies in its calibration.json.
+Out of distribution (OOD) means anything but a frontal chest X-ray. Everything is fitted on a bundle's training
+and validation rows and saved in its calibration.json.
 """

@@ -25,7 +25,7 @@ _NUMBERS = ("temperature", "abstain_below", "target_risk")
 
 
 class OperatingPoint(NamedTuple):
-    """One class against the rest: a probability of `label` above `threshold` is called so.
+    """One class against the rest: a probability of `label` above `threshold` is positive.
 
     specificity: what the threshold was chosen for, on validation. Both 0 to 1.
     """
@@ -37,7 +37,7 @@ class OperatingPoint(NamedTuple):
 
 @dataclass(frozen=True)
 class Calibration:
-    """How to read a network's answers; the defaults take them as they are.
+    """How logits become probabilities and decisions; the defaults are a plain softmax.
 
     temperature: divides the logits. abstain_below: the engine abstains where the highest probability is
     smaller; 0 for never. target_risk: the share of wrong answers that this allows on validation.

@@ -34,7 +34,7 @@ def fit_bundle(folder: Path, target_risk: float = TARGET_RISK) -> Calibration:
     """
     if not 0 <= target_risk < 1:
         raise ConfigError(f"--risk is {target_risk}; expected 0 to below 1, as 0.02 for 2 % of the answers.")
-    _require_honest_validation(folder)
+    _require_patient_level_split(folder)
     validation = Predictions.read(folder / manifest.PREDICTIONS).select("validation")
     try:
         found = fit(validation.label, validation.logits, validation.classes, target_risk)
@@ -94,7 +94,7 @@ def describe(predictions: Predictions, fitted: Calibration) -> dict[str, Any]:
     }
 
 
-def _require_honest_validation(folder: Path) -> None:
+def _require_patient_level_split(folder: Path) -> None:
     """Raise BundleError unless the validation rows were kept apart from the training rows."""
     path = folder / manifest.SPLITS
     protocol = manifest.read_json(path).get("protocol")

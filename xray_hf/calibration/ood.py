@@ -1,4 +1,4 @@
-"""Out-of-distribution (OOD) input, what is no frontal chest X-ray: rules on its looks, and a detector.
+"""Out-of-distribution (OOD) detection: rules on an image's appearance, and a detector on the embedding.
 
 The engine decides with these, so neither SciPy nor scikit-learn is imported here; `fit_ood` fits.
 """
@@ -41,7 +41,7 @@ def rule_against(reading: Reading, thumbnail: np.ndarray) -> str | None:
 
 @dataclass(frozen=True, eq=False)
 class Detector:
-    """A logistic regression on what the network sees and on what the image looks like from afar.
+    """A logistic regression on the network's embedding and on a thumbnail.
 
     embedding: (D,) and thumbnail: (THUMBNAIL_SIDE²,) float32, the weights of the network's embedding and of
     the standardised thumbnail. bias: chosen so that a score above 0.5 is rejected.

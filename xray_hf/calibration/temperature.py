@@ -1,4 +1,4 @@
-"""Temperature scaling (Guo et al. 2017), and how far confidence and accuracy are apart."""
+"""Temperature scaling (Guo et al. 2017), expected calibration error and Brier score."""
 
 from __future__ import annotations
 

@@ -161,7 +161,7 @@ def find_duplicates(thumbnails: np.ndarray, cache_dir: Path | None = None) -> li
         write_text(path, json.dumps(pairs))
         return pairs
     except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"{path} is damaged ({error}); delete this file, it is made anew.") from error
+        raise DataError(f"{path} is damaged ({error}); delete this file; it is rebuilt.") from error
 
 
 def default_cache_dir() -> Path:
@@ -289,4 +289,4 @@ def _decode(path: Path, side: int) -> tuple[np.ndarray, np.ndarray] | ImageError
 
 
 def _damaged(folder: Path, error: Exception) -> DataError:
-    return DataError(f"{folder} is damaged ({error}); delete this folder, it is made anew.")
+    return DataError(f"{folder} is damaged ({error}); delete this folder; it is rebuilt.")

@@ -34,7 +34,7 @@ class SourceOptions:
         None, "the classes, in order (default: all that the sources have)", Names()
     )
     patient: str | None = option(
-        None, "for `folder`: the part of a file name that names the patient, as '^[0-9]+'", metavar="REGEX"
+        None, "for `folder`: the part of file names that names the patient: '^[0-9]+'", metavar="REGEX"
     )
     covid_metadata: str | None = option(
         None,

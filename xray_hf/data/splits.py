@@ -288,7 +288,7 @@ def require_disjoint(description: dict[str, Any]) -> None:
         return
     for pair, shared in description["overlap"].items():
         if any(shared.values()):
-            raise DataError(f"{pair} share {shared}, although the protocol is grouped; make the split anew.")
+            raise DataError(f"{pair} share {shared}, although the protocol is grouped; split again.")
 
 
 def as_dict(

@@ -1,4 +1,4 @@
-"""Shortcut controls, which could prove a model wrong: numbers from what `xray-hf report` leaves in controls/.
+"""Shortcut controls: numbers from the tables that `xray-hf report` writes to controls/.
 
 VIEW.parquet      the test rows as the network sees them with that input ablated, like predictions.parquet
 test.parquet      TEST_ROWS: what is known of each test row, and where its class activation map lies
@@ -72,7 +72,7 @@ class TwoSites:
     """The question of SITE_ROWS: can the site be told within one class, where it must not matter?
 
     label: the class. smaller, larger: the two sites with most of its images; "" where there is no second.
-    mistaken_for: the class that most other images of the smaller site have. Who goes by the site says it.
+    mistaken_for: the class of most other images of the smaller site; a model that goes by the site predicts it.
     """
 
     label: str
@@ -161,7 +161,7 @@ def subgroups(test: Predictions, rows: Columns) -> dict[str, Any]:
 
 
 def duplicates(test: Predictions, rows: Columns) -> dict[str, Any]:
-    """Accuracy on all test rows, and with one row, the first, of each picture that is there repeatedly."""
+    """Accuracy on all test rows, and with only the first row of each repeated picture."""
     pictures = np.where(rows["same_as"] == "", _keys(test.source, test.file_name), rows["same_as"])
     _, first, counts = np.unique(pictures, return_index=True, return_counts=True)
     return {
@@ -172,9 +172,9 @@ def duplicates(test: Predictions, rows: Columns) -> dict[str, Any]:
 
 
 def heatmap(test: Predictions, rows: Columns) -> dict[str, Any]:
-    """Mean share of the heatmaps' mass around the lungs and in the outer frame, by the class predicted.
+    """Mean share of the maps' mass (CAM) around the lungs and in the outer frame, by predicted class.
 
-    None for a class that was never predicted, and for a network whose graph has no heatmaps.
+    None for a class that was never predicted, and for a network whose graph has no maps.
     """
     shares = {"lungs": rows["heat_lungs"], "border": rows["heat_border"]}
     known = np.isfinite(rows["heat_lungs"])
@@ -190,8 +190,8 @@ def source(predictions: Predictions, rows: Columns, sites: TwoSites) -> dict[str
 
     class, called: TwoSites' label and mistaken_for. sites: the names of "web", the smaller, and "children",
     the larger; the keys are those of the first data set. auroc: of out-of-fold scores, with 95 % intervals
-    over patients; None where there are too few images. web_called_covid: of the smaller site's images in each
-    split, how many are called the class that most others of that site have.
+    over patients; None where there are too few images. web_called_covid: how many of the smaller site's
+    images in each split are predicted as `mistaken_for`.
     """
     is_web = rows["is_web"]
     counts = {
@@ -219,11 +219,11 @@ def source(predictions: Predictions, rows: Columns, sites: TwoSites) -> dict[str
 
 
 def label_noise(test: Predictions) -> dict[str, Any]:
-    """What of the test rows' labels the network, which never saw them, does not believe.
+    """Likely label errors among the test rows, which the network never saw.
 
-    joint: (C, C) counts of label and what the network takes the row for, as `confident_classes` has it.
-    without_doubted: accuracy of the rows on its diagonal and of those that fit no class; dropping what the
-    network doubts flatters the network, and is no bound. worst: `_worst`.
+    joint: (C, C) counts of label and the class the row looks like, by `confident_classes`. without_doubted:
+    accuracy without the likely errors, the rows off the diagonal; leaving these out flatters the network, so
+    this is no bound. worst: `_worst`.
     """
     taken_for = confident_classes(test)
     known = taken_for >= 0
@@ -235,10 +235,10 @@ def label_noise(test: Predictions) -> dict[str, Any]:
 
 
 def confident_classes(test: Predictions) -> NDArray[np.int64]:
-    """(N,) the class that each row is taken for, -1 for none (Northcutt et al. 2021, equation 1).
+    """(N,) the class that each row looks like, -1 for none (Northcutt et al. 2021, equation 1).
 
-    A row is taken for a class if its probability reaches the mean of the rows with that label; of several
-    the likeliest. Where that is not its label, the label is in doubt: by a network that may be wrong as well.
+    A row looks like a class if its probability reaches the class's average self-confidence; of several classes,
+    the likeliest. If that is not its label, the label is a likely error, but the network may be wrong as well.
     """
     p = test.probabilities
     own = [p[test.label == k, k] for k in range(len(test.classes))]
@@ -247,7 +247,7 @@ def confident_classes(test: Predictions) -> NDArray[np.int64]:
 
 
 def _worst(test: Predictions) -> list[dict[str, Any]]:
-    """The rows whose label the network believes least, among its mistakes: WORST at most.
+    """The network's mistakes with the lowest self-confidence: WORST at most.
 
     Ranked by self-confidence, the probability of the label (Northcutt et al. 2021). A list for a radiologist.
     """

@@ -1,4 +1,4 @@
-"""What the engine decided on an external test set: a class, or why it names none."""
+"""The engine's decisions on an external test set: a class, or why it gives none."""
 
 from __future__ import annotations
 

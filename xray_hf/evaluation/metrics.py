@@ -41,19 +41,19 @@ def accuracy(matrix: Counts) -> float:
 
 
 def sensitivity(matrix: Counts) -> Rates:
-    """(..., C) share of each class's cases that are found (recall); NaN for a class without cases."""
+    """(..., C) share of each class's cases predicted as it (recall); NaN for a class without cases."""
     return ratio(_hits(matrix), matrix.sum(axis=-1))
 
 
 def specificity(matrix: Counts) -> Rates:
-    """(..., C) share of the other classes' cases that are not called this class; NaN if there are none."""
+    """(..., C) share of the other classes' cases that are not predicted as it; NaN if there are none."""
     others = matrix.sum(axis=(-2, -1))[..., None] - matrix.sum(axis=-1)
     false_positives = matrix.sum(axis=-2) - _hits(matrix)
     return ratio(others - false_positives, others)
 
 
 def precision(matrix: Counts) -> Rates:
-    """(..., C) share of the cases called this class that are of it; NaN if none was called so."""
+    """(..., C) share of the cases predicted as a class that are of it; NaN without such predictions."""
     return ratio(_hits(matrix), matrix.sum(axis=-2))
 
 

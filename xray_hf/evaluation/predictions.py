@@ -1,4 +1,4 @@
-"""The table of predictions is the record; metrics, figures and cards are views of it.
+"""The table of predictions, the one source of metrics, figures and cards.
 
 One row per image and split, as Parquet: file_name, source, site, patient_id, split, official_split, decision,
 label (the class's name), logits (float32[C]). The class names, in the order of the logits, are in the
@@ -34,7 +34,7 @@ META = b"xray_hf"  # the key of the schema's metadata
 OLD_SOURCE = "coronahack"
 _OLD_TEXTS = ("file_name", "patient_id", "split", "official_split")
 
-_AGAIN = "fetch the bundle again, or let `train.py --resume` write it anew"
+_AGAIN = "fetch the bundle again, or let `train.py --resume` write it again"
 
 
 def _blank() -> NDArray[np.str_]:

@@ -1,4 +1,4 @@
-"""How far a number could be off: 95 % intervals, of one model and of the difference of two.
+"""95 % intervals of the numbers of one model and of the difference between two.
 
 Percentile bootstrap over patients (Efron and Tibshirani 1993, chapter 13): as many patients as there are,
 drawn with replacement, each with all rows, since images of one patient resemble each other. A draw has the
@@ -35,7 +35,7 @@ Interval = list[float] | None  # [low, high]; None where no draw has a number
 class Draws:
     """The same D draws of patients for every number of a set.
 
-    They are drawn anew, block by block, each time they are gone through: all at once they would take
+    They are drawn again, block by block, at every pass: all at once they would take
     8 D P bytes, 1.6 GB for 100,000 patients.
     patient: (N,) int64, which of the P patients each row is of.
     """
@@ -219,7 +219,7 @@ def compare(a: Predictions, b: Predictions) -> dict[str, Any]:
 
     Accuracy and balanced accuracy of each, and the interval of the difference b - a, for which each draw
     gives both the same patients. McNemar's exact test (1947) counts the images that only one of them has
-    right. It takes images as independent, which those of one patient are not: p is rather too small.
+    right. It treats images as independent, which those of one patient are not, so p is optimistic.
     Raises ConfigError unless both are of the same rows in the same order.
     """
     _require_same_rows(a, b)

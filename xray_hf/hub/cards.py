@@ -37,7 +37,7 @@ def render(
     """The model card of a bundle, with metadata, as Markdown.
 
     repo_id: where it will be loaded from, by default where it lies. data_set: the Hub id of the data set, if
-    it is there. with_names: whether the records lie there, too, which name files and patients.
+    it is there. with_names: whether splits and predictions, which name files and patients, are there too.
     Raises BundleError if the bundle lacks a file or a number that the card states, naming it.
     """
     try:

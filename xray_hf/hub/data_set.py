@@ -35,7 +35,7 @@ _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"))
 
 
 def plan(data: XrayData, repo_id: str, folder: Path, *, with_all: bool = False) -> Plan:
-    """What the repository of a data set shall hold; its Parquet files are written below `folder`.
+    """The files of a data set's repository; its Parquet files are written below `folder`.
 
     Pictures go as they are, to the byte. with_all: also those whose collection states no licence, which only
     their owners may share: for a repository that nobody else sees.

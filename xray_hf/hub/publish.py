@@ -53,7 +53,10 @@ _ADVICE: dict[int, str] = {
     HTTPStatus.FORBIDDEN: "The token may not write there; choose another --repo-id, or a token that may.",
     HTTPStatus.PRECONDITION_FAILED: "Someone else is changing the repository; look at it, and push again.",
 }
-_NAMES = "Its records name files and patients that it was trained and tested on; --no-names keeps them here."
+_NAMES = (
+    "Its splits and predictions name the files and patients that it was trained and tested on; --no-names "
+    "leaves them out."
+)
 # In a ConnectionError, which tells no more: the status, and who answered.
 _XET_ANSWER = re.compile(r"HTTP status \w+ error \((\d{3}).*?\), domain: (\S+)")
 _TAG = re.compile(r"[\w.][\w.-]*")
@@ -72,7 +75,7 @@ _RECORDS = (
 
 @dataclass(frozen=True)
 class Plan:
-    """What a repository shall hold.
+    """The files that a repository will hold.
 
     what: a word for it; no other thing of ours is overwritten by it. files: {path there: a file here, or its
     content}. note: what to know before it goes. is_restricted: whether nobody but its owner may see it.
@@ -116,10 +119,10 @@ class Pushed:
 
 
 def of_bundle(bundle: Path, repo_id: str, *, data_set: str | None = None, with_names: bool = True) -> Plan:
-    """What a bundle's repository shall hold, its card rendered anew.
+    """The files of a bundle's repository, with a freshly rendered card.
 
-    data_set: the Hub id of the data set, if it is there. with_names: also the records, which name the files
-    and patients that it was trained and tested on.
+    data_set: the Hub id of the data set, if it is there. with_names: also send splits and
+    predictions, which name the files and patients that it was trained and tested on.
     Raises BundleError if the bundle lacks what its card states, or was trained on a control view.
     """
     for name in (repo_id, *([data_set] if data_set else [])):
@@ -175,7 +178,7 @@ def push(
     Raises ConfigError for a tag that is none, or a plan that may not be public; HubError.
     """
     if is_public and plan.is_restricted:
-        raise ConfigError(f"what {plan.repo_id} shall hold is for its owner alone; leave --public out.")
+        raise ConfigError(f"what {plan.repo_id} would hold is for its owner only; leave --public out.")
     for tag in tags:
         if not _TAG.fullmatch(tag) or tag == "main":
             raise ConfigError(f"{tag!r} is no tag; expected letters, digits, dots and dashes, and not main.")

@@ -18,7 +18,7 @@ _PACKAGE = ("*.py", "*.css", "*.js", "*.html", "*.npz")
 
 
 def plan(models: Sequence[str], repo_id: str) -> Plan:
-    """What the repository of a Space with these models shall hold.
+    """The files of the repository of a Space with these models.
 
     models: Hub ids, owner/name. Raises ConfigError for what is none, or if the package lies in no checkout.
     """

@@ -285,7 +285,8 @@ def _join() -> Iterator[_Processes]:
 def _require_heatmaps(engine: Engine) -> None:
     if not engine.has_heatmaps:
         raise ConfigError(
-            f"the graph of {engine.name} gives no heatmaps; leave --cams out, or use --backend torch."
+            f"the graph of {engine.name} gives no class activation maps; leave --cams out, or use "
+            "--backend torch."
         )
 
 

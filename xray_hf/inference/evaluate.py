@@ -1,4 +1,4 @@
-"""A bundle's engine on an external test set -> a record in the bundle; nothing is fitted or chosen."""
+"""External validation: a bundle's engine on a source -> external/NAME.parquet; nothing is fitted."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Inputs:
-    """All images of a run, in order; each iteration begins anew.
+    """All images of a run, in order; each iteration starts from the first.
 
     skipped: how many files of folders were left out, by suffix.
     """

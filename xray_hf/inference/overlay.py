@@ -1,4 +1,4 @@
-"""Pictures of where a network saw a class."""
+"""Class activation maps as pictures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from xray_hf.images import read
 from xray_hf.inference.engine import REJECTED, Prediction
 from xray_hf.inference.inputs import Content
 
-PICTURE_SIDE = 512  # pixels; the longer side of a heatmap's picture
+PICTURE_SIDE = 512  # pixels; the longer side of a map's picture
 _FULL = 3.0  # logits, where peaks of 6 to 17 are usual; lower ones stay paler, as they say little
 _ALPHA = 0.65  # of the strongest evidence
 _STRENGTHS, _RED_GREEN_BLUE = (0, 0.5, 1), ((190, 255, 255), (0, 85, 205), (70, 0, 70))
@@ -55,7 +55,7 @@ def _paint(heatmap: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.n
 
 
 class Pictures:
-    """Draws heatmaps in threads; a few at a time wait. folder: None for no pictures."""
+    """Draws class activation maps in threads; a few at a time wait. folder: None for no pictures."""
 
     def __init__(self, folder: Path | None, threads: int | None) -> None:
         self._folder, self._threads = folder, threads or cores.usable()

@@ -1,7 +1,7 @@
-"""A bundle and the data set that it was trained on -> the records of its controls (evaluation/controls.py).
+"""A bundle and its data set -> the tables of its shortcut controls (evaluation/controls.py).
 
-Training rows are looked at as well, to see how well two sites can be told apart: it is a control, and nothing
-is fitted into the bundle or chosen by it.
+Training rows are used as well, to see how well two sites can be recognised. This is a control: nothing in the
+bundle is fitted or chosen by it.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ _COLUMNS = 5  # of the sheet
 def report(folder: Path, data: XrayData, sheets: Path | None = None) -> None:
     """Run a bundle's network on the test rows and on two sites; controls/ appears, or is replaced, whole.
 
-    data: the data set that the bundle was trained on, opened at its size. sheets: where to draw the test rows
-    whose labels are believed least. They are X-rays of people, so neither in the bundle nor in a repository.
+    data: the data set that the bundle was trained on, opened at its size. sheets: where to draw the likely
+    label errors. They are X-rays of people, so not in the bundle and not in a repository.
     Raises ConfigError for data of another size and for such a place, DataError for another data set,
     BundleError, OutputError; an old controls/ then stays as it was.
     """
@@ -82,7 +82,7 @@ def _require_private(sheets: Path, folder: Path) -> None:
     if inside := folder if place.is_relative_to(folder.resolve()) else repository:
         raise ConfigError(
             f"--sheets {sheets} lies in {inside}, which is made to be published; a sheet shows X-rays of "
-            "people. Choose a folder elsewhere."
+            "people. Choose another folder."
         )
 
 
@@ -146,7 +146,7 @@ def _logits(network: Backend, pixels: PixelSource, rows: np.ndarray, bar: tqdm[A
 
 
 def _heat(network: Backend, pixels: PixelSource, rows: np.ndarray, bar: tqdm[Any]) -> dict[str, Any]:
-    """Where the evidence for the class predicted lies; NaN for a graph without heatmaps."""
+    """Where the predicted class's activation map lies; NaN for a graph without maps."""
     lungs, border = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
     start = 0
     for images, outputs in _batches(network, pixels, rows, bar):
@@ -202,7 +202,8 @@ def _mistakes(test: Predictions, data: XrayData, mark: str) -> Figure:
     chosen = [row_of[each["source"], each["file_name"]] for each in worst]
     images = data.pixels.gather(np.asarray(chosen, np.int64))
     captions = [
-        f"{place}. {each['label']}\ncalled {each['predicted']} {each['probabilities'][each['predicted']]:.0%}"
+        f"{place}. {each['label']}\npredicted {each['predicted']} "
+        f"{each['probabilities'][each['predicted']]:.0%}"
         for place, each in enumerate(worst, start=1)
     ]
     shown = list(zip(captions, images, strict=True))

@@ -31,7 +31,7 @@ class Pieces:
         self.folder = out.parent / f".{out.name}.pieces"
 
     def begin(self, job: dict[str, Any], heatmaps: Path | None, *, resume: bool) -> None:
-        """Make the folder, with a description of the job, and that of the heatmaps.
+        """Make the folder, with a description of the job, and that of the class activation maps.
 
         Raises OutputError if that is not wanted or cannot be; then neither is there.
         """

@@ -1,4 +1,4 @@
-"""A network as it is used: grey pixels in; logits, heatmaps and embedding out of one forward pass."""
+"""A network as it is used: grey pixels in; logits, class activation maps and embedding out."""
 
 from __future__ import annotations
 

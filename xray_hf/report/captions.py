@@ -1,4 +1,4 @@
-"""A bundle's figures: the title of each, and its numbers in words for who does not see it."""
+"""A bundle's figures: the title of each, and its numbers as alternative text."""
 
 from __future__ import annotations
 

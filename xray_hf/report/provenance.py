@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from xray_hf.data import sources
 from xray_hf.data.sources import About
 
-# Why class and source cannot be told apart in a collection, by its kind.
+# {kind: why class and source are confounded in that collection}
 SHORTCUTS: Mapping[str, str] = {
     "coronahack": (
         "In CoronaHack, Normal and Pneumonia are X-rays of children from one hospital; COVID-19 is 58 images "

@@ -2,7 +2,7 @@
 
 Reading is tolerant: a number that is missing or of another kind is None, a section that was never made is
 None or empty, and both the page and the terminal show what is there. `Report.gaps` names each number that
-its section should have; a model card, which states them all, refuses a report with gaps.
+its section should have; a model card, which states them all, is not rendered from a report with gaps.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class ClassNumbers:
 
     images: int | None
     patients: int | None
-    false_positives: tuple[int, int] | None  # how many of the others are called this class, of how many
+    false_positives: tuple[int, int] | None  # of the other classes' images: how many, of how many
     sensitivity: Rate
     specificity: Rate
     precision: Rate
@@ -123,7 +123,7 @@ class CamShare:
 
 @dataclass(frozen=True)
 class SourceDetection:
-    """How well CoronaHack's two collections are told apart within Pneumonia, which both have.
+    """How well CoronaHack's two sites can be recognised within Pneumonia, which both have.
 
     auroc: by thumbnail, histogram, embedding. called: {split: how many of the web's are called COVID-19, of
     how many}.

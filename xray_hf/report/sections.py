@@ -51,12 +51,12 @@ def all_sections(reports: Sequence[Report]) -> list[Section]:
 
 
 def external(reports: Sequence[Report]) -> Section:
-    """How the models fare where they were not trained."""
+    """Performance on external test sets."""
     sets = tables.external_sets(reports)
     beside = tables.subsets([each for each in reports if each.external], "test")
     return _section(
         "External validation",
-        "xray-hf evaluate --external",
+        "xray-hf evaluate --source",
         reports,
         text=[sentences.EXTERNAL, *sentences.external_sets(reports)],
         found=[
@@ -71,7 +71,7 @@ def external(reports: Sequence[Report]) -> Section:
 
 
 def internal(reports: Sequence[Report]) -> Section:
-    """The usual numbers."""
+    """Performance on the internal test set."""
     test = tables.subsets(reports, "test")
     return _section(
         "Internal test set",
@@ -87,7 +87,7 @@ def internal(reports: Sequence[Report]) -> Section:
 
 
 def sources(reports: Sequence[Report]) -> Section | None:
-    """The internal test set by source; None for models of one source."""
+    """The internal test set by source; None for models of a single source."""
     known = [each for each in reports if each.by_source or each.within_source]
     if not known:
         return None
@@ -113,7 +113,7 @@ def leave_one_source_out(reports: Sequence[Report]) -> Section | None:
 
 
 def calibration(reports: Sequence[Report]) -> Section:
-    """What a probability is worth."""
+    """Calibration, abstention and operating points."""
     own = _section(
         "Calibration and abstention",
         "xray-hf calibrate",
@@ -126,7 +126,7 @@ def calibration(reports: Sequence[Report]) -> Section:
 
 
 def ood(reports: Sequence[Report]) -> Section:
-    """What the engine rejects."""
+    """OOD detection: what the engine rejects."""
     return _section(
         "OOD detection",
         "xray-hf calibrate --ood-dir",
@@ -138,7 +138,7 @@ def ood(reports: Sequence[Report]) -> Section:
 
 
 def controls(reports: Sequence[Report]) -> Section:
-    """What else than the lungs the models may go by."""
+    """Shortcut controls: what the models may use besides the lungs."""
     sets, classes = tables.control_sets(reports), tables.classes_of(reports)
     detection = tables.source_detection(reports)
     found = [
@@ -169,7 +169,7 @@ def subgroups(reports: Sequence[Report]) -> Section:
 
 
 def label_errors(reports: Sequence[Report]) -> Section:
-    """Labels that may be wrong."""
+    """Likely label errors."""
     return _section(
         "Likely label errors",
         "xray-hf report",
@@ -179,7 +179,7 @@ def label_errors(reports: Sequence[Report]) -> Section:
 
 
 def training(reports: Sequence[Report]) -> Section:
-    """How the models were made."""
+    """How the models were trained."""
     return _section(
         "Training procedure",
         "train.py",

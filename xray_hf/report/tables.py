@@ -1,4 +1,4 @@
-"""Reports -> every table, ready for the page, Markdown and the terminal. Nothing is computed anew."""
+"""Reports -> every table, ready for the page, Markdown and the terminal. Nothing is computed here."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Table:
         return list(dict.fromkeys(row.model for row in self.rows))
 
     def without_empty(self) -> Table:
-        """Without rows and columns of which nothing is known."""
+        """Without empty rows and columns."""
         rows = [row for row in self.rows if any(cell not in (UNKNOWN, "") for cell in row.cells)]
         kept = [k for k in range(len(self.headings)) if any(row.cells[k] != UNKNOWN for row in rows)]
         return Table(
@@ -178,7 +178,7 @@ def _false_positives(of: ClassNumbers) -> str:
 
 
 def decisions(sets: Sets) -> Table:
-    """What the whole engine answers, which abstains and rejects."""
+    """Decisions of the whole engine, which may abstain or reject."""
     items = [(model, what, (own.n, own.decisions)) for model, what, own in sets if own.decisions]
     return _table(
         "Decisions of the engine",
@@ -270,7 +270,7 @@ def ood(reports: Sequence[Report]) -> Table:
 
 
 def source_detection(reports: Sequence[Report]) -> Table:
-    """How well CoronaHack's two collections are told apart within one class."""
+    """How well CoronaHack's two sites can be recognised within one class."""
     trained = [line for report in reports for line in sentences.web_images(report)]
     return _table(
         "Source detection within Pneumonia: web collection against children's hospital",

@@ -40,10 +40,10 @@ def load(folder: Path, identity: dict[str, Any]) -> dict[str, Any]:
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
         # Not torch's own text: it is long, and advises to run the file's code.
         raise CheckpointError(
-            f"{path} cannot be read ({type(error).__name__}); remove it to start anew."
+            f"{path} cannot be read ({type(error).__name__}); remove it to start over."
         ) from error
     if not isinstance(state, dict) or not state.keys() >= _KEYS:
-        raise CheckpointError(f"{path} is no checkpoint of this program; remove it to start anew.")
+        raise CheckpointError(f"{path} is no checkpoint of this program; remove it to start over.")
     saved = state["identity"]
     changed = [
         f"{key} was {saved.get(key)!r} and is now {identity.get(key)!r}"

@@ -39,7 +39,9 @@ class DataConfig(SourceOptions):
     split_seed: int = option(0, "seed of the split", IntRange(0))
     fold: int = option(0, "which part of `grouped` is validation", IntRange(0, FOLDS - 1))
     splits: str | None = option(None, "a splits.json to use instead of protocol, seed and fold")
-    view: str = option(WHOLE, "train and evaluate on ablated inputs, not on whole X-rays", Choice((WHOLE, *VIEWS)))
+    view: str = option(
+        WHOLE, "train and evaluate on ablated inputs, not on whole X-rays", Choice((WHOLE, *VIEWS))
+    )
 
 
 @dataclass(frozen=True)
@@ -229,8 +231,8 @@ def _command(callback: Any) -> options.Command:
         help="Train a chest X-ray classifier; start it plainly or with `accelerate launch train.py`.",
         epilog=(
             f"Presets: {'; '.join(f'{name}: {about}' for name, about in words.items())}. Their values are "
-            f"in xray_hf/training/presets/; the defaults above are those of {DEFAULT_PRESET}. Every run saves "
-            "its configuration in config.json."
+            f"in xray_hf/training/presets/; the defaults above are those of {DEFAULT_PRESET}. Every run "
+            "saves its configuration in config.json."
         ),
     )
 

@@ -1,4 +1,4 @@
-"""One file a collection: how to read its folder, and its museum label.
+"""One module per collection: how to read its folder, and its museum label.
 
 A source is named on the command line as KIND[:NAME]=PLACE, for instance `coronahack=data/coronahack` or
 `folder:clinic=data/clinic`. Its reader gives the collection's own findings; `classify` maps them to classes.
@@ -49,7 +49,7 @@ class About:
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What only some readers use.
+    """Options that only some readers use.
 
     covid_metadata: the metadata CSV of ieee8023/covid-chestxray-dataset, for `coronahack`.
     patient: a regular expression for the part of a file's name that names the patient, for `folder`.
@@ -60,7 +60,7 @@ class ReadOptions:
 
 
 class Reader(Protocol):
-    """What a module of this package offers.
+    """The interface of a module of this package.
 
     CLASS_OF: {finding of the collection: class}; empty where every finding is a class of its own name.
     """
@@ -71,7 +71,7 @@ class Reader(Protocol):
     def read(self, place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Report]:
         """Read a collection's tables and look for its files; no image is decoded.
 
-        place: a folder, or the id of a data set on the Hub. name: what the source is called in this run.
+        place: a folder, or the id of a data set on the Hub. name: the source's name in this run.
         Samples have no label yet. Raises DataError, or ConfigError for an option that it cannot use.
         """
         ...

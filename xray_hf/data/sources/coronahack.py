@@ -116,7 +116,7 @@ def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Rep
 def patient_id(file_name: str, official_split: str, covid_patient: str = "") -> str:
     """Name the patient behind a file; covid_patient: what the metadata of the COVID-19 images call them.
 
-    `personN_…` is numbered anew in TRAIN and TEST; `IM-NNNN-…` and `NORMAL2-IM-NNNN-…` are not. COVID-19
+    `personN_…` restarts its numbers in TRAIN and TEST; `IM-NNNN-…` and `NORMAL2-IM-NNNN-…` are not. COVID-19
     images have the patient of their collection's metadata; without it each file is its own patient.
     """
     if match := _KERMANY_NAME.match(file_name):

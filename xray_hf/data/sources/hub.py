@@ -68,7 +68,7 @@ def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Rep
     try:
         rows: list[dict[str, str]] = json.loads((folder / INDEX).read_text(encoding="utf-8"))["rows"]
     except (OSError, ValueError, LookupError) as error:
-        raise DataError(f"{folder} is damaged ({error}); delete this folder, it is made anew.") from error
+        raise DataError(f"{folder} is damaged ({error}); delete this folder; it is rebuilt.") from error
     has_test = any(row["split"] == "test" for row in rows)
     report = Report(name, place, rows=len(rows))
     if any(row["patient_id"] for row in rows):
