@@ -265,7 +265,7 @@ def test_odd_images_are_used_as_what_they_show(data: Path, convert: Callable[[Pa
         ("prepare", [], "no source is given; pass --source KIND[:NAME]=PLACE"),
         ("evaluate", [], "Missing argument 'BUNDLE...'"),
         ("evaluate", ["BUNDLE", "--external"], "--external is now --source folder:NAME=DIR"),
-        ("evaluate", ["BUNDLE", "--drop-bad"], "go with --source; the record needs no data"),
+        ("evaluate", ["BUNDLE", "--drop-bad"], "go with --source; without it no data are read"),
         ("evaluate", ["BUNDLE", "--name", ""], "--name is of the old --external"),
         (
             "push",

@@ -320,8 +320,8 @@ def test_a_folder_of_nothing_usable_is_an_error(folder: Path, elsewhere: Path) -
     [
         (["--external"], "--external is now --source folder:NAME=DIR"),
         (["--name", "x"], "--name is of the old --external; pass --source"),
-        (["--patient", "x"], "go with --source; the record needs no data"),
-        (["--drop-bad"], "go with --source; the record needs no data"),
+        (["--patient", "x"], "go with --source; without it no data are read"),
+        (["--drop-bad"], "go with --source; without it no data are read"),
         (["--source", "folder:../x=DIR"], r"has the name '\.\./x'; expected letters"),
         (["--source", "folder:.x=DIR"], r"'\.x'"),
     ],

@@ -38,8 +38,8 @@ class SourceOptions:
     )
     covid_metadata: str | None = option(
         None,
-        "CSV that names the patients of CoronaHack's COVID-19 images (default: covid_chestxray_metadata.csv or "
-        "metadata.csv in the data's folder or its parent, if present)",
+        "CSV that names the patients of CoronaHack's COVID-19 images (default: covid_chestxray_metadata.csv "
+        "or metadata.csv in the data's folder or its parent, if present)",
         metavar="CSV",
     )
     drop_bad: bool = option(False, "skip rows without a file, a label or a decodable image")

@@ -72,7 +72,7 @@ class TwoSites:
     """The question of SITE_ROWS: can the site be told within one class, where it must not matter?
 
     label: the class. smaller, larger: the two sites with most of its images; "" where there is no second.
-    mistaken_for: the class of most other images of the smaller site; a model that goes by the site predicts it.
+    mistaken_for: the class of most other images of the smaller site, which a model of the site predicts.
     """
 
     label: str
@@ -237,8 +237,8 @@ def label_noise(test: Predictions) -> dict[str, Any]:
 def confident_classes(test: Predictions) -> NDArray[np.int64]:
     """(N,) the class that each row looks like, -1 for none (Northcutt et al. 2021, equation 1).
 
-    A row looks like a class if its probability reaches the class's average self-confidence; of several classes,
-    the likeliest. If that is not its label, the label is a likely error, but the network may be wrong as well.
+    A row looks like a class if its probability reaches the class's average self-confidence; of several, the
+    likeliest. If that is not its label, the label is a likely error, but the network may be wrong as well.
     """
     p = test.probabilities
     own = [p[test.label == k, k] for k in range(len(test.classes))]
