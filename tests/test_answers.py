@@ -20,7 +20,7 @@ from xray_hf.demo.uploads import MAX_FILES, unpack
 from xray_hf.errors import BundleError, ConfigError, DataError, ImageError
 from xray_hf.images import read, read_grey
 from xray_hf.inference import Engine
-from xray_hf.task import LABELS
+from xray_hf.task import PAPER_CLASSES
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def answers(engines: events.Engines, *paths: Path) -> list[Answer]:
 
 def test_one_example_of_every_class_marked_as_synthetic(tmp_path: Path) -> None:
     examples = find(None, tmp_path)
-    assert [each.caption for each in examples] == [f"SYNTHETIC {label}" for label in LABELS]
+    assert [each.caption for each in examples] == [f"SYNTHETIC {label}" for label in PAPER_CLASSES]
     assert all(each.file.name.startswith("SYNTHETIC-") for each in examples)
     assert all(read_grey(each.file).width >= 224 for each in examples)
 
@@ -130,7 +130,7 @@ def test_in_bulk_is_the_same_in_order(engine: Engine, patients: list[Path]) -> N
 
 def test_a_version_changes_with_the_calibration(cnn_bundle: Path, engine: Engine) -> None:
     described = events.describe({"one": engine})["one"]
-    assert described["labels"] == list(LABELS)
+    assert described["labels"] == list(PAPER_CLASSES)
     assert described["is_synthetic"]
     assert len(described["version"]) == 12
 
@@ -145,8 +145,8 @@ def test_a_rejected_image_shows_why_and_no_probabilities(engine: Engine, tmp_pat
 
 def test_an_answer_shows_every_class_and_heatmap(engine: Engine, patients: list[Path]) -> None:
     html = formatting.as_html(answers({"one": engine}, patients[1]))
-    assert all(f'<th scope="row">{label}</th>' in html for label in LABELS)
-    assert html.count('class="map"') == len(LABELS)
+    assert all(f'<th scope="row">{label}</th>' in html for label in PAPER_CLASSES)
+    assert html.count('class="map"') == len(PAPER_CLASSES)
     assert html.count(" selected>") == 1
     assert "http" not in html.replace("data:image", "")
 
@@ -179,7 +179,7 @@ def test_the_table_holds_files_with_and_without_an_answer(
     assert "torn.png is not an image" in html
     [good, bad] = csv.DictReader(io.StringIO(rows.as_csv(found)))
     assert good["file"] == patients[0].name
-    assert sum(float(good[f"one: {label}"]) for label in LABELS) == pytest.approx(1, abs=1e-3)
+    assert sum(float(good[f"one: {label}"]) for label in PAPER_CLASSES) == pytest.approx(1, abs=1e-3)
     assert bad["error"].startswith("torn.png is not an image")
     assert bad["one: decision"] == ""
 
@@ -200,7 +200,7 @@ def test_a_model_without_an_answer_leaves_the_others_theirs(engine: Engine, pati
     row = rows.of(Answer("a.png", found.reading, both))
     assert row.error == ""
     assert rows.as_cells(row)["two: reason"] == "no number for it"
-    assert rows.as_html({"one": engine, "two": engine}, [row]).count(" %</td>") == len(LABELS)
+    assert rows.as_html({"one": engine, "two": engine}, [row]).count(" %</td>") == len(PAPER_CLASSES)
 
 
 def test_no_cell_of_the_csv_is_a_formula() -> None:

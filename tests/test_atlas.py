@@ -14,7 +14,7 @@ from xray_hf.data import synthetic as atlas
 from xray_hf.data.sources.coronahack import read
 from xray_hf.data.synthetic import ATLAS_FILE, SYNTHETIC_PREFIX, Summary, sample_images, write_synthetic
 from xray_hf.errors import ConfigError, DataError, OutputError
-from xray_hf.task import COVID19, LABELS, NORMAL, PNEUMONIA
+from xray_hf.task import COVID19, NORMAL, PAPER_CLASSES, PNEUMONIA
 
 PATIENTS = 60
 
@@ -71,7 +71,7 @@ def test_the_reader_of_the_real_set_finds_every_patient(written: Summary) -> Non
 def test_counts_of_the_summary_are_those_on_disk(written: Summary) -> None:
     records, report = read(written.folder)
     for (split, name), number in written.counts.items():
-        of_class = [record for record in records if LABELS[record.label] == name]
+        of_class = [record for record in records if PAPER_CLASSES[record.label] == name]
         assert number == sum(record.official_split == split for record in of_class)
     assert sum(written.counts.values()) == len(records)
     assert written.images == len(images_of(written.folder))
@@ -189,7 +189,7 @@ def test_a_negative_seed_is_refused(tmp_path: Path) -> None:
 
 def test_sample_images_show_every_class_and_repeat() -> None:
     first, again = sample_images(2, seed=3), sample_images(2, seed=3)
-    assert [name for name, _ in first] == [name for name in LABELS for _ in range(2)]
+    assert [name for name, _ in first] == [name for name in PAPER_CLASSES for _ in range(2)]
     assert [image.tobytes() for _, image in first] == [image.tobytes() for _, image in again]
     assert len({image.tobytes() for _, image in first}) == len(first)
 

@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from running import ROOT, running_app
 
 from xray_hf.demo import examples
-from xray_hf.task import LABELS
+from xray_hf.task import PAPER_CLASSES
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 MODELS = ("xray-resnet18", "xray-cnn")
@@ -100,7 +100,11 @@ def test_an_example_is_answered_by_both_models_with_a_heatmap(page: Page) -> Non
     for model in MODELS:
         expect(page.locator(".model", has_text=model).locator(".decision")).not_to_be_empty()
     expect(page.locator(".stage .xray")).to_be_visible()
-    assert page.locator(".choose-map option").count() in (1, 1 + len(LABELS), 1 + 2 * len(LABELS))
+    assert page.locator(".choose-map option").count() in (
+        1,
+        1 + len(PAPER_CLASSES),
+        1 + 2 * len(PAPER_CLASSES),
+    )
 
 
 def test_the_viewer_changes_the_picture_at_once(page: Page, patients: list[Path]) -> None:

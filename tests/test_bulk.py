@@ -37,7 +37,7 @@ from xray_hf.images import read_grey
 from xray_hf.inference import Engine, bulk, inputs, overlay, tables
 from xray_hf.inference.engine import REJECTED
 from xray_hf.inference.inputs import Files, Inputs
-from xray_hf.task import LABELS
+from xray_hf.task import PAPER_CLASSES
 
 ACCELERATE = "accelerate.commands.launch --multi_gpu --num_processes 2"  # which needs no GPU
 TORCHRUN = "torch.distributed.run --standalone --nproc_per_node 2"
@@ -135,7 +135,7 @@ def test_every_image_has_its_row_in_the_order_of_the_inputs(whole: Path, folder:
     for row, found in zip(rows, expected, strict=True):
         if isinstance(found, ImageError):
             continue
-        assert [row[f"probability_{label}"] for label in LABELS] == list(found.probabilities.values())
+        assert [row[f"probability_{label}"] for label in PAPER_CLASSES] == list(found.probabilities.values())
         assert (row["label"], row["decision"], row["reason"]) == (found.label, found.decision, found.reason)
         assert row["error"] is None
 
@@ -166,7 +166,7 @@ def test_all_formats_say_the_same(whole: Path, folder: Path, scans: Path, tmp_pa
 def test_the_columns_are_those_that_are_documented(whole: Path) -> None:
     assert parquet.read_table(whole).column_names == [
         *("source", "label", "decision", "reason"),
-        *(f"probability_{label}" for label in LABELS),
+        *(f"probability_{label}" for label in PAPER_CLASSES),
         *("ood_score", "warnings", "error"),
     ]
 
@@ -221,7 +221,7 @@ def test_memory_does_not_grow_with_the_number_of_images(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     class Stub:
-        labels, manifest = LABELS, SimpleNamespace(folder=tmp_path, is_synthetic=False)
+        labels, manifest = PAPER_CLASSES, SimpleNamespace(folder=tmp_path, is_synthetic=False)
         calibration = Calibration()
 
         def stream(self, sources: Iterable[str], _: int) -> Iterator[ImageError]:

@@ -17,7 +17,7 @@ from xray_hf.evaluation.predictions import Predictions
 from xray_hf.images import read_grey, resize
 from xray_hf.models import Network, create_model
 from xray_hf.models.create import logits_of
-from xray_hf.task import LABELS, PAPER_CLASSES
+from xray_hf.task import PAPER_CLASSES
 
 # What a stranger runs: this package is blocked, even if it is installed.
 STRANGER = """
@@ -122,8 +122,8 @@ def test_a_stranger_gets_trainings_logits(written: tuple[Network, Path], xray: P
     assert torch.equal(torch.tensor(answer["auto"]), expected)
     if network.is_timm:
         assert torch.equal(torch.tensor(answer["timm"]), expected)
-    assert answer["labels"] == list(LABELS)
-    scores = torch.tensor([answer["pipeline"][label] for label in LABELS])
+    assert answer["labels"] == list(PAPER_CLASSES)
+    scores = torch.tensor([answer["pipeline"][label] for label in PAPER_CLASSES])
     torch.testing.assert_close(scores, expected.softmax(0), atol=1e-5, rtol=0)
     torch.testing.assert_close(on_ours.softmax(0), expected.softmax(0), atol=1e-2, rtol=0)
 
@@ -136,7 +136,7 @@ def test_loading_here_gives_the_same_network(written: tuple[Network, Path]) -> N
     x = torch.randn(2, 3, 224, 224)
     with torch.inference_mode():
         assert torch.equal(logits_of(loaded.module(x)), logits_of(network.module(x)))
-    assert manifest.read(folder).labels == LABELS
+    assert manifest.read(folder).labels == PAPER_CLASSES
 
 
 def test_a_bundle_holds_everything_and_no_pickle(written: tuple[Network, Path]) -> None:

@@ -29,7 +29,7 @@ from starlette.testclient import TestClient
 from xray_hf.demo import settings
 from xray_hf.demo.uploads import MAX_FILES
 from xray_hf.inference import Engine
-from xray_hf.task import LABELS
+from xray_hf.task import PAPER_CLASSES
 
 if TYPE_CHECKING:
     from gradio_client import Client
@@ -109,7 +109,7 @@ def test_page_carries_the_statement_and_asks_nobody_else(url: str) -> None:
 def test_health_names_what_answers(url: str) -> None:
     health = json.loads(urlopen(f"{url}/health").read())
     assert health["status"] == "ok"
-    assert health["models"]["xray-cnn"]["labels"] == list(LABELS)
+    assert health["models"]["xray-cnn"]["labels"] == list(PAPER_CLASSES)
     assert health["models"]["xray-cnn"]["is_synthetic"]
 
 
@@ -142,7 +142,7 @@ def test_many_files_and_archives_are_rows_in_order(client: Client, xray: Path, t
     assert [row["file"] for row in rows[:2]] == [xray.name, "scan.png"]
     assert rows[1]["error"].startswith("scan.png is not an image")
     members = sorted(path.name for path in xray.parents[1].rglob("*.png"))
-    assert len(members) == 2 * len(LABELS)
+    assert len(members) == 2 * len(PAPER_CLASSES)
     assert sorted(row["file"] for row in rows[2:]) == members
     assert all(row["xray-cnn: decision"] for row in rows[2:])
 

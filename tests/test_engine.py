@@ -30,7 +30,7 @@ from xray_hf.inference import Engine, Prediction, backends
 from xray_hf.inference.backends import Outputs
 from xray_hf.inference.engine import REJECTED, UNSURE
 from xray_hf.models import create_model
-from xray_hf.task import LABELS
+from xray_hf.task import PAPER_CLASSES
 
 EMBEDDING = 256  # xray-cnn's
 TOLERANCES = [("onnxruntime", 1e-3), ("torch", 1e-6), ("openvino", 2e-2)]  # the last computes in bfloat16
@@ -57,7 +57,7 @@ def values(prediction: Prediction) -> list[float]:
 
 
 def test_engine_knows_what_the_bundle_says(engine: Engine) -> None:
-    assert (engine.name, engine.labels, engine.manifest.is_synthetic) == ("xray-cnn", LABELS, True)
+    assert (engine.name, engine.labels, engine.manifest.is_synthetic) == ("xray-cnn", PAPER_CLASSES, True)
 
 
 @pytest.mark.parametrize(("backend", "tolerance"), TOLERANCES)
@@ -75,7 +75,7 @@ def test_every_backend_answers_as_direct_computation(
 
 def test_a_prediction_fits_together(engine: Engine, xray: Path) -> None:
     found = engine.predict(xray)
-    assert list(found.probabilities) == list(LABELS)
+    assert list(found.probabilities) == list(PAPER_CLASSES)
     assert sum(values(found)) == pytest.approx(1)
     assert (
         found.decision == found.label == max(found.probabilities, key=lambda name: found.probabilities[name])
@@ -154,7 +154,7 @@ def test_answering_imports_neither_torch_nor_transformers_nor_datasets(cnn_bundl
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     decision, modules = run.stdout.splitlines()
-    assert decision in LABELS
+    assert decision in PAPER_CLASSES
     assert not HEAVY & set(modules.split())
 
 
@@ -170,7 +170,7 @@ from xray_hf.inference import Engine
 print(Engine.from_pretrained({str(cnn_bundle)!r}, backend={backend!r}).predict({str(xray)!r}).label)
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() in LABELS
+    assert run.stdout.strip() in PAPER_CLASSES
     assert "socket.connect" not in run.stderr
     assert "socket.getaddrinfo" not in run.stderr
 
@@ -282,7 +282,7 @@ def test_a_bundle_without_graph_says_how_to_make_one(calibrated: Path, xray: Pat
     (calibrated / manifest.GRAPH).unlink()
     with pytest.raises(BundleError, match=r"holds no model\.onnx; run `xray-hf export"):
         Engine.from_pretrained(calibrated)
-    assert Engine.from_pretrained(calibrated, backend="torch").predict(xray).label in LABELS
+    assert Engine.from_pretrained(calibrated, backend="torch").predict(xray).label in PAPER_CLASSES
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])

@@ -30,7 +30,7 @@ from running import ROOT, running_app
 
 from xray_hf.demo.uploads import MAX_FILES
 from xray_hf.inference import Engine, Prediction
-from xray_hf.task import LABELS
+from xray_hf.task import PAPER_CLASSES
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 MUTATED = 410
@@ -171,7 +171,7 @@ def assert_honest(answer: Any, expected: Prediction) -> None:
 def assert_words(answer: Any) -> None:
     """An answer is an error of one sentence, or probabilities."""
     if answer["error"] is None:
-        assert answer["models"]["xray-cnn"]["probabilities"].keys() == set(LABELS)
+        assert answer["models"]["xray-cnn"]["probabilities"].keys() == set(PAPER_CLASSES)
     else:
         assert 0 < len(answer["error"]) < 600
         assert "\n" not in answer["error"]

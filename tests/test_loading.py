@@ -21,7 +21,7 @@ from running import running_app
 
 from xray_hf import manifest
 from xray_hf.inference import Engine
-from xray_hf.task import LABELS
+from xray_hf.task import PAPER_CLASSES
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ("xray-resnet18", "xray-cnn")
@@ -64,7 +64,7 @@ def plain(model: str, xray: Path) -> dict[str, float]:
     """Probabilities before calibration, from the folder itself."""
     logits = Engine.from_pretrained(ROOT / "pretrained" / model).predict(xray).logits
     shares = np.exp(logits - logits.max())
-    return dict(zip(LABELS, (shares / shares.sum()).tolist(), strict=True))
+    return dict(zip(PAPER_CLASSES, (shares / shares.sum()).tolist(), strict=True))
 
 
 @of_each

@@ -27,13 +27,17 @@ from xray_hf.data.cache import Joined
 from xray_hf.data.sources.coronahack import CSV_NAME
 from xray_hf.data.synthetic import sample_images
 from xray_hf.evaluation.predictions import Predictions
-from xray_hf.task import LABELS, SPLITS
+from xray_hf.task import PAPER_CLASSES, SPLITS
 from xray_hf.training.loop import Trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 SIDE = 64
 RISK = "0.1"  # at which some validation rows are answered and some are not
-CELLS = (("Normal", ""), ("Pnemonia", ""), ("Pnemonia", "COVID-19"))  # the CSV's, in the order of LABELS
+CELLS = (
+    ("Normal", ""),
+    ("Pnemonia", ""),
+    ("Pnemonia", "COVID-19"),
+)  # the CSV's, in the classes' order
 OPTIONS = [
     *("--model", "xray-cnn", "--side", str(SIDE), "--device", "cpu", "--precision", "fp32"),
     *("--epochs", "4", "--batch-size", "8", "--learning-rate", "3e-3", "--ema", "0.5"),
@@ -238,13 +242,13 @@ def modules_of(name: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def two_sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two folders of 60 images, a patient each; the first 15 of `second` are those of `first`, reprocessed."""
+    """Two folders of 60 images, one a patient; 15 of `second` are those of `first`, reprocessed."""
     folder = tmp_path_factory.mktemp("sources")
     drawn = sample_images(53, seed=7)[:105]
     for name, own in (("first", drawn[:60]), ("second", [*drawn[:15], *drawn[60:105]])):
         (folder / name).mkdir()
         rows = ["file_name,label"]
-        for number, (label, image) in enumerate(own):
+        for number, (_, image) in enumerate(own):
             if name == "second":
                 image = ImageOps.expand(image.point([round(255 * (k / 255) ** 1.5) for k in range(256)]), 6)
             image.save(folder / name / f"{name}-{number:02}.jpeg", quality=70)
@@ -301,7 +305,7 @@ def test_an_external_test_changes_nothing_that_was_fitted(
     for number in range(4):
         image = np.random.default_rng(number).integers(0, 256, (90, 80), np.uint8)
         Image.fromarray(image).save(elsewhere / f"{number}.png")
-        rows.append(f"{number}.png,{LABELS[number % 3]}")
+        rows.append(f"{number}.png,{PAPER_CLASSES[number % 3]}")
     (elsewhere / "labels.csv").write_text("\n".join(rows))
     cli.main(["evaluate", str(bundle), "--external", "--data-dir", str(elsewhere)])
     assert fitted(bundle) == fitted(trained[0])

@@ -22,7 +22,7 @@ from xray_hf.demo import examples
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.hub import cards
 from xray_hf.inference import Engine
-from xray_hf.task import LABELS, SPLITS
+from xray_hf.task import PAPER_CLASSES, SPLITS
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = [ROOT / "pretrained" / name for name in write_results.MODELS]
@@ -121,7 +121,7 @@ def test_it_answers_about_a_synthetic_patient_with_all_that_was_fitted(bundle: P
     assert engine.calibration.detector is not None
     assert 0 < engine.calibration.abstain_below < 1
     found = engine.predict(examples.find(None, tmp_path)[0].file)
-    assert tuple(found.probabilities) == LABELS
+    assert tuple(found.probabilities) == PAPER_CLASSES
     assert found.heatmap is not None
 
 

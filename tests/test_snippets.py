@@ -21,7 +21,7 @@ from xray_hf.demo import usage
 from xray_hf.inference import Engine
 from xray_hf.manifest import Manifest
 from xray_hf.snippets import Place, Snippet
-from xray_hf.task import LABELS
+from xray_hf.task import PAPER_CLASSES
 
 DEMO = Path(usage.__file__).parent
 ADDRESS = "http://127.0.0.1:7860"
@@ -93,7 +93,10 @@ def test_a_model_of_the_hub_is_named_by_its_id() -> None:
     folder = Path("/cache/hub/models--owner--xray-of--mine/snapshots/0123abc")
     assert snippets.place_of(folder) == Place("owner/xray-of--mine", is_on_hub=True)
     assert snippets.place_of(Path("pretrained/xray-cnn")) == Place("pretrained/xray-cnn", is_on_hub=False)
-    codes = [each.code for each in snippets.of_model(Manifest(folder, "xray-resnet18", LABELS, 224, False))]
+    codes = [
+        each.code
+        for each in snippets.of_model(Manifest(folder, "xray-resnet18", PAPER_CLASSES, 224, False, ()))
+    ]
     assert 'model="owner/xray-of--mine")' in codes[0]
     assert 'timm.create_model("hf-hub:owner/xray-of--mine"' in codes[1]
     assert 'hf_hub_download("owner/xray-of--mine", "model.onnx")' in codes[2]

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from xray_hf.errors import ConfigError
 
 PAPER_CLASSES = ("Normal", "Pneumonia", "COVID-19")
-LABELS = PAPER_CLASSES
 NORMAL, PNEUMONIA, COVID19 = range(3)
 
 SPLITS = ("train", "validation", "test")  # ours
