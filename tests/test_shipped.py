@@ -17,7 +17,7 @@ import write_results
 from safetensors.numpy import load_file
 
 from xray_hf import evidence, manifest
-from xray_hf.data.sources import coronahack
+from xray_hf.data.sources import ReadOptions, coronahack
 from xray_hf.demo import examples
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.hub import cards
@@ -97,7 +97,10 @@ def test_its_record_names_the_official_split_and_the_patients_of_the_data_set(
     with (real_data / coronahack.CSV_NAME).open(newline="") as stream:
         official = {row["X_ray_image_name"]: row["Dataset_type"] for row in csv.DictReader(stream)}
     assert dict(zip(record.file_name, record.official_split, strict=True)) == official
-    patients = {found.file_name: found.patient_id for found in coronahack.read(real_data)[0]}
+    patients = {
+        found.file_name: found.patient_id
+        for found in coronahack.read(str(real_data), "coronahack", ReadOptions())[0]
+    }
     assert dict(zip(record.file_name, record.patient_id, strict=True)) == patients
 
 
