@@ -30,40 +30,40 @@ from xray_hf.report.report import Report
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PARTS = {"Speed": DOCS / "bench_inference.md", "Agreement": DOCS / "agreement.md"}
 TEXTS = {
-    "Speed": """`make bench-inference IMAGES=… BUNDLES="…"`, every way in a process of its own, in
+    "Speed": """`make bench-inference IMAGES=… BUNDLES="…"`, each way in its own process, in
 interleaved rounds; medians of the rounds with their spread. `ours` reads any format with all checks and
 gives class activation maps and OOD detection besides probabilities; the others give probabilities only.
-The `floor` is decoding and resizing with Pillow alone plus the bare network alone; the `ceiling` what
-their CPU seconds allow on all cores. ONNX Runtime computes in float32, OpenVINO in bfloat16 where the CPU
-has it. `pipeline` is transformers' image-classification pipeline as it comes, in float32, and with
-`dtype="bfloat16"`, in bulk at the best of its batch sizes 1, 8 and 32; `loader` a timm-style script:
-DataLoader with a worker for each core and batches of 64, in float32. What is faster than the pipeline is
-measured against float32.""",
+The `floor` is only decoding and resizing with Pillow plus the bare network; the `ceiling` is what its CPU
+seconds allow on all cores. ONNX Runtime computes in float32, OpenVINO in bfloat16 where the CPU
+has it. `pipeline` is transformers' default image-classification pipeline in float32, and with
+`dtype="bfloat16"`; in bulk at the best of its batch sizes 1, 8 and 32. `loader` is a timm-style script: a
+DataLoader with one worker per core and batches of 64, in float32. Speed-ups are relative to the float32
+pipeline.""",
     "Agreement": """Probabilities before calibration, of the engine in Python, `xray-hf predict`, and
 transformers' pipeline on the same bundle (`benchmarks/agreement.py`). Images with a colour tint are left
-out: our reader takes their grey, as in training, the pipeline their colours.""",
+out: our reader converts them to grey, as in training; the pipeline keeps their colours.""",
 }
-OOD = """A decision is `not a frontal chest X-ray` by cheap rules (colour, proportions, size, contrast) or
-by a detector: logistic regression on the network's embedding and on a thumbnail of 32×32 pixels,
-standardised. It is fitted on the bundle's training images against half of the OOD images; the threshold
-gives up 1 % of the validation images. Reported are the other half, and the internal test set; brackets
-hold exact 95 % intervals. [The log](log.md) has the detectors that were tried.
+OOD = """An image is rejected as `not a frontal chest X-ray` by simple rules (colour, proportions, size,
+contrast) or by a detector, a logistic regression on the network's embedding and a standardised thumbnail
+of 32×32 pixels. The detector is fitted on the bundle's training images against half of the OOD images; its
+threshold rejects 1 % of the validation images. The table reports the other half and the internal test set;
+brackets hold exact 95 % intervals. [The log](log.md) has the detectors that were tried.
 
-Two things matter for reading the table. A few of the data set's COVID-19 images are lateral views, one of
-them in the test set: the detector is right to reject them, but they count as wrongly rejected. And
-several of the CT slices and lateral views come from one publication, some in the tuning half, some in the
-reported one and some in the data set itself ([limitations](limitations.md), 11): for them the shares say
-less about new publications than for the other kinds."""
+Two caveats apply. A few of the data set's COVID-19 images are lateral views, one of them in the test set:
+the detector is right to reject them, but they count as wrong rejections. Several of the CT slices and
+lateral views come from one publication, some in the tuning half, some in the reported half and some in the
+data set itself ([limitations](limitations.md), 11): for these kinds the shares say less about new
+publications than for the others."""
 WHOLE = """### Files at original size
 
-Of the rules, only contrast can be tested on the test images, which are kept at the network's size. These
-files of the data set have their own size, proportions and colours; most are training images, so the
+The test images are kept at the network's size, so only the contrast rule can be tested on them. These
+files of the data set have their original size, proportions and colours. Most are training images, so the
 detector's rejections here say little."""
 EXTERNAL = """### Frontal X-rays of other hospitals
 
-Adults, none of whom took part in any fit or threshold. Every rejection here is wrong: the detector has
-seen children of one hospital and a few dozen adults. [The log](log.md) explains how weighting the
-classes, found on the training images, changed this number."""
+Adults who took part in no fit and no threshold. Every rejection here is wrong: the detector has seen
+children of one hospital and a few dozen adults. [The log](log.md) explains how weighting the classes,
+chosen on the training images, changed this number."""
 
 
 def main() -> None:

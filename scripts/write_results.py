@@ -354,7 +354,7 @@ TEXTS = {
 **These data can teach little, and these models are not for patients.** External validation and the
 shortcut controls below show how much of the internal performance is the source, not the disease.""",
     "how to read": """\
-What can be learnt is how a split that copies images hides this, and how to find out. ± is the standard
+These data can teach how a split that copies images hides this, and how to find out. ± is the standard
 deviation over seeds, all with the same split and the same test patients.""",
     "overview": """\
 `make reproduce DATA=…`: {starts} (the paper started ResNet18 from ImageNet weights); {where}. Nothing was
@@ -369,22 +369,22 @@ The paper's recipe under its own protocol and under the patient-level split. Lea
 validation images that are in training, or whose patient is (`xray-hf splits`). Upsampling is part of the
 paper's split; under the patient-level split its recipe has nothing that balances the classes, and an
 epoch has half as many steps. So the leak is also shown within the paper's runs: by the validation images
-of which neither file nor patient is in training (none of COVID-19).""",
+whose file and patient are both absent from training (none of COVID-19).""",
     "gap": """\
 Within the paper's own runs, accuracy on the images that do not leak is {less} points lower than on all
 validation images. Its 99.9 % was not reached from random weights, so how much of it was leak remains
 unknown. The gaps of the two protocols do not compare: without upsampling the recipe learns something
 else. What remains without the leak comes from the official test set, which differs from the training set
 that it comes with, and from a recipe that does not cope with the difference: on the same split and test
-set ours has gaps of {ours}. Validation images alone cannot show it.""",
+set ours has gaps of {ours}. Validation images cannot show it.""",
     "trained on views": """\
 `train.py --view VIEW`, tested on the same view, one small run each (112 pixels, 8 epochs, one seed): what
 the data give away without the lungs. There is no augmentation, which would destroy what the view has
 left; so even the run on whole images is far below the shipped model. The order of the rows means nothing;
 that every view without lungs separates COVID-19 from the rest does.""",
     "of border": """\
-The sensitivity to COVID-19 is worth **next to nothing as a sign of the disease:** a CNN trained on the
-outer frame alone has {sensitivity:.0%} in the test set, with an AUROC of {auroc:.3f}.""",
+The sensitivity to COVID-19 is **next to no evidence of recognising the disease:** a CNN trained on
+only the outer frame has {sensitivity:.0%} in the test set, with an AUROC of {auroc:.3f}.""",
     "epochs": """\
 Protocol `paper`, seed 0. Train accuracy is measured while the weights change, the rest in the training's
 number format.""",

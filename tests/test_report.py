@@ -324,7 +324,7 @@ def test_every_table_is_named_and_has_heads_with_a_scope(tmp_path: Path, files: 
 
 def test_a_figure_says_its_numbers_to_who_does_not_see_it(tmp_path: Path, files: Files) -> None:
     matrix = files["metrics.json"]["test"]["confusion_matrix"]
-    normal = ", ".join(f"{n} were called {label}" for label, n in zip(PAPER, matrix[0], strict=True))
+    normal = ", ".join(f"{n} were predicted {label}" for label, n in zip(PAPER, matrix[0], strict=True))
     alts = re.findall(r'alt="([^"]*)"', page(read(tmp_path / "bundle", files)))
     assert (
         sum(f"a: confusion matrix on the internal test set. Of 12 Normal, {normal}." in alt for alt in alts)

@@ -252,7 +252,7 @@ def export(bundle: Path) -> None:
 @option(
     "--ood-dir",
     type=a_folder,
-    help="OOD images (no frontal chest X-rays), a folder per kind; every second one is held out",
+    help="OOD images (no frontal chest X-rays), a folder per kind; every second is held out",
 )
 def calibrate(bundle: Path, risk: float, data: SourceOptions, side: int, ood_dir: Path | None) -> None:
     if bool(data.source) != bool(ood_dir):

@@ -56,7 +56,7 @@ def _confusion(report: Report, subset: str) -> str:
     rows = zip(report.classes, own.matrix, strict=True) if own and own.matrix else ()
     return " ".join(
         f"Of {sum(row):,} {label}, "
-        + ", ".join(f"{n:,} were called {called}" for called, n in zip(report.classes, row, strict=True))
+        + ", ".join(f"{n:,} were predicted {label}" for label, n in zip(report.classes, row, strict=True))
         + "."
         for label, row in rows
         if sum(row)

@@ -20,26 +20,25 @@ EXTERNAL = (
 )
 INTERNAL = (
     "Patients of the training sources who took no part in training, selection or calibration. Sensitivity: "
-    "the share of a class that is called so. Specificity: the share of the others that is not. False "
-    "positives: how many of the others are called so. Precision: the share of those called so that are. "
-    "Every image counts here with the class that the network gives it, also where the engine would abstain "
-    "or reject. Read each number beside the number of patients."
+    "the share of a class's images that are predicted as this class. Specificity: the share of the other "
+    "images that are not. False positives: the other images that are. Precision: the share of the images "
+    "predicted as a class that are of it. Every image counts here with the class that the network gives it, "
+    "even where the engine would abstain or reject. Read each number beside the number of patients."
 )
 WITHIN_SOURCE = (
     "A pooled AUROC also rewards a model for recognising the hospital. The within-source AUROC compares only "
     "pairs of images from the same source."
 )
 CALIBRATION = (
-    "Temperature, threshold of abstention and operating points were fitted on validation alone. Expected "
+    "Temperature, abstention threshold and operating points were tuned on validation only. Expected "
     "calibration error: mean distance between confidence and accuracy. Brier score: squared error summed "
     "over the classes, 0 is best and 2 worst. Coverage: the share of images whose highest probability "
     "reaches the threshold. Selective risk: the share of these that is wrong. Where an operating point "
     "misses its specificity, the threshold does not transfer."
 )
 OOD = (
-    "A detector and simple rules reject what is no frontal chest X-ray, as `not a frontal chest X-ray`; on "
-    "the internal test set every rejection of a frontal view is wrong. Only these kinds of images were "
-    "tried."
+    "A detector and simple rules reject OOD images as `not a frontal chest X-ray`. On the internal test set, "
+    "every rejection of a frontal view is wrong. Only these kinds of OOD images were tried."
 )
 CONTROLS = (
     "The internal test set without most of what a diagnosis needs. Sensitivity beyond the false positives "
@@ -48,10 +47,10 @@ CONTROLS = (
     "also just be confused."
 )
 SOURCE_DETECTION = (
-    "Pneumonia also has a few images from the web. If these can be told from the children's, the source "
+    "Pneumonia also has a few images from the web. If these can be separated from the children's, the source "
     "itself is visible. The classifier is a logistic regression, evaluated out of fold with patients kept "
-    "together. A network may know the images that it was trained on by heart, and an interval from a "
-    "handful of patients shows little."
+    "together. A network may have memorised its training images, and an interval from a handful of patients "
+    "shows little."
 )
 CAM = "Class activation maps show where the network found evidence for a class, not where a disease is."
 LABEL_ERRORS = (
@@ -83,7 +82,7 @@ def of_coronahack_alone(report: Report) -> bool:
 
 
 def about_data(reports: Sequence[Report]) -> list[str]:
-    """Why the numbers say little, as far as it is known."""
+    """Known shortcuts in the data, and what the numbers cannot say."""
     shortcuts = (provenance.SHORTCUTS.get(kind) for kind in collections(reports))
     return [*filter(None, shortcuts), "No number here says how good a model is for patients."]
 
@@ -118,7 +117,7 @@ def sources(report: Report) -> list[str]:
 
 
 def synthetic(reports: Sequence[Report]) -> list[str]:
-    """Which models never saw a person."""
+    """The models that were trained on synthetic patients only."""
     names = [each.name for each in reports if each.is_synthetic]
     return (
         [
@@ -160,13 +159,13 @@ def _headline(report: Report, name: str, own: Measured) -> str:
 
 
 def false_positives(own: Measured) -> str:
-    """How many of the others each class wrongly gets."""
+    """The false positives of each class."""
     named = [f"{label} {part_of(of.false_positives)}" for label, of in own.classes.items()]
     return f"False positives: {', '.join(named)}."
 
 
 def decided(own: Measured) -> str:
-    """What the whole engine does with a set of images."""
+    """The engine's decisions on a set of images."""
     if not own.decisions:
         return ""
     answers = own.decisions
@@ -253,7 +252,7 @@ def fitted(report: Report) -> list[str]:
 
 
 def uncalibrated(reports: Sequence[Report]) -> list[str]:
-    """What a bundle answers whose probabilities were not fitted, and whether they can be."""
+    """The bundles that are not calibrated, and whether they can be."""
     lines = []
     for each in reports:
         if each.fitted:
@@ -268,7 +267,7 @@ def uncalibrated(reports: Sequence[Report]) -> list[str]:
 
 
 def web_images(report: Report) -> list[str]:
-    """How many of the other source's images the network was trained on."""
+    """How many images of the smaller site the network was trained on."""
     own = report.source_detection
     if not own or own.images is None or "train" not in own.called:
         return []
@@ -280,13 +279,13 @@ def web_images(report: Report) -> list[str]:
 
 
 def not_recorded(reports: Sequence[Report]) -> list[str]:
-    """Which subgroups cannot be formed."""
+    """The subgroups that cannot be formed."""
     reasons = dict.fromkeys(each.not_recorded for each in reports if each.not_recorded)
     return [f"Not recorded: {reason}. Whether the models are fair is unknown." for reason in reasons]
 
 
 def duplicates(report: Report) -> list[str]:
-    """What repeated pictures add."""
+    """The accuracy with and without repeated pictures."""
     own = report.duplicates
     if not own:
         return []
@@ -305,6 +304,6 @@ def rarest_class(counts: Iterable[tuple[str, int, int | None, int | None]]) -> s
 
 
 def without_intervals(reports: Sequence[Report]) -> list[str]:
-    """Which bundles are older than intervals."""
+    """The bundles whose numbers have no intervals."""
     names = [each.name for each in reports if each.test and not each.test.accuracy.interval]
     return [f"The numbers of {', '.join(names)} have no intervals."] if names else []

@@ -263,7 +263,7 @@ def ood(reports: Sequence[Report]) -> Table:
         {
             "rejected": lambda own: part_of(own.counts),
             "share": lambda own: percent(own.rejected),
-            "by the detector alone": lambda own: percent(Rate(own.rejected_by_detector)),
+            "by the detector": lambda own: percent(Rate(own.rejected_by_detector)),
         },
         items,
     )
@@ -280,7 +280,7 @@ def source_detection(reports: Sequence[Report]) -> Table:
             "AUROC by thumbnail": lambda own: decimal(own.auroc["thumbnail"]),
             "by histogram": lambda own: decimal(own.auroc["histogram"]),
             "by embedding": lambda own: decimal(own.auroc["embedding"]),
-            "called COVID-19": lambda own: (
+            "predicted COVID-19": lambda own: (
                 ", ".join(f"{part_of(found)} in {split}" for split, found in own.called.items() if found[1])
                 or UNKNOWN
             ),
@@ -297,7 +297,7 @@ def cam(reports: Sequence[Report]) -> Table:
         for report in reports
         if report.cam_uniform
         for what, own in (
-            *((f"called {label}", own) for label, own in report.cam.items()),
+            *((f"predicted {label}", own) for label, own in report.cam.items()),
             ("uniform map", report.cam_uniform),
         )
     ]
