@@ -242,7 +242,7 @@ def export(bundle: Path) -> None:
 
 
 @commands.command(
-    help="fit temperature, abstention and operating points; with --source and --ood-dir, also the OOD detector",
+    help="fit temperature, abstention, operating points; with --source and --ood-dir, also the OOD detector",
     short_help="fit temperature, abstention, OOD detection",
 )
 @bundle

@@ -1,4 +1,4 @@
-"""Which class comes from where: what a network could learn in place of the disease, seen before training."""
+"""Confounding of class and origin, reported before training: a network may learn the origin instead."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ def cramers_v(counts: np.ndarray) -> float:
 
 
 def warnings(samples: Sequence[Sample], classes: Sequence[str]) -> list[str]:
-    """What to know of these images before a model is trained on them, a sentence each."""
+    """Warnings about these images, one sentence each."""
     names, counts = cross_table(samples, classes)
     if len(names) < 2:
         return []
     found = [
         f"All images of {name} come from {names[int(column.argmax())]}: "
-        "a model can tell the class by the origin."
+        "a model can recognise the class by its origin."
         for name, column in zip(classes, counts.T, strict=True)
         if np.count_nonzero(column) == 1
     ]
     if (v := cramers_v(counts)) >= BOUND:
         found.append(
-            f"Class and origin go together (Cramér's V {v:.2f}, 0 none, 1 complete): a high accuracy on "
-            "these sources may be that of telling origins apart. Hold a source out to see (--hold-out)."
+            f"Class and origin are associated (Cramér's V {v:.2f}, 0 none, 1 complete): high accuracy on "
+            "these sources may come from recognising the origin. Hold a source out to find out (--hold-out)."
         )
     return found
 

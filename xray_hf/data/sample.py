@@ -1,4 +1,4 @@
-"""One image of a collection with what the collection says of it, and the report of what was left out."""
+"""One image with its collection's metadata, and the report of what was left out."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def _blank() -> NDArray[np.str_]:
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Predictions:
-    """What a model said of N images; row i of every column is the same image.
+    """A model's predictions for N images; row i of every column is the same image.
 
     classes: the C class names in the order of the logits.
     file_name, source, site, patient_id: (N,) str; a file's name is unique within its source. split: (N,) str,

@@ -121,8 +121,8 @@ def roc(predictions: Predictions, title: str = "ROC, each class against the rest
 def reliability(predictions: Predictions, temperature: float, title: str) -> Figure:
     """Accuracy by confidence, before and after the temperature, above how many images have that confidence.
 
-    The dots of a model that knows what it knows lie on the dotted line; below it, it is too sure. Their area
-    is the number of images, so that bins of a few say little to the eye too.
+    A calibrated model's dots lie on the dotted line; below it, the model is overconfident. A dot's area is
+    its number of images, so small bins also look unimportant.
     """
     figure = _figure(11, 6.6, title)
     labels = predictions.label
@@ -180,9 +180,9 @@ def ood_roc(scores: Mapping[str, Sequence[float]], title: str) -> Figure:
     axes = _plot(figure, "Test X-rays wrongly rejected", "OOD images rejected")
     test = np.asarray(scores["test"])
     for index, (kind, own) in enumerate((kind, own) for kind, own in scores.items() if kind != "test"):
-        is_foreign = np.repeat([False, True], [len(test), len(own)])
-        x, y, _ = roc_curve(is_foreign, np.concatenate([test, own]), drop_intermediate=False)
-        area = roc_auc_score(is_foreign, np.concatenate([test, own]))
+        is_ood = np.repeat([False, True], [len(test), len(own)])
+        x, y, _ = roc_curve(is_ood, np.concatenate([test, own]), drop_intermediate=False)
+        area = roc_auc_score(is_ood, np.concatenate([test, own]))
         line = _line(index)
         axes.plot(x, y, label=f"{kind.replace('_', ' ')}: area {area:.3f} (n = {len(own)})", **line)
         axes.plot((test > 0).mean(), (np.asarray(own) > 0).mean(), "o", color=line["color"], markersize=9)

@@ -105,7 +105,7 @@ class Subgroup:
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Pictures that stand in the test set more than once, and the accuracies with and without them."""
+    """Pictures that occur in the test set more than once, and the accuracies with and without them."""
 
     all_rows: Rate
     one_of_each: Rate

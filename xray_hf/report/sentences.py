@@ -290,7 +290,7 @@ def duplicates(report: Report) -> list[str]:
     if not own:
         return []
     return [
-        f"{count(own.repeated_pictures)} pictures stand in the test set more than once: the accuracy of "
+        f"{count(own.repeated_pictures)} pictures occur in the test set more than once: the accuracy of "
         f"{report.name} is {percent(own.all_rows)} with all of them and {percent(own.one_of_each)} with one "
         "of each."
     ]

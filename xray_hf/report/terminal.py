@@ -15,7 +15,7 @@ WIDTH = 120
 
 
 def part(report: Report, name: str) -> str:
-    """One of PARTS, below the mark of numbers that mean nothing."""
+    """One of PARTS, below the report's mark, if any."""
     return "\n\n".join(filter(None, [report.mark.rstrip(": "), PARTS[name](report)]))
 
 
@@ -32,12 +32,12 @@ def section(own: Section) -> str:
 
 
 def external(report: Report) -> str:
-    """What becomes of the model on external test sets, in words too."""
+    """External validation, in words and tables."""
     return "\n\n".join([*map(paragraph, sentences.headline(report)), section(sections.external([report]))])
 
 
 def controls(report: Report) -> str:
-    """All that `xray-hf report` measures, and the files that it finds least credible."""
+    """The shortcut controls, and the files with the lowest self-confidence."""
     found = [make([report]) for make in (sections.controls, sections.subgroups, sections.label_errors)]
     said = [*sentences.not_recorded([report]), *sentences.duplicates(report)]
     least = tables.least_self_confidence(report)
@@ -46,7 +46,7 @@ def controls(report: Report) -> str:
 
 
 def calibration(report: Report) -> str:
-    """What `xray-hf calibrate` fitted, and what it gives."""
+    """Calibration and abstention, and what was fitted."""
     return "\n\n".join([section(sections.calibration([report])), *map(paragraph, sentences.fitted(report))])
 
 

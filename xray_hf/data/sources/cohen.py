@@ -3,8 +3,8 @@
 DIR/metadata.csv    patientid, finding, view, modality, filename, license, …
 DIR/images/         the X-rays, and slices of CT
 
-A finding is a path from the general to the particular, as Pneumonia/Viral/COVID-19. Old versions have its
-last part only, and no modality.
+A finding is a path from the general to the particular, such as Pneumonia/Viral/COVID-19. Old versions have
+only its last part, and no modality.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ ABOUT = About(
     title="COVID-19 image data collection",
     url="https://github.com/ieee8023/covid-chestxray-dataset",
     origin="Figures of publications and web pages, collected by Joseph Paul Cohen and others, 2020.",
-    hospital="Many, of 26 countries; mostly adults.",
+    hospital="Many, in 26 countries; mostly adults.",
     counts=(
-        "As its paper counts in June 2020: 679 frontal X-rays of 412 people. Most are COVID-19, the rest "
+        "As of its paper, June 2020: 679 frontal X-rays of 412 people. Most are COVID-19, the rest "
         "other pneumonia, tuberculosis and a few without finding. It grew afterwards."
     ),
     labels="Stated by the publication, case report or web page.",
@@ -36,7 +36,7 @@ ABOUT = About(
     known_errors=(
         "Published cases are severe or striking ones, not a sample of any clinic.",
         "Figures are cropped, compressed, annotated.",
-        "There is hardly any Normal: pooled with another collection, class and source go together.",
+        "There is hardly any Normal: pooled with another collection, class and source are confounded.",
         "coronahack, radiography and many others contain parts of it.",
     ),
     citation="""\

@@ -35,13 +35,13 @@ ABOUT = About(
         "5,910 images with a row, 5,286 TRAIN and 624 TEST: 1,576 Normal, 4,276 Pneumonia, 58 COVID-19 "
         "(none in TEST). 23 files of the train folder have no row."
     ),
-    labels="Read off the X-ray by physicians (Kermany); stated by the publication or case report (Cohen).",
+    labels="Read from the X-ray by physicians (Kermany); stated by the publication or case report (Cohen).",
     licence="Kermany: CC BY 4.0. Cohen: per image, many non-commercial or not stated.",
     known_errors=(
-        "COVID-19 and the source go together: age, hospital, machine and picture format give the class away.",
+        "COVID-19 and source are confounded: age, hospital, machine and picture format give the class away.",
         "58 COVID-19 images of 39 patients are few, and 4 of them are lateral views.",
         "36 pairs of images show the same picture.",
-        "Patients are read off file names; two names may be one child.",
+        "Patient ids come from file names; two names may be one child.",
     ),
     citation="""\
 @article{kermany2018identifying,

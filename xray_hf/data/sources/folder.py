@@ -1,4 +1,4 @@
-"""A folder of your own: images with one CSV, or one subfolder a class; both are the Hub's `imagefolder`.
+"""A folder of your own: images with one CSV, or one subfolder per class; both are the Hub's `imagefolder`.
 
 DIR/labels.csv            or metadata.csv: file_name, label, optional patient_id, site, view, license
 DIR/…, DIR/images/…       the images, in any subfolder
@@ -30,7 +30,7 @@ from xray_hf.errors import ConfigError, DataError
 ABOUT = About(
     title="A folder of your own",
     url="",
-    origin="Images of any origin with labels.csv or metadata.csv, or sorted into one subfolder a class.",
+    origin="Images of any origin with labels.csv or metadata.csv, or sorted into one subfolder per class.",
     hospital="As the column site says.",
     counts="As found.",
     labels="As the column label or the subfolder says.",

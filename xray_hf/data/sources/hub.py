@@ -5,7 +5,7 @@ column image              an image with its bytes, as `datasets` writes them
 column label              ClassLabel or text
 columns file_name, patient_id, site, view, license     optional texts
 
-A split `test` is the official one; all others are its training part. The images' bytes are written below the
+A split `test` is the official one; all others are its training part. The images' bytes are written to the
 cache folder once.
 """
 

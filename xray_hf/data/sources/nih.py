@@ -1,7 +1,7 @@
 """ChestX-ray14 of the NIH Clinical Center -> samples.
 
 DIR/Data_Entry_2017.csv                or Data_Entry_2017_v2020.csv: Image Index, Finding Labels, Patient ID,
-                                       View Position, …; several findings are parted by '|'
+                                       View Position, …; several findings are separated by '|'
 DIR/images_001/images/00000001_000.png     to images_012, as Kaggle has it, or all in images/
 DIR/train_val_list.txt, test_list.txt  optional: the official split, one file name a line
 """
@@ -35,9 +35,9 @@ ABOUT = About(
     known_errors=(
         "The labels are noisy: a radiologist who looked at samples found positive predictive values mostly "
         "10 to 30 % lower than published (Oakden-Rayner 2019).",
-        "No Finding means that the report names none of the 14, and not a healthy chest.",
+        "No Finding means that the report names none of the 14, not that the chest is healthy.",
         "Chest drains give pneumothorax away.",
-        "rsna and the Normal images of radiography are parts of it, processed otherwise.",
+        "rsna and the Normal images of radiography are parts of it, processed differently.",
     ),
     citation="""\
 @inproceedings{wang2017chestxray8,

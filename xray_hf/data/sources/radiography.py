@@ -34,8 +34,8 @@ ABOUT = About(
         "children (Kermany, 1,341). Lung_Opacity: NIH by RSNA. Viral Pneumonia: Guangzhou's children."
     ),
     counts=(
-        "21,165 images: 3,616 COVID, 10,192 Normal, 6,012 Lung_Opacity, 1,345 Viral Pneumonia. No patients "
-        "are named."
+        "21,165 images: 3,616 COVID, 10,192 Normal, 6,012 Lung_Opacity, 1,345 Viral Pneumonia. No patient "
+        "ids."
     ),
     labels=(
         "Those of the merged collections: COVID by the source's report or test, Normal and Lung_Opacity of "
@@ -43,10 +43,10 @@ ABOUT = About(
     ),
     licence="None for the whole; each image has the terms of the collection that it comes from.",
     known_errors=(
-        "Class and source go together: no hospital has both COVID and Normal.",
+        "Class and source are confounded: no hospital has both COVID and Normal.",
         "Children and adults are mixed in Normal.",
         "A lung opacity need not be an infection.",
-        "Without patients a random split may share them; BIMCV has several images a patient.",
+        "Without patient ids a random split may share patients; BIMCV has several images a patient.",
         "It repeats images of rsna, nih, coronahack and cohen.",
         "The page's parts of COVID add up to 3,615.",
     ),

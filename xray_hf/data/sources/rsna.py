@@ -23,19 +23,19 @@ ABOUT = About(
     title="RSNA Pneumonia Detection Challenge 2018",
     url="https://www.kaggle.com/c/rsna-pneumonia-detection-challenge",
     origin=(
-        "30,000 frontal X-rays of ChestX-ray14, chosen and read once more by the RSNA and the Society of "
+        "30,000 frontal X-rays of ChestX-ray14, selected and read again by the RSNA and the Society of "
         "Thoracic Radiology in 2018. 1024×1024, 8 bit, as DICOM."
     ),
     hospital="NIH Clinical Center, Bethesda, USA; patients of clinical studies, mostly adults.",
     counts=(
         "26,684 images with labels: 8,851 Normal, 6,012 Lung Opacity, 11,821 No Lung Opacity / Not Normal. "
-        "The labels of 3,000 test images stay out."
+        "The labels of 3,000 test images are not included."
     ),
-    labels="Read off the X-ray by 18 radiologists; Lung Opacity has boxes.",
+    labels="Read from the X-ray by 18 radiologists; Lung Opacity has boxes.",
     licence="RSNA's terms: commercial use too, with the attribution that its page asks for.",
     known_errors=(
         "A lung opacity need not be pneumonia, and no test confirms one.",
-        "patientId names an image. Who the patients are is in RSNA's mapping to ChestX-ray14 only.",
+        "patientId names an image. Only RSNA's mapping to ChestX-ray14 names the patients.",
         "All images are in nih too, and the Normal and Lung Opacity ones in radiography.",
     ),
     citation="""\
