@@ -119,8 +119,8 @@ def measure(
     """Shares rejected, with exact 95 % intervals: of the test rows wrongly, of each OOD kind rightly.
 
     labels: (N,) of the test rows, indexes into `classes`, which are reported too. Shares are of rules and
-    detector together, and of the detector only. Test rows come from the cache, so contrast is their only rule.
-    `scores` draws the ROC.
+    detector together, and of the detector only. Test rows come from the cache, so contrast is their only
+    rule. `scores` draws the ROC.
     """
     scores = {name: _logits(detector, own) for name, own in {"test": test, **kinds}.items()}
     rejected = scores["test"] > 0

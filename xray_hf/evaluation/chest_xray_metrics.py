@@ -3,7 +3,7 @@
     metric = evaluate.load("xray_hf/evaluation/chest_xray_metrics.py")   # or ChestXrayMetrics()
     metric.compute(predictions=[0, 1, 2], references=[0, 1, 1])
 
-`evaluate.load` copies this file elsewhere and runs the copy, so it imports the installed xray_hf by its full
+`evaluate.load` runs a copy of this file in another folder, so it imports the installed xray_hf by its full
 name. `evaluate` itself imports torch; `xray_hf.evaluation.metrics` gives the same numbers without either.
 """
 

@@ -138,9 +138,9 @@ class Config:
 
     def identity(self) -> dict[str, Any]:
         """What must not change between the parts of an interrupted run; of sources not where they lie."""
-        elsewhere = {"out", "resume", "track", "cache_dir", "covid_metadata", "splits"}
+        excluded = {"out", "resume", "track", "cache_dir", "covid_metadata", "splits"}
         nested = {key: value for key, value in self.as_dict().items() if key != "preset"}
-        flat = {k: v for part in nested.values() for k, v in part.items() if k not in elsewhere}
+        flat = {k: v for part in nested.values() for k, v in part.items() if k not in excluded}
         return {**flat, "source": [f"{spec.kind}:{spec.name}" for spec in self.data.specs]}
 
 
