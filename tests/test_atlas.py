@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from opening import samples_of
 from PIL import Image
 
 from xray_hf.data import synthetic as atlas
-from xray_hf.data.sources.coronahack import read
+from xray_hf.data.dataset import read_samples
+from xray_hf.data.sources import SourceSpec
 from xray_hf.data.synthetic import ATLAS_FILE, SYNTHETIC_PREFIX, Summary, sample_images, write_synthetic
 from xray_hf.errors import ConfigError, DataError, OutputError
 from xray_hf.task import COVID19, NORMAL, PAPER_CLASSES, PNEUMONIA
@@ -61,19 +63,19 @@ def test_cells_are_those_of_the_real_file(written: Summary) -> None:
 
 
 def test_the_reader_of_the_real_set_finds_every_patient(written: Summary) -> None:
-    records, report = read(written.folder)
-    assert len({record.patient_id for record in records}) == PATIENTS
+    samples, _, [report] = read_samples([SourceSpec("coronahack", "coronahack", str(written.folder))])
+    assert len({sample.patient_id for sample in samples}) == PATIENTS
     assert not report.rows_without_file
     assert not report.duplicate_rows
-    assert not report.unknown_labels
+    assert not report.without_class
 
 
 def test_counts_of_the_summary_are_those_on_disk(written: Summary) -> None:
-    records, report = read(written.folder)
+    samples, _, [report] = read_samples([SourceSpec("coronahack", "coronahack", str(written.folder))])
     for (split, name), number in written.counts.items():
-        of_class = [record for record in records if PAPER_CLASSES[record.label] == name]
-        assert number == sum(record.official_split == split for record in of_class)
-    assert sum(written.counts.values()) == len(records)
+        of_class = [sample for sample in samples if sample.label == name]
+        assert number == sum(sample.official_split == split for sample in of_class)
+    assert sum(written.counts.values()) == len(samples)
     assert written.images == len(images_of(written.folder))
     assert written.files_without_metadata == len(report.files_without_metadata)
 
@@ -86,16 +88,16 @@ def test_some_files_have_no_metadata_as_in_kaggles_folder(written: Summary) -> N
 
 
 def test_patients_have_one_to_three_images(written: Summary) -> None:
-    patients = [record.patient_id for record in read(written.folder)[0]]
+    patients = [sample.patient_id for sample in samples_of(written.folder)]
     assert {patients.count(patient) for patient in patients} == {1, 2, 3}
 
 
 def test_person_numbers_are_reused_between_train_and_test(written: Summary) -> None:
     persons = {
         split: {
-            record.file_name.split("_")[0]
-            for record in read(written.folder)[0]
-            if record.label == PNEUMONIA and record.official_split == split
+            sample.file_name.split("_")[0]
+            for sample in samples_of(written.folder)
+            if sample.label == "Pneumonia" and sample.official_split == split
         }
         for split in ("TRAIN", "TEST")
     }

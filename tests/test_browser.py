@@ -194,7 +194,7 @@ def test_the_statement_stays_in_sight(page: Page, url: str) -> None:
     open_tab(page, url, "evidence")
     page.mouse.wheel(0, 3000)
     expect(page.locator("#statement p")).to_be_in_viewport()
-    expect(page.locator("#statement p")).to_contain_text("COVID-19 mostly adults of other sources")
+    expect(page.locator("#statement p")).to_contain_text("COVID-19 are mostly adults from other sources")
 
 
 def serious(page: Page) -> list[str]:

@@ -132,7 +132,7 @@ def test_pictures_without_a_licence_stay_here_and_are_counted(partly: XrayData, 
     assert words in card
     assert f"0 Normal, 0 Pneumonia, {len(without)} COVID-19." in card
     assert f"- none stated: {len(without)} images" in card
-    assert "xray-hf prepare --data-dir data/coronahack" in card
+    assert "xray-hf prepare --source coronahack=DIR --protocol grouped" in card
 
 
 def test_all_pictures_go_only_where_nobody_else_looks(partly: XrayData, tmp_path: Path) -> None:

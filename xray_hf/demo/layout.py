@@ -46,7 +46,8 @@ def build(
         uncalibrated = {name: each.calibration.lacks for name, each in engines.items()}
         labels = listed(next(iter(engines.values())).labels, "or")
         # Their classes come from two collections, of children and of adults.
-        is_confounded = any(engine.manifest.sources == ("coronahack",) for engine in engines.values())
+        about = [engine.manifest for engine in engines.values()]
+        is_confounded = any(each.sources == ("coronahack",) and not each.is_synthetic for each in about)
         gr.HTML(render("welcome", models=names, is_confounded=is_confounded), elem_id="welcome")
         gr.HTML(render("statement", is_confounded=is_confounded), elem_id="statement")
         gr.HTML(
