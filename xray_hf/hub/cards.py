@@ -61,7 +61,7 @@ def _render(bundle: Path, repo_id: str | None, data_set: str | None, with_names:
     if not report.test:
         raise BundleError(_MISSING.format(f"{bundle / manifest.METRICS}: .test"))
     return fill(
-        "xray_cnn.md" if description.name == manifest.XRAY_CNN else "xray_resnet18.md",
+        "xray_cnn.md" if description.name == manifest.XRAY_CNN else "timm.md",
         bundle,
         metadata=_metadata(description, measured, training, report, data_set).to_yaml().strip(),
         name=description.name,
