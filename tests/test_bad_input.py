@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -526,3 +527,13 @@ def test_train_ends_with_one_line_and_its_exit_code(
         run_path(str(ROOT / "train.py"), run_name="__main__")
     assert isinstance(caught.value.code, int)
     assert f"holds no {CSV_NAME}" in the_error(caught.value.code, capsys.readouterr().err)
+
+
+def test_a_reader_that_has_seen_enough_ends_a_command_without_a_word() -> None:
+    command = [sys.executable, "-c", "from xray_hf.cli import console; console()", "sources"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stdout
+        assert run.stderr
+        run.stdout.close()
+        assert run.stderr.read() == ""
+    assert run.returncode == 128 + signal.SIGPIPE

@@ -325,7 +325,7 @@ def test_a_saved_configuration_keeps_sources_maps_and_classes(tmp_path: Path) ->
     [
         (
             ["--source", "mnist=D"],
-            "is of an unknown kind 'mnist'; expected KIND[:NAME]=PLACE with one of coro",
+            "is of an unknown kind 'mnist'; expected KIND[:NAME]=PLACE with one of cohen, coro",
         ),
         (["--source", "nih"], "names no place"),
         (["--data-dir", ""], "names no place"),
