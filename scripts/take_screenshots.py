@@ -17,11 +17,11 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from xray_hf.demo.layout import TABS
 from xray_hf.errors import ConfigError, exit_on_error
 from xray_hf.files import atomic_file
 
 OUT = Path(__file__).resolve().parent.parent / "docs" / "demo"
-TABS = ("read", "many", "evidence", "use")
 SCREENS = {
     "desktop": {"width": 1280, "height": 1000},
     "dark": {"width": 1280, "height": 1000},

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -26,7 +27,9 @@ from opening import open_coronahack, samples_of
 from PIL import Image
 
 from xray_hf import bundle, cli
+from xray_hf.data.cache import INDEX_NAME
 from xray_hf.data.sources.coronahack import CSV_NAME
+from xray_hf.data.synthetic import sample_images
 from xray_hf.errors import exit_on_error
 from xray_hf.files import atomic_folder
 from xray_hf.models import create_model
@@ -170,7 +173,6 @@ DAMAGES: dict[Callable[[Path], None], tuple[str, ...]] = {
     gone: ("set is not a folder", "xray-hf download --out DIR"),
     another_folder: (f"set holds no {CSV_NAME}", "xray-hf download --out DIR"),
     without_column: ("has no column Dataset_type; found: , X_ray_image_name, Label",),
-    other_labels: ("there is one class only (none); expected two or more",),
     half_the_files: ("31 have no image file (first: SYNTHETIC-IM-0001-0001.jpeg", "--drop-bad"),
     truncated_jpeg: UNDECODABLE,
     text_file: UNDECODABLE,
@@ -210,8 +212,65 @@ def test_a_set_without_train_is_refused(said: Said, data: Path) -> None:
 
 def test_the_papers_protocol_wants_all_three_classes(said: Said, data: Path) -> None:
     only_test(data)  # it has no COVID-19
-    line = said("splits", "--data-dir", data, "--side", 32, "--protocol", "paper")
+    line = said("splits", "--data-dir", data, "--side", 32, "--protocol", "paper", code=2)
     assert "protocol paper is CoronaHack's, with its classes Normal, Pneumonia, COVID-19" in line
+
+
+def test_a_set_whose_findings_are_no_class_is_refused(said: Said, data: Path) -> None:
+    other_labels(data)
+    line = said("splits", "--data-dir", data, "--side", 32, code=2)
+    assert "there is one class only (none); expected two or more" in line
+
+
+SOURCES: dict[str, tuple[list[str], str, int]] = {
+    "a source twice": (
+        ["--source", "folder:one={one}", "--source", "folder:one={two}"],
+        "2 sources are called 'one'; give each its own name",
+        2,
+    ),
+    "an unknown source": (["--source", "mimic={one}"], "is of an unknown kind 'mimic'; expected KIND", 2),
+    "no labels": (["--source", "folder={bare}"], "one subfolder a class", 1),
+    "a class that no image has": (
+        ["--source", "folder={one}", "--classes", "Normal,Asthma"],
+        "no image has the class Asthma; the sources have Normal",
+        2,
+    ),
+    "one class": (["--source", "folder={one}", "--classes", "Normal"], "there is one class only (Normal)", 2),
+    "a held-out source that is none": (
+        ["--source", "folder={one}", "--hold-out", "elsewhere"],
+        "--hold-out elsewhere",
+        2,
+    ),
+    "two sources with the same file": (
+        ["--source", "folder:one={one}", "--source", "folder:two={one}"],
+        "0.png is in the sources one and two; leave one of them out",
+        1,
+    ),
+    "a table of another collection": (
+        ["--source", "nih={one}"],
+        "It has the layout of folder: pass --source folder=",
+        1,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SOURCES)
+def test_what_is_wrong_with_the_sources_is_said_before_anything_is_written(
+    said: Said, tmp_path: Path, case: str
+) -> None:
+    for name, seed in (("one", 1), ("two", 2), ("bare", 3)):
+        (tmp_path / name).mkdir()
+        rows = ["file_name,label"]
+        for number, (label, image) in enumerate(sample_images(2, seed=seed)):
+            image.save(tmp_path / name / f"{number}.png")
+            rows.append(f"{number}.png,{label}")
+        if name != "bare":
+            (tmp_path / name / "labels.csv").write_text("\n".join(rows))
+    options, words, code = SOURCES[case]
+    named = [each.format(**{name: tmp_path / name for name in ("one", "two", "bare")}) for each in options]
+    for command in (["splits", "--side", "32"], ["train", "--out", tmp_path / "run", *TRAINING]):
+        assert words in said(*command, *named, code=code)
+    assert not (tmp_path / "run").exists()
 
 
 def test_with_drop_bad_the_rest_is_used(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -526,3 +585,13 @@ def test_train_ends_with_one_line_and_its_exit_code(
         run_path(str(ROOT / "train.py"), run_name="__main__")
     assert isinstance(caught.value.code, int)
     assert f"holds no {CSV_NAME}" in the_error(caught.value.code, capsys.readouterr().err)
+
+
+def test_a_reader_that_has_seen_enough_ends_a_command_without_a_word() -> None:
+    command = [sys.executable, "-c", "from xray_hf.cli import console; console()", "sources"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stdout
+        assert run.stderr
+        run.stdout.close()
+        assert run.stderr.read() == ""
+    assert run.returncode == 128 + signal.SIGPIPE

@@ -17,11 +17,11 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from running import ROOT, running_app
 
 from xray_hf.demo import examples
+from xray_hf.demo.layout import TABS
 from xray_hf.task import PAPER_CLASSES
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 MODELS = ("xray-resnet18", "xray-cnn")
-TABS = ("read", "many", "evidence", "use")
 SECONDS = 30_000  # milliseconds that a busy machine may take
 
 expect.set_options(timeout=SECONDS)

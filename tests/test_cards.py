@@ -148,7 +148,7 @@ def test_what_was_not_done_is_said(copy: Path) -> None:
     (copy / manifest.CALIBRATION).unlink()
     text = " ".join(cards.render(copy, "owner/name").replace("\n>", "").split())
     assert "xray-cnn was tested on no external test set." in text
-    assert "Not measured for xray-cnn; `xray-hf evaluate --source` adds it to a bundle." in text
+    assert "Not measured for xray-cnn; `xray-hf evaluate --source SOURCE` adds it to a bundle." in text
     assert "xray-cnn is not calibrated" in text
     assert "Not measured for xray-cnn; `xray-hf calibrate --ood-dir` adds it to a bundle." in text
 

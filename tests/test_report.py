@@ -147,7 +147,7 @@ def test_figures_of_the_second_model_have_its_address_whatever_the_first_lacks(
 @pytest.mark.parametrize(
     ("file", "part", "title", "made_by"),
     [
-        ("metrics.json", "external", "External validation", "xray-hf evaluate --source"),
+        ("metrics.json", "external", "External validation", "xray-hf evaluate --source SOURCE"),
         ("metrics.json", "controls", "Shortcut controls", "xray-hf report"),
         ("metrics.json", "subgroups", "Subgroups", "xray-hf report"),
         ("metrics.json", "label_noise", "Likely label errors", "xray-hf report"),

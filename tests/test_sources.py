@@ -726,6 +726,11 @@ def test_a_map_wins_over_the_collections_own() -> None:
             [Mapped("clinic", "Normal", "Healthy")],
             "clinic:Normal=Healthy names no class",
         ),
+        (
+            None,
+            [Mapped("clinic", "normal", "")],
+            r"--map clinic:normal fits no image; the findings of clinic are Normal, Pneumonia\.",
+        ),
     ],
 )
 def test_classes_that_cannot_be_meant_are_refused(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState, PartialState
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
 from xray_hf.data.splits import Split
 from xray_hf.errors import CheckpointError, ConfigError, DivergedError
@@ -18,7 +19,7 @@ from xray_hf.models import Network, create_model
 from xray_hf.models.create import logits_of
 from xray_hf.training import checkpoints
 from xray_hf.training.batches import epoch_batches, load_ahead, share_of
-from xray_hf.training.config import Config, resolve
+from xray_hf.training.config import TRACKERS, Config, resolve
 from xray_hf.training.loop import Trainer, learning_rate_factor
 from xray_hf.training.processes import make_accelerator
 
@@ -222,6 +223,15 @@ def test_trackers_get_the_epochs(tmp_path: Path, tracker: str, monkeypatch: pyte
     trainer.accelerator.end_training()
     written = [path for path in tmp_path.rglob("*") if "tfevents" in path.name or path.suffix == ".db"]
     assert written
+
+
+def test_every_tracker_of_accelerate_is_known_and_one_that_is_not_installed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert set(TRACKERS) == set(LOGGER_TYPE_TO_CLASS)
+    monkeypatch.setattr("xray_hf.training.processes.find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match="--track wandb needs the package wandb; run `pip install wandb`"):
+        make_trainer(tmp_path, track="wandb")
 
 
 def test_a_compiled_network_trains(tmp_path: Path) -> None:

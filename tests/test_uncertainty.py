@@ -50,7 +50,7 @@ def of_answers(labels: Any, answers: Any, patients: Any = None) -> Predictions:
 
 def flat(numbers: dict[str, Any]) -> dict[str, Any]:
     """Overall numbers and those of the classes, side by side."""
-    names = ("accuracy", "balanced_accuracy", "macro_f1", "macro_auroc", "cross_entropy")
+    names = (*metrics.OVERALL, "macro_auroc", "cross_entropy")
     classes = {
         f"{label} {name}": value for label, own in numbers["per_class"].items() for name, value in own.items()
     }

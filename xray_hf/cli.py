@@ -33,6 +33,7 @@ bundle = argument("bundle", type=a_folder)
 sources = options.packed(SourceOptions, "data")
 sources_of_bundle = options.packed(SourceOptions, "data", without="classes")  # a bundle has its own
 side = option("--side", type=IntRange(1), default=DEFAULT_SIDE, help="pixels")
+side_of_bundle = option("--side", type=IntRange(1), hidden=True)  # of version 0.1: a bundle has its own
 seed = option("--seed", type=IntRange(0), default=0)
 protocol = option("--protocol", type=Choice(PROTOCOLS), default=PROTOCOLS[0])
 hold_out = option(
@@ -210,11 +211,11 @@ def _validate(folder: Path, data: SourceOptions) -> None:
 )
 @bundle
 @sources_of_bundle
-@side
+@side_of_bundle
 @option(
     "--sheets", type=a_folder, metavar="DIR", help="draw the likely label errors here; these are real X-rays"
 )
-def report(bundle: Path, data: SourceOptions, side: int, sheets: Path | None) -> None:
+def report(bundle: Path, data: SourceOptions, side: int | None, sheets: Path | None) -> None:
     folder = _local(bundle)
     from xray_hf import evidence
     from xray_hf.inference.report import report
@@ -248,13 +249,13 @@ def export(bundle: Path) -> None:
 @bundle
 @option("--risk", type=float, default=0.02, help="highest selective risk to allow on validation")
 @sources_of_bundle
-@side
+@side_of_bundle
 @option(
     "--ood-dir",
     type=a_folder,
     help="OOD images (no frontal chest X-rays), a folder per kind; every second is held out",
 )
-def calibrate(bundle: Path, risk: float, data: SourceOptions, side: int, ood_dir: Path | None) -> None:
+def calibrate(bundle: Path, risk: float, data: SourceOptions, side: int | None, ood_dir: Path | None) -> None:
     if bool(data.source) != bool(ood_dir):
         raise ConfigError("the OOD detector is fitted with both --source and --ood-dir; pass both or none.")
     folder = _local(bundle)
@@ -387,9 +388,12 @@ def _one(what: Sequence[str]) -> str:
     return what[0]
 
 
-def _open(data: SourceOptions, side: int, bundle: Path | None = None) -> XrayData:
-    """Read and decode; where a bundle is named, its classes in its order."""
-    opened = (replace(data, classes=manifest.read(bundle).labels) if bundle else data).open(side)
+def _open(data: SourceOptions, side: int | None, bundle: Path | None = None) -> XrayData:
+    """Read and decode; where a bundle is named, at its side and with its classes in its order."""
+    if bundle:
+        own = manifest.read(bundle)
+        data, side = replace(data, classes=own.labels), side or own.side
+    opened = data.open(side or DEFAULT_SIDE)
     print(opened.reading, end="\n\n")
     return opened
 

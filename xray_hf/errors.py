@@ -15,6 +15,8 @@ XrayHFError                 what came, what was expected, what to do next; exit 
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -91,7 +93,12 @@ def as_sentence(error: BaseException) -> str:
 def exit_on_error(main: Callable[[], int | None]) -> int:
     """Run `main`; turn an expected error, or Ctrl-C, into one line on stderr and its exit code."""
     try:
-        return main() or 0
+        code = main() or 0
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
+        return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         print("error: interrupted.", file=sys.stderr)
         return 130

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,13 @@ from xray_hf.report import html
 from xray_hf.report.report import Report
 from xray_hf.text import listed
 
+# {name in the address, as #many: words on it}
+TABS = {
+    "read": "Read an X-ray",
+    "many": "Many at once",
+    "evidence": "How good is it?",
+    "use": "Use it yourself",
+}
 MAX_AT_ONCE = 8  # X-rays with a viewer each; more are a table
 STATUS_SECONDS = 2  # between two words on the place in the queue
 SYSTEM_FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")  # nothing to fetch
@@ -61,9 +69,9 @@ def build(
             )
         )
         with gr.Tabs():
-            with gr.Tab("Read an X-ray", id="read"):
+            with gr.Tab(TABS["read"], id="read"):
                 _add_reading(engines, examples, settings)
-            with gr.Tab("Many at once", id="many"):
+            with gr.Tab(TABS["many"], id="many"):
                 _add_many(engines)
             _add_evidence(engines)
             _add_use(engines, settings)
@@ -77,7 +85,7 @@ def looks() -> dict[str, Any]:
     return {
         "theme": gr.themes.Default(primary_hue="teal", font=SYSTEM_FONTS, font_mono=CODE_FONTS),
         "css_paths": [_HERE / "style.css"],
-        "js": (_HERE / "page.js").read_text(encoding="utf-8"),
+        "js": f"() => ({(_HERE / 'page.js').read_text(encoding='utf-8')})({json.dumps(TABS)})",
     }
 
 
@@ -159,13 +167,13 @@ def _add_examples(examples: Sequence[Example], files: gr.File) -> None:
 
 
 def _add_evidence(engines: Engines) -> None:
-    with gr.Tab("How good is it?", id="evidence"):
+    with gr.Tab(TABS["evidence"], id="evidence"):
         reports = [Report.read(engine.manifest.folder, name) for name, engine in engines.items()]
         gr.HTML(html.page(reports))
 
 
 def _add_use(engines: Engines, settings: Settings) -> None:
-    with gr.Tab("Use it yourself", id="use"):
+    with gr.Tab(TABS["use"], id="use"):
         descriptions = {name: engine.manifest for name, engine in engines.items()}
         address = f"http://{settings.host}:{settings.port}{settings.root_path}"
         gr.HTML(usage.as_html(descriptions, address), js_on_load=SAY_ADDRESS)

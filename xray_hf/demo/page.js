@@ -1,5 +1,6 @@
 // What happens on the page without the server: the viewer, sorting, tabs in the address, the first visit.
-() => {
+// TABS: {name in the address: words on the tab}
+(TABS) => {
   const SEEN = "xray_hf-statement-read";
 
   // The viewer: everything is done with the pictures that the answer brought.
@@ -30,11 +31,8 @@
     body.append(...(descending ? rows.reverse() : rows));
   };
 
-  // A link to a part of the page: #many, #evidence, #use. A tab that a phone has no room for is in a menu, and
-  // there only its words tell which it is.
-  const TABS = {
-    read: "Read an X-ray", many: "Many at once", evidence: "How good is it?", use: "Use it yourself",
-  };
+  // A link to a part of the page: #many. A tab that a phone has no room for is in a menu, and there only its
+  // words tell which it is.
   const ANY_TAB = '.tabs button[role="tab"], .tabs .overflow-dropdown button';
   const nameOf = (tab) => Object.keys(TABS).find((name) => TABS[name] === tab?.textContent.trim());
   const tabOf = (name) => [...document.querySelectorAll(ANY_TAB)].find((tab) => nameOf(tab) === name);

@@ -1,8 +1,8 @@
 """One function counts; every rate is a pure function of those counts.
 
 A ratio without cases is NaN here and null in JSON: "no information", never 0. So a class that is absent from
-the truth has no sensitivity and stays out of every mean. The rates of classes take many matrices at once,
-(..., C, C), as the bootstrap of `uncertainty` needs them.
+the truth has no sensitivity and stays out of every mean. Rates take many matrices at once, (..., C, C), as
+the bootstrap of `uncertainty` needs them, which goes over OVERALL and PER_CLASS.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def confusion_matrix(labels: NDArray[np.integer], predicted: NDArray[np.integer]
     return np.bincount(cells, minlength=size * size).reshape(size, size)
 
 
-def accuracy(matrix: Counts) -> float:
-    """Share of all cases that are right, 0 to 1; NaN without cases."""
-    return float(ratio(matrix.trace(), matrix.sum()))
+def accuracy(matrix: Counts) -> Rates:
+    """(...) share of all cases that are right, 0 to 1; NaN without cases."""
+    return ratio(matrix.trace(axis1=-2, axis2=-1), matrix.sum(axis=(-2, -1)))
 
 
 def sensitivity(matrix: Counts) -> Rates:
@@ -66,14 +66,30 @@ def f1(matrix: Counts) -> Rates:
 PER_CLASS = {"sensitivity": sensitivity, "specificity": specificity, "precision": precision, "f1": f1}
 
 
-def balanced_accuracy(matrix: Counts) -> float:
-    """Mean sensitivity over the classes that have cases; NaN without cases."""
-    return _mean_over(_present(matrix), sensitivity(matrix))
+def balanced_accuracy(matrix: Counts) -> Rates:
+    """(...) mean sensitivity over the classes that have cases; NaN without cases."""
+    return mean_of_classes(sensitivity(matrix), matrix)
 
 
-def macro_f1(matrix: Counts) -> float:
-    """Mean F1 over the classes that have cases; NaN without cases."""
-    return _mean_over(_present(matrix), f1(matrix))
+def macro_f1(matrix: Counts) -> Rates:
+    """(...) mean F1 over the classes that have cases; NaN without cases."""
+    return mean_of_classes(f1(matrix), matrix)
+
+
+# What all classes together have by counts alone, under its name in JSON.
+OVERALL = {"accuracy": accuracy, "balanced_accuracy": balanced_accuracy, "macro_f1": macro_f1}
+
+
+def mean_of_classes(rates: Rates, matrix: Counts) -> Rates:
+    """(..., C) rates and the (..., C, C) counts that they are of -> (...) means over the classes with cases.
+
+    Of many matrices: over the classes that any of them has, and NaN, not a mean of fewer, for one that lacks
+    one of these.
+    """
+    has_cases = matrix.sum(axis=-1) > 0
+    present = has_cases.reshape(-1, has_cases.shape[-1]).any(axis=0)
+    is_whole = has_cases[..., present].all(axis=-1) & present.any()
+    return np.where(is_whole, rates[..., present].sum(axis=-1) / max(present.sum(), 1), math.nan)[()]
 
 
 def auroc(labels: NDArray[np.integer], probabilities: Rates) -> Rates:
@@ -116,15 +132,12 @@ def measure(
     """
     matrix = confusion_matrix(labels, predicted, len(classes))
     per_class = {name: rates(matrix) for name, rates in PER_CLASS.items()}
-    overall = {
-        "accuracy": accuracy(matrix),
-        "balanced_accuracy": balanced_accuracy(matrix),
-        "macro_f1": macro_f1(matrix),
-    }
+    overall = {name: float(rate(matrix)) for name, rate in OVERALL.items()}
     if probabilities is not None:
         _check_probabilities(probabilities, (len(labels), len(classes)))
         areas = per_class["auroc"] = auroc(labels, probabilities)
-        overall["macro_auroc"] = _mean_over(np.isfinite(areas), areas)
+        known = areas[np.isfinite(areas)]
+        overall["macro_auroc"] = float(ratio(known.sum(), len(known)))
         overall["cross_entropy"] = cross_entropy(labels, probabilities)
     return {
         "n": int(matrix.sum()),
@@ -147,9 +160,9 @@ def describe(predictions: Predictions) -> dict[str, Any]:
 
 
 def ratio(parts: Any, wholes: Any) -> Rates:
-    """parts / wholes, of one shape; NaN where the whole is 0."""
+    """parts / wholes, of one shape; NaN where the whole is 0. A number for numbers."""
     wholes = np.asarray(wholes, dtype=np.float64)
-    return np.divide(parts, wholes, out=np.full_like(wholes, math.nan), where=wholes > 0)
+    return np.divide(parts, wholes, out=np.full_like(wholes, math.nan), where=wholes > 0)[()]
 
 
 def null_if_nan(value: float) -> float | None:
@@ -159,14 +172,6 @@ def null_if_nan(value: float) -> float | None:
 
 def _hits(matrix: Counts) -> Counts:
     return matrix.diagonal(axis1=-2, axis2=-1)
-
-
-def _present(matrix: Counts) -> NDArray[np.bool_]:
-    return matrix.sum(axis=1) > 0
-
-
-def _mean_over(chosen: NDArray[np.bool_], rates: Rates) -> float:
-    return float(rates[chosen].mean()) if chosen.any() else math.nan
 
 
 def _check_probabilities(probabilities: Rates, shape: tuple[int, int]) -> None:

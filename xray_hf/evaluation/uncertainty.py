@@ -155,11 +155,14 @@ def describe(predictions: Predictions) -> dict[str, Any]:
     patients = {name: draws.count(label == index) for index, name in enumerate(predictions.classes)}
     everyone = draws.count(label >= 0)
     balanced = _balanced_accuracy(matrices, list(patients.values()))
-    measured = metrics.balanced_accuracy(metrics.confusion_matrix(label, predicted, len(predictions.classes)))
+    matrix = metrics.confusion_matrix(label, predicted, len(predictions.classes))
+    measured = float(metrics.balanced_accuracy(matrix))
     overall = {
-        "macro_f1": _mean_of_classes(classes["f1"], matrices),
-        "macro_auroc": _mean_of_classes(areas, matrices),
-        "cross_entropy": draws.means(metrics.losses(label, predictions.probabilities)),
+        **{name: interval(rate(matrices)) for name, rate in metrics.OVERALL.items()},
+        "accuracy": interval_of_rate(metrics.accuracy(matrices), everyone),
+        "balanced_accuracy": _holding(measured, interval_of_rate(balanced, everyone)),
+        "macro_auroc": interval(metrics.mean_of_classes(areas, matrices)),
+        "cross_entropy": interval(draws.means(metrics.losses(label, predictions.probabilities))),
     }
 
     def of_class(index: int) -> dict[str, Interval]:
@@ -178,9 +181,7 @@ def describe(predictions: Predictions) -> dict[str, Any]:
     return {
         "patients_per_class": patients,
         "intervals": {
-            "accuracy": interval_of_rate(_accuracy(matrices), everyone),
-            "balanced_accuracy": _holding(measured, interval_of_rate(balanced, everyone)),
-            **{name: interval(drawn) for name, drawn in overall.items()},
+            **overall,
             "per_class": {name: of_class(index) for index, name in enumerate(predictions.classes)},
         },
     }
@@ -283,11 +284,6 @@ def _holding(value: float, found: Interval) -> Interval:
     return found and [min(found[0], value), max(found[1], value)]
 
 
-def _accuracy(matrices: Counts) -> Rates:
-    """(D, C, C) -> (D,)"""
-    return ratio(matrices.trace(axis1=1, axis2=2), matrices.sum(axis=(1, 2)))
-
-
 def _balanced_accuracy(matrices: Counts, patients: Sequence[int]) -> Rates:
     """(D, C, C) and the patients of each class -> (D,).
 
@@ -302,14 +298,7 @@ def _balanced_accuracy(matrices: Counts, patients: Sequence[int]) -> Rates:
             right = count * int(drawn[0])
             rng = np.random.default_rng([SEED, index])
             found[:, index] = rng.beta(right + 0.5, count - right + 0.5, len(found))
-    return _mean_of_classes(found, matrices)
-
-
-def _mean_of_classes(rates: Rates, matrices: Counts) -> Rates:
-    """(D, C) -> (D,) mean over the set's classes; NaN, not a mean of fewer, for a draw that lacks one."""
-    drawn = matrices.sum(axis=-1) > 0
-    present = drawn.any(axis=0)
-    return np.where(drawn[:, present].all(axis=1), rates[:, present].mean(axis=1), np.nan)
+    return metrics.mean_of_classes(found, matrices)
 
 
 def _require_same_rows(a: Predictions, b: Predictions) -> None:

@@ -19,6 +19,7 @@ from xray_hf.report.numbers import Rate, percent
 from xray_hf.report.report import Report
 from xray_hf.task import SYNTHETIC_MARK
 from xray_hf.text import listed
+from xray_hf.training.config import AugmentationConfig
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "model_cards"
 TITLES = {"test": "internal test set", "test_official": "official test set"}  # of metrics.json's subsets
@@ -60,7 +61,7 @@ def _render(bundle: Path, repo_id: str | None, data_set: str | None, with_names:
     if not report.test:
         raise BundleError(_MISSING.format(f"{bundle / manifest.METRICS}: .test"))
     return fill(
-        "xray_cnn.md" if description.name == manifest.XRAY_CNN else "xray_resnet18.md",
+        "xray_cnn.md" if description.name == manifest.XRAY_CNN else "timm.md",
         bundle,
         metadata=_metadata(description, measured, training, report, data_set).to_yaml().strip(),
         name=description.name,
@@ -247,8 +248,8 @@ def _megabytes(path: Path) -> float:
 
 def _changes(augmentation: Mapping[str, float]) -> str:
     """What is switched on, with its strength as config.py means it."""
-    neutral = {"scale_low": 1.0, "scale_high": 1.0, "gamma": 1.0}
-    changed = {name: value for name, value in augmentation.items() if value != neutral.get(name, 0)}
+    nothing = vars(AugmentationConfig())
+    changed = {name: value for name, value in augmentation.items() if value != nothing.get(name, 0)}
     return (
         ", ".join(f"{name} {value}" if value is not True else name for name, value in changed.items())
         or "nothing"

@@ -56,7 +56,7 @@ def external(reports: Sequence[Report]) -> Section:
     beside = tables.subsets([each for each in reports if each.external], "test")
     return _section(
         "External validation",
-        "xray-hf evaluate --source",
+        "xray-hf evaluate --source SOURCE",
         reports,
         text=[sentences.EXTERNAL, *sentences.external_sets(reports)],
         found=[

@@ -285,7 +285,7 @@ def source_detection(reports: Sequence[Report]) -> Table:
                 or UNKNOWN
             ),
         },
-        [(report.name, "", own) for report in reports if (own := report.source_detection)],
+        [(report.name, "", own) for report in reports if (own := report.source_detection) and own.images],
         " ".join([sentences.SOURCE_DETECTION, *trained]),
     )
 

@@ -78,15 +78,12 @@ def _paste(pixels: torch.Tensor, others: torch.Tensor, share: float) -> tuple[to
 
 
 def _layers(options: AugmentationConfig, side: int) -> list[Any]:
-    geometry = options.rotate or options.shift or options.scale_low != 1 or options.scale_high != 1
-    grey = options.gamma > 1 or options.contrast or options.brightness
-    damage = options.blur or options.noise or options.erase
-    if not (geometry or grey or damage):
+    if options == AugmentationConfig(flip=options.flip, mixup=options.mixup, cutmix=options.cutmix):
         return []
     from kornia import augmentation as kornia  # takes two seconds, which not every run should wait for
 
     layers: list[Any] = []
-    if geometry:
+    if options.rotate or options.shift or options.scale_low != 1 or options.scale_high != 1:
         shift, scale = (options.shift, options.shift), (options.scale_low, options.scale_high)
         layers.append(kornia.RandomAffine(options.rotate, shift, scale, p=1.0))
     if options.gamma > 1:

@@ -25,6 +25,9 @@ from xray_hf.views import VIEWS
 
 PRESETS = Path(__file__).parent / "presets"
 DEFAULT_PRESET = "robust"
+TRACKERS = (  # what accelerate can write to, by the name of the package
+    "aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb",
+)  # fmt: skip
 _OWN_VALUES = "xray-cnn"  # the model for which a preset may have other values than for the rest
 
 
@@ -112,7 +115,7 @@ class RunConfig:
         "auto", "number format; auto is bf16 where the hardware has it", Choice(("auto", "bf16", "fp32"))
     )
     compile: bool = option(False, "torch.compile the network")
-    track: str = option("none", "tracker", Choice(("none", "tensorboard", "trackio")))
+    track: str = option("none", "tracker", Choice(("none", *TRACKERS)))
     watch_test: bool = option(False, "log test accuracy after every epoch; nothing is selected by it")
 
 

@@ -282,8 +282,8 @@ class Trainer:
         loss = nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels))
         return {
             f"{name}_loss": float(loss),
-            f"{name}_accuracy": metrics.accuracy(matrix),
-            f"{name}_balanced_accuracy": metrics.balanced_accuracy(matrix),
+            f"{name}_accuracy": float(metrics.accuracy(matrix)),
+            f"{name}_balanced_accuracy": float(metrics.balanced_accuracy(matrix)),
         }
 
     def _predict(self, module: nn.Module, rows: np.ndarray, *, autocast: bool) -> np.ndarray:

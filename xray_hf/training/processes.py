@@ -21,7 +21,7 @@ def make_accelerator(config: Config) -> Accelerator:
     wants_cpu = config.run.device == "cpu" or parse_flag_from_env("ACCELERATE_USE_CPU")
     tracker = None if config.run.track == "none" else config.run.track
     if tracker and find_spec(tracker) is None:
-        raise ConfigError(f"--track {tracker} needs a package that is missing; pip install xray_hf[track].")
+        raise ConfigError(f"--track {tracker} needs the package {tracker}; run `pip install {tracker}`.")
     precision = config.run.precision
     if precision == "auto":
         precision = "bf16" if _has_fast_bf16(wants_cpu) else "fp32"

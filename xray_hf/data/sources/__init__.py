@@ -195,8 +195,8 @@ def classify(
 
     classes: the task's; None for all that the sources have: the paper's first, in their order.
     A finding is mapped by --map, else it is the class of that name, else what its source's CLASS_OF says.
-    An image with findings of two classes has none. Raises ConfigError for a --map to another class and for
-    fewer than two classes.
+    An image with findings of two classes has none. Raises ConfigError for a --map to another class or of a
+    finding that no image has, and for fewer than two classes.
     """
     kinds = {spec.name: reader(spec.kind).CLASS_OF for spec in specs}
     for each in mapped:
@@ -206,6 +206,10 @@ def classify(
                 f"expected one of {', '.join(classes)}, or nothing to leave the finding out."
             )
     asked = {(each.source, each.finding): each.label for each in mapped}
+    there = {(sample.source, finding) for sample in samples for finding in sample.findings}
+    for source, finding in asked.keys() - there:
+        known = ", ".join(sorted(own for name, own in there if name == source))
+        raise ConfigError(f"--map {source}:{finding} fits no image; the findings of {source} are {known}.")
 
     def class_of(source: str, finding: str) -> str | None:
         if (source, finding) in asked:
