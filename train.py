@@ -110,7 +110,9 @@ def main() -> None:
             splits=splits.as_dict(split, data.samples, data.classes, data.groups),
             predictions=predictions,
         )
-        print(terminal.part(Report.read(config.out / "bundle"), "splits"))
+        report = Report.read(config.out / "bundle")
+        for part in ("splits", "external") if report.external else ("splits",):
+            print(terminal.part(report, part), end="\n\n")
         print(f"bundle: {config.out / 'bundle'}")
 
 

@@ -169,11 +169,17 @@ def evaluate(bundles: tuple[Path, ...], data: SourceOptions, external: bool, nam
         raise ConfigError("--map, --patient and --drop-bad go with --source; without it no data are read.")
     from xray_hf import evidence
 
-    for folder in map(_local, bundles):
+    folders = [_local(each) for each in bundles]
+    for folder in folders:
         if data.source:
             _validate(folder, data)
         evidence.draw(folder)
         print(_reported(folder, "external" if data.source else "splits"))
+    if len(folders) > 1:
+        from xray_hf.report import terminal
+        from xray_hf.report.report import Report
+
+        print(terminal.leave_one_source_out([Report.read(folder) for folder in folders]))
 
 
 def _as_folder(data: SourceOptions, name: str | None) -> SourceOptions:

@@ -20,15 +20,24 @@ def part(report: Report, name: str) -> str:
 
 
 def splits(report: Report) -> str:
-    """Every split of the bundle, all classes together and each class."""
+    """Every split of the bundle, all classes together and each class; by source where there are several."""
     sets = tables.subsets([report])
     classes = tables.class_columns("Each class", sets, report.classes)
-    return "\n\n".join(map(table, [tables.performance("All classes together", sets), classes]))
+    parts = [*map(table, [tables.performance("All classes together", sets), classes])]
+    if by_source := sections.sources([report]):
+        parts.append(section(by_source))
+    return "\n\n".join(parts)
 
 
 def section(own: Section) -> str:
     """Its tables below its title."""
     return "\n\n".join([own.title.upper(), *map(table, own.tables)])
+
+
+def leave_one_source_out(reports: Sequence[Report]) -> str:
+    """What runs that each held out a source find there; "" for fewer than two."""
+    found = sections.leave_one_source_out(reports)
+    return section(found) if found else ""
 
 
 def external(report: Report) -> str:
