@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import write_sources
 from hub_server import Hub, running_hub
 from openpyxl import Workbook
 from PIL import Image
@@ -793,3 +794,7 @@ def test_the_numbers_of_radiography_tell_the_sites_that_were_measured(
         ("BIMCV", "BIMCV"),
         ("BIMCV?", ""),
     }
+
+
+def test_the_page_of_sources_says_what_the_museum_labels_say() -> None:
+    assert write_sources.PAGE.read_text(encoding="utf-8") == write_sources.page()

@@ -1,0 +1,31 @@
+"""Write docs/sources.md from the museum labels of data/sources/: what `xray-hf sources KIND` prints.
+
+python scripts/write_sources.py
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from xray_hf.data.sources import KINDS, describe, reader
+from xray_hf.files import write_text
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "sources.md"
+OPENING = """\
+# Sources
+
+The collections that can be read as people download them: `--source KIND[:NAME]=PLACE`, for instance
+`--source nih=data/nih` or `--source folder:clinic=data/clinic`. Each has one file in `xray_hf/data/sources/`, and
+`xray-hf sources KIND` prints its label. To add one, write such a file; nothing else changes."""
+
+
+def page() -> str:
+    """The page, one section a kind."""
+    sections = [
+        f"## `{kind}`: {reader(kind).ABOUT.title}\n\n```text\n{describe(kind)}\n```" for kind in KINDS
+    ]
+    return "\n\n".join([OPENING, *sections]) + "\n"
+
+
+if __name__ == "__main__":
+    write_text(PAGE, page())
