@@ -241,7 +241,7 @@ def worst_source(report: Report) -> list[str]:
 
 
 def fewer_classes(report: Report, sets: Mapping[str, Measured]) -> list[str]:
-    """The sets of images that lack a class of a model, whose balanced accuracies do not compare with others."""
+    """The sets of images that lack a class of a model; their balanced accuracies compare with no others."""
     lines = []
     for name, own in sets.items():
         there = [label for label, of in own.classes.items() if of.images]
