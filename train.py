@@ -204,21 +204,26 @@ def describe_run(config: Config, network: Network, accelerator: Accelerator) -> 
 def describe_source(report: SourceReport, data: XrayData) -> dict[str, Any]:
     """What training.json says of a source: how it was named, how many images it gave, what was left out."""
     used = sum(sample.source == report.source for sample in data.samples)
-    folder = f"{Path(report.root).parent}/"  # where it lies is nobody's business
-    found = {
-        name: value.replace(folder, "") if isinstance(value, str) else value
-        for name, value in report.as_dict().items()
+    names = {
+        "root": nameless(report.kind, report.root),
+        "patients_from": report.patients_from and Path(report.patients_from).name,
     }
+    found = {**report.as_dict(), **names}
     return {"name": report.source, "kind": report.kind, "images": used, "report": found}
+
+
+def nameless(kind: str, place: str) -> str:
+    """A source's place without the folders above it, which are nobody's business; of the Hub, its id."""
+    return place if kind == "hub" else Path(place).name
 
 
 def public(config: Config) -> dict[str, Any]:
     """The configuration without what only this machine's owner should know: where folders lie."""
     names = ("splits", "covid_metadata", "cache_dir")
     given = {name: getattr(config.data, name) for name in names}
-    nameless: dict[str, Any] = {name: Path(value).name for name, value in given.items() if value}
-    specs = tuple(str(replace(spec, place=Path(spec.place).name)) for spec in config.data.specs)
-    data = replace(config.data, **nameless, source=specs)
+    shown: dict[str, Any] = {name: Path(value).name for name, value in given.items() if value}
+    specs = tuple(str(replace(spec, place=nameless(spec.kind, spec.place))) for spec in config.data.specs)
+    data = replace(config.data, **shown, source=specs)
     return replace(config, data=data, run=replace(config.run, out=config.out.name)).as_dict()
 
 

@@ -144,7 +144,7 @@ def complete(classes: Sequence[str]) -> dict[str, dict[str, Any]]:
     ]
     training = {
         "model": "xray-cnn",
-        "config": {"data": {"protocol": "grouped"}, "run": {"seed": 7}},
+        "config": {"data": {"protocol": "grouped", "hold_out": []}, "run": {"seed": 7}},
         "initial_weights": "random",
         "device": "CPU, 2 threads",
         "seconds": 90.0,

@@ -179,7 +179,7 @@ def test_a_record_of_other_images_is_not_replaced(
     before = files_of(folder)
     change(elsewhere)
     with pytest.raises(
-        ConfigError, match=r"elsewhere\.parquet is of other images .*: 7 images, now .* --name"
+        ConfigError, match=r"elsewhere\.parquet is of other images .*: 7 images, now .* --source KIND:NAME"
     ):
         validate(folder, elsewhere)
     assert files_of(folder) == before
@@ -345,3 +345,20 @@ def test_a_damaged_record_says_how_to_make_it_anew(folder: Path, elsewhere: Path
     (folder / "external" / "here.parquet").write_bytes(b"half")
     with pytest.raises(BundleError, match=r"cannot be read as Parquet .*evaluate BUNDLE --source"):
         run(folder)
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_images_that_the_bundle_was_fitted_on_are_no_external_test(
+    folder: Path, elsewhere: Path, split: str
+) -> None:
+    names = ["3.png", "b", "c"]
+    table_of(names, [split, "test", "test"], [0, 1, 2], [0, 1, 2], "clinic").write(
+        folder / manifest.PREDICTIONS
+    )
+    before = files_of(folder)
+    with pytest.raises(
+        ConfigError, match=r"1 of 7 images of clinic are training or validation images .*first: 3\.png"
+    ):
+        validate(folder, elsewhere, "clinic")
+    assert files_of(folder) == before
+    validate(folder, elsewhere, "other")

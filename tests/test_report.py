@@ -16,6 +16,7 @@ from urllib.parse import quote
 import pytest
 import reports
 
+from xray_hf import manifest
 from xray_hf.report import html, markdown, numbers, sections, sentences, tables, terminal
 from xray_hf.report.numbers import Rate
 from xray_hf.report.report import Report
@@ -271,6 +272,11 @@ def test_sources_stand_beside_the_pooled_test(tmp_path: Path, files: Files) -> N
     caption = "Within-source AUROC on the internal test set"
     assert cells(text, caption, "COVID-19")[1:] == ["0.625 (0.500–0.750)", "2", "42"]
     assert ">Normal<" not in text.split(f"<caption>{caption}")[1].split("</table>")[0]  # of one source alone
+    assert "of Normal only" not in text
+    ward = files["metrics.json"]["by_source"]["ward"]
+    ward["confusion_matrix"] = [[5, 1, 0], [0, 0, 0], [0, 0, 0]]
+    text = page(read(tmp_path / "normal", files))
+    assert "ward has images of Normal only: its balanced accuracy is the mean over this class." in text
     one = reports.complete(PAPER)
     for key in ("by_source", "worst_source", "within_source"):
         del one["metrics.json"][key]
@@ -282,7 +288,7 @@ def test_each_held_out_source_is_a_row_of_leave_one_source_out(tmp_path: Path) -
     for held_out in ("clinic", "ward"):
         files = reports.complete(PAPER)
         files["metrics.json"]["external"] = {held_out: reports.numbers(PAPER, 3, decisions=None)}
-        files["splits.json"]["hold_out"] = [held_out]
+        files["training.json"]["config"]["data"]["hold_out"] = [held_out]
         found.append(read(tmp_path / held_out, files, f"without-{held_out}"))
     assert [each.name for each in found[0].sources] == ["ward"]
     table = tables.leave_one_source_out(found)
@@ -368,3 +374,40 @@ def test_a_report_is_read_and_shown_without_torch_or_what_draws() -> None:
     code = "import sys, xray_hf.report.html, xray_hf.report.terminal; print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "gradio", "matplotlib", "sklearn", "transformers"} & set(run.stdout.split())
+
+
+def test_a_held_out_source_is_none_of_training(tmp_path: Path, files: Files) -> None:
+    training = files["training.json"]
+    training["config"]["data"]["hold_out"] = ["ward"]
+    training["sources"][0] = {"kind": "coronahack", "name": "coronahack", "images": 100}
+    assert manifest.sources_of(training) == ("coronahack",)
+    del files["splits.json"]  # as fetched from the Hub
+    report = read(tmp_path / "bundle", files)
+    assert ([each.name for each in report.sources], report.held_out) == (["coronahack"], ("ward",))
+
+
+def test_source_detection_names_the_class_and_sites_that_it_is_of(tmp_path: Path, files: Files) -> None:
+    area = {"value": 0.75, "interval": [0.5, 1.0]}
+    counts = {split: {"images": 4, "called": 1} for split in ("train", "validation", "test")}
+    own = {
+        "class": "Normal",
+        "sites": {"web": "Hannover", "children": "NIH"},
+        "called": "COVID-19",
+        "web": {"images": 12, "patients": 9},
+        "children": {"images": 90, "patients": 80},
+        "auroc": dict.fromkeys(("thumbnail", "histogram", "embedding"), area),
+        "web_called_covid": counts,
+    }
+    files["metrics.json"]["source"] = own
+    report = read(tmp_path / "new", files)
+    text = page(report)
+    assert "Source detection within Normal: Hannover against NIH" in text
+    assert "children" not in text
+    files["metrics.json"]["source"] = {
+        key: value for key, value in own.items() if key not in ("class", "sites", "called")
+    }
+    old = read(tmp_path / "old", files, "b")
+    assert "within Pneumonia: web collection against children's hospital" in in_markdown(old)
+    both = in_markdown(report, old)
+    assert "Source detection within one class" in both
+    assert "Normal: Hannover against NIH" in both

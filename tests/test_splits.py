@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -441,3 +442,21 @@ def test_the_shipped_models_split_is_still_that_of_its_seed(real: XrayData, mode
     shipped, now = splits.read(path, real.samples), split_data(real, "grouped", 0)
     for name in SPLITS:
         np.testing.assert_array_equal(shipped.rows(name), now.rows(name))
+
+
+def test_a_splits_file_and_another_source_to_hold_out_contradict(tmp_path: Path, synthetic: Path) -> None:
+    """The source would be trained on, and its numbers be taken for external ones."""
+    data = open_coronahack(synthetic, 32)
+    split = split_data(data, "grouped", 0)
+    path = tmp_path / "splits.json"
+    write_json(path, splits.as_dict(split, data.samples, data.classes, data.groups))
+    with pytest.raises(ConfigError, match=r"coronahack is not what .* holds out, no source"):
+        split_data(data, "grouped", 0, path, hold_out=["coronahack"])
+
+
+def test_images_that_a_splits_file_does_not_name_are_not_said_to_be_twins() -> None:
+    samples, classes, groups = two_sources()
+    split = splits.make_split("grouped", samples, classes, groups, 0)
+    fewer = replace(split, train=split.train[1:])
+    text = splits.as_table(splits.describe(fewer, samples, classes, groups))
+    assert "1 image in no split: the splits file leaves them out." in text

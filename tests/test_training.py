@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import json
 import os
 import signal
 from pathlib import Path
@@ -13,6 +14,8 @@ import torch
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
+import train
+from xray_hf.data.dataset import open_data
 from xray_hf.data.splits import Split
 from xray_hf.errors import CheckpointError, ConfigError, DivergedError
 from xray_hf.models import Network, create_model
@@ -373,3 +376,24 @@ def test_predictions_do_not_depend_on_the_batch(tmp_path: Path) -> None:
     assert together.shape == (4, 3)
     assert np.array_equal(together[0], together[2])
     np.testing.assert_allclose(together[1:2], trainer.predict(rows[1:2]), atol=1e-5)
+
+
+def test_a_bundle_does_not_say_where_the_data_lie(
+    synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor where the table of the patients lies, which may be another folder."""
+    owner = tmp_path / "owner"
+    owner.mkdir()
+    (owner / "data").symlink_to(synthetic)
+    (owner / "metadata.csv").write_text("patientid,filename\n1,x.png\n")
+    monkeypatch.chdir(owner)
+    for place, more in (("data", {"covid_metadata": str(owner / "metadata.csv")}), (f"{owner}/data", {})):
+        config = resolve({"source": [f"coronahack={place}"], "out": str(owner / "run"), **more})
+        data = open_data(config.data.specs, 32, options=config.data.read_options)
+        said = [train.describe_source(report, data) for report in data.reports]
+        text = json.dumps([said, train.public(config)])
+        assert "owner" not in text
+        assert str(tmp_path) not in text
+        assert said[0]["report"]["root"] == "data"
+    hub = resolve({"source": ["hub=owner/name@main", "hub:two=owner/other"]})
+    assert train.public(hub)["data"]["source"] == ("hub=owner/name@main", "hub:two=owner/other")

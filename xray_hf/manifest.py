@@ -19,7 +19,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,13 +101,28 @@ def read(folder: Path | str) -> Manifest:
             f"{folder} was trained on the control view {view}: it has metrics, but answers nothing about "
             "X-rays. Use a bundle trained without --view."
         )
-    return Manifest(folder, _name(config), labels, side, is_synthetic, sources_of(training))
+    try:
+        sources = sources_of(training)
+    except (LookupError, TypeError, AttributeError) as error:
+        raise BundleError(
+            f"{folder / TRAINING} has sources of another form ({type(error).__name__}: {error}); expected a "
+            "list of objects with kind and name. Train or fetch the bundle again."
+        ) from error
+    return Manifest(folder, _name(config), labels, side, is_synthetic, sources)
 
 
-def sources_of(training: dict[str, Any]) -> tuple[str, ...]:
-    """The kinds of collections that training.json names; before it named any there was one."""
-    named = training.get("sources", [{"kind": "coronahack"}])
-    return tuple(dict.fromkeys(str(source["kind"]) for source in named))
+def sources_of(training: Mapping[str, Any]) -> tuple[str, ...]:
+    """The kinds of collections that a network was trained on; before there were several it was one."""
+    named, held_out = training.get("sources", [{"kind": "coronahack"}]), held_out_of(training)
+    return tuple(dict.fromkeys(str(source["kind"]) for source in named if source.get("name") not in held_out))
+
+
+def held_out_of(training: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of the sources that training.json says were held out."""
+    try:
+        return tuple(map(str, training["config"]["data"]["hold_out"]))
+    except (LookupError, TypeError):  # written before any could be, or not by train.py
+        return ()
 
 
 def view_of(training: dict[str, Any]) -> str:

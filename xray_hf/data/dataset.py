@@ -176,9 +176,17 @@ def split_data(
     fold: int = 0,
     hold_out: Sequence[str] = (),
 ) -> Split:
-    """Split by protocol, seed and fold, or as `splits_file` says; checks that `grouped` shares nothing."""
+    """Split by protocol, seed and fold, or as `splits_file` says; checks that `grouped` shares nothing.
+
+    Raises ConfigError, also for sources to hold out that the file does not hold out; DataError.
+    """
     if splits_file:
         split = splits.read(splits_file, data.samples)
+        if hold_out and set(hold_out) != set(split.hold_out):
+            raise ConfigError(
+                f"--hold-out {', '.join(hold_out)} is not what {splits_file} holds out, "
+                f"{', '.join(split.hold_out) or 'no source'}; pass one of --hold-out and --splits."
+            )
     else:
         split = splits.make_split(
             protocol, data.samples, data.classes, data.groups, seed, fold=fold, hold_out=hold_out

@@ -180,9 +180,10 @@ def grouped(
         own = [g for g, rarest in stratum_of_group.items() if rarest == stratum and g not in test_groups]
         size = round(VALIDATION_SHARE * len(own))
         if own and fold * size >= len(own):
-            name = classes[stratum % len(classes)]
+            source, name = sources[stratum // len(classes)], classes[stratum % len(classes)]
+            of = f" of {source}" if len(sources) > 1 else ""
             raise ConfigError(
-                f"fold {fold} has no {name}: there are {len(own)} groups of it; use a lower --fold."
+                f"fold {fold} has no {name}{of}: there are {len(own)} groups of it; use a lower --fold."
             )
         validation_groups.update(rng.permutation(own).tolist()[fold * size : (fold + 1) * size])
 
@@ -275,8 +276,9 @@ def as_table(description: dict[str, Any]) -> str:
             own = ", ".join(f"{source} {images:,}" for source, images in counts["sources"].items())
             lines.append(f"{name:<18} {own}")
     if description["left_out"]:
-        words = "share a patient or a picture with a held-out source"
-        lines.append(f"\n{counted(description['left_out'], 'image')} in no split: they {words}.")
+        held_out = "they share a patient or a picture with a held-out source"
+        why = held_out if description["hold_out"] else "the splits file leaves them out"
+        lines.append(f"\n{counted(description['left_out'], 'image')} in no split: {why}.")
     if description["protocol"] == "paper":
         lines.append("\nThis protocol leaks: validation accuracy under it says nothing about new patients.")
     return "\n".join(lines)

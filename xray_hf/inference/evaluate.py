@@ -31,14 +31,15 @@ def evaluate(
     labels: (N,) the class of each sample, an index into the bundle's classes. name: of the record, which may
     renew one of the same images, but replaces none of others. drop_bad: go on without undecodable files.
     Returns {file name: why it cannot be decoded} of the images left out.
-    Raises ConfigError for a name that no file can have or a record of other images has, DataError for no
-    image and, unless drop_bad, for an undecodable one, BundleError, OutputError; then nothing is written.
+    Raises ConfigError for a name that no file can have or a record of other images has, and for images that
+    the bundle was fitted on; DataError for no image and, unless drop_bad, for an undecodable one,
+    BundleError, OutputError; then nothing is written.
     """
     if not _NAME.fullmatch(name):
         raise ConfigError(
-            f"--name is {name!r}; expected letters, digits, '_', '-' and '.', as in nih-adults."
+            f"the source's name is {name!r}; expected letters, digits, '_', '-' and '.', as in nih-adults."
         )
-    Predictions.read(bundle / manifest.PREDICTIONS)  # which the views need too: found missing now, not then
+    _require_unseen(bundle, samples, name)
     engine = Engine.from_pretrained(bundle)
     why: dict[str, str] = {}
     rows: list[int] = []
@@ -64,6 +65,18 @@ def evaluate(
     return why
 
 
+def _require_unseen(bundle: Path, samples: Sequence[Sample], name: str) -> None:
+    """Raise ConfigError for training and validation images, known by the names of their source and file."""
+    own = Predictions.read(bundle / manifest.PREDICTIONS)
+    is_fitted = (own.source == name) & np.isin(own.split, ("train", "validation"))
+    if seen := {sample.file_name for sample in samples} & set(own.file_name[is_fitted].tolist()):
+        raise ConfigError(
+            f"{len(seen):,} of {counted(len(samples), 'image')} of {name} are training or validation images "
+            f"of {bundle} (first: {min(seen)}), so this is no external validation. If they are others that "
+            "have the same names, name the source otherwise: --source KIND:NAME=PLACE."
+        )
+
+
 def _require_same_images(path: Path, now: Predictions) -> None:
     """Raise ConfigError if a record of other images, or that knows fewer patients, is there.
 
@@ -80,7 +93,7 @@ def _require_same_images(path: Path, now: Predictions) -> None:
         ):
             raise ConfigError(
                 f"{path} is of other images or labels: {counted(len(before), 'image')}, now {len(now):,}. "
-                "Give these another --name, or delete that file."
+                "Name the source otherwise, --source KIND:NAME=PLACE, or delete that file."
             )
         known, found = (len(np.unique(table.patient_id)) for table in (before, now))
         if found > known:  # else intervals would become too narrow in silence

@@ -17,6 +17,11 @@ SHORTCUTS: Mapping[str, str] = {
     ),
 }
 
+# {(smaller, larger) site of one class: in words}
+SITES: Mapping[tuple[str, str], tuple[str, str]] = {
+    ("Cohen", "Kermany"): ("web collection", "children's hospital"),
+}
+
 # External test sets that this project made itself, by name.
 EXTERNAL_SETS: Mapping[str, str] = {
     "nih_figure1": (

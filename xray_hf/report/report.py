@@ -123,12 +123,17 @@ class CamShare:
 
 @dataclass(frozen=True)
 class SourceDetection:
-    """How well CoronaHack's two sites can be recognised within Pneumonia, which both have.
+    """How well two sites can be recognised within a class that both have.
 
-    auroc: by thumbnail, histogram, embedding. called: {split: how many of the web's are called COVID-19, of
-    how many}.
+    auroc: by thumbnail, histogram, embedding. mistaken_for: the class of most other images of the smaller
+    site. called: {split: how many of the smaller site's are predicted as it, of how many}. images, patients:
+    of the smaller site.
     """
 
+    label: str
+    smaller: str
+    larger: str
+    mistaken_for: str
     auroc: Mapping[str, Rate]
     called: Mapping[str, tuple[int, int]]
     images: int | None
@@ -251,8 +256,8 @@ class Report:
     def read(cls, folder: Path, name: str = "") -> Report:
         """Read what is there; a file that is missing or damaged gives nothing."""
         gaps: list[str] = []
-        files = (manifest.METRICS, manifest.TRAINING, manifest.SPLITS, manifest.CONFIG)
-        metrics, training, splits, config = (_Part.file(folder / file, gaps) for file in files)
+        files = (manifest.METRICS, manifest.TRAINING, manifest.CONFIG)
+        metrics, training, config = (_Part.file(folder / file, gaps) for file in files)
         calibration = _calibration(folder, gaps)
         classes = _classes(metrics, config)
         by_source = _sets(metrics.part_or_none("by_source"), None, classes)
@@ -263,10 +268,10 @@ class Report:
             classes=classes,
             mark=manifest.mark_of(dict(training.of)),
             is_synthetic=training.of.get("is_synthetic") is True,
-            sources=_sources(training, _held_out(splits)),
+            sources=_sources(training),
             subsets=_sets(metrics, SUBSETS, classes),
             external=_sets(metrics.part_or_none(manifest.EXTERNAL), None, classes, decisions=True),
-            held_out=_held_out(splits),
+            held_out=manifest.held_out_of(training.of),
             by_source=by_source,
             worst_source=_worst(metrics.optional("worst_source"), by_source),
             within_source=_within(metrics.part_or_none("within_source"), classes),
@@ -382,7 +387,7 @@ def _classes(metrics: _Part, config: _Part) -> tuple[str, ...]:
     return tuple(metrics.part_or_none("test").part_or_none("per_class").of)
 
 
-def _sources(training: _Part, held_out: Sequence[str]) -> tuple[Source, ...]:
+def _sources(training: _Part) -> tuple[Source, ...]:
     """Bundles from before there were several sources were trained on CoronaHack."""
     named = training.of.get("sources")
     if not isinstance(named, list):
@@ -390,12 +395,8 @@ def _sources(training: _Part, held_out: Sequence[str]) -> tuple[Source, ...]:
         return (Source(CORONAHACK, CORONAHACK, report.count("rows") if report.of else None),)
     parts = [_Part(each, f"{training.place}.sources[{k}]", training.gaps) for k, each in enumerate(named)]
     found = [part.fill(Source) for part in parts]
+    held_out = manifest.held_out_of(training.of)
     return tuple(source for source in found if source.name not in held_out)
-
-
-def _held_out(splits: _Part) -> tuple[str, ...]:
-    names = splits.of.get("hold_out")
-    return tuple(map(str, names)) if isinstance(names, list) else ()
 
 
 def _sets(
@@ -512,11 +513,16 @@ def _cam(own: _Part | None) -> dict[str, Any]:
 def _source_detection(own: _Part | None) -> SourceDetection | None:
     if own is None:
         return None
-    areas, called = own.part("auroc"), own.part("web_called_covid")
+    areas, called, sites = own.part("auroc"), own.part("web_called_covid"), own.part_or_none("sites").of
     found = {name: areas.optional(name) for name in ("thumbnail", "histogram", "embedding")}
     counts = {split: called.part(split) for split in ("train", "validation", "test")}
     return own.part("web").fill(
         SourceDetection,
+        # Bundles from before there were several sources name neither class nor sites.
+        label=str(own.of.get("class", "Pneumonia")),
+        smaller=str(sites.get("web", "Cohen")),
+        larger=str(sites.get("children", "Kermany")),
+        mistaken_for=str(own.of.get("called", "COVID-19")),
         auroc={name: part.rate("value") if part else Rate() for name, part in found.items()},
         called={
             split: (part.count("called") or 0, part.count("images") or 0) for split, part in counts.items()

@@ -108,7 +108,15 @@ def leave_one_source_out(reports: Sequence[Report]) -> Section | None:
     table = tables.leave_one_source_out(reports)
     if not table.rows:
         return None
-    text = ["Each model was trained without the source on which it is tested here."]
+    text = [
+        "Each model was trained without the source on which it is tested here.",
+        *_each(
+            reports,
+            lambda each: sentences.fewer_classes(
+                each, {name: own for name, own in each.external.items() if name in each.held_out}
+            ),
+        ),
+    ]
     return Section("Leave one source out", "train.py --hold-out SOURCE", text, [table])
 
 
@@ -145,7 +153,7 @@ def controls(reports: Sequence[Report]) -> Section:
         tables.performance("Ablated inputs", sets),
         tables.class_columns("Ablated inputs, each class", sets, classes),
         tables.cam(reports),
-        *([detection] if detection.rows else []),  # only CoronaHack has two collections in a class
+        *([detection] if detection.rows else []),  # not of data from one site
     ]
     return _section(
         "Shortcut controls",

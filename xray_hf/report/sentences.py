@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from xray_hf.data.sources import About
 from xray_hf.report import provenance
 from xray_hf.report.numbers import Rate, count, decimal, part_of, percent
-from xray_hf.report.report import CORONAHACK, Measured, Report
+from xray_hf.report.report import CORONAHACK, Measured, Report, SourceDetection
 from xray_hf.text import counted, listed
 
 INTERVALS = (
@@ -47,8 +47,7 @@ CONTROLS = (
     "also just be confused."
 )
 SOURCE_DETECTION = (
-    "Pneumonia also has a few images from the web. If these can be separated from the children's, the source "
-    "itself is visible. The classifier is a logistic regression, evaluated out of fold with patients kept "
+    "The classifier is a logistic regression, evaluated out of fold with patients kept "
     "together. A network may have memorised its training images, and an interval from a handful of patients "
     "shows little."
 )
@@ -235,7 +234,23 @@ def worst_source(report: Report) -> list[str]:
         return []
     name, rate = report.worst_source
     beside = f"; over all sources it is {percent(report.test.balanced_accuracy)}" if report.test else ""
-    return [f"Worst source of {report.name}: {name}, with a balanced accuracy of {percent(rate)}{beside}."]
+    return [
+        f"Worst source of {report.name}: {name}, with a balanced accuracy of {percent(rate)}{beside}.",
+        *fewer_classes(report, report.by_source),
+    ]
+
+
+def fewer_classes(report: Report, sets: Mapping[str, Measured]) -> list[str]:
+    """The sets of images that lack a class of a model; their balanced accuracies compare with no others."""
+    lines = []
+    for name, own in sets.items():
+        there = [label for label, of in own.classes.items() if of.images]
+        if len(there) < len(report.classes):
+            lines.append(
+                f"{name} has images of {listed(there)} only: its balanced accuracy is the mean over "
+                f"{'this class' if len(there) == 1 else 'these classes'}."
+            )
+    return lines
 
 
 def fitted(report: Report) -> list[str]:
@@ -264,6 +279,25 @@ def uncalibrated(reports: Sequence[Report]) -> list[str]:
             f"abstains.{why}"
         )
     return lines
+
+
+def two_sites(own: SourceDetection) -> str:
+    """What is recognised, in a title."""
+    web, children = provenance.SITES.get((own.smaller, own.larger), (own.smaller, own.larger))
+    return f"{own.label}: {web} against {children}"
+
+
+def why_two_sites(own: SourceDetection) -> str:
+    """What it means if the sites can be recognised."""
+    if (own.smaller, own.larger) in provenance.SITES:
+        return (
+            f"{own.label} also has a few images from the web. If these can be separated from the children's, "
+            "the source itself is visible."
+        )
+    return (
+        f"{own.label} has images of {own.smaller} and of {own.larger}. If these can be separated, the site "
+        "itself is visible."
+    )
 
 
 def web_images(report: Report) -> list[str]:

@@ -270,23 +270,27 @@ def ood(reports: Sequence[Report]) -> Table:
 
 
 def source_detection(reports: Sequence[Report]) -> Table:
-    """How well CoronaHack's two sites can be recognised within one class."""
-    trained = [line for report in reports for line in sentences.web_images(report)]
+    """How well two sites can be recognised within one class; where the questions differ, rows name them."""
+    found = [(report, own) for report in reports if (own := report.source_detection) and own.images]
+    asked = list(dict.fromkeys(sentences.two_sites(own) for _, own in found))
+    why = list(dict.fromkeys(sentences.why_two_sites(own) for _, own in found))
+    called = list(dict.fromkeys(own.mistaken_for for _, own in found))
+    trained = [line for report, _ in found for line in sentences.web_images(report)]
     return _table(
-        "Source detection within Pneumonia: web collection against children's hospital",
+        f"Source detection within {asked[0] if len(asked) == 1 else 'one class'}",
         {
             "images": lambda own: count(own.images),
             "patients": lambda own: count(own.patients),
             "AUROC by thumbnail": lambda own: decimal(own.auroc["thumbnail"]),
             "by histogram": lambda own: decimal(own.auroc["histogram"]),
             "by embedding": lambda own: decimal(own.auroc["embedding"]),
-            "predicted COVID-19": lambda own: (
+            f"predicted {' or '.join(called)}": lambda own: (
                 ", ".join(f"{part_of(found)} in {split}" for split, found in own.called.items() if found[1])
                 or UNKNOWN
             ),
         },
-        [(report.name, "", own) for report in reports if (own := report.source_detection) and own.images],
-        " ".join([sentences.SOURCE_DETECTION, *trained]),
+        [(report.name, sentences.two_sites(own) if len(asked) > 1 else "", own) for report, own in found],
+        " ".join([*why, sentences.SOURCE_DETECTION, *trained]),
     )
 
 
