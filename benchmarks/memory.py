@@ -170,7 +170,7 @@ def as_table(result: dict[str, Any]) -> str:
 
 
 def _sizes(data: XrayData) -> dict[str, int]:
-    return {"rows": len(data.samples), "near_duplicates": len(data.pixels.near_duplicates)}
+    return {"rows": len(data.samples), "near_duplicates": len(data.near_duplicates)}
 
 
 def _run_child(*arguments: str) -> dict[str, Any]:

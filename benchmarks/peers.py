@@ -61,7 +61,7 @@ def hf(job: Job, folder: Path) -> float:
     AcceleratorState._reset_state(reset_partial_state=True)  # ours has set it to its own number format
     steps = job.warmup + job.steps
     dataset = to_dataset_dict(job.data, job.split(steps))["train"]
-    transform = transform_of(job.data.pixels.side)
+    transform = transform_of(job.data.side)
 
     def prepare(rows: dict[str, Any]) -> dict[str, Any]:
         return {"pixel_values": [transform(i.convert("RGB")) for i in rows["image"]], "labels": rows["label"]}

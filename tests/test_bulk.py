@@ -686,7 +686,7 @@ def test_a_graph_without_heatmaps_is_refused(
 ) -> None:
     monkeypatch.setattr(Engine, "has_heatmaps", False, raising=False)
     monkeypatch.setattr(Engine, "_require_answer", lambda _: None)
-    with pytest.raises(ConfigError, match="gives no heatmaps; leave --cams out"):
+    with pytest.raises(ConfigError, match="gives no class activation maps; leave --cams out"):
         predict(folder, scans, tmp_path / "results.csv", heatmaps=tmp_path / "maps")
     assert files_in(tmp_path) == []
 

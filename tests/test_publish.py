@@ -124,7 +124,7 @@ def test_nothing_but_a_bundles_own_files_leaves(hub: Hub, push: Push, tmp_path: 
 
 
 def test_names_of_files_and_patients_stay_here_if_asked(hub: Hub, push: Push) -> None:
-    assert "--no-names keeps them here." in push("--dry-run").stdout
+    assert "--no-names leaves them out." in push("--dry-run").stdout
     done = push("--no-names")
     assert done.returncode == 0, done.stderr
     assert held(hub) == listed(done.stdout)
