@@ -20,7 +20,18 @@ from xray_hf.data.synthetic import sample_images
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "own_data.md").read_text(encoding="utf-8")
 LABELS = {"Normal": "Normal", "Pneumonia": "Tuberculosis"}  # what the atlas draws, and what it stands for
-QUICK = ["--model", "xray-cnn", "--side", "64", "--epochs", "6", "--learning-rate", "2e-3", "--device", "cpu"]
+QUICK = [
+    "--model",
+    "xray-cnn",
+    "--side",
+    "64",
+    "--epochs",
+    "20",
+    "--learning-rate",
+    "2e-3",
+    "--device",
+    "cpu",
+]
 
 
 def script() -> list[list[str]]:

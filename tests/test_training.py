@@ -397,3 +397,12 @@ def test_a_bundle_does_not_say_where_the_data_lie(
         assert said[0]["report"]["root"] == "data"
     hub = resolve({"source": ["hub=owner/name@main", "hub:two=owner/other"]})
     assert train.public(hub)["data"]["source"] == ("hub=owner/name@main", "hub:two=owner/other")
+
+
+def test_the_average_of_a_short_run_forgets_the_weights_that_it_began_with(tmp_path: Path) -> None:
+    """48 steps, as many as 128 images have in 12 epochs; a decay of 0.995 would keep 79 % of the first."""
+    short, long = (make_trainer(tmp_path / str(n), epochs=n, batch_size=9, ema=0.995) for n in (12, 500))
+    assert short.average is not None
+    assert long.average is not None
+    assert short.average.decay**48 < 0.01
+    assert long.average.decay == 0.995

@@ -75,7 +75,9 @@ class OptimizationConfig:
         Choice(("none", "sampling", "loss", "logits")),
     )
     label_smoothing: float = option(0.0, "share of a label given to all classes", Number(0, 1))
-    ema: float = option(0.0, "decay of an average of the weights, 0 for none", Number(0, 0.9999))
+    ema: float = option(
+        0.0, "decay of an average of the weights, less in a short run; 0 for none", Number(0, 0.9999)
+    )
     patience: int = option(0, "epochs without gain on validation before stopping, 0: never", IntRange(0))
     keep: str = option("best", "weights to keep: best on validation, or last", Choice(("best", "last")))
 

@@ -35,6 +35,7 @@ from xray_hf.training.processes import is_same_everywhere, share_buffers, sum_ov
 
 LOG_NAME = "log.jsonl"
 _ADVICE = "Lower --learning-rate, or use --precision fp32; the last checkpoint was saved before this epoch."
+_AVERAGED = 5  # the average of the weights reaches back over a 5th of the run at most
 _LOOK_EVERY = 20  # steps between looks at loss and signals, where a look makes the host wait for others
 
 
@@ -82,7 +83,10 @@ class Trainer:
         self.best: dict[str, torch.Tensor] | None = None
         options = config.optimization
         module = network.module.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = ModelEmaV3(module, decay=options.ema) if options.ema else None
+        steps = options.epochs * -(-len(split.train) // options.batch_size)
+        # Of a short run the average would be of the weights that it began with.
+        decay = min(options.ema, max(0.0, 1 - _AVERAGED / steps))
+        self.average = ModelEmaV3(module, decay=decay) if options.ema else None
         self.optimizer = create_optimizer_v2(
             module,
             opt=options.optimizer,
