@@ -35,8 +35,7 @@ from xray_hf import __version__, bundle
 from xray_hf.data import confounding, splits
 from xray_hf.data.cache import seen_in
 from xray_hf.data.dataset import XrayData, open_pixels, read_samples, split_data
-from xray_hf.data.sample import Report as SourceReport
-from xray_hf.data.sample import Sample, is_synthetic
+from xray_hf.data.sample import Sample, SourceReport, is_synthetic
 from xray_hf.data.splits import Split
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.files import write_json
@@ -74,7 +73,7 @@ def main() -> None:
         )
         if not (config.out / checkpoints.CHECKPOINT_NAME).exists():  # a resumed run keeps its own
             write_json(config.out / "config.json", config.as_dict())
-    accelerator.init_trackers("xray_hf", flat(config))
+    accelerator.init_trackers("xray_hf", flat(public(config)))
 
     started = time.time()
     identity = {
@@ -239,9 +238,9 @@ def optional_path(text: str | None) -> Path | None:
     return Path(text) if text else None
 
 
-def flat(config: Config) -> dict[str, Any]:
+def flat(config: dict[str, Any]) -> dict[str, Any]:
     """The configuration as `group.option: value` with values that every tracker takes."""
-    nested = {key: value for key, value in config.as_dict().items() if isinstance(value, dict)}
+    nested = {key: value for key, value in config.items() if isinstance(value, dict)}
     return {f"{group}.{name}": str(value) for group, part in nested.items() for name, value in part.items()}
 
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from xray_hf import cli
-from xray_hf.data.sample import Report, Sample
+from xray_hf.data.sample import Sample, SourceReport
 from xray_hf.data.sources import ReadOptions, coronahack
 from xray_hf.data.sources.coronahack import CSV_NAME, IMAGE_FOLDER, patient_id
 from xray_hf.errors import DataError
@@ -56,7 +56,7 @@ def write_set(folder: Path, rows: Sequence[Row] = ROWS, levels: int = 2) -> Path
     return folder
 
 
-def read(folder: Path, covid_metadata: Path | None = None) -> tuple[list[Sample], Report]:
+def read(folder: Path, covid_metadata: Path | None = None) -> tuple[list[Sample], SourceReport]:
     return coronahack.read(str(folder), "coronahack", ReadOptions(covid_metadata=covid_metadata))
 
 
@@ -80,7 +80,7 @@ def test_every_row_becomes_a_sample_in_the_csvs_order(data: Path) -> None:
     assert all(sample.path.is_file() and sample.path.name == sample.file_name for sample in samples)
     assert report.rows == len(ROWS)
     patients = "file names; of COVID-19 images unknown: each file counts as one"
-    assert report == Report("coronahack", str(data), rows=len(ROWS), patients_from=patients)
+    assert report == SourceReport("coronahack", str(data), rows=len(ROWS), patients_from=patients)
 
 
 def test_the_cells_go_to_their_fields(data: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from xray_hf.data.sample import Report, Sample
+from xray_hf.data.sample import Sample, SourceReport
 from xray_hf.data.sources import ReadOptions, folder
 from xray_hf.errors import ConfigError, DataError
 
@@ -31,7 +31,7 @@ def write(
     return root
 
 
-def read(root: Path, patient: str | None = None) -> tuple[list[Sample], Report]:
+def read(root: Path, patient: str | None = None) -> tuple[list[Sample], SourceReport]:
     return folder.read(str(root), "clinic", ReadOptions(patient=patient))
 
 

@@ -21,7 +21,7 @@ from openpyxl import Workbook
 from PIL import Image
 
 from xray_hf.data.dataset import open_data, split_data
-from xray_hf.data.sample import Report, Sample
+from xray_hf.data.sample import Sample, SourceReport
 from xray_hf.data.sources import (
     KINDS,
     Mapped,
@@ -43,7 +43,7 @@ from xray_hf.task import PAPER_CLASSES
 FOLDER_KINDS = [kind for kind in KINDS if kind != "hub"]
 
 
-def read(kind: str, place: Path | str) -> tuple[list[Sample], Report]:
+def read(kind: str, place: Path | str) -> tuple[list[Sample], SourceReport]:
     return reader(kind).read(str(place), "here", ReadOptions())
 
 
@@ -196,7 +196,7 @@ def test_rsna_has_one_sample_an_image_however_many_boxes(rsna: Path) -> None:
     }
     assert {sample.site for sample in samples} == {"NIH"}
     assert {sample.patient_id for sample in samples} == {"file-a.dcm", "file-b.dcm", "file-c.dcm"}
-    assert report == Report("here", str(rsna), rows=3)
+    assert report == SourceReport("here", str(rsna), rows=3)
 
 
 def test_rsnas_mapping_names_the_patients_as_nih_does(rsna: Path) -> None:
@@ -275,7 +275,7 @@ def test_nih_keeps_all_findings_of_an_image(nih: Path) -> None:
     assert [sample.official_split for sample in samples] == ["TEST", "TRAIN", "TRAIN"]
     assert [sample.patient_id for sample in samples] == ["nih-1", "nih-2", "nih-2"]
     assert [sample.view for sample in samples] == ["PA", "PA", "AP"]
-    assert report == Report("here", str(nih), rows=3, patients_from=str(nih / "Data_Entry_2017.csv"))
+    assert report == SourceReport("here", str(nih), rows=3, patients_from=str(nih / "Data_Entry_2017.csv"))
 
 
 def test_nihs_later_table_all_in_one_folder_and_no_lists(tmp_path: Path) -> None:

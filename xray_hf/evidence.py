@@ -31,7 +31,7 @@ def draw(folder: Path) -> dict[str, Any]:
 
     Returns the metrics: {subset: numbers with their intervals, and what the calibration does there}, the same
     of external test sets under "external", the names of the classes, where there are several sources those of
-    `_of_sources` and `_within_held_out`, and the sections of controls.summarise.
+    `_of_sources`, and the sections of controls.summarise.
     Raises BundleError if a file is missing or damaged, OutputError.
     """
     predictions = Predictions.read(folder / manifest.PREDICTIONS)
@@ -49,7 +49,6 @@ def draw(folder: Path) -> dict[str, Any]:
             name: {**_numbers(part, fitted), "decisions": decisions.describe(part, mark)}
             for name, part in external.items()
         }
-    summary |= _within_held_out(predictions.select(EXTERNAL))
     summary |= controls.summarise(folder, predictions)
     with atomic_folder(folder / manifest.FIGURES) as temporary:
         mark = f"{manifest.mark_of(training)}{training.get('model', 'model')}, "
@@ -93,13 +92,6 @@ def _of_sources(test: Predictions, fitted: Calibration) -> dict[str, Any]:
         "worst_source": {"source": worst, "balanced_accuracy": by_source[worst]["balanced_accuracy"]},
         "within_source": uncertainty.within_source(test),
     }
-
-
-def _within_held_out(held_out: Predictions) -> dict[str, Any]:
-    """within_source_external, of the sources held out in training together; empty for fewer than two."""
-    if len(held_out.by_source()) < 2:
-        return {}
-    return {"within_source_external": uncertainty.within_source(held_out)}
 
 
 def _external(folder: Path, predictions: Predictions) -> dict[str, Predictions]:

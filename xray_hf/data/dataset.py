@@ -11,7 +11,7 @@ import numpy as np
 
 from xray_hf.data import cache, groups, splits
 from xray_hf.data.cache import PixelSource
-from xray_hf.data.sample import UNKNOWN_PATIENT, Report, Sample, labels_of
+from xray_hf.data.sample import UNKNOWN_PATIENT, Sample, SourceReport, labels_of
 from xray_hf.data.sources import ReadOptions, SourceSpec, classify, parse_map, reader
 from xray_hf.data.splits import Split
 from xray_hf.errors import ConfigError, DataError
@@ -37,7 +37,7 @@ class XrayData:
     side: int
     groups: np.ndarray
     near_duplicates: list[tuple[int, int]]
-    reports: list[Report]
+    reports: list[SourceReport]
 
     @property
     def reading(self) -> str:
@@ -63,7 +63,7 @@ def open_data(
 def open_pixels(
     samples: Sequence[Sample],
     classes: tuple[str, ...],
-    reports: list[Report],
+    reports: list[SourceReport],
     side: int,
     *,
     drop_bad: bool = False,
@@ -118,7 +118,7 @@ def read_samples(
     classes: Sequence[str] | None = None,
     label_map: Sequence[str] = (),
     options: ReadOptions = ReadOptions(),  # noqa: B008  # frozen
-) -> tuple[list[Sample], tuple[str, ...], list[Report]]:
+) -> tuple[list[Sample], tuple[str, ...], list[SourceReport]]:
     """Read the sources and give every image its class; no image is decoded.
 
     classes: of the task; None for those that the sources have. label_map: "NAME:FINDING=CLASS" each.

@@ -49,7 +49,7 @@ class Sample:
 
 
 @dataclass
-class Report:
+class SourceReport:
     """What reading a source found; every list holds file names in the source's order.
 
     source: its name. root: where it lies. kind: what reads it, of sources.KINDS.

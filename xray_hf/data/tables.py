@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from xray_hf.data.sample import Report
+from xray_hf.data.sample import SourceReport
 from xray_hf.data.sources import KINDS, reader
 from xray_hf.errors import DataError
 from xray_hf.files import COMPANIONS
@@ -79,7 +79,7 @@ def read_rows(
 
 
 def without_repeats(
-    rows: Iterable[dict[str, str]], key: str, table: Path, report: Report
+    rows: Iterable[dict[str, str]], key: str, table: Path, report: SourceReport
 ) -> Iterator[dict[str, str]]:
     """The rows, each name in the column `key` once; repeats that say the same are noted in the report.
 

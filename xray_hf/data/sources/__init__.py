@@ -20,7 +20,7 @@ from xray_hf.errors import ConfigError
 from xray_hf.task import PAPER_CLASSES, check_classes
 
 if TYPE_CHECKING:  # it imports numpy, for which --help need not wait
-    from xray_hf.data.sample import Report, Sample
+    from xray_hf.data.sample import Sample, SourceReport
 
 KINDS = tuple(sorted(module.name for module in iter_modules(__path__)))  # each file here reads a kind
 _NAME = re.compile(r"\w[\w.-]*")
@@ -68,7 +68,7 @@ class Reader(Protocol):
     ABOUT: About
     CLASS_OF: Mapping[str, str]
 
-    def read(self, place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Report]:
+    def read(self, place: str, name: str, options: ReadOptions) -> tuple[list[Sample], SourceReport]:
         """Read a collection's tables and look for its files; no image is decoded.
 
         place: a folder, or the id of a data set on the Hub. name: the source's name in this run.

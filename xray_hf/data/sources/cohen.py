@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from xray_hf.data.sample import UNKNOWN_PATIENT, Report, Sample
+from xray_hf.data.sample import UNKNOWN_PATIENT, Sample, SourceReport
 from xray_hf.data.sources import About, ReadOptions
 from xray_hf.data.tables import (
     has_table,
@@ -69,7 +69,7 @@ OPTIONAL = ("modality", "license")
 HOW_TO_GET = f"Clone {ABOUT.url}; then pass the folder that holds {TABLE} and images."
 
 
-def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Report]:
+def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], SourceReport]:
     """Read the CSV and look for the file of every frontal X-ray; no image is decoded.
 
     Lateral views and CT are noted in the report and left out. Raises DataError if the folder, the CSV or a
@@ -78,7 +78,7 @@ def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Rep
     folder = require_folder(place, HOW_TO_GET)
     table, rows = read_table(folder, (TABLE,), COLUMNS, HOW_TO_GET, OPTIONAL)
     files = images_below(require_folder(folder / "images", HOW_TO_GET), HOW_TO_GET)
-    report = Report(name, place, rows=len(rows), patients_from=str(table))
+    report = SourceReport(name, place, rows=len(rows), patients_from=str(table))
     samples = []
     for row in without_repeats(rows, "filename", table, report):
         file_name = row["filename"]

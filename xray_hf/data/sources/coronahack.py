@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from xray_hf.data.sample import SYNTHETIC, SYNTHETIC_PREFIX, UNKNOWN_PATIENT, Report, Sample
+from xray_hf.data.sample import SYNTHETIC, SYNTHETIC_PREFIX, UNKNOWN_PATIENT, Sample, SourceReport
 from xray_hf.data.sources import About, ReadOptions
 from xray_hf.data.tables import (
     has_table,
@@ -76,7 +76,7 @@ _KERMANY_NAME = re.compile(r"^(?:SYNTHETIC-)?(?:(person\d+)_|((?:NORMAL2-)?IM-\d
 _SYNTHETIC_COVID_NAME = re.compile(r"^(SYNTHETIC-covid-\d+)-")
 
 
-def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Report]:
+def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], SourceReport]:
     """Read the CSV and look for every image file; no image is decoded.
 
     place: the unpacked Kaggle folder. options.covid_metadata tells patient and view of the COVID-19 images;
@@ -92,7 +92,7 @@ def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Rep
     of_covid = _read_covid_metadata(covid_metadata) if covid_metadata else {}
 
     patients_from = f"file names; of COVID-19 images {covid_metadata or 'unknown: each file counts as one'}"
-    report = Report(name, str(data_dir), rows=len(rows), patients_from=patients_from)
+    report = SourceReport(name, str(data_dir), rows=len(rows), patients_from=patients_from)
     samples = []
     for row in without_repeats(rows, "X_ray_image_name", csv_path, report):
         file_name = row["X_ray_image_name"]

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from xray_hf.data.sample import UNKNOWN_PATIENT, Report, Sample
+from xray_hf.data.sample import UNKNOWN_PATIENT, Sample, SourceReport
 from xray_hf.data.sources import About, ReadOptions
 from xray_hf.data.tables import (
     has_table,
@@ -49,7 +49,7 @@ HOW_TO_MAKE = (
 _SPLITS = {"train": "TRAIN", "test": "TEST"} | dict.fromkeys(("val", "valid", "validation", "dev"), "TRAIN")
 
 
-def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Report]:
+def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], SourceReport]:
     """Read the CSV or the subfolders' names and look for every image file; no image is decoded.
 
     place: the folder. A file_name is a path below it or its `images`, or the bare name of a file in any
@@ -61,7 +61,7 @@ def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Rep
     two names.
     """
     folder, pattern = require_folder(place, HOW_TO_MAKE), _compiled(options.patient)
-    report = Report(name, place, patients_from="file names" if pattern else None)
+    report = SourceReport(name, place, patients_from="file names" if pattern else None)
     samples = []
     for part, official_split in _parts(folder).items():
         found = images_below(part, HOW_TO_MAKE)

@@ -20,7 +20,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from xray_hf.data.sample import UNKNOWN_PATIENT, Report, Sample
+from xray_hf.data.sample import UNKNOWN_PATIENT, Sample, SourceReport
 from xray_hf.data.sources import About, ReadOptions
 from xray_hf.data.tables import without_repeats
 from xray_hf.errors import ConfigError, DataError, HubError, as_sentence, hub_errors
@@ -45,7 +45,7 @@ _HUB_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@([\w./-]+))?")
 _BATCH = 64  # images in memory at a time
 
 
-def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Report]:
+def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], SourceReport]:
     """Fetch the Parquet files, or take them from the Hub's cache, and write their images; none is decoded.
 
     place: "owner/name" or "owner/name@revision", a branch, tag or commit.
@@ -70,7 +70,7 @@ def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Rep
     except (OSError, ValueError, LookupError) as error:
         raise DataError(f"{folder} is damaged ({error}); delete this folder; it is rebuilt.") from error
     has_test = any(row["split"] == "test" for row in rows)
-    report = Report(name, place, rows=len(rows))
+    report = SourceReport(name, place, rows=len(rows))
     if any(row["patient_id"] for row in rows):
         report.patients_from = "the column patient_id"
     samples = []

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from xray_hf.data.sample import Report, Sample
+from xray_hf.data.sample import Sample, SourceReport
 from xray_hf.data.sources import About, ReadOptions
 from xray_hf.data.tables import (
     has_table,
@@ -61,7 +61,7 @@ HOW_TO_GET = (
 )
 
 
-def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Report]:
+def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], SourceReport]:
     """Read the CSV and the lists of the official split, and look for every image; no image is decoded.
 
     Raises DataError if the folder, the CSV or a column is missing, and for an image with two different rows.
@@ -70,7 +70,7 @@ def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Rep
     table, rows = read_table(folder, TABLES, COLUMNS, HOW_TO_GET)
     files = {path.name: path for path in images_below(folder, HOW_TO_GET).values() if path.suffix == ".png"}
     splits = {file: split for split, names in SPLIT_LISTS.items() for file in _lines(folder / names)}
-    report = Report(name, place, rows=len(rows), patients_from=str(table))
+    report = SourceReport(name, place, rows=len(rows), patients_from=str(table))
     samples = []
     for row in without_repeats(rows, "Image Index", table, report):
         file_name = row["Image Index"]

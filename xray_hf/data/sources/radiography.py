@@ -16,7 +16,7 @@ from contextlib import closing
 from pathlib import Path
 from zipfile import BadZipFile
 
-from xray_hf.data.sample import UNKNOWN_PATIENT, Report, Sample
+from xray_hf.data.sample import UNKNOWN_PATIENT, Sample, SourceReport
 from xray_hf.data.sources import About, ReadOptions
 from xray_hf.data.tables import images_below, require_folder, right_kind, subfolders
 from xray_hf.errors import DataError, as_sentence
@@ -97,7 +97,7 @@ _LICENSES = {"Kermany": "CC BY 4.0"}
 _DAMAGE = (OSError, ValueError, LookupError, TypeError, SyntaxError, BadZipFile)
 
 
-def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Report]:
+def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], SourceReport]:
     """Look for the images of every class folder; no image is decoded.
 
     place: the unpacked folder. A file_name is "COVID/COVID-1.png" and so on. Raises DataError if there is no
@@ -108,7 +108,7 @@ def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Rep
     folders = _class_folders(root)
     if not folders:
         raise DataError(f"{root} holds no folder COVID, Normal or so. {right_kind(root) or HOW_TO_GET}")
-    report = Report(name, str(root))
+    report = SourceReport(name, str(root))
     samples = []
     for finding, folder in folders:
         images = folder / "images" if (folder / "images").is_dir() else folder

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from xray_hf.data.sample import UNKNOWN_PATIENT, Report, Sample
+from xray_hf.data.sample import UNKNOWN_PATIENT, Sample, SourceReport
 from xray_hf.data.sources import About, ReadOptions
 from xray_hf.data.sources.nih import patient_of
 from xray_hf.data.tables import has_table, images_below, read_table, require_folder
@@ -61,7 +61,7 @@ HOW_TO_GET = (
 )
 
 
-def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Report]:
+def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], SourceReport]:
     """Read the two CSVs and look for every image file; no image is decoded.
 
     Raises DataError if a file, a column or the folder of images is missing, and for an image with two
@@ -79,7 +79,9 @@ def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Rep
     images = images_below(require_folder(folder / IMAGE_FOLDER, HOW_TO_GET), HOW_TO_GET)
     files = {path.stem: path for path in images.values()}
     patients = _patients(folder / MAPPING)
-    report = Report(name, place, rows=len(classes), patients_from=str(folder / MAPPING) if patients else None)
+    report = SourceReport(
+        name, place, rows=len(classes), patients_from=str(folder / MAPPING) if patients else None
+    )
     report.rows_without_file = [f"{image}.dcm" for image in classes if image not in files]
     report.files_without_metadata = [path.name for image, path in files.items() if image not in classes]
     samples = [
