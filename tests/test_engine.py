@@ -231,7 +231,7 @@ def test_temperature_and_abstention_are_applied(calibrated: Path, xray: Path) ->
     write_json(calibrated / manifest.CALIBRATION, {"temperature": 1000.0, "abstain_below": 0.4})
     found = Engine.from_pretrained(calibrated).predict(xray)
     assert values(found) == pytest.approx([1 / 3] * 3, abs=1e-2)
-    assert (found.decision, found.reason) == (UNSURE, "no class has a probability of 40% or more")
+    assert (found.decision, found.reason) == (UNSURE, "no class has a probability of 40.0% or more")
 
 
 @pytest.mark.parametrize("n_classes", [2, 5])

@@ -361,3 +361,23 @@ def test_images_that_the_bundle_was_fitted_on_are_no_external_test(
         validate(folder, elsewhere, "clinic")
     assert files_of(folder) == before
     validate(folder, elsewhere, "other")
+
+
+def test_images_that_the_model_was_fitted_on_are_no_external_test_under_any_name(
+    folder: Path, elsewhere: Path
+) -> None:
+    engine = Engine.from_pretrained(folder)
+    names = [f"{number}.png" for number in range(FLAT + 1)]
+    found = [engine.predict(elsewhere / "images" / name) for name in names]
+    Predictions(
+        classes=PAPER_CLASSES,
+        file_name=np.asarray(names),
+        source=np.asarray("own"),
+        patient_id=np.asarray(names),
+        split=np.asarray(["train"] * FLAT + ["test"]),
+        label=np.asarray([0, 0, 1, 1, 2, 2, 0]),
+        logits=np.stack([each.logits for each in found]),
+    ).write(folder / manifest.PREDICTIONS)
+    with pytest.raises(ConfigError, match=r"6 of 7 images of copy are training or validation images"):
+        see(folder, elsewhere, "copy")
+    assert not (folder / manifest.EXTERNAL / "copy.parquet").exists()

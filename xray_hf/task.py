@@ -30,6 +30,11 @@ def check_classes(names: Sequence[str]) -> tuple[str, ...]:
             f"there is one class only ({', '.join(classes) or 'none'}); expected two or more, "
             'as in --classes "Normal,Tuberculosis".'
         )
-    if len(set(classes)) < len(classes) or not all(classes) or any("," in name for name in classes):
+    if len(set(classes)) < len(classes) or not all(classes):
         raise ConfigError(f"the classes are {list(classes)}; expected different names, none of them empty.")
+    if comma := [name for name in classes if "," in name]:
+        raise ConfigError(
+            f"the class {comma[0]!r} has a comma, which separates classes; rename it, as in "
+            f'--map "NAME:{comma[0]}=CLASS".'
+        )
     return classes

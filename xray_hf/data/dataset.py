@@ -130,6 +130,9 @@ def read_samples(
         raise ConfigError("no source is named; pass --source KIND[:NAME]=PLACE.")
     mapped = [parse_map(text, specs) for text in label_map]
     read = [reader(spec.kind).read(spec.place, spec.name, options) for spec in specs]
+    if classes is None and not any(own for own, _ in read):  # else the complaint would be of no class
+        for _, report in read:
+            report.require_clean(drop_bad=False)
     everything, names = classify([sample for own, _ in read for sample in own], specs, classes, mapped)
     reports = [report for _, report in read]
     for spec, report in zip(specs, reports, strict=True):

@@ -232,7 +232,7 @@ class Engine:
         elif ood_score is not None and ood_score > 0.5:
             decision, reason = REJECTED, UNLIKE
         elif probabilities.max() < lowest:
-            decision, reason = UNSURE, f"no class has a probability of {lowest:.0%} or more"
+            decision, reason = UNSURE, f"no class has a probability of {lowest:.1%} or more"
         return Prediction(
             probabilities=dict(zip(self.labels, probabilities.tolist(), strict=True)),
             label=label,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -59,10 +60,36 @@ def evaluate(
         raise DataError(f"{name} holds no usable image; expected at least one of a class of the bundle.")
     path = bundle / manifest.EXTERNAL / f"{name}.parquet"
     chosen = [samples[row] for row in rows]
+    _require_unknown(bundle, chosen, seen, name)
     table = _record_of(chosen, seen, labels[rows], name, bundle, engine.labels)
     _require_same_images(path, table)
     table.write(path)
     return why
+
+
+def _require_unknown(bundle: Path, samples: Sequence[Sample], seen: Sequence[Prediction], name: str) -> None:
+    """Raise ConfigError where a tenth of the images, under whatever source name, are fitted ones.
+
+    They have the file name of a training or validation image, and the network says the same of them.
+    """
+    own = Predictions.read(bundle / manifest.PREDICTIONS)
+    fitted: defaultdict[str, list[np.ndarray]] = defaultdict(list)
+    for row in np.flatnonzero(np.isin(own.split, ("train", "validation"))):
+        fitted[Path(own.file_name[row]).name].append(own.logits[row])
+    known = [
+        sample.file_name
+        for sample, found in zip(samples, seen, strict=True)
+        if any(
+            np.allclose(found.logits, logits, atol=_SAME_LOGITS)
+            for logits in fitted[Path(sample.file_name).name]
+        )
+    ]
+    if len(known) > len(samples) / 10:
+        raise ConfigError(
+            f"{len(known):,} of {counted(len(samples), 'image')} of {name} are training or validation images "
+            f"of {bundle}, by file name and answer (first: {known[0]}), so this is no external validation. "
+            "Test on images that the model has not seen."
+        )
 
 
 def _require_unseen(bundle: Path, samples: Sequence[Sample], name: str) -> None:

@@ -141,11 +141,20 @@ def headline(report: Report) -> list[str]:
 
 
 def _headline(report: Report, name: str, own: Measured) -> str:
-    parts = [
-        f"**External validation of {report.name} on {name} ({counted(own.n, 'image')}): balanced accuracy "
-        f"{percent(own.balanced_accuracy)}**, where chance is {percent(report.chance)}; accuracy "
-        f"{percent(own.accuracy)}."
-    ]
+    of = f"External validation of {report.name} on {name} ({counted(own.n, 'image')})"
+    missing = [label for label, numbers in own.classes.items() if not numbers.images]
+    if missing:
+        present = {label: numbers for label, numbers in own.classes.items() if numbers.images}
+        found = listed(f"{percent(numbers.sensitivity)} for {label}" for label, numbers in present.items())
+        parts = [
+            f"**{of}: sensitivity {found}**. The set has no {listed(missing, 'or')}, so its accuracy and "
+            "balanced accuracy do not compare with those of other sets."
+        ]
+    else:
+        parts = [
+            f"**{of}: balanced accuracy {percent(own.balanced_accuracy)}**, where chance is "
+            f"{percent(report.chance)}; accuracy {percent(own.accuracy)}."
+        ]
     if report.test:
         parts.append(
             f"On the internal test set the balanced accuracy is {percent(report.test.balanced_accuracy)} and "

@@ -206,6 +206,9 @@ def classify(
                 f"expected one of {', '.join(classes)}, or nothing to leave the finding out."
             )
     asked = {(each.source, each.finding): each.label for each in mapped}
+    if len(asked) < len(mapped):
+        (source, finding), _ = Counter((each.source, each.finding) for each in mapped).most_common(1)[0]
+        raise ConfigError(f"--map {source}:{finding} is given more than once; expected one class for it.")
     there = {(sample.source, finding) for sample in samples for finding in sample.findings}
     for source, finding in asked.keys() - there:
         known = ", ".join(sorted(own for name, own in there if name == source))
