@@ -96,7 +96,7 @@ def main() -> None:
             **describe_run(config, network, accelerator),
             "is_synthetic": is_synthetic(data.samples),
             "files": identity["files"],
-            "sources": [describe_source(report, data) for report in data.reports],
+            "sources": [describe_source(report, data, split) for report in data.reports],
             "seconds": sum(row["seconds"] for row in history),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "wall_seconds_of_last_part": time.time() - started,
@@ -200,9 +200,10 @@ def describe_run(config: Config, network: Network, accelerator: Accelerator) -> 
     }
 
 
-def describe_source(report: SourceReport, data: XrayData) -> dict[str, Any]:
-    """What training.json says of a source: how it was named, how many images it gave, what was left out."""
-    used = sum(sample.source == report.source for sample in data.samples)
+def describe_source(report: SourceReport, data: XrayData, split: Split) -> dict[str, Any]:
+    """What training.json says of a source: its name, how many of its images are in a split, what was left out."""
+    rows = np.unique(np.concatenate([split.rows(name) for name in split.names]))
+    used = sum(data.samples[row].source == report.source for row in rows)
     names = {
         "root": nameless(report.kind, report.root),
         "patients_from": report.patients_from and Path(report.patients_from).name,

@@ -215,6 +215,8 @@ def test_damaged_metadata_is_one_clear_error(tmp_path: Path, meta: bytes) -> Non
 def test_classes_that_cannot_be_told_apart_are_refused() -> None:
     with pytest.raises(ConfigError, match="expected different names"):
         dataclasses.replace(toy(), classes=("Normal", "Normal", "COVID-19"))
+    with pytest.raises(ConfigError, match="the class 'a, b' has a comma, which separates classes"):
+        dataclasses.replace(toy(), classes=("Normal", "a, b", "COVID-19"))
     with pytest.raises(ConfigError, match="one class only"):
         dataclasses.replace(toy(), classes=("Normal",))
 

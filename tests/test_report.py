@@ -113,6 +113,16 @@ def test_external_validation_stands_before_every_internal_number(tmp_path: Path,
     )
 
 
+def test_an_external_set_without_a_class_shows_sensitivities_alone(tmp_path: Path, files: Files) -> None:
+    own = files["metrics.json"]["external"]["far <away>"]
+    first = next(iter(own["class_counts"]))
+    own["confusion_matrix"][0] = [0] * len(own["confusion_matrix"])
+    [said] = sentences.headline(read(tmp_path / "bundle", files))
+    assert f"The set has no {first}, so its accuracy" in said
+    assert ": sensitivity " in said
+    assert "where chance is" not in said
+
+
 def test_without_an_external_test_the_headline_says_so(tmp_path: Path, files: Files) -> None:
     del files["metrics.json"]["external"]
     said = sentences.headline(read(tmp_path / "bundle", files))

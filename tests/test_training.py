@@ -15,7 +15,7 @@ from accelerate.state import AcceleratorState, PartialState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
 import train
-from xray_hf.data.dataset import open_data
+from xray_hf.data.dataset import open_data, split_data
 from xray_hf.data.splits import Split
 from xray_hf.errors import CheckpointError, ConfigError, DivergedError
 from xray_hf.models import Network, create_model
@@ -390,7 +390,9 @@ def test_a_bundle_does_not_say_where_the_data_lie(
     for place, more in (("data", {"covid_metadata": str(owner / "metadata.csv")}), (f"{owner}/data", {})):
         config = resolve({"source": [f"coronahack={place}"], "out": str(owner / "run"), **more})
         data = open_data(config.data.specs, 32, options=config.data.read_options)
-        said = [train.describe_source(report, data) for report in data.reports]
+        said = [
+            train.describe_source(report, data, split_data(data, "grouped", 0)) for report in data.reports
+        ]
         text = json.dumps([said, train.public(config)])
         assert "owner" not in text
         assert str(tmp_path) not in text
