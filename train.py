@@ -201,7 +201,7 @@ def describe_run(config: Config, network: Network, accelerator: Accelerator) -> 
 
 
 def describe_source(report: SourceReport, data: XrayData, split: Split) -> dict[str, Any]:
-    """What training.json says of a source: its name, how many of its images are in a split, what was left out."""
+    """What training.json says of a source: its name, how many images are in a split, what was left out."""
     rows = np.unique(np.concatenate([split.rows(name) for name in split.names]))
     used = sum(data.samples[row].source == report.source for row in rows)
     names = {
