@@ -15,7 +15,6 @@ from xray_hf.data.sample import UNKNOWN_PATIENT, Sample, SourceReport, labels_of
 from xray_hf.data.sources import ReadOptions, SourceSpec, classify, parse_map, reader
 from xray_hf.data.splits import Split
 from xray_hf.errors import ConfigError, DataError
-from xray_hf.task import EXTERNAL, SPLITS
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict, Features
@@ -222,5 +221,4 @@ def to_dataset_dict(data: XrayData, split: Split) -> DatasetDict:
     from datasets import DatasetDict
 
     dataset = to_dataset(data.samples, data.classes)
-    names = [*SPLITS, *([EXTERNAL] if len(split.external) else [])]
-    return DatasetDict({name: dataset.select(split.rows(name)) for name in names})
+    return DatasetDict({name: dataset.select(split.rows(name)) for name in split.names})
