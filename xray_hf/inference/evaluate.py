@@ -40,7 +40,9 @@ def evaluate(
         raise ConfigError(
             f"the source's name is {name!r}; expected letters, digits, '_', '-' and '.', as in nih-adults."
         )
-    _require_unseen(bundle, samples, name)
+    own = Predictions.read(bundle / manifest.PREDICTIONS)
+    fitted = own.take(np.isin(own.split, ("train", "validation")))
+    _refuse_fitted_by_name(fitted, samples, name, bundle)
     engine = Engine.from_pretrained(bundle)
     why: dict[str, str] = {}
     rows: list[int] = []
@@ -60,28 +62,40 @@ def evaluate(
         raise DataError(f"{name} holds no usable image; expected at least one of a class of the bundle.")
     path = bundle / manifest.EXTERNAL / f"{name}.parquet"
     chosen = [samples[row] for row in rows]
-    _require_unknown(bundle, chosen, seen, name)
+    _refuse_fitted_by_answer(fitted, chosen, seen, name, bundle)
     table = _record_of(chosen, seen, labels[rows], name, bundle, engine.labels)
     _require_same_images(path, table)
     table.write(path)
     return why
 
 
-def _require_unknown(bundle: Path, samples: Sequence[Sample], seen: Sequence[Prediction], name: str) -> None:
+def _refuse_fitted_by_name(fitted: Predictions, samples: Sequence[Sample], name: str, bundle: Path) -> None:
+    """Raise ConfigError for training and validation images, known by the names of their source and file."""
+    own_names = set(fitted.file_name[fitted.source == name].tolist())
+    if seen := {sample.file_name for sample in samples} & own_names:
+        raise ConfigError(
+            f"{len(seen):,} of {counted(len(samples), 'image')} of {name} are training or validation images "
+            f"of {bundle} (first: {min(seen)}), so this is no external validation. If they are others that "
+            "have the same names, name the source otherwise: --source KIND:NAME=PLACE."
+        )
+
+
+def _refuse_fitted_by_answer(
+    fitted: Predictions, samples: Sequence[Sample], seen: Sequence[Prediction], name: str, bundle: Path
+) -> None:
     """Raise ConfigError where a tenth of the images, under whatever source name, are fitted ones.
 
     They have the file name of a training or validation image, and the network says the same of them.
     """
-    own = Predictions.read(bundle / manifest.PREDICTIONS)
-    fitted: defaultdict[str, list[np.ndarray]] = defaultdict(list)
-    for row in np.flatnonzero(np.isin(own.split, ("train", "validation"))):
-        fitted[Path(own.file_name[row]).name].append(own.logits[row])
+    answers: defaultdict[str, list[np.ndarray]] = defaultdict(list)
+    for file_name, logits in zip(fitted.file_name, fitted.logits, strict=True):
+        answers[Path(file_name).name].append(logits)
     known = [
         sample.file_name
         for sample, found in zip(samples, seen, strict=True)
         if any(
             np.allclose(found.logits, logits, atol=_SAME_LOGITS)
-            for logits in fitted[Path(sample.file_name).name]
+            for logits in answers[Path(sample.file_name).name]
         )
     ]
     if len(known) > len(samples) / 10:
@@ -89,18 +103,6 @@ def _require_unknown(bundle: Path, samples: Sequence[Sample], seen: Sequence[Pre
             f"{len(known):,} of {counted(len(samples), 'image')} of {name} are training or validation images "
             f"of {bundle}, by file name and answer (first: {known[0]}), so this is no external validation. "
             "Test on images that the model has not seen."
-        )
-
-
-def _require_unseen(bundle: Path, samples: Sequence[Sample], name: str) -> None:
-    """Raise ConfigError for training and validation images, known by the names of their source and file."""
-    own = Predictions.read(bundle / manifest.PREDICTIONS)
-    is_fitted = (own.source == name) & np.isin(own.split, ("train", "validation"))
-    if seen := {sample.file_name for sample in samples} & set(own.file_name[is_fitted].tolist()):
-        raise ConfigError(
-            f"{len(seen):,} of {counted(len(samples), 'image')} of {name} are training or validation images "
-            f"of {bundle} (first: {min(seen)}), so this is no external validation. If they are others that "
-            "have the same names, name the source otherwise: --source KIND:NAME=PLACE."
         )
 
 
