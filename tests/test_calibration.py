@@ -84,7 +84,7 @@ def test_calibration_errors_have_the_intervals_of_measuring_each_draw() -> None:
     fitted = Calibration(1.3, 0.4, 0.1)
     found = describe(table, fitted)["calibration"]["after"]
     probabilities = calibrated(logits, 1.3)
-    draws = Draws.of(names)
+    draws = Draws(names)
     of_draws = []
     for times in np.concatenate(list(draws.times()))[:200]:
         rows = np.repeat(np.arange(60), times[draws.patient].astype(int))

@@ -210,7 +210,7 @@ def test_accuracy_of_decided_leaves_the_refused_out() -> None:
     found = decisions.describe(record, "")
     assert found is not None
     assert found["accuracy_of_decided"] == pytest.approx(2 / 3)
-    expected = Draws.of(table.patient_id).share(
+    expected = Draws(table.patient_id).share(
         np.array([True, True, False, False]), np.array([True, True, True, False])
     )
     assert found["intervals"]["accuracy_of_decided"] == expected == [0, 1]

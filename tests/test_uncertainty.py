@@ -64,9 +64,9 @@ def test_every_number_has_an_interval_that_holds_it() -> None:
 
 
 def test_intervals_are_those_of_measuring_each_draw_row_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uncertainty, "DRAWS", 60)
     predictions = toy()
-    draws = Draws.of(predictions.patient_id, draws=60)
-    monkeypatch.setattr(Draws, "of", lambda _: draws)
+    draws = Draws(predictions.patient_id)
     measured: dict[str, list[float]] = {}
     for times in np.concatenate(list(draws.times())).astype(int):
         drawn = predictions.take(np.repeat(np.arange(len(predictions)), times[draws.patient]))
@@ -78,7 +78,7 @@ def test_intervals_are_those_of_measuring_each_draw_row_by_row(monkeypatch: pyte
 
 def test_every_draw_has_as_many_patients_as_there_are_and_all_their_rows() -> None:
     predictions = toy()
-    draws = Draws.of(predictions.patient_id)
+    draws = Draws(predictions.patient_id)
     times = np.concatenate(list(draws.times()))
     assert times.shape == (2000, len(np.unique(predictions.patient_id)))
     assert (times.sum(axis=1) == times.shape[1]).all()
@@ -89,7 +89,7 @@ def test_every_draw_has_as_many_patients_as_there_are_and_all_their_rows() -> No
 
 
 def test_draws_in_blocks_are_those_of_one_large_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    draws = Draws.of(toy().patient_id)
+    draws = Draws(toy().patient_id)
     monkeypatch.setattr(uncertainty, "BLOCK", 7 * 60)
     blocks = list(draws.times())
     assert {len(block) for block in blocks} == {7, 2000 % 7}
@@ -128,16 +128,14 @@ def test_one_patient_has_no_width_and_many_have() -> None:
     assert high - low > 0.1
 
 
-def test_nineteen_of_twenty_intervals_hold_the_truth() -> None:
+def test_nineteen_of_twenty_intervals_hold_the_truth(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uncertainty, "DRAWS", 400)
     rng, held = np.random.default_rng(0), 0
     for _ in range(300):
         # Three images a patient that are right or wrong together.
         is_right = np.repeat(rng.random(80) < 0.8, 3)
         predictions = of_answers(np.zeros(240, int), (~is_right).astype(int), np.arange(240) // 3)
-        low, high = uncertainty.interval(Draws.of(predictions.patient_id, draws=400).means(is_right)) or [
-            1,
-            0,
-        ]
+        low, high = uncertainty.interval(Draws(predictions.patient_id).means(is_right)) or [1, 0]
         held += low <= 0.8 <= high
     assert 0.91 <= held / 300 <= 0.98
 

@@ -73,7 +73,7 @@ def describe(predictions: Predictions, fitted: Calibration) -> dict[str, Any]:
     calibration: before and after the temperature. abstention: at its threshold. operating_points: each of
     them. Raises BundleError for an operating point of a class that the rows do not know.
     """
-    draws, labels, classes = Draws.of(predictions.patient_id), predictions.label, predictions.classes
+    draws, labels, classes = Draws(predictions.patient_id), predictions.label, predictions.classes
     if unknown := [point.label for point in fitted.operating_points if point.label not in classes]:
         raise BundleError(
             f"{manifest.CALIBRATION} has an operating point of {unknown[0]!r}, the predictions have the "

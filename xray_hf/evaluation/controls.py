@@ -275,7 +275,7 @@ def auroc_interval(
     """
     if truth.all() or not truth.any() or not np.isfinite(scores).all():
         return None
-    draws = uncertainty.Draws.of(patients)
+    draws = uncertainty.Draws(patients)
     ranking = [[Ranking.of(truth, scores)]]
     value = uncertainty.areas(ranking, np.ones((1, len(scores))))
     drawn = uncertainty.drawn_areas(ranking, draws)
@@ -322,7 +322,7 @@ def _by(part: Predictions, groups: NDArray[np.str_]) -> dict[str, Any]:
 def _rates(part: Predictions) -> dict[str, Any]:
     if not len(part):
         return {"n": 0, "patients": 0, "accuracy": None, "interval": None, "classes": {}}
-    draws, right = uncertainty.Draws.of(part.patient_id), part.predicted == part.label
+    draws, right = uncertainty.Draws(part.patient_id), part.predicted == part.label
     matrix = confusion_matrix(part.label, part.predicted, len(part.classes))
     found = zip(part.classes, matrix.sum(axis=1).tolist(), sensitivity(matrix).tolist(), strict=True)
     return {

@@ -31,35 +31,27 @@ BLOCK = 500_000  # numbers in each array of a block of draws, 4 MB of float64
 Interval = list[float] | None  # [low, high]; None where no draw has a number
 
 
-@dataclass(frozen=True, eq=False)
 class Draws:
-    """The same D draws of patients for every number of a set.
+    """DRAWS draws of patients, the same for every number of a set.
 
     They are drawn again, block by block, at every pass: all at once they would take
     8 D P bytes, 1.6 GB for 100,000 patients.
     patient: (N,) int64, which of the P patients each row is of.
     """
 
-    patient: NDArray[np.int64]
-    patients: int
-    draws: int = DRAWS
-    seed: int = SEED
-
-    @classmethod
-    def of(cls, patients: NDArray[Any], draws: int = DRAWS, seed: int = SEED) -> Draws:
-        """The draws of rows: (N,) whose each is, with N at least 1."""
-        names, patient = np.unique(patients, return_inverse=True)
-        return cls(patient, len(names), draws, seed)
+    def __init__(self, patients: NDArray[Any]) -> None:
+        """patients: (N,) the patient of each row, with N at least 1."""
+        names, self.patient = np.unique(patients, return_inverse=True)
+        self.patients = len(names)
 
     def times(self) -> Iterator[Rates]:
         """(B, P) how often each patient was drawn, until all D draws were given; rows sum to P."""
-        generator = np.random.default_rng(self.seed)
-        size = self.patients
-        at_once = max(1, BLOCK // max(size, len(self.patient)))
-        for start in range(0, self.draws, at_once):
-            shape = (min(at_once, self.draws - start), size)
-            cells = generator.integers(size, size=shape)
-            cells += size * np.arange(shape[0])[:, None]
+        generator = np.random.default_rng(SEED)
+        at_once = max(1, BLOCK // len(self.patient))
+        for start in range(0, DRAWS, at_once):
+            shape = (min(at_once, DRAWS - start), self.patients)
+            cells = generator.integers(self.patients, size=shape)
+            cells += self.patients * np.arange(len(cells))[:, None]
             counts = np.bincount(cells.ravel(), minlength=cells.size)
             yield counts.reshape(shape).astype(np.float64)
 
@@ -75,7 +67,7 @@ class Draws:
             [np.bincount(self.patient, column, self.patients) for column in columns], axis=1
         )
         drawn = np.concatenate([times @ by_patient for times in self.times()])
-        return drawn.reshape(self.draws, *values.shape[1:])
+        return drawn.reshape(DRAWS, *values.shape[1:])
 
     def means(self, values: NDArray[Any], among: NDArray[np.bool_] | None = None) -> Rates:
         """(N,) numbers of rows -> (D,) their means over the rows of each draw, or over those in `among`."""
@@ -89,19 +81,17 @@ class Draws:
     def share(self, values: NDArray[np.bool_], among: NDArray[np.bool_] | None = None) -> Interval:
         """The interval of the share of `among` that `values` are true of: (N,) each."""
         chosen = np.ones(len(values), bool) if among is None else among
-        return interval_of_rate(self.means(values, chosen), self.count(chosen))
+        return interval(self.means(values, chosen), self.count(chosen))
 
 
-def interval(drawn: Rates) -> Interval:
-    """(D,) what the draws gave -> the middle 95 % of what is a number."""
+def interval(drawn: Rates, patients: int | None = None) -> Interval:
+    """(D,) what the draws gave -> the middle 95 % of what is a number.
+
+    patients: how many a rate is measured on; the interval is then exact where every draw gave 0 or 1.
+    """
     numbers = drawn[np.isfinite(drawn)]
-    return np.quantile(numbers, TAILS).tolist() if len(numbers) else None
-
-
-def interval_of_rate(drawn: Rates, patients: int) -> Interval:
-    """The same of a rate that is measured on so many patients, exact where every draw gave 0 or 1."""
-    found = interval(drawn)
-    if found not in ([0, 0], [1, 1]):
+    found = np.quantile(numbers, TAILS).tolist() if len(numbers) else None
+    if patients is None or found not in ([0, 0], [1, 1]):
         return found
     exact = binomtest(patients * int(found[0]), patients).proportion_ci(method="exact")
     return [float(exact.low), float(exact.high)]
@@ -134,9 +124,8 @@ class Ranking:
 
         It wins where it has the higher score; equal scores count half (Mann and Whitney 1947).
         """
-        lowest = np.zeros(
-            (len(weights), len(self.others) + 1)
-        )  # weight of the k others with the lowest scores
+        # The weight of the k others with the lowest scores, for every k.
+        lowest = np.zeros((len(weights), len(self.others) + 1))
         np.cumsum(weights[:, self.others], axis=1, out=lowest[:, 1:])
         of_cases = weights[:, self.cases]
         won = (of_cases * (lowest[:, self.below] + lowest[:, self.at_most])).sum(axis=1) / 2
@@ -148,41 +137,36 @@ def describe(predictions: Predictions) -> dict[str, Any]:
 
     Ready for JSON; the table must have rows.
     """
-    draws = Draws.of(predictions.patient_id)
-    label, predicted = predictions.label, predictions.predicted
-    matrices, areas = confusion_matrices(predictions, draws), aurocs(predictions, draws)
-    classes = {name: rates(matrices) for name, rates in metrics.PER_CLASS.items()} | {"auroc": areas}
-    patients = {name: draws.count(label == index) for index, name in enumerate(predictions.classes)}
-    everyone = draws.count(label >= 0)
+    draws, names = Draws(predictions.patient_id), predictions.classes
+    label, predicted, probabilities = predictions.label, predictions.predicted, predictions.probabilities
+    matrices = confusion_matrices(predictions, draws)
+    rankings = [[Ranking.of(label == index, scores)] for index, scores in enumerate(probabilities.T)]
+    drawn_auroc = drawn_areas(rankings, draws)
+    drawn = {name: rates(matrices) for name, rates in metrics.PER_CLASS.items()} | {"auroc": drawn_auroc}
+    patients = {name: draws.count(label == index) for index, name in enumerate(names)}
     balanced = _balanced_accuracy(matrices, list(patients.values()))
-    matrix = metrics.confusion_matrix(label, predicted, len(predictions.classes))
-    measured = float(metrics.balanced_accuracy(matrix))
-    overall = {
-        **{name: interval(rate(matrices)) for name, rate in metrics.OVERALL.items()},
-        "accuracy": interval_of_rate(metrics.accuracy(matrices), everyone),
-        "balanced_accuracy": _holding(measured, interval_of_rate(balanced, everyone)),
-        "macro_auroc": interval(metrics.mean_of_classes(areas, matrices)),
-        "cross_entropy": interval(draws.means(metrics.losses(label, predictions.probabilities))),
-    }
+    measured = float(metrics.balanced_accuracy(metrics.confusion_matrix(label, predicted, len(names))))
 
     def of_class(index: int) -> dict[str, Interval]:
-        shares_of = {
+        among = {
             "sensitivity": label == index,
             "precision": predicted == index,
             "specificity": label != index,
         }
         return {
-            what: interval_of_rate(drawn[:, index], draws.count(shares_of[what]))
-            if what in shares_of
-            else interval(drawn[:, index])
-            for what, drawn in classes.items()
+            what: interval(values[:, index], draws.count(among[what]) if what in among else None)
+            for what, values in drawn.items()
         }
 
     return {
         "patients_per_class": patients,
         "intervals": {
-            **overall,
-            "per_class": {name: of_class(index) for index, name in enumerate(predictions.classes)},
+            **{name: interval(rate(matrices)) for name, rate in metrics.OVERALL.items()},
+            "accuracy": interval(metrics.accuracy(matrices), draws.patients),
+            "balanced_accuracy": _holding(measured, interval(balanced, draws.patients)),
+            "macro_auroc": interval(metrics.mean_of_classes(drawn_auroc, matrices)),
+            "cross_entropy": interval(draws.means(metrics.losses(label, probabilities))),
+            "per_class": {name: of_class(index) for index, name in enumerate(names)},
         },
     }
 
@@ -195,7 +179,7 @@ def within_source(predictions: Predictions) -> dict[str, Any]:
     win a pair of the same source that way. Sources count by their pairs.
     sources: how many have a case and another row. pairs: of these. auroc is None without any. Ready for JSON.
     """
-    draws, probabilities = Draws.of(predictions.patient_id), predictions.probabilities
+    draws, probabilities = Draws(predictions.patient_id), predictions.probabilities
     by_class = [
         [
             Ranking.of(predictions.label == index, probabilities[:, index], predictions.source == name)
@@ -224,7 +208,7 @@ def compare(a: Predictions, b: Predictions) -> dict[str, Any]:
     Raises ConfigError unless both are of the same rows in the same order.
     """
     _require_same_rows(a, b)
-    draws = Draws.of(a.patient_id)
+    draws = Draws(a.patient_id)
     a_right, b_right = a.predicted == a.label, b.predicted == b.label
     only_a, only_b = int((a_right & ~b_right).sum()), int((b_right & ~a_right).sum())
     of_a, of_b = (metrics.describe(each) for each in (a, b))
@@ -236,19 +220,22 @@ def compare(a: Predictions, b: Predictions) -> dict[str, Any]:
         "accuracy": draws.means(b_right) - draws.means(a_right),
         "balanced_accuracy": balanced_b - balanced_a,
     }
-    differences = {
-        name: {
-            "a": of_a[name],
-            "b": of_b[name],
-            "difference": of_b[name] - of_a[name],
-            "interval": interval(values),
-        }
-        for name, values in drawn.items()
-    }
     disagreements = only_a + only_b
     p_value = float(binomtest(only_a, disagreements).pvalue) if disagreements else 1.0
-    mcnemar = {"only_a_right": only_a, "only_b_right": only_b, "p_value": p_value}
-    return {"n": len(a), "patients": of_a["patients"], **differences, "mcnemar": mcnemar}
+    return {
+        "n": len(a),
+        "patients": of_a["patients"],
+        **{
+            name: {
+                "a": of_a[name],
+                "b": of_b[name],
+                "difference": of_b[name] - of_a[name],
+                "interval": interval(values),
+            }
+            for name, values in drawn.items()
+        },
+        "mcnemar": {"only_a_right": only_a, "only_b_right": only_b, "p_value": p_value},
+    }
 
 
 def confusion_matrices(predictions: Predictions, draws: Draws) -> Counts:
@@ -257,12 +244,6 @@ def confusion_matrices(predictions: Predictions, draws: Draws) -> Counts:
     cells = predictions.label * size + predictions.predicted
     counted = [np.bincount(cells, row, size**2) for weights in draws.weights() for row in weights]
     return np.rint(counted).astype(np.int64).reshape(-1, size, size)
-
-
-def aurocs(predictions: Predictions, draws: Draws) -> Rates:
-    """(D, C) area under each class's ROC curve in each draw."""
-    scores = predictions.probabilities.T
-    return drawn_areas([[Ranking.of(predictions.label == k, own)] for k, own in enumerate(scores)], draws)
 
 
 def drawn_areas(rankings: Sequence[Sequence[Ranking]], draws: Draws) -> Rates:
