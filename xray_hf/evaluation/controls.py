@@ -251,17 +251,18 @@ def _worst(test: Predictions) -> list[dict[str, Any]]:
 
     Ranked by self-confidence, the probability of the label (Northcutt et al. 2021). A list for a radiologist.
     """
-    confidence = test.probabilities[np.arange(len(test)), test.label]
-    order = [row for row in np.argsort(confidence, kind="stable") if test.predicted[row] != test.label[row]]
+    probabilities, predicted = test.probabilities, test.predicted
+    order = np.argsort(probabilities[np.arange(len(test)), test.label], kind="stable")
+    wrong = order[(predicted != test.label)[order]]
     return [
         {
             "source": str(test.source[row]),
             "file_name": str(test.file_name[row]),
             "label": test.classes[test.label[row]],
-            "predicted": test.classes[test.predicted[row]],
-            "probabilities": dict(zip(test.classes, test.probabilities[row].tolist(), strict=True)),
+            "predicted": test.classes[predicted[row]],
+            "probabilities": dict(zip(test.classes, probabilities[row].tolist(), strict=True)),
         }
-        for row in order[:WORST]
+        for row in wrong[:WORST]
     ]
 
 
@@ -285,27 +286,19 @@ def auroc_interval(
 def _read_test_rows(path: Path) -> Columns:
     found = schema_of(path, _AGAIN)
     texts = [each for each in found if each.name not in TEST_ROWS.names and each.type == pa.string()]
-    return _read(path, pa.schema([*TEST_ROWS, *texts]))
+    return read_columns(path, pa.schema([*TEST_ROWS, *texts]), _AGAIN)
 
 
 def _read_site_rows(path: Path) -> tuple[Columns, TwoSites]:
     found = schema_of(path, _AGAIN)
     if META not in (found.metadata or {}):
-        rows = _read(path, SITE_ROWS)
+        rows = read_columns(path, SITE_ROWS, _AGAIN)
         return {**rows, "source": np.full(len(rows["file_name"]), OLD_SOURCE)}, _OLD_SITES
     try:
         sites = TwoSites(**json.loads(found.metadata[META]))
     except (ValueError, TypeError) as error:
         raise BundleError(f"{path} has damaged metadata ({error}); {_AGAIN}") from error
-    return _read(path, pa.schema([*SITE_ROWS, _SOURCE])), sites
-
-
-def _read(path: Path, schema: pa.Schema) -> Columns:
-    table = read_columns(path, schema, _AGAIN)
-    # Of an empty column numpy cannot guess the type.
-    kinds = {field.name: field.type.to_pandas_dtype() for field in schema}
-    of_text = {name: str if kind is np.object_ else kind for name, kind in kinds.items()}
-    return {name: np.asarray(table[name].to_pylist(), dtype=kind) for name, kind in of_text.items()}
+    return read_columns(path, pa.schema([*SITE_ROWS, _SOURCE]), _AGAIN), sites
 
 
 def _keys(source: NDArray[np.str_], file_name: NDArray[np.str_]) -> NDArray[np.str_]:

@@ -8,8 +8,9 @@ schema's metadata. It holds no pixels and can be redrawn without the model.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -136,28 +137,22 @@ class Predictions:
         else:
             names, classes, calibration = list(_OLD_TEXTS), PAPER_CLASSES, ""
             names += [name for name in ("decision", "calibration") if name in found.names]
-        table = read_columns(path, _schema(names, len(classes)), next_step)
-        texts = {name: np.asarray(table[name].to_pylist(), dtype=str) for name in names}
+        columns = read_columns(path, _schema(names, len(classes)), next_step)
         if not meta:
-            texts["source"] = np.asarray(OLD_SOURCE)
-            calibration = _only(texts.pop("calibration", _blank()), path, next_step)
-        labels = table["label"].to_pylist()
+            columns["source"] = np.asarray(OLD_SOURCE)
+            if len(marks := np.unique(columns.pop("calibration", _blank()))) > 1:
+                raise BundleError(f"{path} has decisions of {len(marks)} calibrations; {next_step}")
+            calibration = "".join(marks.tolist())
+        labels = columns["label"].tolist()
         _check_values(f"{path}: label", labels, classes, next_step)
-        index = {name: number for number, name in enumerate(classes)}
-        logits = table["logits"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        predictions = cls(
-            classes=classes,
-            **texts,
-            label=np.asarray([index[label] for label in labels], dtype=np.int64),
-            logits=logits.reshape(-1, len(classes)),
-            calibration=calibration,
-        )
+        columns["label"] = np.asarray([classes.index(label) for label in labels], dtype=np.int64)
+        predictions = cls(classes=classes, **columns, calibration=calibration)
         predictions._check(str(path), next_step)
         return predictions
 
     def _check(self, what: str, next_step: str) -> None:
         n, size = len(self), len(self.classes)
-        for name in (each.name for each in fields(self) if each.name not in ("classes", "calibration")):
+        for name in (*TEXTS, "label", "logits"):
             shape, expected = np.shape(getattr(self, name)), (n, size) if name == "logits" else (n,)
             if shape != expected:
                 raise BundleError(f"{what}: {name} has shape {shape}, expected {expected}; {next_step}")
@@ -180,8 +175,8 @@ def write_columns(path: Path, schema: pa.Schema, columns: Mapping[str, Any]) -> 
         pq.write_table(pa.table(dict(columns), schema=schema), temporary, compression="zstd")
 
 
-def read_columns(path: Path, schema: pa.Schema, next_step: str) -> pa.Table:
-    """Read the columns of a schema, of its types and without gaps.
+def read_columns(path: Path, schema: pa.Schema, next_step: str) -> dict[str, NDArray[Any]]:
+    """Read the columns of a schema, of its types and without gaps: (N,) each, of lists (N, their length).
 
     Raises BundleError, which ends with `next_step`, for a file that is missing, no Parquet or does not fit.
     """
@@ -190,14 +185,12 @@ def read_columns(path: Path, schema: pa.Schema, next_step: str) -> pa.Table:
         kind = found.field(column.name).type if column.name in found.names else "missing"
         if kind != column.type:
             raise BundleError(f"{path}: column {column.name} is {kind}, expected {column.type}; {next_step}")
-    try:
+    with _parquet_errors(path, next_step):
         table = pq.read_table(path, columns=schema.names)
-    except (pa.ArrowException, OSError) as error:
-        raise _unreadable(path, error, next_step) from error
     for name in schema.names:
         if empty := table[name].null_count:
             raise BundleError(f"{path}: {empty:,} rows have no {name}; {next_step}")
-    return table
+    return {name: _as_array(table[name]) for name in schema.names}
 
 
 def _schema(texts: Iterable[str], classes: int) -> pa.Schema:
@@ -207,16 +200,27 @@ def _schema(texts: Iterable[str], classes: int) -> pa.Schema:
 
 def schema_of(path: Path, next_step: str) -> pa.Schema:
     """The schema of a Parquet file; raises BundleError as `read_columns` does."""
-    try:
+    with _parquet_errors(path, next_step):
         return pq.read_schema(path)
+
+
+@contextmanager
+def _parquet_errors(path: Path, next_step: str) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError as error:
         raise BundleError(f"there is no {path}; {next_step}") from error
     except (pa.ArrowException, OSError) as error:
-        raise _unreadable(path, error, next_step) from error
+        raise BundleError(f"{path} cannot be read as Parquet ({error}); {next_step}") from error
 
 
-def _unreadable(path: Path, error: Exception, next_step: str) -> BundleError:
-    return BundleError(f"{path} cannot be read as Parquet ({error}); {next_step}")
+def _as_array(column: pa.ChunkedArray) -> NDArray[Any]:
+    if pa.types.is_string(column.type):
+        return np.asarray(column.to_pylist(), dtype=str)
+    if pa.types.is_fixed_size_list(column.type):
+        values = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        return values.reshape(-1, column.type.list_size)
+    return column.to_numpy()
 
 
 def _read_meta(path: Path, meta: bytes, next_step: str) -> tuple[tuple[str, ...], str]:
@@ -226,13 +230,6 @@ def _read_meta(path: Path, meta: bytes, next_step: str) -> tuple[tuple[str, ...]
         return check_classes(saved["classes"]), str(saved["calibration"])
     except (ConfigError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise BundleError(f"{path} has damaged metadata ({error}); {next_step}") from error
-
-
-def _only(marks: NDArray[np.str_], path: Path, next_step: str) -> str:
-    """The one calibration that all decisions of an old table were made under."""
-    if len(found := np.unique(marks)) > 1:
-        raise BundleError(f"{path} has decisions of {len(found)} calibrations; {next_step}")
-    return "".join(found.tolist())
 
 
 def _check_values(what: str, values: Iterable[object], allowed: Iterable[object], next_step: str) -> None:
