@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xray_hf.errors import ConfigError
-from xray_hf.evaluation.metrics import Rates, null_if_nan, ratio
+from xray_hf.evaluation.metrics import Rates
 from xray_hf.evaluation.uncertainty import Draws
 
 TARGET_RISK = 0.02  # selective risk: the share of wrong answers among those given
@@ -74,17 +73,6 @@ def describe(labels: Labels, probabilities: Rates, abstain_below: float, draws: 
     parts = {"coverage": (is_answered, np.ones_like(is_answered)), "risk": (is_wrong, is_answered)}
     return {
         "abstain_below": abstain_below,
-        **shares(parts, draws),
+        **draws.shares(parts),
         "aurc": risk_coverage(labels, probabilities).area,
-    }
-
-
-def shares(named: Mapping[str, tuple[NDArray[np.bool_], NDArray[np.bool_]]], draws: Draws) -> dict[str, Any]:
-    """{name: (which rows, among which)} -> {name: share, "intervals": {name: interval}}."""
-    return {
-        **{
-            name: null_if_nan(float(ratio((own & among).sum(), among.sum())))
-            for name, (own, among) in named.items()
-        },
-        "intervals": {name: draws.share(own, among) for name, (own, among) in named.items()},
     }

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
-from xray_hf.calibration.abstention import shares
 from xray_hf.calibration.calibration import OperatingPoint
 from xray_hf.evaluation.metrics import Rates, null_if_nan
 from xray_hf.evaluation.uncertainty import Draws
@@ -57,6 +56,6 @@ def describe(
         "label": point.label,
         "validation_specificity": point.specificity,
         "threshold": point.threshold,
-        **shares({"sensitivity": (is_called, is_case), "specificity": (~is_called, ~is_case)}, draws),
+        **draws.shares({"sensitivity": (is_called, is_case), "specificity": (~is_called, ~is_case)}),
         "sensitivity_on_own_roc": null_if_nan(on_own_roc),
     }

@@ -22,11 +22,8 @@ def describe(predictions: Predictions, calibration: str) -> dict[str, Any] | Non
     decided = np.isin(predictions.decision, classes)
     names, counts = np.unique(predictions.decision[~decided], return_counts=True)
     right = predictions.decision == classes[predictions.label]
-    share = float(right[decided].mean()) if decided.any() else None
-    interval = Draws(predictions.patient_id).share(right, decided) if decided.any() else None
     return {
         "not_decided": {str(name): n / len(decided) for name, n in zip(names, counts.tolist(), strict=True)},
         "decided": int(decided.sum()),
-        "accuracy_of_decided": share,
-        "intervals": {"accuracy_of_decided": interval},
+        **Draws(predictions.patient_id).shares({"accuracy_of_decided": (right, decided)}),
     }

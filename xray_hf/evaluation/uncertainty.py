@@ -11,7 +11,7 @@ and AUROC of such a class stay without width: read them beside the number of pat
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,6 +82,14 @@ class Draws:
         """The interval of the share of `among` that `values` are true of: (N,) each."""
         chosen = np.ones(len(values), bool) if among is None else among
         return interval(self.means(values, chosen), self.count(chosen))
+
+    def shares(self, named: Mapping[str, tuple[NDArray[np.bool_], NDArray[np.bool_]]]) -> dict[str, Any]:
+        """{name: (which rows, among which)} -> {name: share, "intervals": {name: interval}}."""
+        found = {name: ratio((own & among).sum(), among.sum()) for name, (own, among) in named.items()}
+        return {
+            **{name: metrics.null_if_nan(float(share)) for name, share in found.items()},
+            "intervals": {name: self.share(own, among) for name, (own, among) in named.items()},
+        }
 
 
 def interval(drawn: Rates, patients: int | None = None) -> Interval:
