@@ -14,7 +14,6 @@ from PIL import Image
 
 from xray_hf import cli, evidence, manifest
 from xray_hf.data.dataset import read_samples
-from xray_hf.data.sample import labels_of
 from xray_hf.data.sources import SourceSpec
 from xray_hf.data.synthetic import sample_images
 from xray_hf.errors import BundleError, ConfigError, DataError
@@ -78,8 +77,8 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 def see(bundle: Path, images: Path, name: str) -> Predictions:
     """Evaluate on a folder; the record."""
-    samples, classes, _ = read_samples((SourceSpec("folder", name, str(images)),), classes=PAPER_CLASSES)
-    assert evaluate(bundle, samples, labels_of(samples, classes), name) == {}
+    samples, *_ = read_samples((SourceSpec("folder", name, str(images)),), classes=PAPER_CLASSES)
+    assert evaluate(bundle, samples, name) == {}
     return Predictions.read(bundle / "external" / f"{name}.parquet")
 
 

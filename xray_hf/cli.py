@@ -194,7 +194,6 @@ def _as_folder(data: SourceOptions, name: str | None) -> SourceOptions:
 def _validate(folder: Path, data: SourceOptions) -> None:
     """Test a bundle on sources; each leaves its predictions in external/."""
     from xray_hf.data.dataset import read_samples
-    from xray_hf.data.sample import labels_of
     from xray_hf.inference.evaluate import evaluate
 
     classes = manifest.read(folder).labels
@@ -205,8 +204,7 @@ def _validate(folder: Path, data: SourceOptions) -> None:
         report.require_clean(data.drop_bad)  # before minutes are spent on decoding
     for report in reports:
         own = [sample for sample in samples if sample.source == report.source]
-        why = evaluate(folder, own, labels_of(own, classes), report.source, drop_bad=data.drop_bad)
-        report.add_undecodable(why)
+        report.add_undecodable(evaluate(folder, own, report.source, drop_bad=data.drop_bad))
         print(report.as_table(), end="\n\n")
 
 

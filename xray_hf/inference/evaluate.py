@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from xray_hf import manifest
-from xray_hf.data.sample import Sample
+from xray_hf.data.sample import Sample, labels_of
 from xray_hf.errors import BundleError, ConfigError, DataError, ImageError
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.inference.engine import Engine, Prediction
@@ -19,18 +19,15 @@ from xray_hf.task import EXTERNAL
 from xray_hf.text import counted
 
 _NAME = re.compile(r"\w[\w.-]*")
-_SAME_LOGITS = 0.01  # how far those of one image may be apart: weights rounded since move them by less
+_SAME_LOGITS = 0.01  # how far apart those of one image may be: rounding the weights moves them by less
 
 
-def evaluate(
-    bundle: Path, samples: Sequence[Sample], labels: np.ndarray, name: str, *, drop_bad: bool = False
-) -> dict[str, str]:
+def evaluate(bundle: Path, samples: Sequence[Sample], name: str, *, drop_bad: bool = False) -> dict[str, str]:
     """Let the engine see every image and write external/NAME.parquet.
 
-    The record names neither files nor patients; its rows are in the order of the samples.
-
-    labels: (N,) the class of each sample, an index into the bundle's classes. name: of the record, which may
-    renew one of the same images, but replaces none of others. drop_bad: go on without undecodable files.
+    The record names neither files nor patients; its rows are in the order of the samples, whose labels are
+    classes of the bundle. It may replace a record of the same images, but none of others.
+    drop_bad: go on without undecodable files.
     Returns {file name: why it cannot be decoded} of the images left out.
     Raises ConfigError for a name that no file can have or a record of other images has, and for images that
     the bundle was fitted on; DataError for no image and, unless drop_bad, for an undecodable one,
@@ -45,14 +42,12 @@ def evaluate(
     _refuse_fitted_by_name(fitted, samples, name, bundle)
     engine = Engine.from_pretrained(bundle)
     why: dict[str, str] = {}
-    rows: list[int] = []
-    seen: list[Prediction] = []
-    for row, found in enumerate(engine.stream([sample.path for sample in samples])):
+    seen: list[tuple[Sample, Prediction]] = []
+    for sample, found in zip(samples, engine.stream([sample.path for sample in samples]), strict=True):
         if isinstance(found, ImageError):
-            why[samples[row].file_name] = str(found)
+            why[sample.file_name] = str(found)
         else:
-            rows.append(row)
-            seen.append(found)
+            seen.append((sample, found))
     if why and not drop_bad:
         raise DataError(
             f"{len(why):,} of {counted(len(samples), 'image')} cannot be decoded (first: "
@@ -60,10 +55,24 @@ def evaluate(
         )
     if not seen:
         raise DataError(f"{name} holds no usable image; expected at least one of a class of the bundle.")
+    answered = [sample for sample, _ in seen]
+    logits = np.stack([found.logits for _, found in seen])
+    _refuse_fitted_by_answer(fitted, answered, logits, name, bundle)
+    _, patients = np.unique([sample.patient_id for sample in answered], return_inverse=True)
+    table = Predictions(
+        classes=engine.labels,
+        file_name=np.asarray([f"image-{number}" for number in range(1, len(seen) + 1)]),
+        source=np.asarray(name),
+        site=np.asarray([sample.site for sample in answered]),
+        patient_id=np.asarray([f"patient-{number + 1}" for number in patients]),
+        split=np.asarray(EXTERNAL),
+        official_split=np.asarray([sample.official_split for sample in answered]),
+        label=labels_of(answered, engine.labels),
+        logits=logits,
+        decision=np.asarray([found.decision for _, found in seen]),
+        calibration=manifest.calibration_mark(bundle),
+    )
     path = bundle / manifest.EXTERNAL / f"{name}.parquet"
-    chosen = [samples[row] for row in rows]
-    _refuse_fitted_by_answer(fitted, chosen, seen, name, bundle)
-    table = _record_of(chosen, seen, labels[rows], name, bundle, engine.labels)
     _require_same_images(path, table)
     table.write(path)
     return why
@@ -81,22 +90,19 @@ def _refuse_fitted_by_name(fitted: Predictions, samples: Sequence[Sample], name:
 
 
 def _refuse_fitted_by_answer(
-    fitted: Predictions, samples: Sequence[Sample], seen: Sequence[Prediction], name: str, bundle: Path
+    fitted: Predictions, samples: Sequence[Sample], logits: np.ndarray, name: str, bundle: Path
 ) -> None:
     """Raise ConfigError where a tenth of the images, under whatever source name, are fitted ones.
 
     They have the file name of a training or validation image, and the network says the same of them.
     """
     answers: defaultdict[str, list[np.ndarray]] = defaultdict(list)
-    for file_name, logits in zip(fitted.file_name, fitted.logits, strict=True):
-        answers[Path(file_name).name].append(logits)
+    for file_name, answer in zip(fitted.file_name, fitted.logits, strict=True):
+        answers[Path(file_name).name].append(answer)
     known = [
         sample.file_name
-        for sample, found in zip(samples, seen, strict=True)
-        if any(
-            np.allclose(found.logits, logits, atol=_SAME_LOGITS)
-            for logits in answers[Path(sample.file_name).name]
-        )
+        for sample, own in zip(samples, logits, strict=True)
+        if any(np.allclose(own, each, atol=_SAME_LOGITS) for each in answers[Path(sample.file_name).name])
     ]
     if len(known) > len(samples) / 10:
         raise ConfigError(
@@ -107,11 +113,10 @@ def _refuse_fitted_by_answer(
 
 
 def _require_same_images(path: Path, now: Predictions) -> None:
-    """Raise ConfigError if a record of other images, or that knows fewer patients, is there.
+    """Raise ConfigError if there is a record of other images or of fewer patients; a damaged one may go.
 
-    One that is damaged may be replaced.
-
-    The record does not name its images. The network knows them again, even if it was rounded since.
+    A record does not name its images, but the network's answers identify them, even after its weights were
+    rounded.
     """
     with suppress(BundleError):
         before = Predictions.read(path)
@@ -130,27 +135,3 @@ def _require_same_images(path: Path, now: Predictions) -> None:
                 f"{path} is of {counted(known, 'patient')}, now its images would be of {found:,}. "
                 "Say who they are as before, by --patient or patient_id, or delete that file."
             )
-
-
-def _record_of(
-    samples: Sequence[Sample],
-    seen: Sequence[Prediction],
-    labels: np.ndarray,
-    name: str,
-    bundle: Path,
-    classes: tuple[str, ...],
-) -> Predictions:
-    _, patients = np.unique([sample.patient_id for sample in samples], return_inverse=True)
-    return Predictions(
-        classes=classes,
-        file_name=np.asarray([f"image-{number}" for number in range(1, len(samples) + 1)]),
-        source=np.asarray(name),
-        site=np.asarray([sample.site for sample in samples]),
-        patient_id=np.asarray([f"patient-{number + 1}" for number in patients]),
-        split=np.asarray(EXTERNAL),
-        official_split=np.asarray([sample.official_split for sample in samples]),
-        label=np.asarray(labels, np.int64),
-        logits=np.stack([found.logits for found in seen]),
-        decision=np.asarray([found.decision for found in seen]),
-        calibration=manifest.calibration_mark(bundle),
-    )
