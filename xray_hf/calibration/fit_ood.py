@@ -7,7 +7,7 @@ through all but 1 % of its validation rows. Neither the test rows nor the other 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -75,8 +75,8 @@ def fit_bundle(folder: Path, data: XrayData, ood_dir: Path, embed: Embed) -> dic
     rows = {name: np.unique(split.rows(name)) for name in ("train", "validation", "test")}
     if missing := [name for name, own in rows.items() if not len(own)]:
         raise DataError(f"the split of {folder} has no {missing[0]} rows; train with another split.")
-    kinds = {name: _of_files(embed, files, description.side) for name, files in find(ood_dir).items()}
-    own = {name: _of_rows(embed, data, part) for name, part in rows.items()}
+    kinds = {name: _features(embed, map(read, files), data.side) for name, files in find(ood_dir).items()}
+    own = {name: _features(embed, _cached(data, part), data.side) for name, part in rows.items()}
     labels = {name: data.labels[part] for name, part in rows.items()}
     tuning = [each.take(slice(0, None, 2)) for each in kinds.values()]
     held_out = {name: each.take(slice(1, None, 2)) for name, each in kinds.items()}
@@ -169,30 +169,22 @@ def find(ood_dir: Path) -> dict[str, list[Path]]:
     return kinds
 
 
-def _of_files(embed: Embed, files: Sequence[Path], side: int) -> Features:
-    pixels = np.empty((len(files), side, side), np.uint8)
-    by_rule = np.empty(len(files), bool)
-    for place, file in enumerate(files):  # one at a time, since they come at full size
-        reading = read(file)
-        pixels[place] = resize(reading.grey, side)
-        by_rule[place] = rule_against(reading, thumbnail_of(pixels[place])) is not None
-    return _features(embed, pixels, by_rule)
-
-
-def _of_rows(embed: Embed, data: XrayData, rows: np.ndarray) -> Features:
+def _cached(data: XrayData, rows: np.ndarray) -> Iterator[Reading]:
     # Of size, proportions and colour the cache knows nothing: only the contrast can be judged.
-    pixels = data.pixels.gather(rows)
-    readings = [Reading(Image.fromarray(image)) for image in pixels]
-    by_rule = [
-        rule_against(*each) is not None for each in zip(readings, map(thumbnail_of, pixels), strict=True)
-    ]
-    return _features(embed, pixels, np.asarray(by_rule))
+    return (Reading(Image.fromarray(data.pixels.gather(row[None])[0])) for row in rows)
 
 
-def _features(embed: Embed, pixels: np.ndarray, by_rule: np.ndarray) -> Features:
-    batches = [pixels[start : start + _BATCH, None] for start in range(0, len(pixels), _BATCH)]
+def _features(embed: Embed, readings: Iterable[Reading], side: int) -> Features:
+    pixels: list[np.ndarray] = []
+    thumbnails: list[np.ndarray] = []
+    by_rule: list[bool] = []
+    for reading in readings:  # one at a time, since files come at full size
+        pixels.append(resize(reading.grey, side))
+        thumbnails.append(thumbnail_of(pixels[-1]))
+        by_rule.append(rule_against(reading, thumbnails[-1]) is not None)
+    batches = (np.stack(pixels[start : start + _BATCH]) for start in range(0, len(pixels), _BATCH))
     return Features(
-        embedding=np.concatenate([embed(batch) for batch in batches]),
-        thumbnail=standardised(np.stack([thumbnail_of(image) for image in pixels])),
-        by_rule=by_rule,
+        embedding=np.concatenate([embed(batch[:, None]) for batch in batches]),
+        thumbnail=standardised(np.stack(thumbnails)),
+        by_rule=np.asarray(by_rule),
     )

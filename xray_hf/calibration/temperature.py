@@ -54,8 +54,7 @@ def brier_score(labels: Labels, probabilities: Rates) -> float:
 
 def _squared_errors(labels: Labels, probabilities: Rates) -> Rates:
     """(N,) squared errors of each row, summed over classes."""
-    errors: Rates = ((probabilities - np.eye(probabilities.shape[1])[labels]) ** 2).sum(axis=1)
-    return errors
+    return ((probabilities - np.eye(probabilities.shape[1])[labels]) ** 2).sum(axis=1)
 
 
 def reliability(labels: Labels, probabilities: Rates) -> tuple[Counts, Rates, Rates]:
@@ -72,8 +71,7 @@ def reliability(labels: Labels, probabilities: Rates) -> tuple[Counts, Rates, Ra
 
 def _bins(confidence: Rates) -> Counts:
     """(N,) in 0..1 -> (N,) which bin."""
-    places: Counts = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
-    return places
+    return np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
 
 
 def expected_calibration_error(labels: Labels, probabilities: Rates) -> float:
@@ -102,5 +100,4 @@ def _drawn_errors(labels: Labels, probabilities: Rates, draws: Draws) -> Rates:
     in_bin = np.eye(BINS)[_bins(confidence)]
     # A bin's part of the error is |sum of its confidences - number right|, over all rows.
     gaps = draws.totals(in_bin * (confidence - is_right)[:, None])
-    errors: Rates = np.abs(gaps).sum(axis=1) / draws.totals(np.ones(len(labels)))
-    return errors
+    return np.abs(gaps).sum(axis=1) / draws.totals(np.ones(len(labels)))
