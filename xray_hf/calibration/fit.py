@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,9 @@ from numpy.typing import NDArray
 
 from xray_hf import manifest
 from xray_hf.calibration import abstention, calibration, operating_points, temperature
-from xray_hf.calibration.abstention import TARGET_RISK, fit_abstention
+from xray_hf.calibration.abstention import TARGET_RISK
 from xray_hf.calibration.calibration import Calibration
-from xray_hf.calibration.operating_points import fit_operating_points
-from xray_hf.calibration.temperature import calibrated, fit_temperature
+from xray_hf.calibration.temperature import calibrated
 from xray_hf.errors import BundleError, ConfigError
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.evaluation.uncertainty import Draws
@@ -34,14 +32,17 @@ def fit_bundle(folder: Path, target_risk: float = TARGET_RISK) -> Calibration:
     """
     if not 0 <= target_risk < 1:
         raise ConfigError(f"--risk is {target_risk}; expected 0 to below 1, as 0.02 for 2 % of the answers.")
-    _require_patient_level_split(folder)
+    path = folder / manifest.SPLITS
+    if (protocol := manifest.read_json(path).get("protocol")) != "grouped":
+        raise BundleError(
+            f"{path} has protocol {protocol!r}; expected 'grouped'. The validation rows of `paper` are "
+            "copies of training rows and say nothing of new images: train with --protocol grouped."
+        )
     validation = Predictions.read(folder / manifest.PREDICTIONS).select("validation")
     try:
         found = fit(validation.label, validation.logits, validation.classes, target_risk)
     except ValueError as error:
         raise BundleError(f"validation of {folder}: {error}; train with more data.") from error
-    date = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    found = replace(found, fitted_on={**found.fitted_on, "date": date})
     calibration.update(folder, found)
     return found
 
@@ -56,14 +57,18 @@ def fit(
 
     Raises ConfigError as fit_abstention does, ValueError as fit_temperature does.
     """
-    best = fit_temperature(labels, logits)
+    best = temperature.fit_temperature(labels, logits)
     probabilities = calibrated(logits, best)
     return Calibration(
         temperature=best,
-        abstain_below=fit_abstention(labels, probabilities, target_risk),
+        abstain_below=abstention.fit_abstention(labels, probabilities, target_risk),
         target_risk=target_risk,
-        operating_points=fit_operating_points(labels, probabilities, classes),
-        fitted_on={"split": "validation", "n": len(labels)},
+        operating_points=operating_points.fit_operating_points(labels, probabilities, classes),
+        fitted_on={
+            "split": "validation",
+            "n": len(labels),
+            "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        },
     )
 
 
@@ -92,14 +97,3 @@ def describe(predictions: Predictions, fitted: Calibration) -> dict[str, Any]:
             for index in [classes.index(point.label)]
         ],
     }
-
-
-def _require_patient_level_split(folder: Path) -> None:
-    """Raise BundleError unless the validation rows were kept apart from the training rows."""
-    path = folder / manifest.SPLITS
-    protocol = manifest.read_json(path).get("protocol")
-    if protocol != "grouped":
-        raise BundleError(
-            f"{path} has protocol {protocol!r}; expected 'grouped'. The validation rows of `paper` are "
-            "copies of training rows and say nothing of new images: train with --protocol grouped."
-        )
