@@ -28,45 +28,34 @@ class XrayHFError(Exception):
 
 
 class ConfigError(XrayHFError):
-    """An unknown option, or a value outside its range."""
-
     exit_code = 2
 
 
-class DataError(XrayHFError):
-    """A data set that is not as its format says."""
+class DataError(XrayHFError): ...
 
 
-class ImageError(DataError):
-    """An image that cannot be decoded or is not usable."""
+class ImageError(DataError): ...
 
 
-class ModelError(XrayHFError):
-    """A model that does not exist or whose weights cannot be had."""
+class ModelError(XrayHFError): ...
 
 
-class BundleError(XrayHFError):
-    """A model folder that is incomplete or inconsistent."""
+class BundleError(XrayHFError): ...
 
 
-class ExportError(XrayHFError):
-    """A network that cannot be exported, or whose graph answers otherwise."""
+class ExportError(XrayHFError): ...
 
 
-class CheckpointError(XrayHFError):
-    """A checkpoint that does not belong to this run."""
+class CheckpointError(XrayHFError): ...
 
 
-class DivergedError(XrayHFError):
-    """Training produced a loss that is not finite."""
+class DivergedError(XrayHFError): ...
 
 
-class HubError(XrayHFError):
-    """The Hub rejected a request or could not be reached."""
+class HubError(XrayHFError): ...
 
 
-class OutputError(XrayHFError):
-    """A file or folder could not be written."""
+class OutputError(XrayHFError): ...
 
 
 def hub_errors() -> tuple[type[Exception], ...]:

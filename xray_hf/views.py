@@ -8,7 +8,7 @@ on it shows what the data set gives away.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 
@@ -22,8 +22,10 @@ View = Callable[[np.ndarray], np.ndarray]
 
 def centre_masked(images: np.ndarray) -> np.ndarray:
     """The lungs black: (B, side, side) uint8 -> the same. Shoulders, belly, edges and letters are left."""
+    side = images.shape[-1]
+    top, bottom, left, right = (round(share * side) for share in (*LUNGS_DOWN, *LUNGS_ACROSS))
     masked = images.copy()
-    masked[(slice(None), *_lungs(images.shape[-1]))] = 0
+    masked[:, top:bottom, left:right] = 0
     return masked
 
 
@@ -49,12 +51,7 @@ def histogram(images: np.ndarray) -> np.ndarray:
     return np.sort(images.reshape(len(images), -1)).reshape(images.shape)
 
 
-VIEWS: Mapping[str, View] = {
-    "centre_masked": centre_masked,
-    "border": border,
-    "blurred": blurred,
-    "histogram": histogram,
-}
+VIEWS = {view.__name__: view for view in (centre_masked, border, blurred, histogram)}
 
 
 def shares_of_mass(heatmaps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -70,12 +67,6 @@ def shares_of_mass(heatmaps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     total = heatmaps.sum(axis=(1, 2), dtype=np.float64)
     total[total == 0] = np.nan
     return (heatmaps * lungs).sum(axis=(1, 2)) / total, (heatmaps * frame).sum(axis=(1, 2)) / total
-
-
-def _lungs(side: int) -> tuple[slice, slice]:
-    """Rows and columns, in pixels, of the rectangle around the lungs."""
-    (top, bottom), (left, right) = LUNGS_DOWN, LUNGS_ACROSS
-    return slice(round(top * side), round(bottom * side)), slice(round(left * side), round(right * side))
 
 
 def _coverage(cells: int, span: tuple[float, float]) -> np.ndarray:
