@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,8 @@ import torch
 from accelerate.state import AcceleratorState
 from PIL import Image, ImageFilter, ImageOps
 
+from xray_hf.data.cache import Viewed
 from xray_hf.data.dataset import XrayData, open_data, split_data
-from xray_hf.data.splits import Split
 from xray_hf.errors import ConfigError, exit_on_error
 from xray_hf.evaluation import metrics
 from xray_hf.files import write_json, write_text
@@ -39,6 +40,7 @@ from xray_hf.training.config import AugmentationConfig, Config, preset_values, r
 from xray_hf.training.loop import Trainer
 from xray_hf.training.predict import predict_rows
 from xray_hf.training.processes import keep_freed_memory, make_accelerator
+from xray_hf.views import View
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 SETTINGS = ("model", "optimization", "augmentation")
@@ -51,7 +53,7 @@ START = {
     "rotate": 10.0, "shift": 0.08, "scale_low": 0.8, "scale_high": 1.1,
     "gamma": 1.6, "contrast": 0.3, "brightness": 0.15,
 }  # fmt: skip
-NOTHING = {field: getattr(AugmentationConfig, field) for field in AugmentationConfig.__dataclass_fields__}
+NOTHING = asdict(AugmentationConfig())
 GEOMETRY = {name: NOTHING[name] for name in ("rotate", "shift", "scale_low", "scale_high")}
 GREY = {name: NOTHING[name] for name in ("gamma", "contrast", "brightness")}
 STRONG_GEOMETRY = {"rotate": 15.0, "shift": 0.12, "scale_low": 0.7, "scale_high": 1.2}
@@ -143,17 +145,6 @@ STRESSES: dict[str, Callable[[Image.Image], Image.Image]] = {
 }
 
 
-class Memory:
-    """Images in memory as a PixelSource."""
-
-    def __init__(self, images: np.ndarray) -> None:
-        self.images = images
-
-    def gather(self, rows: np.ndarray) -> np.ndarray:
-        """(B,) rows -> (B, side, side) uint8."""
-        return self.images[rows]
-
-
 def main() -> None:
     """Run what has no result yet, then write the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -217,7 +208,8 @@ def run(data_dir: Path, model: str, fold: int, change: dict[str, Any], out: str)
     torch.manual_seed(fold)
     network = create_model(model, pretrained=config.model.pretrained, side=config.model.side)
     data = open_data(config.data.specs, network.preprocessing.side)
-    split = without_test(split_data(data, config.data.protocol, config.data.split_seed, fold=fold))
+    split = split_data(data, config.data.protocol, config.data.split_seed, fold=fold)
+    split = replace(split, test=np.empty(0, np.int64))  # so that nothing here can look at test rows
     AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = make_accelerator(config)
     sources = np.asarray([sample.source for sample in data.samples])
@@ -240,16 +232,16 @@ def settings(config: Config) -> dict[str, Any]:
     return {name: asdict(part) for name, part in vars(config).items() if name in SETTINGS}
 
 
-def without_test(split: Split) -> Split:
-    """The split without its test rows, so that nothing here can look at them."""
-    return replace(split, test=np.empty(0, np.int64))
-
-
 def judge(trainer: Trainer, data: XrayData, rows: np.ndarray) -> dict[str, Any]:
     """Numbers of the kept weights on these rows: as they are, averaged with their mirror, under stress."""
-    images, labels = data.pixels.gather(rows), data.labels[rows]
-    clean, mirrored = logits(trainer, images), logits(trainer, images[:, :, ::-1])
-    stresses = {name: measure(labels, logits(trainer, stressed(images, name))) for name in STRESSES}
+    labels = data.labels[rows]
+
+    def logits(view: View) -> np.ndarray:
+        pixels = Viewed(data.pixels, view)
+        return predict_rows(trainer.judged, trainer.network, pixels, rows, trainer.accelerator, autocast=True)
+
+    clean, mirrored = logits(lambda images: images), logits(lambda images: images[:, :, ::-1].copy())
+    stresses = {name: measure(labels, logits(partial(stressed, name=name))) for name in STRESSES}
     mean = {key: np.mean([each[key] for each in stresses.values()], axis=0).tolist() for key in MEASURED}
     return {
         "clean": measure(labels, clean),
@@ -262,12 +254,6 @@ def judge(trainer: Trainer, data: XrayData, rows: np.ndarray) -> dict[str, Any]:
 def stressed(images: np.ndarray, name: str) -> np.ndarray:
     """(N, side, side) uint8 -> same, every image changed."""
     return np.stack([np.asarray(STRESSES[name](Image.fromarray(image))) for image in images])
-
-
-def logits(trainer: Trainer, images: np.ndarray) -> np.ndarray:
-    """(N, side, side) uint8 -> (N, C)."""
-    source, rows = Memory(np.ascontiguousarray(images)), np.arange(len(images))
-    return predict_rows(trainer.judged, trainer.network, source, rows, trainer.accelerator, autocast=True)
 
 
 def measure(labels: np.ndarray, found: np.ndarray) -> dict[str, Any]:
@@ -296,20 +282,20 @@ def of_model(runs: list[dict[str, Any]], model: str) -> str:
         "stressed, accuracy": ("stressed", "accuracy"),
         "with mirror": ("with_mirror", "balanced_accuracy"),
     }
-    rows = []
     shipped = {**preset_values("robust", model), **PROXY, "model": model, "data_dir": "any"}
     preset = settings(resolve(shipped))
-    base = {run["fold"]: score(run) for run in runs if (run["model"], run["variant"]) == (model, "base")}
+    own = [run for run in runs if run["model"] == model]
+    base = {run["fold"]: score(run) for run in own if run["variant"] == "base"}
+    rows = []
     for question, name in ((question, name) for question, of_it in VARIANTS.items() for name in of_it):
-        own = [run for run in runs if (run["model"], run["variant"]) == (model, name)]
-        if own:
+        if folds := [run for run in own if run["variant"] == name]:
             title = f"{question}: {name}" if question else name
-            title = f"**{title}, the preset**" if own[0]["config"] == preset else title
-            cells = [mean_and_sd([run[part][key] for run in own]) for part, key in columns.values()]
-            gains = [score(run) - base[run["fold"]] for run in own if run["fold"] in base]
+            title = f"**{title}, the preset**" if folds[0]["config"] == preset else title
+            cells = [mean_and_sd([run[part][key] for run in folds]) for part, key in columns.values()]
+            gains = [score(run) - base[run["fold"]] for run in folds if run["fold"] in base]
             gain = mean_and_sd(gains) if name != "base" else ""
-            minutes = np.mean([run["seconds"] for run in own]) / 60
-            rows.append([title, len(own), *cells, gain, f"{minutes:.1f}"])
+            minutes = np.mean([run["seconds"] for run in folds]) / 60
+            rows.append([title, len(folds), *cells, gain, f"{minutes:.1f}"])
     return f"### {model}\n\n{markdown.rows_below(['', 'folds', *columns, 'gain', 'minutes'], rows)}"
 
 

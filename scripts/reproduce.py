@@ -19,6 +19,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from xray_hf import manifest
 from xray_hf.errors import ConfigError, XrayHFError, exit_on_error
@@ -80,7 +81,7 @@ class Job:
     def require_same(self, out: Path, more: list[str]) -> None:
         """Raise ConfigError if the finished run had other options than it would have now."""
         now = parse(["--data-dir", "any", *self.options, *more]).as_dict()
-        then = manifest.read_json(self.folder(out) / "bundle" / manifest.TRAINING)["config"]
+        then = self.training(out)["config"]
         for group in ("model", "optimization", "augmentation"):
             if now[group] != then[group]:
                 raise ConfigError(
@@ -88,10 +89,9 @@ class Job:
                     f"({group}); move it away, or undo the change."
                 )
 
-    def seconds(self, out: Path) -> float:
-        """How long its training took."""
-        training = manifest.read_json(self.folder(out) / "bundle" / manifest.TRAINING)
-        return float(training["seconds"])
+    def training(self, out: Path) -> dict[str, Any]:
+        """What its bundle says of the run."""
+        return manifest.read_json(self.folder(out) / "bundle" / manifest.TRAINING)
 
 
 def main() -> None:
@@ -139,7 +139,7 @@ def left(jobs: list[Job], out: Path) -> str:
     for job in (job for job in jobs if not job.is_done(out)):
         kind = (job.recipe, job.model)
         alike = [own for own in jobs if (own.recipe, own.model) == kind and own.is_done(out)]
-        seconds = [own.seconds(out) for own in alike]
+        seconds = [own.training(out)["seconds"] for own in alike]
         minutes += sum(seconds) / len(seconds) / 60 if seconds else 0
         unknown += not seconds
     parts = [f"about {minutes:.0f} minutes left"] if minutes or not unknown else []
