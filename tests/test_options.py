@@ -15,8 +15,7 @@ def evaluated(monkeypatch: pytest.MonkeyPatch, bundle: Path, *options: str) -> l
     """The sources on which `evaluate` would test the bundle."""
     asked: list[SourceOptions] = []
     monkeypatch.setattr(cli, "_validate", lambda _, data: asked.append(data))
-    monkeypatch.setattr(cli, "_reported", lambda *_: "")
-    monkeypatch.setattr("xray_hf.evidence.draw", lambda _: {})
+    monkeypatch.setattr(cli, "_redrawn", lambda *_: "")
     cli.main(["evaluate", str(bundle), *options])
     return asked
 
@@ -35,16 +34,8 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
 def test_a_test_on_several_sources_is_external_validation(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = [
-        "--source",
-        "folder:clinic=C",
-        "--source",
-        "nih=N",
-        "--map",
-        "nih:Mass=",
-        "--patient",
-        "^[0-9]+",
-    ]
+    options = ["--source", "folder:clinic=C", "--source", "nih=N"]
+    options += ["--map", "nih:Mass=", "--patient", "^[0-9]+"]
     (asked,) = evaluated(monkeypatch, tmp_path, *options)
     assert asked == SourceOptions(("folder:clinic=C", "nih=N"), ("nih:Mass=",), patient="^[0-9]+")
     assert capsys.readouterr().err == ""

@@ -167,14 +167,11 @@ def evaluate(bundles: tuple[Path, ...], data: SourceOptions, external: bool, nam
         raise ConfigError("--name is of the old --external; pass --source folder:NAME=DIR.")
     elif not data.source and replace(data, cache_dir=None) != SourceOptions():
         raise ConfigError("--map, --patient and --drop-bad go with --source; without it no data are read.")
-    from xray_hf import evidence
-
     folders = [_local(each) for each in bundles]
     for folder in folders:
         if data.source:
             _validate(folder, data)
-        evidence.draw(folder)
-        print(_reported(folder, "external" if data.source else "splits"))
+        print(_redrawn(folder, "external" if data.source else "splits"))
     if len(folders) > 1:
         from xray_hf.report import terminal
         from xray_hf.report.report import Report
@@ -221,12 +218,10 @@ def _validate(folder: Path, data: SourceOptions) -> None:
 )
 def report(bundle: Path, data: SourceOptions, side: int | None, sheets: Path | None) -> None:
     folder = _local(bundle)
-    from xray_hf import evidence
     from xray_hf.inference.report import report
 
     report(folder, _open(data, side, folder), sheets)
-    evidence.draw(folder)
-    print(_reported(folder, "controls"))
+    print(_redrawn(folder, "controls"))
     print(f"written: {folder / manifest.CONTROLS}")
 
 
@@ -263,7 +258,6 @@ def calibrate(bundle: Path, risk: float, data: SourceOptions, side: int | None, 
     if bool(data.source) != bool(ood_dir):
         raise ConfigError("the OOD detector is fitted with both --source and --ood-dir; pass both or none.")
     folder = _local(bundle)
-    from xray_hf import evidence
     from xray_hf.calibration import fit, fit_ood
     from xray_hf.inference import backends
 
@@ -271,11 +265,9 @@ def calibrate(bundle: Path, risk: float, data: SourceOptions, side: int | None, 
         fit_ood.find(ood_dir)  # before minutes are spent on decoding
         embed = backends.load_embedder(folder)
         fit_ood.fit_bundle(folder, _open(data, side, folder), ood_dir, embed)
-        evidence.draw(folder)  # should the other half fail, this one is done
-        print(_reported(folder, "ood"), end="\n\n")
+        print(_redrawn(folder, "ood"), end="\n\n")  # should the other half fail, this one is done
     fit.fit_bundle(folder, risk)
-    evidence.draw(folder)
-    print(_reported(folder, "calibration"))
+    print(_redrawn(folder, "calibration"))
     print(f"written: {folder / manifest.CALIBRATION}")
 
 
@@ -402,11 +394,13 @@ def _open(data: SourceOptions, side: int | None, bundle: Path | None = None) -> 
     return opened
 
 
-def _reported(folder: Path, what: str) -> str:
-    """A part of the bundle's report, as terminal.PARTS names them."""
+def _redrawn(folder: Path, what: str) -> str:
+    """Recompute a bundle's metrics and figures; a part of its report, as terminal.PARTS names them."""
+    from xray_hf import evidence
     from xray_hf.report import terminal
     from xray_hf.report.report import Report
 
+    evidence.draw(folder)
     return terminal.part(Report.read(folder), what)
 
 
