@@ -1,13 +1,13 @@
 """Compare choices of the recipe on validation rows only, one change at a time.
 
-python scripts/ablate.py --data-dir data/coronahack               # hours; a stopped one goes on where it was
+python scripts/ablate.py --data-dir data/coronahack               # hours; resumes where it stopped
 python scripts/ablate.py --data-dir data/coronahack --only base   # some of them
 
 A small proxy: 112 pixels, 8 epochs, random weights. Every variant is trained on several folds, with another
-seed in each, and judged on the fold's validation rows twice: as they are, and changed as other machines and
-hands would have taken them (STRESSES), since validation comes from the same source as training and hardly
-tells recipes apart. Test rows are taken away before anything begins. Results: runs/ablations, one JSON a run,
-and docs/ablations.json, .md.
+seed in each, and judged on the fold's validation rows twice: as they are, and changed as if other machines
+and hands had taken them (STRESSES), since validation comes from the same source as training and hardly tells
+recipes apart. Test rows are taken away before anything begins. Results: runs/ablations, one JSON a run, and
+docs/ablations.json, .md.
 """
 
 from __future__ import annotations
@@ -300,7 +300,7 @@ def of_model(runs: list[dict[str, Any]], model: str) -> str:
 
 
 def score(run: dict[str, Any]) -> float:
-    """What choices follow."""
+    """The number that decides between recipes."""
     return float(run["stressed"]["balanced_accuracy"])
 
 

@@ -1,6 +1,6 @@
 """Train everything that docs/results.md reports, from random weights: every recipe, both models, all seeds.
 
-python scripts/reproduce.py --data-dir data/coronahack                     # hours; goes on where it was
+python scripts/reproduce.py --data-dir data/coronahack                     # hours; resumes where it stopped
 python scripts/reproduce.py --data-dir data/coronahack --recipes robust --seeds 0 1
 
 paper          the paper's preset under its own protocol, which leaks

@@ -325,11 +325,11 @@ def test_odd_images_are_used_as_what_they_show(data: Path, convert: Callable[[Pa
         ("evaluate", [], "Missing argument 'BUNDLE...'"),
         ("evaluate", ["BUNDLE", "--external"], "--external is now --source folder:NAME=DIR"),
         ("evaluate", ["BUNDLE", "--drop-bad"], "go with --source; without it no data are read"),
-        ("evaluate", ["BUNDLE", "--name", ""], "--name is of the old --external"),
+        ("evaluate", ["BUNDLE", "--name", ""], "--name belongs to the old --external"),
         (
             "push",
             ["BUNDLE", "--repo-id", "a/b", "--drop-bad"],
-            "--drop-bad is of --kind dataset, not of model",
+            "--drop-bad is for --kind dataset, not model",
         ),
     ],
 )

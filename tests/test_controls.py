@@ -381,7 +381,7 @@ def test_another_data_set_is_refused(
     ("damage", "message"),
     [
         ("missing", r"there is no .*border\.parquet; run `xray-hf report` again"),
-        ("other rows", "is of other images than the bundle's test rows; run `xray-hf report` again"),
+        ("other rows", "has other images than the bundle's test rows; run `xray-hf report` again"),
         ("no table", r"source\.parquet cannot be read as Parquet .*`xray-hf report` again"),
     ],
 )

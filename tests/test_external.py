@@ -150,7 +150,7 @@ def test_patients_of_the_file_names_renew_the_record(folder: Path, elsewhere: Pa
         patients.append(evidence.draw(folder)["external"]["elsewhere"]["patients"])
     assert patients == [7, 1]
     before = files_of(folder)
-    with pytest.raises(ConfigError, match="is of 1 patient, now its images would be of 7"):
+    with pytest.raises(ConfigError, match="is of 1 patient; its images would now be of 7"):
         see(folder, elsewhere, "elsewhere")
     assert files_of(folder) == before
 
@@ -178,7 +178,7 @@ def test_a_record_of_other_images_is_not_replaced(
     before = files_of(folder)
     change(elsewhere)
     with pytest.raises(
-        ConfigError, match=r"elsewhere\.parquet is of other images .*: 7 images, now .* --source KIND:NAME"
+        ConfigError, match=r"elsewhere\.parquet has other images .*: 7 images, now .* --source KIND:NAME"
     ):
         validate(folder, elsewhere)
     assert files_of(folder) == before
@@ -317,7 +317,7 @@ def test_a_folder_of_nothing_usable_is_an_error(folder: Path, elsewhere: Path) -
     ("options", "message"),
     [
         (["--external"], "--external is now --source folder:NAME=DIR"),
-        (["--name", "x"], "--name is of the old --external; pass --source"),
+        (["--name", "x"], "--name belongs to the old --external; pass --source"),
         (["--patient", "x"], "go with --source; without it no data are read"),
         (["--drop-bad"], "go with --source; without it no data are read"),
         (["--source", "folder:../x=DIR"], r"has the name '\.\./x'; expected letters"),

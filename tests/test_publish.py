@@ -164,9 +164,9 @@ def test_a_gitignore_there_would_leave_files_out(hub: Hub, push: Push) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--all-images"], "--all-images is of --kind dataset, not of model; leave it out."),
-        (["--kind", "space", "--no-names"], "--no-names is of --kind model, not of space"),
-        (["--kind", "dataset", "--data-set", "a/b"], "--data-set is of --kind model, not of dataset"),
+        (["--all-images"], "--all-images is for --kind dataset, not model; leave it out."),
+        (["--kind", "space", "--no-names"], "--no-names is for --kind model, not space"),
+        (["--kind", "dataset", "--data-set", "a/b"], "--data-set is for --kind model, not dataset"),
     ],
 )
 def test_an_option_of_another_kind_is_refused(hub: Hub, push: Push, options: list[str], words: str) -> None:

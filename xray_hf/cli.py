@@ -164,7 +164,7 @@ def evaluate(bundles: tuple[Path, ...], data: SourceOptions, external: bool, nam
     if external:
         data = _as_folder(data, name)
     elif name is not None:
-        raise ConfigError("--name is of the old --external; pass --source folder:NAME=DIR.")
+        raise ConfigError("--name belongs to the old --external; pass --source folder:NAME=DIR.")
     elif not data.source and replace(data, cache_dir=None) != SourceOptions():
         raise ConfigError("--map, --patient and --drop-bad go with --source; without it no data are read.")
     folders = [_local(each) for each in bundles]
@@ -355,11 +355,11 @@ def push(
     for name, of_kind in _OF_KIND.items():
         if click.get_current_context().params[name] and kind != of_kind:
             flag = f"--{name.replace('_', '-')}"
-            raise ConfigError(f"{flag} is of --kind {of_kind}, not of {kind}; leave it out.")
+            raise ConfigError(f"{flag} is for --kind {of_kind}, not {kind}; leave it out.")
     of_model = {"data_set": more.pop("data_set"), "with_names": not more.pop("no_names")}
     with_all = more.pop("all_images")
     if with_all and more["is_public"]:
-        raise ConfigError("--all-images sends what nobody but its owner may share; leave --public out.")
+        raise ConfigError("--all-images sends what only its owner may share; leave --public out.")
     with TemporaryDirectory(prefix="xray_hf-push-") as folder:
         if kind == "space":
             plan = space.plan(what, repo_id)

@@ -1,11 +1,13 @@
-"""How many CPU cores are ours: of a container or a batch job often fewer than the machine has."""
+"""How many CPU cores this process may use: in a container or batch job often fewer than there are."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-_LIMIT = Path("/sys/fs/cgroup/cpu.max")  # a container's own: microseconds it may run in a period, and that
+_LIMIT = Path(
+    "/sys/fs/cgroup/cpu.max"
+)  # of the container: microseconds it may run per period, and the period
 
 
 def usable(limit: Path = _LIMIT) -> int:

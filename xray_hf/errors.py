@@ -6,7 +6,7 @@ XrayHFError                 what came, what was expected, what to do next; exit 
 │   └── ImageError          one image that cannot be used
 ├── ModelError              a model name, or weights that cannot be had
 ├── BundleError             a bundle folder that is not complete or does not fit
-├── ExportError             a network without a graph that answers as it does
+├── ExportError             a network that cannot be exported, or whose graph answers differently
 ├── CheckpointError         a checkpoint of another model or configuration
 ├── DivergedError           the loss is no longer a number
 ├── HubError                the Hub: not reachable, not allowed, changed by someone else
@@ -61,7 +61,7 @@ class OutputError(XrayHFError): ...
 def hub_errors() -> tuple[type[Exception], ...]:
     """What the Hub's client raises for a name that is not there, or without a network; imports the client.
 
-    RuntimeError is hf_xet's, for a download that does not come to its end.
+    RuntimeError is hf_xet's, for a download that breaks off.
     """
     from httpx2 import HTTPError
     from huggingface_hub.errors import HfHubHTTPError
@@ -86,7 +86,7 @@ def exit_on_error(main: Callable[[], int | None]) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at exit
         return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         print("error: interrupted.", file=sys.stderr)

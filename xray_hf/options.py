@@ -46,7 +46,7 @@ class Names(click.ParamType):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, ...]:
-        """Take them apart."""
+        """Split the text."""
         return value if isinstance(value, tuple) else tuple(name.strip() for name in value.split(","))
 
 

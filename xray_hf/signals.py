@@ -1,4 +1,4 @@
-"""Being stopped by a signal between two steps, not in the middle of one."""
+"""Stop on a signal between two steps, not in the middle of one."""
 
 from __future__ import annotations
 

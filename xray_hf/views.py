@@ -2,8 +2,8 @@
 
 The idea is that of Maguolo and Nanni 2021 ("A critic evaluation of methods for COVID-19 automatic detection
 from X-ray images"), who blacked the lungs out, and of DeGrave et al. 2021 ("AI for radiographic COVID-19
-detection selects shortcuts over signal"). A model tested on such a view shows what it attends to; one trained
-on it shows what the data set gives away.
+detection selects shortcuts over signal"). Testing a model on a view shows what it attends to; training
+one on it shows what the data set gives away.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 LUNGS_DOWN, LUNGS_ACROSS = (0.10, 0.90), (0.15, 0.85)  # a rectangle around the lungs, shares of the side
 FRAME = 0.08  # width of the outer frame, share of the side
-UNIFORM = (0.56, 1 - 0.84**2)  # what rectangle and frame have of the whole
+UNIFORM = (0.56, 1 - 0.84**2)  # the rectangle's and the frame's share of the image
 SIGMA = 1 / 16  # of the blur, share of the side: ribs and vessels go, the heart's outline stays
 
 View = Callable[[np.ndarray], np.ndarray]
@@ -47,7 +47,7 @@ def blurred(images: np.ndarray) -> np.ndarray:
 
 
 def histogram(images: np.ndarray) -> np.ndarray:
-    """The pixels sorted, dark ones first: (B, side, side) uint8 -> the same. No place is left, only greys."""
+    """The pixels sorted, dark ones first: (B, side, side) uint8 -> the same. Only grey levels are left."""
     return np.sort(images.reshape(len(images), -1)).reshape(images.shape)
 
 
@@ -58,7 +58,7 @@ def shares_of_mass(heatmaps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """How much of each map lies in the rectangle around the lungs, and how much in the outer frame.
 
     heatmaps: (B, h, w), 0 or more. Returns (B,) and (B,) float64, 0 to 1; NaN for a map without mass. What
-    lies between the two is in neither. A uniform map has UNIFORM. Cells on an edge count by their part.
+    lies between the two is in neither. A uniform map has UNIFORM. Cells on an edge count in proportion.
     """
     _, height, width = heatmaps.shape
     inner = (FRAME, 1 - FRAME)
@@ -70,6 +70,6 @@ def shares_of_mass(heatmaps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _coverage(cells: int, span: tuple[float, float]) -> np.ndarray:
-    """(cells,) how much of each of so many equal cells along 0..1 lies within the span, 0 to 1."""
+    """(cells,) the share of each of `cells` equal parts of 0..1 that lies within the span, 0 to 1."""
     edges = np.linspace(0, 1, cells + 1).clip(*span)
     return np.diff(edges) * cells

@@ -48,7 +48,7 @@ def fit_abstention(labels: Labels, probabilities: Rates, risk: float = TARGET_RI
     """The smallest confidence to answer at, for the largest coverage with at most that selective risk.
 
     It lies halfway to the next row's confidence, so that rounding in another runtime changes no answer; 0 if
-    all may be answered. The rows it is chosen on have at most that risk; others may have more.
+    all may be answered. Only the rows that it is chosen on are sure to have at most that risk.
     Raises ConfigError if even the surest rows have a higher risk: answering nothing would keep it, but be no
     classifier, and answering all would be a lie.
     """

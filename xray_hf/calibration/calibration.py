@@ -69,7 +69,7 @@ class Calibration:
 
     @property
     def lacks(self) -> str:
-        """What a bundle is that was not fitted whole, and what follows, in words; empty for others."""
+        """In words, how far a bundle is from calibrated, and what follows; empty if nothing is missing."""
         parts = []
         if not self.fitted_on:
             parts.append("it is never unsure")

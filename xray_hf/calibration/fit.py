@@ -53,7 +53,7 @@ def fit(
     classes: Sequence[str],
     target_risk: float = TARGET_RISK,
 ) -> Calibration:
-    """All of it from validation rows: (N,) true classes, indexes into `classes`, and (N, C) logits.
+    """Everything, from validation rows: (N,) true classes, indexes into `classes`, and (N, C) logits.
 
     Raises ConfigError as fit_abstention does, ValueError as fit_temperature does.
     """

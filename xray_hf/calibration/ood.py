@@ -66,7 +66,7 @@ class Detector:
         return 1 / (1 + np.exp(-self.logits(embedding, standardised(thumbnails)).clip(-80, 80)))
 
     def logits(self, embedding: np.ndarray, standardised: np.ndarray) -> np.ndarray:
-        """The same of standardised thumbnails and without bounds, above 0 is OOD: (B,) float32."""
+        """Unbounded scores, from standardised thumbnails; above 0 is OOD: (B,) float32."""
         return embedding @ self.embedding + standardised @ self.thumbnail + self.bias
 
     @classmethod

@@ -31,7 +31,7 @@ def fit_operating_points(
 def fit_threshold(is_case: NDArray[np.bool_], scores: Rates, specificity: float) -> float:
     """The lowest score above which at most 1 - specificity of the others are positive.
 
-    is_case: (N,), with one that is none. scores: (N,), higher for cases. It lies halfway to the next score,
+    is_case: (N,), not all True. scores: (N,), higher for cases. The threshold lies halfway to the next score,
     so that rounding in another runtime changes nothing.
     """
     lowest = np.quantile(scores[~is_case], specificity, method="inverted_cdf")

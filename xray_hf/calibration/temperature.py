@@ -26,7 +26,7 @@ def fit_temperature(labels: Labels, logits: NDArray[np.floating]) -> float:
     labels: (N,) true classes. logits: (N, C), finite. The cross entropy is convex in 1 / T, so that the
     search over log T finds its only minimum. That lies at 0 where all rows are right, and at infinity where
     the logits are worse than nothing: then the result is the bound.
-    Raises ValueError for rows of fewer than two classes: a network that always says the one would be sure.
+    Raises ValueError for rows of fewer than two classes: a network that always names the one would be sure.
     """
     if len(np.unique(labels)) < 2:
         raise ValueError(

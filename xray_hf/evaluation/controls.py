@@ -2,7 +2,7 @@
 
 VIEW.parquet      the test rows as the network sees them with that input ablated, like predictions.parquet
 test.parquet      TEST_ROWS: what is known of each test row, and where its class activation map lies
-source.parquet    SITE_ROWS: the images of one class and two sites, and how well each one's site can be told
+source.parquet    SITE_ROWS: the images of one class and two sites, and how recognisable the site of each is
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ TEST_ROWS = pa.schema(
 )
 SUBGROUPS = {"view_position": "view", "pathogen": "pathogen"}  # {column: attribute of Sample}
 WITHIN = {"pathogen": PAPER_CLASSES[PNEUMONIA]}  # subgroups of one class only
-FEATURES = ("thumbnail", "histogram", "embedding")  # what the site is told by
-# patient: images of one, and near-duplicates, have the same number. is_web: of the smaller site, which was
-# the web in the first data set. The scores are log-odds of it, by models that saw no image of the patient;
-# NaN where there are too few to fit one. Tables from before there were sources lack `source`.
+FEATURES = ("thumbnail", "histogram", "embedding")  # what the site is predicted from
+# patient: one number for the images of a patient and their near-duplicates. is_web: of the smaller site,
+# which was the web in the first data set. The scores are log-odds of it, by models that saw no image of the
+# patient; NaN where there are too few to fit one. Tables from before there were sources lack `source`.
 SITE_ROWS = pa.schema(
     [
         ("file_name", pa.string()),
@@ -60,7 +60,7 @@ SITE_ROWS = pa.schema(
 )
 _SOURCE = pa.field("source", pa.string())
 TEST_TABLE, SITE_TABLE = "test.parquet", "source.parquet"
-WORST = 20  # mistakes that are named
+WORST = 20  # mistakes to list
 NOT_RECORDED = "not recorded"
 
 _AGAIN = "run `xray-hf report` again"
@@ -84,7 +84,7 @@ class TwoSites:
     def choose(
         cls, labels: NDArray[np.integer], sites: NDArray[np.str_], classes: tuple[str, ...]
     ) -> TwoSites:
-        """Of the class that has most images of a second site: (N,) class indexes and sites of all images."""
+        """For the class with most images of a second site: (N,) class indexes and sites of all images."""
         names, site = np.unique(sites, return_inverse=True)
         counts = np.zeros((len(classes), len(names) + 1), np.int64)  # the last one has no images
         np.add.at(counts, (labels, site), 1)
@@ -127,7 +127,7 @@ def summarise(folder: Path, predictions: Predictions) -> dict[str, Any]:
     rows = _read_test_rows(records / TEST_TABLE)
     for names in (rows["file_name"], *(view.file_name for view in views.values())):
         if not np.array_equal(names, test.file_name):
-            raise BundleError(f"{records} is of other images than the bundle's test rows; {_AGAIN}")
+            raise BundleError(f"{records} has other images than the bundle's test rows; {_AGAIN}")
     return {
         "controls": {name: describe(view) | uncertainty.describe(view) for name, view in views.items()},
         "subgroups": subgroups(test, rows),
@@ -178,10 +178,11 @@ def heatmap(test: Predictions, rows: Columns) -> dict[str, Any]:
     """
     shares = {"lungs": rows["heat_lungs"], "border": rows["heat_border"]}
     known = np.isfinite(rows["heat_lungs"])
-    per_class = {
-        label: {"n": int(own.sum()), **{name: _mean(values[own]) for name, values in shares.items()}}
-        for label, own in ((label, known & (test.predicted == k)) for k, label in enumerate(test.classes))
-    }
+    per_class = {}
+    for index, label in enumerate(test.classes):
+        own = known & (test.predicted == index)
+        means = {name: float(values[own].mean()) if own.any() else None for name, values in shares.items()}
+        per_class[label] = {"n": int(own.sum()), **means}
     return {"uniform": dict(zip(shares, UNIFORM, strict=True)), "per_class": per_class}
 
 
@@ -329,7 +330,3 @@ def _rates(part: Predictions) -> dict[str, Any]:
             if n
         },
     }
-
-
-def _mean(values: NDArray[np.float64]) -> float | None:
-    return float(values.mean()) if len(values) else None

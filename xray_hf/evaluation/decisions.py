@@ -11,7 +11,7 @@ from xray_hf.evaluation.uncertainty import Draws
 
 
 def describe(predictions: Predictions, calibration: str) -> dict[str, Any] | None:
-    """Ready for JSON; None where the engine was not asked, or has another calibration since.
+    """Ready for JSON; None where the engine was not asked, or was calibrated again since.
 
     not_decided: the share of each decision that is no class. decided: how many images are left, and the
     accuracy on these with its interval. calibration: the bundle's manifest.calibration_mark now.

@@ -134,7 +134,11 @@ def measure(
     per_class = {name: rates(matrix) for name, rates in PER_CLASS.items()}
     overall = {name: float(rate(matrix)) for name, rate in OVERALL.items()}
     if probabilities is not None:
-        _check_probabilities(probabilities, (len(labels), len(classes)))
+        if np.shape(probabilities) != (shape := (len(labels), len(classes))):
+            raise ValueError(f"probabilities of shape {np.shape(probabilities)}, expected {shape}")
+        # A NaN fails the comparisons too. The tolerance lets half precision pass, and no logits.
+        if not ((probabilities >= 0).all() and (abs(probabilities.sum(axis=1) - 1) < 1e-2).all()):
+            raise ValueError("probabilities must be at least 0 and sum to 1 in each row; are these logits?")
         areas = per_class["auroc"] = auroc(labels, probabilities)
         known = areas[np.isfinite(areas)]
         overall["macro_auroc"] = float(ratio(known.sum(), len(known)))
@@ -172,11 +176,3 @@ def null_if_nan(value: float) -> float | None:
 
 def _hits(matrix: Counts) -> Counts:
     return matrix.diagonal(axis1=-2, axis2=-1)
-
-
-def _check_probabilities(probabilities: Rates, shape: tuple[int, int]) -> None:
-    if np.shape(probabilities) != shape:
-        raise ValueError(f"probabilities of shape {np.shape(probabilities)}, expected {shape}")
-    # A NaN fails the comparisons too. The tolerance lets half precision pass, and no logits.
-    if not ((probabilities >= 0).all() and (abs(probabilities.sum(axis=1) - 1) < 1e-2).all()):
-        raise ValueError("probabilities must be at least 0 and sum to 1 in each row; are these logits?")

@@ -24,8 +24,8 @@ from xray_hf.files import atomic_file
 from xray_hf.probabilities import softmax
 from xray_hf.task import EXTERNAL, OFFICIAL_SPLITS, PAPER_CLASSES, SPLITS, check_classes
 
-# What can be looked at alone: the splits, and the part of test that the data set's authors set aside and the
-# literature reports. Of CoronaHack it has no COVID-19 image.
+# What is reported on its own: the splits, and the part of test that the data set's authors set aside and the
+# literature reports. CoronaHack's has no COVID-19 image.
 SUBSETS = (*SPLITS, "test_official")
 
 TEXTS = ("file_name", "source", "site", "patient_id", "split", "official_split", "decision")
@@ -52,7 +52,7 @@ class Predictions:
     an index into classes. logits: (N, C) float32, not normalised.
     decision: (N,) str, a class or why the engine names none; "" where it was not asked. calibration: the
     manifest.calibration_mark of the decisions.
-    A text column may be given as one text, () str, for all rows. A file may stand in several rows: the
+    A text column may be given as one text, () str, for all rows. A file may have several rows: the
     paper's protocol copies images.
     """
 

@@ -1,12 +1,12 @@
 """95 % intervals of the numbers of one model and of the difference between two.
 
-Percentile bootstrap over patients (Efron and Tibshirani 1993, chapter 13): as many patients as there are,
-drawn with replacement, each with all rows, since images of one patient resemble each other. A draw has the
-numbers that `metrics` would give for it; where that is NaN the draw is left out. A rate of 0 or 1 is the same
-in every draw, and its interval would have no width however few the patients are. A share then has the exact
-interval (Clopper and Pearson 1934) of so many patients, all right or all wrong, and enters balanced accuracy,
-the mean of several classes, with draws of what it may be (Jeffreys' posterior; Brown et al. 2001). F1
-and AUROC of such a class stay without width: read them beside the number of patients.
+Percentile bootstrap over patients (Efron and Tibshirani 1993, chapter 13): each draw takes as many patients
+as there are, with replacement, and all rows of each, since images of one patient resemble each other. A draw
+in which a number is NaN is left out. A rate of 0 or 1 is the same in every draw, so its interval would have
+no width, however few the patients. A share then gets the exact interval (Clopper and Pearson 1934) for that
+many patients, all right or all wrong, and enters balanced accuracy, the mean over classes, with draws from
+its posterior (Jeffreys' prior; Brown et al. 2001). F1 and AUROC of such a class stay without width: read them
+beside the number of patients.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Draws:
         self.patients = len(names)
 
     def times(self) -> Iterator[Rates]:
-        """(B, P) how often each patient was drawn, until all D draws were given; rows sum to P."""
+        """(B, P) how often each patient was drawn, in blocks of the D draws; rows sum to P."""
         generator = np.random.default_rng(SEED)
         at_once = max(1, BLOCK // len(self.patient))
         for start in range(0, DRAWS, at_once):
@@ -56,7 +56,7 @@ class Draws:
             yield counts.reshape(shape).astype(np.float64)
 
     def weights(self) -> Iterator[Rates]:
-        """(B, N) how often each row is in each draw, until all draws were given."""
+        """(B, N) how often each row is in each draw, in the same blocks."""
         for times in self.times():
             yield times[:, self.patient]
 
@@ -269,15 +269,15 @@ def areas(rankings: Sequence[Sequence[Ranking]], weights: Rates) -> Rates:
 
 
 def _holding(value: float, found: Interval) -> Interval:
-    """The interval, up to the value itself: where a class is all right, what it may be is below that."""
+    """The interval, widened to the value: of a perfect class all posterior draws lie below it."""
     return found and [min(found[0], value), max(found[1], value)]
 
 
 def _balanced_accuracy(matrices: Counts, patients: Sequence[int]) -> Rates:
     """(D, C, C) and the patients of each class -> (D,).
 
-    A class gets the same draws of what it may be each time, so that two models that find all differ by 0.
-    One class alone gets none: its balanced accuracy is the accuracy, and has the same draws.
+    A class gets the same posterior draws each time, so that two models that are all right differ by 0.
+    One class alone gets none: its balanced accuracy is the accuracy, with the same draws.
     """
     found = metrics.sensitivity(matrices)
     for index, count in enumerate(patients if np.count_nonzero(patients) > 1 else ()):

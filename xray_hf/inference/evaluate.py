@@ -84,8 +84,8 @@ def _refuse_fitted_by_name(fitted: Predictions, samples: Sequence[Sample], name:
     if seen := {sample.file_name for sample in samples} & own_names:
         raise ConfigError(
             f"{len(seen):,} of {counted(len(samples), 'image')} of {name} are training or validation images "
-            f"of {bundle} (first: {min(seen)}), so this is no external validation. If they are others that "
-            "have the same names, name the source otherwise: --source KIND:NAME=PLACE."
+            f"of {bundle} (first: {min(seen)}), so this is not external validation. If they are other images "
+            "of the same names, give the source another name: --source KIND:NAME=PLACE."
         )
 
 
@@ -107,7 +107,7 @@ def _refuse_fitted_by_answer(
     if len(known) > len(samples) / 10:
         raise ConfigError(
             f"{len(known):,} of {counted(len(samples), 'image')} of {name} are training or validation images "
-            f"of {bundle}, by file name and answer (first: {known[0]}), so this is no external validation. "
+            f"of {bundle}, by file name and answer (first: {known[0]}), so this is not external validation. "
             "Test on images that the model has not seen."
         )
 
@@ -126,12 +126,12 @@ def _require_same_images(path: Path, now: Predictions) -> None:
             and np.allclose(before.logits, now.logits, atol=_SAME_LOGITS)
         ):
             raise ConfigError(
-                f"{path} is of other images or labels: {counted(len(before), 'image')}, now {len(now):,}. "
-                "Name the source otherwise, --source KIND:NAME=PLACE, or delete that file."
+                f"{path} has other images or labels: {counted(len(before), 'image')}, now {len(now):,}. "
+                "Give the source another name, --source KIND:NAME=PLACE, or delete that file."
             )
         known, found = (len(np.unique(table.patient_id)) for table in (before, now))
         if found > known:  # else intervals would become too narrow in silence
             raise ConfigError(
-                f"{path} is of {counted(known, 'patient')}, now its images would be of {found:,}. "
+                f"{path} is of {counted(known, 'patient')}; its images would now be of {found:,}. "
                 "Say who they are as before, by --patient or patient_id, or delete that file."
             )

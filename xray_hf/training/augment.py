@@ -1,4 +1,4 @@
-"""Random changes of training images, on the device, each image its own, before normalisation.
+"""Random changes of training images, drawn for each image, on the device, before normalisation.
 
 All draws come from torch's CPU generator, whose state a checkpoint holds, whatever the device.
 """
@@ -67,7 +67,7 @@ def mix(
 
 
 def _paste(pixels: torch.Tensor, others: torch.Tensor, share: float) -> tuple[torch.Tensor, float]:
-    """A rectangle of the others, about 1 - share of the area; and the share that is really left."""
+    """Paste a rectangle of the others, about 1 - share of the area; return the share that is left, too."""
     height, width = pixels.shape[1:]
     h, w = round(height * (1 - share) ** 0.5), round(width * (1 - share) ** 0.5)
     top = int(torch.randint(height - h + 1, ()))

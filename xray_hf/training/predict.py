@@ -29,9 +29,9 @@ def predict_rows(
 ) -> np.ndarray:
     """Predict rows in evaluation mode: (n,) row numbers, repeats allowed -> (n, C) float32, in their order.
 
-    module: what predicts, of the network's classes and preprocessing: itself, or its averaged weights.
+    module: the network's own, or the average of its weights.
     autocast: in the run's number format, else in float32. Every process predicts a share of the distinct rows
-    and all get the whole. Raises RuntimeError if a row was filled not exactly once.
+    and all get the whole. Raises RuntimeError if a row was not filled exactly once.
     """
     module.eval()
     unique, where = np.unique(rows, return_inverse=True)
