@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-_LIMIT = Path(
-    "/sys/fs/cgroup/cpu.max"
-)  # of the container: microseconds it may run per period, and the period
+# Of the container: microseconds it may run per period, and the period.
+_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
 
 def usable(limit: Path = _LIMIT) -> int:
