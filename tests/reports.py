@@ -89,7 +89,7 @@ def complete(classes: Sequence[str]) -> dict[str, dict[str, Any]]:
         "accuracy_of_decided": 0.4375,
         "intervals": {"accuracy_of_decided": [0.3125, 0.5625]},
     }
-    within = {"auroc": 0.625, "interval": [0.5, 0.75], "sources": ["clinic", "ward"], "pairs": 42}
+    within = {"auroc": 0.625, "interval": [0.5, 0.75], "sources": 2, "pairs": 42}
     metrics_json = {
         "classes": list(classes),
         **{name: numbers(classes, k, **own) for k, name in enumerate(("train", "validation", "test"))},

@@ -227,14 +227,13 @@ class Report:
     external: Mapping[str, Measured] = field(default_factory=dict)
     held_out: tuple[str, ...] = ()  # the external sets that are sources held out of this training
     by_source: Mapping[str, Measured] = field(default_factory=dict)
-    worst_source: tuple[str, Rate] | None = None
+    worst_source: str | None = None
     within_source: Mapping[str, WithinSource] = field(default_factory=dict)
     controls: Mapping[str, Measured] = field(default_factory=dict)
     subgroups: Sequence[Subgroup] = ()
     not_recorded: str = ""  # which subgroups cannot be formed, and why
     duplicates: Duplicates | None = None
-    cam: Mapping[str, CamShare] = field(default_factory=dict)
-    cam_uniform: CamShare | None = None
+    cam: Mapping[str, CamShare] = field(default_factory=dict)  # and of a map that is the same everywhere
     source_detection: SourceDetection | None = None
     label_errors: LabelErrors | None = None
     fitted: Fitted | None = None
@@ -256,12 +255,14 @@ class Report:
     def read(cls, folder: Path, name: str = "") -> Report:
         """Read what is there; a file that is missing or damaged gives nothing."""
         gaps: list[str] = []
-        files = (manifest.METRICS, manifest.TRAINING, manifest.CONFIG)
-        metrics, training, config = (_Part.file(folder / file, gaps) for file in files)
-        calibration = _calibration(folder, gaps)
+        files = (manifest.METRICS, manifest.TRAINING, manifest.CONFIG, manifest.CALIBRATION)
+        metrics, training, config, calibration = (_Part.file(folder / file, gaps) for file in files)
         classes = _classes(metrics, config)
-        by_source = _sets(metrics.part_or_none("by_source"), None, classes)
-        duplicates, label_noise = metrics.optional("duplicates"), metrics.optional("label_noise")
+        within = {label: part for label in classes if (part := metrics.get("within_source").get(label))}
+        worst, duplicates, label_noise = map(metrics.get, ("worst_source", "duplicates", "label_noise"))
+        for _, own in metrics.get(manifest.EXTERNAL).parts():
+            if "decisions" not in own.of:  # null: they were made with another calibration
+                own.miss("decisions")
         return cls(
             name=name or str(training.of.get("model") or folder.name),
             folder=folder,
@@ -269,59 +270,60 @@ class Report:
             mark=manifest.mark_of(dict(training.of)),
             is_synthetic=training.of.get("is_synthetic") is True,
             sources=_sources(training),
-            subsets=_sets(metrics, SUBSETS, classes),
-            external=_sets(metrics.part_or_none(manifest.EXTERNAL), None, classes, decisions=True),
+            subsets=_sets(metrics, classes, SUBSETS),
+            external=_sets(metrics.get(manifest.EXTERNAL), classes),
             held_out=manifest.held_out_of(training.of),
-            by_source=by_source,
-            worst_source=_worst(metrics.optional("worst_source"), by_source),
-            within_source=_within(metrics.part_or_none("within_source"), classes),
-            controls=_sets(metrics.part_or_none(manifest.CONTROLS), None, classes),
-            subgroups=tuple(_subgroups(metrics.part_or_none("subgroups"))),
-            not_recorded=str(metrics.part_or_none("subgroups").of.get("left_out", "")),
+            by_source=_sets(metrics.get("by_source"), classes),
+            worst_source=worst.text("source") if worst else None,
+            within_source={label: part.fill(WithinSource) for label, part in within.items()},
+            controls=_sets(metrics.get(manifest.CONTROLS), classes),
+            subgroups=tuple(_subgroups(metrics.get("subgroups"))),
+            not_recorded=str(metrics.get("subgroups").of.get("left_out", "")),
             duplicates=_duplicates(duplicates) if duplicates else None,
-            **_cam(metrics.optional("heatmap")),
-            source_detection=_source_detection(metrics.optional("source")),
+            cam=_cam(metrics.get("heatmap")),
+            source_detection=_source_detection(metrics.get("source")),
             label_errors=_label_errors(label_noise, duplicates, classes) if label_noise else None,
             fitted=_fitted(calibration) if "temperature" in calibration.of else None,
-            ood=_ood(calibration.optional("ood_report"), metrics, classes),
+            ood=_ood(calibration.get("ood_report"), metrics, classes),
             training=_training(training) if "history" in training.of else None,
             gaps=gaps,
         )
 
 
 class _Part:
-    """A JSON object, the place where it stands, and the list of what was missed in it."""
+    """A JSON object, the place where it stands, and what was missed in it; false where there is none."""
 
     def __init__(self, value: Any, place: str, gaps: list[str]) -> None:
-        self.of: Mapping[str, Any] = value if isinstance(value, Mapping) else {}
+        self.is_there = isinstance(value, Mapping)
+        self.of: Mapping[str, Any] = value if self.is_there else {}
         self.place, self.gaps = place, gaps
 
     @classmethod
     def file(cls, path: Path, gaps: list[str]) -> _Part:
+        """Of a bundle; empty where it is missing or damaged."""
+        is_calibration = path.name == manifest.CALIBRATION  # which has today's names, whatever wrote it
         try:
-            return cls(manifest.read_json(path), f"{path}: ", gaps)
+            read = manifest.read_calibration(path.parent) if is_calibration else manifest.read_json(path)
         except BundleError:
-            return cls({}, f"{path}: ", gaps)
+            read = {}
+        return cls(read, f"{path}: ", gaps)
+
+    def __bool__(self) -> bool:
+        return self.is_there
 
     def part(self, key: str) -> _Part:
         """A section that must be there."""
-        if not isinstance(self.of.get(key), Mapping):
+        if not (found := self.get(key)):
             self.miss(key)
-        return self.part_or_none(key)
+        return found
 
-    def part_or_none(self, key: str) -> _Part:
+    def get(self, key: str) -> _Part:
         """A section that may be missing, and is empty then."""
         return _Part(self.of.get(key), f"{self.place}.{key}", self.gaps)
 
-    def optional(self, key: str) -> _Part | None:
-        """A section, or None where it is missing."""
-        return self.part_or_none(key) if isinstance(self.of.get(key), Mapping) else None
-
     def parts(self) -> Iterator[tuple[str, _Part]]:
         """Every section below."""
-        for key, value in self.of.items():
-            if isinstance(value, Mapping):
-                yield key, self.part_or_none(key)
+        return ((key, part) for key in self.of if (part := self.get(key)))
 
     def number(self, key: str) -> float | None:
         if not _is_number(value := self.of.get(key)):
@@ -343,7 +345,7 @@ class _Part:
         """A number, or null, with its interval: that of its name, or the only one."""
         if key in self.of and self.of[key] is None:
             return Rate()
-        bounds = self.part_or_none("intervals").of.get(key) or self.of.get("interval")
+        bounds = self.get("intervals").of.get(key) or self.of.get("interval")
         is_interval = isinstance(bounds, Sequence) and len(bounds) == 2 and all(map(_is_number, bounds))
         return Rate(self.number(key), (bounds[0], bounds[1]) if bounds and is_interval else None)
 
@@ -368,61 +370,43 @@ def _is_number(value: Any) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _calibration(folder: Path, gaps: list[str]) -> _Part:
-    """calibration.json with today's names; empty where it is missing or damaged."""
-    try:
-        saved = manifest.read_calibration(folder)
-    except BundleError:
-        saved = {}
-    return _Part(saved, f"{folder / manifest.CALIBRATION}: ", gaps)
-
-
 def _classes(metrics: _Part, config: _Part) -> tuple[str, ...]:
     """Their names in the order of the logits; of the numbers themselves where neither file has them."""
     for names in (metrics.of.get("classes"), config.of.get("label_names")):
         if isinstance(names, Sequence) and not isinstance(names, str):
             return tuple(map(str, names))
-    if by_number := config.part_or_none("id2label").of:
+    if by_number := config.get("id2label").of:
         return tuple(str(by_number.get(str(key))) for key in range(len(by_number)))
-    return tuple(metrics.part_or_none("test").part_or_none("per_class").of)
+    return tuple(metrics.get("test").get("per_class").of)
 
 
 def _sources(training: _Part) -> tuple[Source, ...]:
     """Bundles from before there were several sources were trained on CoronaHack."""
     named = training.of.get("sources")
     if not isinstance(named, list):
-        report = training.part_or_none("report")
-        return (Source(CORONAHACK, CORONAHACK, report.count("rows") if report.of else None),)
+        report = training.get("report")
+        return (Source(CORONAHACK, CORONAHACK, report.count("rows") if report else None),)
     parts = [_Part(each, f"{training.place}.sources[{k}]", training.gaps) for k, each in enumerate(named)]
     found = [part.fill(Source) for part in parts]
     held_out = manifest.held_out_of(training.of)
     return tuple(source for source in found if source.name not in held_out)
 
 
-def _sets(
-    where: _Part, names: Sequence[str] | None, classes: Sequence[str], decisions: bool = False
-) -> dict[str, Measured]:
-    """Those of a section that hold numbers, by name."""
-    found = {
-        name: _measured(part, classes, decisions)
-        for name, part in where.parts()
-        if names is None or name in names
-    }
+def _sets(where: _Part, classes: Sequence[str], names: Sequence[str] = ()) -> dict[str, Measured]:
+    """The sets of images of a section that hold numbers, of these names if any are given."""
+    found = {part: _measured(own, classes) for part, own in where.parts() if part in (names or where.of)}
     return {name: own for name, own in found.items() if own}
 
 
 def measured(numbers: Mapping[str, Any], classes: Sequence[str]) -> Measured | None:
     """One set's numbers as metrics.json has them; None for what has no accuracy."""
-    return _measured(_Part(numbers, "", []), classes, decisions=False)
+    return _measured(_Part(numbers, "", []), classes)
 
 
-def _measured(own: _Part, classes: Sequence[str], decisions: bool) -> Measured | None:
+def _measured(own: _Part, classes: Sequence[str]) -> Measured | None:
     matrix = _matrix(own, "confusion_matrix", len(classes))
-    errors, answers = own.optional("calibration"), own.optional("abstention")
+    errors, answers, decided = (own.get(key) for key in ("calibration", "abstention", "decisions"))
     points = own.of.get("operating_points")
-    if decisions and "decisions" not in own.of:
-        own.miss("decisions")
-    decided = own.optional("decisions")
     found = own.fill(
         Measured,
         matrix=matrix,
@@ -453,8 +437,8 @@ def _matrix(own: _Part, key: str, size: int) -> list[list[int]]:
 
 def _class(own: _Part, label: str, index: int, matrix: Sequence[Sequence[int]]) -> ClassNumbers:
     numbers = own.part("per_class").part(label)
-    intervals = own.part_or_none("intervals").part_or_none("per_class").of.get(label)
-    patients = own.part_or_none("patients_per_class").of.get(label)
+    intervals = own.get("intervals").get("per_class").of.get(label)
+    patients = own.get("patients_per_class").of.get(label)
     images = sum(matrix[index]) if matrix else None
     wrongly = sum(row[index] for row in matrix) - matrix[index][index] if matrix else 0
     return _Part({**numbers.of, "intervals": intervals}, numbers.place, own.gaps).fill(
@@ -470,24 +454,6 @@ def _decisions(own: _Part) -> Decisions:
     return own.fill(Decisions, withheld={why: withheld.number(why) or 0.0 for why in withheld.of})
 
 
-def _worst(own: _Part | None, by_source: Mapping[str, Measured]) -> tuple[str, Rate] | None:
-    if own is None or not (name := own.text("source")):
-        return None
-    rate = own.rate("balanced_accuracy")
-    return name, by_source[name].balanced_accuracy if name in by_source else rate
-
-
-def _within(own: _Part, classes: Sequence[str]) -> dict[str, WithinSource]:
-    found = {label: part for label in classes if (part := own.optional(label))}
-    return {label: part.fill(WithinSource, sources=_size(part, "sources")) for label, part in found.items()}
-
-
-def _size(own: _Part, key: str) -> int | None:
-    """A count, or how many are listed."""
-    value = own.of.get(key)
-    return len(value) if isinstance(value, list | Mapping) else own.count(key)
-
-
 def _subgroups(own: _Part) -> Iterator[Subgroup]:
     for what, groups in own.parts():
         for group, part in groups.parts():
@@ -500,21 +466,19 @@ def _duplicates(own: _Part) -> Duplicates:
     return own.fill(Duplicates, **accuracies)
 
 
-def _cam(own: _Part | None) -> dict[str, Any]:
-    if own is None:
+def _cam(own: _Part) -> dict[str, CamShare]:
+    if not own:
         return {}
     classes = {label: part for label, part in own.part("per_class").parts() if part.of.get("n")}
-    return {
-        "cam": {label: part.fill(CamShare) for label, part in classes.items()},
-        "cam_uniform": own.part("uniform").fill(CamShare, n=None),
-    }
+    found = {f"predicted {label}": part.fill(CamShare) for label, part in classes.items()}
+    return {**found, "uniform map": own.part("uniform").fill(CamShare, n=None)}
 
 
-def _source_detection(own: _Part | None) -> SourceDetection | None:
-    if own is None:
+def _source_detection(own: _Part) -> SourceDetection | None:
+    if not own:
         return None
-    areas, called, sites = own.part("auroc"), own.part("web_called_covid"), own.part_or_none("sites").of
-    found = {name: areas.optional(name) for name in ("thumbnail", "histogram", "embedding")}
+    areas, called, sites = own.part("auroc"), own.part("web_called_covid"), own.get("sites").of
+    found = {name: areas.get(name) for name in ("thumbnail", "histogram", "embedding")}
     counts = {split: called.part(split) for split in ("train", "validation", "test")}
     return own.part("web").fill(
         SourceDetection,
@@ -530,7 +494,7 @@ def _source_detection(own: _Part | None) -> SourceDetection | None:
     )
 
 
-def _label_errors(own: _Part, duplicates: _Part | None, classes: Sequence[str]) -> LabelErrors:
+def _label_errors(own: _Part, duplicates: _Part, classes: Sequence[str]) -> LabelErrors:
     joint = _matrix(own, "joint", len(classes))
     kinds = {
         (classes[k], classes[m]): n for k, row in enumerate(joint) for m, n in enumerate(row) if k != m and n
@@ -551,15 +515,15 @@ def _least(rows: Any) -> Iterator[tuple[str, str, str, float]]:
 
 
 def _fitted(own: _Part) -> Fitted:
-    images = own.part_or_none("fitted_on").count("n") if "fitted_on" in own.of else None
-    return own.fill(Fitted, images=images)
+    rows = own.get("fitted_on")
+    return own.fill(Fitted, images=rows.count("n") if rows else None)
 
 
-def _ood(own: _Part | None, metrics: _Part, classes: Sequence[str]) -> OodDetection | None:
-    if own is None:
+def _ood(own: _Part, metrics: _Part, classes: Sequence[str]) -> OodDetection | None:
+    if not own:
         return None
     of_classes = own.part("test_by_class")
-    counts = metrics.part_or_none("test").part_or_none("class_counts").of
+    counts = metrics.get("test").get("class_counts").of
     kinds = own.part("kinds").parts()
     return OodDetection(
         own.part("test").fill(Rejected),

@@ -239,12 +239,12 @@ def lateral_views(reports: Sequence[Report]) -> list[str]:
 
 def worst_source(report: Report) -> list[str]:
     """The source on which a model is worst."""
-    if not report.worst_source:
+    if not (own := report.by_source.get(report.worst_source or "")):
         return []
-    name, rate = report.worst_source
     beside = f"; over all sources it is {percent(report.test.balanced_accuracy)}" if report.test else ""
     return [
-        f"Worst source of {report.name}: {name}, with a balanced accuracy of {percent(rate)}{beside}.",
+        f"Worst source of {report.name}: {report.worst_source}, with a balanced accuracy of "
+        f"{percent(own.balanced_accuracy)}{beside}.",
         *fewer_classes(report, report.by_source),
     ]
 

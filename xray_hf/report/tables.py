@@ -296,15 +296,6 @@ def source_detection(reports: Sequence[Report]) -> Table:
 
 def cam(reports: Sequence[Report]) -> Table:
     """Where the class activation maps' mass lies."""
-    items = [
-        (report.name, what, own)
-        for report in reports
-        if report.cam_uniform
-        for what, own in (
-            *((f"predicted {label}", own) for label, own in report.cam.items()),
-            ("uniform map", report.cam_uniform),
-        )
-    ]
     return _table(
         "Mass of the class activation maps",
         {
@@ -312,7 +303,7 @@ def cam(reports: Sequence[Report]) -> Table:
             "around the lungs": lambda own: percent(own.lungs),
             "outer frame": lambda own: percent(own.border),
         },
-        items,
+        [(report.name, what, own) for report in reports for what, own in report.cam.items()],
         sentences.CAM,
     )
 
