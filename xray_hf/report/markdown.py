@@ -11,6 +11,7 @@ from xray_hf.report.sections import Section
 from xray_hf.report.tables import Table
 
 WIDTH = 110
+_ROUND = str.maketrans("[]", "()")  # square brackets end an alternative text
 
 
 def section(own: Section, level: int, url: Callable[[Figure], str]) -> str:
@@ -19,7 +20,7 @@ def section(own: Section, level: int, url: Callable[[Figure], str]) -> str:
     for each in own.tables:
         parts += [f"**{each.title}**"] if len(own.tables) > 1 else []
         parts += [paragraph(each.note), table(each)] if each.note else [table(each)]
-    parts += [f"![{_alt(each.alt)}]({url(each)})" for row in own.figures for each in row]
+    parts += [f"![{each.alt.translate(_ROUND)}]({url(each)})" for row in own.figures for each in row]
     return "\n\n".join(parts)
 
 
@@ -34,10 +35,8 @@ def quotation(text: str) -> str:
 
 
 def table(own: Table) -> str:
-    """Rows named by model and by what is measured, as far as the table has several."""
-    several = len(own.models) > 1
-    rows = [[_first(row.model, row.what, several), *row.cells] for row in own.rows]
-    return rows_below(["", *own.headings], rows)
+    """A table without its title."""
+    return rows_below(["", *own.headings], own.named_rows())
 
 
 def rows_below(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -46,13 +45,5 @@ def rows_below(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines)
 
 
-def _first(model: str, what: str, several: bool) -> str:
-    return ", ".join(filter(None, (model, what))) if several else what or model
-
-
 def _cell(cell: Any) -> str:
     return str(cell).replace("|", "\\|")
-
-
-def _alt(text: str) -> str:
-    return text.replace("[", "(").replace("]", ")")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
@@ -210,7 +210,7 @@ class Source:
 
     kind: str
     name: str
-    images: int | None = None
+    images: int | None
 
 
 @dataclass(frozen=True)
@@ -220,26 +220,26 @@ class Report:
     name: str
     folder: Path
     classes: tuple[str, ...]
-    mark: str = ""
-    is_synthetic: bool = False
-    sources: tuple[Source, ...] = (Source(CORONAHACK, CORONAHACK),)  # that it was trained on
-    subsets: Mapping[str, Measured] = field(default_factory=dict)
-    external: Mapping[str, Measured] = field(default_factory=dict)
-    held_out: tuple[str, ...] = ()  # the external sets that are sources held out of this training
-    by_source: Mapping[str, Measured] = field(default_factory=dict)
-    worst_source: str | None = None
-    within_source: Mapping[str, WithinSource] = field(default_factory=dict)
-    controls: Mapping[str, Measured] = field(default_factory=dict)
-    subgroups: Sequence[Subgroup] = ()
-    not_recorded: str = ""  # which subgroups cannot be formed, and why
-    duplicates: Duplicates | None = None
-    cam: Mapping[str, CamShare] = field(default_factory=dict)  # and of a map that is the same everywhere
-    source_detection: SourceDetection | None = None
-    label_errors: LabelErrors | None = None
-    fitted: Fitted | None = None
-    ood: OodDetection | None = None
-    training: Training | None = None
-    gaps: Sequence[str] = ()
+    mark: str
+    is_synthetic: bool
+    sources: tuple[Source, ...]  # that it was trained on
+    subsets: Mapping[str, Measured]
+    external: Mapping[str, Measured]
+    held_out: tuple[str, ...]  # the external sets that are sources held out of this training
+    by_source: Mapping[str, Measured]
+    worst_source: str | None
+    within_source: Mapping[str, WithinSource]
+    controls: Mapping[str, Measured]
+    subgroups: Sequence[Subgroup]
+    not_recorded: str  # which subgroups cannot be formed, and why
+    duplicates: Duplicates | None
+    cam: Mapping[str, CamShare]  # and of a map that is the same everywhere
+    source_detection: SourceDetection | None
+    label_errors: LabelErrors | None
+    fitted: Fitted | None
+    ood: OodDetection | None
+    training: Training | None
+    gaps: Sequence[str]
 
     @property
     def test(self) -> Measured | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
 from xray_hf.report import sentences
@@ -50,12 +50,17 @@ class Table:
         """Without empty rows and columns."""
         rows = [row for row in self.rows if any(cell not in (UNKNOWN, "") for cell in row.cells)]
         kept = [k for k in range(len(self.headings)) if any(row.cells[k] != UNKNOWN for row in rows)]
-        return Table(
-            self.title,
-            [self.headings[k] for k in kept],
-            [Row(row.model, row.what, [row.cells[k] for k in kept]) for row in rows],
-            self.note,
+        return replace(
+            self,
+            headings=[self.headings[k] for k in kept],
+            rows=[row._replace(cells=[row.cells[k] for k in kept]) for row in rows],
         )
+
+    def named_rows(self) -> list[list[str]]:
+        """The cells of each row behind its name: the model, where there are several, and what is measured."""
+        several = len(self.models) > 1
+        names = [", ".join(filter(None, row[:2])) if several else row.what or row.model for row in self.rows]
+        return [[name, *row.cells] for name, row in zip(names, self.rows, strict=True)]
 
     def by_what(self) -> dict[str, list[Row]]:
         """The rows of all models together for each thing measured."""
@@ -170,7 +175,7 @@ def class_columns(title: str, sets: Sets, classes: Sequence[str]) -> Table:
 
 
 def _false_positives(of: ClassNumbers) -> str:
-    """566 of 624 (91%), or the share alone."""
+    """566 of 624 (91%), or the share alone, which is all that docs/results.json has of the runs."""
     if of.false_positives and of.false_positives[1]:
         wrongly, others = of.false_positives
         return f"{part_of(of.false_positives)} ({wrongly / others:.0%})"

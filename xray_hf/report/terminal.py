@@ -23,10 +23,9 @@ def splits(report: Report) -> str:
     """Every split of the bundle, all classes together and each class; by source where there are several."""
     sets = tables.subsets([report])
     classes = tables.class_columns("Each class", sets, report.classes)
-    parts = [*map(table, [tables.performance("All classes together", sets), classes])]
-    if by_source := sections.sources([report]):
-        parts.append(section(by_source))
-    return "\n\n".join(parts)
+    by_source = sections.sources([report])
+    parts = [table(tables.performance("All classes together", sets)), table(classes)]
+    return "\n\n".join([*parts, *([section(by_source)] if by_source else [])])
 
 
 def section(own: Section) -> str:
@@ -70,12 +69,7 @@ PARTS: Mapping[str, Callable[[Report], str]] = {
 
 def table(own: Table) -> str:
     """A title, and rows of equal columns; the first flush left, the others flush right."""
-    several = len(own.models) > 1
-    rows = [
-        [", ".join(filter(None, (row.model, row.what))) if several else row.what or row.model, *row.cells]
-        for row in own.rows
-    ]
-    return "\n".join([own.title, columns([["", *own.headings], *rows])])
+    return "\n".join([own.title, columns([["", *own.headings], *own.named_rows()])])
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
