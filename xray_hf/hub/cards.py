@@ -82,7 +82,7 @@ def _render(bundle: Path, repo_id: str | None, data_set: str | None, with_names:
         optimization=training["config"]["optimization"],
         augmentation=training["config"]["augmentation"],
         splits=splits,
-        rarest=_rarest(report, splits),
+        rarest=sentences.rarest_class(report, splits["splits"]["train"]),
         headline=[markdown.quotation(line) for line in sentences.headline(report)],
         intervals=markdown.paragraph(sentences.INTERVALS),
         evaluation=_evaluation(report),
@@ -96,14 +96,6 @@ def _evaluation(report: Report) -> str:
     found = [each for each in sections.all_sections([report]) if each.made_by != "train.py"]
     return "\n\n".join(
         markdown.section(each, 3, lambda figure: f"{manifest.FIGURES}/{figure.stem}.png") for each in found
-    )
-
-
-def _rarest(report: Report, splits: Numbers) -> str:
-    test, trained = report.subsets["test"], splits["splits"]["train"]
-    return sentences.rarest_class(
-        (label, int(trained[label]), int(splits["splits"]["test"][label]), test.classes[label].patients)
-        for label in report.classes
     )
 
 

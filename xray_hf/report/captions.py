@@ -134,7 +134,6 @@ FIGURES: Mapping[str, tuple[str, Callable[[Report, str], str]]] = {
     "reliability_test": ("reliability diagram on the internal test set", _reliability),
     "risk_coverage": ("selective risk by coverage", _risk),
     "ood_roc": ("ROC curves of OOD detection", _rejection),
-    "foreign_roc": ("ROC curves of OOD detection", _rejection),  # its name in older bundles
     "control_views": ("ablated inputs", _controls),
     "control_sensitivity": ("sensitivity on ablated inputs", _sensitivity),
     "curves": ("loss and accuracy by epoch", _curves),

@@ -35,55 +35,40 @@ class Section:
 
 def all_sections(reports: Sequence[Report]) -> list[Section]:
     """Every section; one that no model has numbers for has no tables."""
-    makers = (
-        external,
-        internal,
-        sources,
-        leave_one_source_out,
-        calibration,
-        ood,
-        controls,
-        subgroups,
-        label_errors,
-        training,
-    )
-    return [section for make in makers if (section := make(reports))]
+    before = (external, internal, sources, leave_one_source_out)
+    after = (calibration, ood, controls, subgroups, label_errors, training)
+    return [section for make in (*before, *after) if (section := make(reports))]
 
 
 def external(reports: Sequence[Report]) -> Section:
     """Performance on external test sets."""
     sets = tables.external_sets(reports)
-    beside = tables.subsets([each for each in reports if each.external], "test")
-    return _section(
-        "External validation",
-        "xray-hf evaluate --source SOURCE",
-        reports,
-        text=[sentences.EXTERNAL, *sentences.external_sets(reports)],
-        found=[
-            tables.performance(
-                "External test sets beside the internal one", _by_model(reports, [*sets, *beside])
-            ),
-            tables.per_class("External test sets, each class against the rest", sets),
-            tables.decisions(sets),
-        ],
-        figures=["confusion_external_*"],
-    )
+    beside = [
+        own
+        for each in reports
+        if each.external
+        for own in (*tables.external_sets([each]), *tables.subsets([each], "test"))
+    ]
+    found = [
+        tables.performance("External test sets beside the internal one", beside),
+        tables.per_class("External test sets, each class against the rest", sets),
+        tables.decisions(sets),
+    ]
+    text = [sentences.EXTERNAL, *sentences.external_sets(reports)]
+    made_by = "xray-hf evaluate --source SOURCE"
+    return _section("External validation", made_by, reports, found, text, ["confusion_external_*"])
 
 
 def internal(reports: Sequence[Report]) -> Section:
     """Performance on the internal test set."""
-    test = tables.subsets(reports, "test")
-    return _section(
-        "Internal test set",
-        "xray-hf evaluate",
-        reports,
-        text=[sentences.INTERNAL, *sentences.official(reports)],
-        found=[
-            tables.performance("All classes together", tables.subsets(reports, "test", "test_official")),
-            tables.per_class("Each class against the rest", [(model, "", own) for model, _, own in test]),
-        ],
-        figures=["confusion_test", "confusion_test_official", "confusion_validation", "roc_test"],
-    )
+    test = [(model, "", own) for model, _, own in tables.subsets(reports, "test")]
+    found = [
+        tables.performance("All classes together", tables.subsets(reports, "test", "test_official")),
+        tables.per_class("Each class against the rest", test),
+    ]
+    text = [sentences.INTERNAL, *sentences.official(reports)]
+    figures = ["confusion_test", "confusion_test_official", "confusion_validation", "roc_test"]
+    return _section("Internal test set", "xray-hf evaluate", reports, found, text, figures)
 
 
 def sources(reports: Sequence[Report]) -> Section | None:
@@ -91,16 +76,12 @@ def sources(reports: Sequence[Report]) -> Section | None:
     known = [each for each in reports if each.by_source or each.within_source]
     if not known:
         return None
-    return _section(
-        "Performance by source",
-        "xray-hf evaluate",
-        known,
-        text=_each(known, sentences.worst_source),
-        found=[
-            tables.performance("Internal test set by source", tables.by_source(known)),
-            tables.within_source(known),
-        ],
-    )
+    found = [
+        tables.performance("Internal test set by source", tables.by_source(known)),
+        tables.within_source(known),
+    ]
+    text = _each(known, sentences.worst_source)
+    return _section("Performance by source", "xray-hf evaluate", known, found, text)
 
 
 def leave_one_source_out(reports: Sequence[Report]) -> Section | None:
@@ -122,27 +103,18 @@ def leave_one_source_out(reports: Sequence[Report]) -> Section | None:
 
 def calibration(reports: Sequence[Report]) -> Section:
     """Calibration, abstention and operating points."""
-    own = _section(
-        "Calibration and abstention",
-        "xray-hf calibrate",
-        reports,
-        text=[sentences.CALIBRATION, *_each(reports, sentences.fitted)],
-        found=[tables.calibration(reports), tables.operating_points(reports)],
-        figures=["reliability_test", "risk_coverage"],
-    )
+    found = [tables.calibration(reports), tables.operating_points(reports)]
+    text = [sentences.CALIBRATION, *_each(reports, sentences.fitted)]
+    figures = ["reliability_test", "risk_coverage"]
+    own = _section("Calibration and abstention", "xray-hf calibrate", reports, found, text, figures)
     return replace(own, text=[*own.text, *sentences.uncalibrated(reports)])
 
 
 def ood(reports: Sequence[Report]) -> Section:
     """OOD detection: what the engine rejects."""
-    return _section(
-        "OOD detection",
-        "xray-hf calibrate --ood-dir",
-        reports,
-        text=[sentences.OOD, *sentences.lateral_views(reports)],
-        found=[tables.ood(reports)],
-        figures=["ood_roc", "foreign_roc"],
-    )
+    text = [sentences.OOD, *_each(reports, sentences.lateral_views)]
+    made_by = "xray-hf calibrate --ood-dir"
+    return _section("OOD detection", made_by, reports, [tables.ood(reports)], text, ["ood_roc"])
 
 
 def controls(reports: Sequence[Report]) -> Section:
@@ -155,65 +127,38 @@ def controls(reports: Sequence[Report]) -> Section:
         tables.cam(reports),
         *([detection] if detection.rows else []),  # not of data from one site
     ]
-    return _section(
-        "Shortcut controls",
-        "xray-hf report",
-        reports,
-        text=[sentences.CONTROLS],
-        found=found,
-        figures=["control_views", "control_sensitivity"],
-    )
+    figures = ["control_views", "control_sensitivity"]
+    return _section("Shortcut controls", "xray-hf report", reports, found, [sentences.CONTROLS], figures)
 
 
 def subgroups(reports: Sequence[Report]) -> Section:
     """Parts of the internal test set."""
-    return _section(
-        "Subgroups",
-        "xray-hf report",
-        reports,
-        text=[*sentences.not_recorded(reports), *_each(reports, sentences.duplicates)],
-        found=[tables.subgroups(reports)],
-    )
+    text = [*sentences.not_recorded(reports), *_each(reports, sentences.duplicates)]
+    return _section("Subgroups", "xray-hf report", reports, [tables.subgroups(reports)], text)
 
 
 def label_errors(reports: Sequence[Report]) -> Section:
     """Likely label errors."""
-    return _section(
-        "Likely label errors",
-        "xray-hf report",
-        reports,
-        found=[tables.label_errors(reports)],
-    )
+    return _section("Likely label errors", "xray-hf report", reports, [tables.label_errors(reports)])
 
 
 def training(reports: Sequence[Report]) -> Section:
     """How the models were trained."""
-    return _section(
-        "Training procedure",
-        "train.py",
-        reports,
-        found=[tables.training(reports)],
-        figures=["curves"],
-    )
+    found = [tables.training(reports)]
+    return _section("Training procedure", "train.py", reports, found, figures=["curves"])
 
 
 def _section(
     title: str,
     made_by: str,
     reports: Sequence[Report],
-    *,
     found: Sequence[Table],
     text: Sequence[str] = (),
     figures: Sequence[str] = (),
 ) -> Section:
-    kept = [table for table in map(Table.without_empty, found) if table.rows]
-    lacking = {
-        report.name
-        for report in reports
-        for table in found
-        if report.name not in {row.model for row in table.without_empty().rows}
-    }
-    without = [report.name for report in reports if report.name in lacking]
+    shown = [table.without_empty() for table in found]
+    kept = [table for table in shown if table.rows]
+    without = [each.name for each in reports if any(each.name not in table.models for table in shown)]
     drawn = captions.figures(figures, reports)
     return Section(title, made_by, text if kept else (), kept, drawn, without)
 
@@ -221,9 +166,3 @@ def _section(
 def _each(reports: Sequence[Report], say: Callable[[Report], list[str]]) -> list[str]:
     """What is said of each model, each sentence once."""
     return list(dict.fromkeys(line for report in reports for line in say(report)))
-
-
-def _by_model(reports: Sequence[Report], sets: tables.Sets) -> tables.Sets:
-    """In the order of the models."""
-    order = [report.name for report in reports]
-    return sorted(sets, key=lambda each: order.index(each[0]))

@@ -117,15 +117,12 @@ def sources(report: Report) -> list[str]:
 
 def synthetic(reports: Sequence[Report]) -> list[str]:
     """The models that were trained on synthetic patients only."""
-    names = [each.name for each in reports if each.is_synthetic]
-    return (
-        [
-            f"{', '.join(names)}: trained and tested on synthetic patients, drawn from a statistical atlas. "
-            "The numbers show that the software works, nothing more."
-        ]
-        if names
-        else []
+    names = ", ".join(each.name for each in reports if each.is_synthetic)
+    said = (
+        f"{names}: trained and tested on synthetic patients, drawn from a statistical atlas. "
+        "The numbers show that the software works, nothing more."
     )
+    return [said] if names else []
 
 
 def headline(report: Report) -> list[str]:
@@ -160,29 +157,20 @@ def _headline(report: Report, name: str, own: Measured) -> str:
             f"On the internal test set the balanced accuracy is {percent(report.test.balanced_accuracy)} and "
             f"the accuracy {percent(report.test.accuracy)}; read these in the light of the external numbers."
         )
-    parts.append(false_positives(own))
-    if own.decisions:
-        parts.append(decided(own))
-    return " ".join(parts)
+    wrongly = ", ".join(f"{label} {part_of(of.false_positives)}" for label, of in own.classes.items())
+    return " ".join([*parts, f"False positives: {wrongly}.", *_decided(own)])
 
 
-def false_positives(own: Measured) -> str:
-    """The false positives of each class."""
-    named = [f"{label} {part_of(of.false_positives)}" for label, of in own.classes.items()]
-    return f"False positives: {', '.join(named)}."
-
-
-def decided(own: Measured) -> str:
+def _decided(own: Measured) -> list[str]:
     """The engine's decisions on a set of images."""
-    if not own.decisions:
-        return ""
-    answers = own.decisions
+    if not (answers := own.decisions):
+        return []
     right = f"; {percent(answers.accuracy_of_decided)} of these classes are right" if answers.decided else ""
     withheld = ", ".join(f"{share:.1%} `{why}`" for why, share in answers.withheld.items())
-    return (
+    return [
         f"The engine, which also abstains and rejects, gives a class to {count(answers.decided)} of "
         f"{count(own.n)}{right}{f' ({withheld})' if withheld else ''}."
-    )
+    ]
 
 
 def external_sets(reports: Sequence[Report]) -> list[str]:
@@ -200,40 +188,26 @@ def _composition(name: str, own: Measured) -> str:
 
 def official(reports: Sequence[Report]) -> list[str]:
     """What the official test set is."""
-    sizes = {own.n for report in reports if (own := report.subsets.get("test_official"))}
-    without = {
-        label
-        for report in reports
-        if (own := report.subsets.get("test_official"))
-        for label, of in own.classes.items()
-        if not of.images
-    }
-    if not sizes:
+    sets = [own for report in reports if (own := report.subsets.get("test_official"))]
+    if not sets:
         return []
-    lacks = f", without {listed(sorted(without))}" if without else ""
+    sizes = sorted({own.n for own in sets})
+    without = sorted({label for own in sets for label, of in own.classes.items() if not of.images})
+    lacks = f", without {listed(without)}" if without else ""
     return [
-        f"Official test set: the {listed(count(n) for n in sorted(sizes))} images of the collection's own "
+        f"Official test set: the {listed(map(count, sizes))} images of the collection's own "
         f"test split, which the literature reports{lacks}."
     ]
 
 
-def lateral(report: Report) -> str:
-    """1 COVID-19: the lateral views known to be in the test set; "" without any."""
-    views = [
-        f"{own.n} {own.label}"
-        for own in report.subgroups
-        if (own.what, own.group) == ("view position", "L") and own.n
-    ]
-    return listed(views) if not report.is_synthetic else ""
-
-
-def lateral_views(reports: Sequence[Report]) -> list[str]:
-    """Rejecting these is right."""
-    views = dict.fromkeys(filter(None, map(lateral, reports)))
+def lateral_views(report: Report) -> list[str]:
+    """The lateral views known to be in the test set; rejecting these is right."""
+    lateral = [own for own in report.subgroups if (own.what, own.group) == ("view position", "L") and own.n]
+    if report.is_synthetic or not lateral:
+        return []
     return [
-        f"Lateral views in the internal test set: {found}. Rejecting these is right, but counts as wrong in "
-        "the table."
-        for found in views
+        f"Lateral views in the internal test set: {listed(f'{own.n} {own.label}' for own in lateral)}. "
+        "Rejecting these is right, but counts as wrong in the table."
     ]
 
 
@@ -309,16 +283,11 @@ def why_two_sites(own: SourceDetection) -> str:
     )
 
 
-def web_images(report: Report) -> list[str]:
+def web_images(model: str, own: SourceDetection) -> str:
     """How many images of the smaller site the network was trained on."""
-    own = report.source_detection
-    if not own or own.images is None or "train" not in own.called:
-        return []
-    trained = own.called["train"][1]
-    return [
-        f"{report.name} was trained on {trained} of these {own.images} images of "
-        f"{counted(own.patients or 0, 'patient')}."
-    ]
+    _, trained = own.called["train"]
+    patients = counted(own.patients or 0, "patient")
+    return f"{model} was trained on {trained} of these {own.images} images of {patients}."
 
 
 def not_recorded(reports: Sequence[Report]) -> list[str]:
@@ -339,11 +308,15 @@ def duplicates(report: Report) -> list[str]:
     ]
 
 
-def rarest_class(counts: Iterable[tuple[str, int, int | None, int | None]]) -> str:
-    """(class, images in training, in test, patients in test) -> what the smallest of them means."""
-    label, trained, tested, patients = min(counts, key=lambda row: row[1])
-    of = f" of {counted(patients, 'patient')}" if patients else ""
-    return f"{label}, the rarest class, has {trained:,} training images and {tested:,} test images{of}."
+def rarest_class(report: Report, trained: Mapping[str, int]) -> str:
+    """How few images there are of the class with the fewest. trained: {class: images in training}."""
+    label = min(report.classes, key=lambda each: trained[each])
+    test = report.subsets["test"].classes[label]
+    patients = f" of {counted(test.patients, 'patient')}" if test.patients else ""
+    return (
+        f"{label}, the rarest class, has {counted(trained[label], 'training image')} and "
+        f"{counted(test.images or 0, 'test image')}{patients}."
+    )
 
 
 def without_intervals(reports: Sequence[Report]) -> list[str]:

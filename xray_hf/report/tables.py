@@ -280,7 +280,7 @@ def source_detection(reports: Sequence[Report]) -> Table:
     asked = list(dict.fromkeys(sentences.two_sites(own) for _, own in found))
     why = list(dict.fromkeys(sentences.why_two_sites(own) for _, own in found))
     called = list(dict.fromkeys(own.mistaken_for for _, own in found))
-    trained = [line for report, _ in found for line in sentences.web_images(report)]
+    trained = [sentences.web_images(report.name, own) for report, own in found]
     return _table(
         f"Source detection within {asked[0] if len(asked) == 1 else 'one class'}",
         {
