@@ -16,14 +16,13 @@ from xray_hf import manifest, snippets
 from xray_hf.errors import BundleError, ConfigError, first_line
 from xray_hf.report import markdown, sections, sentences
 from xray_hf.report.numbers import Rate, percent
-from xray_hf.report.report import Report
-from xray_hf.task import SYNTHETIC_MARK
+from xray_hf.report.report import Measured, Report
+from xray_hf.report.tables import SUBSETS
 from xray_hf.text import listed
 from xray_hf.training.config import AugmentationConfig
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "model_cards"
-TITLES = {"test": "internal test set", "test_official": "official test set"}  # of metrics.json's subsets
-_METRICS = {  # of metrics.json: the Hub's name, ours
+_METRICS = {  # of a report: the Hub's name, ours
     "accuracy": ("accuracy", "Accuracy"),
     "balanced_accuracy": ("balanced_accuracy", "Balanced accuracy"),
     "macro_f1": ("f1", "Macro F1"),
@@ -52,7 +51,6 @@ def render(
 
 def _render(bundle: Path, repo_id: str | None, data_set: str | None, with_names: bool) -> str:
     description = manifest.read(bundle)
-    measured = _read(bundle, manifest.METRICS)
     training = _read(bundle, manifest.TRAINING)
     splits = _read(bundle, manifest.SPLITS)
     report = Report.read(bundle, description.name)
@@ -60,10 +58,12 @@ def _render(bundle: Path, repo_id: str | None, data_set: str | None, with_names:
         raise BundleError(_MISSING.format(report.gaps[0]))
     if not report.test:
         raise BundleError(_MISSING.format(f"{bundle / manifest.METRICS}: .test"))
+    if not report.test.accuracy.interval:
+        raise BundleError(_MISSING.format(f"{bundle / manifest.METRICS}: .test.intervals"))
     return fill(
         "xray_cnn.md" if description.name == manifest.XRAY_CNN else "timm.md",
         bundle,
-        metadata=_metadata(description, measured, training, report, data_set).to_yaml().strip(),
+        metadata=_metadata(description, training, report, data_set).to_yaml().strip(),
         name=description.name,
         labels=description.labels,
         side=description.side,
@@ -74,7 +74,7 @@ def _render(bundle: Path, repo_id: str | None, data_set: str | None, with_names:
         citations=[each.citation for each in sentences.collections([report]).values()],
         limits=sentences.limits([report]),
         with_names=with_names,
-        mark=SYNTHETIC_MARK if description.is_synthetic else "",
+        mark=report.mark,
         snippets=snippets.of_model(description, repo_id),
         version=manifest.version(bundle),
         config=_read(bundle, manifest.CONFIG),
@@ -143,11 +143,7 @@ def _read(bundle: Path, name: str) -> Numbers:
 
 
 def _metadata(
-    description: manifest.Manifest,
-    measured: Numbers,
-    training: Numbers,
-    report: Report,
-    data_set: str | None,
+    description: manifest.Manifest, training: Numbers, report: Report, data_set: str | None
 ) -> ModelCardData:
     is_synthetic, is_cnn = description.is_synthetic, description.name == manifest.XRAY_CNN
     start = training["initial_weights"]
@@ -165,31 +161,29 @@ def _metadata(
         datasets=[data_set] if data_set else None,
         base_model=None if start == "random" else start,
         metrics=[name for name, _ in _METRICS.values()],
-        model_name=f"{SYNTHETIC_MARK if is_synthetic else ''}{description.name}",
-        eval_results=list(_results(measured, training, report, data_set)),
+        model_name=f"{report.mark}{description.name}",
+        eval_results=list(_results(training, report, data_set)),
     )
 
 
-def _results(
-    measured: Numbers, training: Numbers, report: Report, data_set: str | None
-) -> Iterator[EvalResult]:
+def _results(training: Numbers, report: Report, data_set: str | None) -> Iterator[EvalResult]:
     """All tests as the Hub's model-index has them; a number without an interval has no place there."""
     title_of, known_as = _home(report)
     home, protocol = data_set or known_as, training["config"]["data"]["protocol"]
     # The Hub's client takes results of one place, configuration and split for one test.
-    tests: list[tuple[str, str, str | None, str, Numbers]] = [
-        (f"{title_of}, {title}", home, protocol, subset, measured[subset])
-        for subset, title in TITLES.items()
+    tests: list[tuple[str, str, str | None, str, Measured]] = [
+        (f"{title_of}, {SUBSETS[subset]}", home, protocol, subset, report.subsets[subset])
+        for subset in ("test", "test_official")
         if subset in report.subsets
     ]
-    for where in report.external:
-        numbers = measured[manifest.EXTERNAL][where]
-        tests.append((f"external validation: {where}", _as_id(where), None, "test", numbers))
-    for title, kind, configuration, split, numbers in tests:
+    for where, own in report.external.items():
+        tests.append((f"external validation: {where}", _as_id(where), None, "test", own))
+    for title, kind, configuration, split, own in tests:
         for key, (metric, name) in _METRICS.items():
-            if numbers[key] is None or numbers["intervals"][key] is None:
+            value, interval = getattr(own, key)
+            if value is None or interval is None:
                 continue
-            low, high = numbers["intervals"][key]
+            low, high = interval
             yield EvalResult(
                 task_type="image-classification",
                 dataset_type=kind,
@@ -198,7 +192,7 @@ def _results(
                 dataset_split=split,
                 metric_type=metric,
                 metric_name=f"{name} (95 % interval {low:.3f} to {high:.3f})",
-                metric_value=round(numbers[key], 4),
+                metric_value=round(value, 4),
             )
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from xray_hf import manifest
 from xray_hf.report.numbers import Rate, percent
-from xray_hf.report.report import Measured, Report
-from xray_hf.report.tables import CONTROLS, SUBSETS, control_title
+from xray_hf.report.report import Report
+from xray_hf.report.tables import CONTROLS, SUBSETS, control_sets
 
 EXTERNAL = "external_"  # confusion_external_NAME.png
 
@@ -25,7 +25,11 @@ class Figure(NamedTuple):
 def figures(patterns: Sequence[str], reports: Sequence[Report]) -> list[list[Figure]]:
     """Those that exist, in rows: the same figure of all models; of a single model all its figures."""
     rows = [
-        [_figure(report, stem) for report in reports for stem in _stems(report, pattern)]
+        [
+            _figure(report, path.stem)
+            for report in reports
+            for path in sorted((report.folder / manifest.FIGURES).glob(f"{pattern}.png"))
+        ]
         for pattern in patterns
     ]
     if len(reports) == 1:
@@ -33,22 +37,13 @@ def figures(patterns: Sequence[str], reports: Sequence[Report]) -> list[list[Fig
     return [row for row in rows if row]
 
 
-def _stems(report: Report, pattern: str) -> Iterator[str]:
-    return (path.stem for path in sorted((report.folder / manifest.FIGURES).glob(f"{pattern}.png")))
-
-
 def _figure(report: Report, stem: str) -> Figure:
     kind, _, subset = stem.partition("_") if stem.startswith("confusion_") else (stem, "", "")
     title, in_words = FIGURES[kind]
-    caption = f"{report.name}: {title.format(subset=_subset(subset))}"
+    of = SUBSETS.get(subset) or f"external test set {subset.removeprefix(EXTERNAL)}"
+    caption = f"{report.name}: {title.format(of=of)}"
     text = in_words(report, subset) or "Its numbers are not in the bundle's files."
     return Figure(report.name, stem, caption, f"{caption}. {text}")
-
-
-def _subset(name: str) -> str:
-    return (
-        f"the {SUBSETS[name]}" if name in SUBSETS else f"the external test set {name.removeprefix(EXTERNAL)}"
-    )
 
 
 def _confusion(report: Report, subset: str) -> str:
@@ -103,13 +98,11 @@ def _controls(_: Report, __: str) -> str:
 
 
 def _sensitivity(report: Report, _: str) -> str:
-    sets: dict[str, Measured] = {"whole": report.test, **report.controls} if report.test else {}
-    return " ".join(
-        f"{control_title(name)}: "
-        + _shares({label: of.sensitivity for label, of in own.classes.items()}, ".0%")
-        + "."
-        for name, own in sets.items()
-    )
+    found = {
+        form: {label: of.sensitivity for label, of in own.classes.items()}
+        for _, form, own in control_sets([report])
+    }
+    return " ".join(f"{form}: {_shares(named, '.0%')}." for form, named in found.items())
 
 
 def _curves(report: Report, _: str) -> str:
@@ -129,7 +122,7 @@ def _curves(report: Report, _: str) -> str:
 
 # {the file's name: (its title, its numbers in words)}
 FIGURES: Mapping[str, tuple[str, Callable[[Report, str], str]]] = {
-    "confusion": ("confusion matrix on {subset}", _confusion),
+    "confusion": ("confusion matrix on the {of}", _confusion),
     "roc_test": ("ROC curves on the internal test set, each class against the rest", _roc),
     "reliability_test": ("reliability diagram on the internal test set", _reliability),
     "risk_coverage": ("selective risk by coverage", _risk),

@@ -86,65 +86,48 @@ def _drawn(data: XrayData, tables: dict[str, Any], mark: str, seed: int) -> dict
     if "before" not in tables:
         origins = figures.bars(tables["origins"], f"{mark}images by origin and class")
         return {"origins.png": origins, "examples.png": sheet}
-    totals = {"data set": _images_per_label(tables["csv_content"])}
-    return {
-        "figure_2_1_train_labels.png": figures.bars(_part(tables, "train"), f"{mark}train, before and after"),
-        "figure_2_2_test_labels.png": figures.bars(_part(tables, "test"), f"{mark}test, before and after"),
-        "figure_2_3_examples.png": sheet,
-        "figure_3_2_distribution.png": figures.bars(totals, f"{mark}labels of the CSV"),
-        "figure_3_3_official_split.png": figures.bars(
-            {part: tables["before"][part] for part in OFFICIAL_SPLITS}, f"{mark}the data set's own parts"
+    before, after = tables["before"], tables["after"]
+    train = {f"after: {name}": after[name] for name in ("train", "validation")}
+    totals: Counter[str] = Counter()
+    for row in tables["csv_content"]:
+        totals[row["label"]] += row["images"]
+    counts = {
+        "figure_2_1_train_labels.png": (
+            "train, before and after",
+            {"before: TRAIN": before["TRAIN"], **train},
         ),
+        "figure_2_2_test_labels.png": (
+            "test, before and after",
+            {"before: TEST": before["TEST"], "after": after["test"]},
+        ),
+        "figure_3_2_distribution.png": ("labels of the CSV", {"data set": totals}),
+        "figure_3_3_official_split.png": ("the data set's own parts", before),
     }
+    drawn = {name: figures.bars(own, f"{mark}{title}") for name, (title, own) in counts.items()}
+    return {**drawn, "figure_2_3_examples.png": sheet}
 
 
 def as_markdown(tables: dict[str, Any]) -> str:
     """All tables in Markdown."""
-    classes = list(next(iter(tables["origins"].values())))
-    origins = [[name, *counts.values(), sum(counts.values())] for name, counts in tables["origins"].items()]
-    lines = ["# The data\n", "Images by origin and class\n", _table(["", *classes, "all"], origins)]
+    lines = ["# The data\n", "Images by origin and class\n", _of_classes(tables["origins"])]
     lines += [f"\nWarning: {text}" for text in tables["warnings"]]
-    if "before" not in tables:
-        return "\n".join([*lines, ""])
-    content = [
-        [
-            row["label"],
-            row["label_1_virus_category"] or "-",
-            row["label_2_virus_category"] or "-",
-            row["images"],
-        ]
-        for row in tables["csv_content"]
-    ]
-    before = [[part, *counts.values(), sum(counts.values())] for part, counts in tables["before"].items()]
-    after = [[part, *counts.values(), sum(counts.values())] for part, counts in tables["after"].items()]
-    return "\n".join(
-        [
-            *lines,
+    if "before" in tables:
+        content = [[value or "-" for value in row.values()] for row in tables["csv_content"]]
+        lines += [
             "\nContent of the CSV (the paper's figure 3.1)\n",
             _table(["Label", "Label_1_Virus_category", "Label_2_Virus_category", "images"], content),
             "\nBefore the rebalancing: the data set's own parts (figure 3.3)\n",
-            _table(["", *classes, "all"], before),
+            _of_classes(tables["before"]),
             "\nAfter the paper's rebalancing: a quarter of COVID-19 moved to test, classes upsampled,",
             "15 % of the rows split off for validation (figures 2.1 and 2.2)\n",
-            _table(["", *classes, "all"], after),
-            "",
+            _of_classes(tables["after"]),
         ]
-    )
+    return "\n".join([*lines, ""])
 
 
-def _part(tables: dict[str, Any], name: str) -> dict[str, dict[str, int]]:
-    official = {"train": "TRAIN", "test": "TEST"}[name]
-    after = {"after": tables["after"][name]}
-    if name == "train":
-        after = {"after: train": tables["after"]["train"], "after: validation": tables["after"]["validation"]}
-    return {f"before: {official}": tables["before"][official], **after}
-
-
-def _images_per_label(rows: list[dict[str, Any]]) -> dict[str, int]:
-    sums: Counter[str] = Counter()
-    for row in rows:
-        sums[row["label"]] += row["images"]
-    return dict(sums)
+def _of_classes(counts: dict[str, dict[str, int]]) -> str:
+    classes = next(iter(counts.values()))
+    return _table(["", *classes, "all"], [[name, *n.values(), sum(n.values())] for name, n in counts.items()])
 
 
 def _examples(data: XrayData, seed: int) -> list[tuple[str, np.ndarray]]:
