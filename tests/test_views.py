@@ -109,7 +109,7 @@ def border_bundle(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     with pytest.MonkeyPatch.context() as patch:
         where = ["--data-dir", str(synthetic), "--out", str(out), "--view", "border", "--device", "cpu"]
         patch.setattr(sys, "argv", ["train.py", *where, *options])
-        patch.setattr(figures, "draw_all", lambda *_, **__: None)  # they take as long as the training
+        patch.setattr(figures, "draw_all", lambda *_: {})  # they take as long as the training
         AcceleratorState._reset_state(reset_partial_state=True)  # of other tests' number format
         assert exit_on_error(train.main) == 0
         AcceleratorState._reset_state(reset_partial_state=True)

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from xray_hf import manifest
 from xray_hf.calibration import calibration, fit
 from xray_hf.calibration.calibration import Calibration
@@ -50,22 +52,15 @@ def draw(folder: Path) -> dict[str, Any]:
             for name, part in external.items()
         }
     summary |= controls.summarise(folder, predictions)
+    mark = f"{manifest.mark_of(training)}{training.get('model', 'model')}, "
+    drawn = figures.draw_all(predictions, training.get("history", []), fitted, mark)
+    for name, part in external.items():
+        drawn[f"confusion_external_{name}.png"] = figures.confusion_of(part, f"{mark}{name}")
+    if "controls" in summary:
+        drawn |= _draw_controls(summary, mark)
     with atomic_folder(folder / manifest.FIGURES) as temporary:
-        mark = f"{manifest.mark_of(training)}{training.get('model', 'model')}, "
-        history = training.get("history", [])
-        figures.draw_all(
-            predictions,
-            history,
-            temporary,
-            mark=mark,
-            fitted=fitted if fitted.fitted_on else None,
-            ood_scores=fitted.ood_report.get("scores"),
-        )
-        for name, part in external.items():
-            figure = figures.confusion_of(part, f"{mark}{name}")
-            figures.save(figure, temporary / f"confusion_external_{name}.png")
-        if "controls" in summary:
-            _draw_controls(summary, temporary, mark)
+        for name, figure in drawn.items():
+            figures.save(figure, temporary / name)
     write_json(folder / manifest.METRICS, summary)
     return summary
 
@@ -105,7 +100,7 @@ def _external(folder: Path, predictions: Predictions) -> dict[str, Predictions]:
     return dict(sorted((predictions.select(EXTERNAL).by_source() | records).items()))
 
 
-def _draw_controls(summary: Mapping[str, Any], folder: Path, mark: str) -> None:
+def _draw_controls(summary: Mapping[str, Any], mark: str) -> dict[str, Figure]:
     """control_sensitivity.png, and control_views.png of a synthetic patient: a bundle shows no real one."""
     shares, ends = {}, {}
     for name, numbers in {"whole": summary["test"], **summary["controls"]}.items():
@@ -115,10 +110,9 @@ def _draw_controls(summary: Mapping[str, Any], folder: Path, mark: str) -> None:
         shares[group] = {label: share for label, share in found.items() if share is not None}
         intervals = numbers["intervals"]["per_class"]
         ends[group] = {label: intervals[label]["sensitivity"] for label in shares[group]}
-    title = f"{mark}internal test set, ablated inputs"
-    figures.save(figures.rates(shares, ends, title, "Sensitivity"), folder / "control_sensitivity.png")
+    rates = figures.rates(shares, ends, f"{mark}internal test set, ablated inputs", "Sensitivity")
     patient = resize(dict(sample_images(1, seed=0))[PAPER_CLASSES[PNEUMONIA]], VIEW_SIDE)
     seen = {"whole": patient, **{name: view(patient[None])[0] for name, view in VIEWS.items()}}
     images = [(control_title(name), image) for name, image in seen.items()]
     sheet = figures.sheet(images, len(images), f"{SYNTHETIC_MARK}ablated inputs")
-    figures.save(sheet, folder / "control_views.png")
+    return {"control_sensitivity.png": rates, "control_views.png": sheet}

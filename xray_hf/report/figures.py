@@ -231,18 +231,12 @@ def sheet(images: Sequence[tuple[str, NDArray[np.uint8]]], columns: int, title: 
 
 
 def draw_all(
-    predictions: Predictions,
-    history: Sequence[Mapping[str, Any]],
-    folder: Path,
-    mark: str = "",
-    fitted: Calibration | None = None,
-    ood_scores: Mapping[str, Sequence[float]] | None = None,
-) -> list[Path]:
-    """Write the pictures of a bundle: confusion_<subset>.png, roc_test.png, curves.png, and of a calibration
-    reliability_test.png, risk_coverage.png, ood_roc.png; each where there is what to draw.
+    predictions: Predictions, history: Sequence[Mapping[str, Any]], fitted: Calibration, mark: str
+) -> dict[str, Figure]:
+    """The pictures of a bundle: confusion_<subset>.png, roc_test.png, curves.png, and of a calibration
+    reliability_test.png, risk_coverage.png, ood_roc.png; each where there is something to draw.
 
-    mark: stands in front of every title. ood_scores: as ood_roc takes them.
-    Returns the paths written; raises OutputError.
+    mark: stands in front of every title.
     """
     drawn: dict[str, Figure] = {}
     for subset, name in SUBSET_NAMES.items():
@@ -250,20 +244,18 @@ def draw_all(
             drawn[f"confusion_{subset}.png"] = confusion_of(part, f"{mark}{name}")
     if len(test := predictions.select("test")):
         drawn["roc_test.png"] = roc(test, f"{mark}internal test set, each class against the rest")
-        if fitted:
+        if fitted.fitted_on:
             title = f"{mark}internal test set, reliability"
             drawn["reliability_test.png"] = reliability(test, fitted.temperature, title)
-    if fitted:
+    if fitted.fitted_on:
         parts = {SUBSET_NAMES[subset]: predictions.select(subset) for subset in ("validation", "test")}
         parts = {name: part for name, part in parts.items() if len(part)}
         drawn["risk_coverage.png"] = risk_coverage(parts, fitted, f"{mark}selective risk by coverage")
     if history:
         drawn["curves.png"] = curves(history, f"{mark}training")
-    if ood_scores:
-        drawn["ood_roc.png"] = ood_roc(ood_scores, f"{mark}OOD detection")
-    for name, figure in drawn.items():
-        save(figure, folder / name)
-    return [folder / name for name in drawn]
+    if "scores" in fitted.ood_report:
+        drawn["ood_roc.png"] = ood_roc(fitted.ood_report["scores"], f"{mark}OOD detection")
+    return drawn
 
 
 def save(figure: Figure, path: Path) -> None:
