@@ -14,7 +14,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from scipy.stats import binomtest
 
@@ -26,6 +25,7 @@ from xray_hf.inference.engine import REJECTED, UNLIKE
 from xray_hf.report import captions, markdown, tables
 from xray_hf.report.numbers import Rate, part_of, percent
 from xray_hf.report.report import Report
+from xray_hf.text import counted
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PARTS = {"Speed": DOCS / "bench_inference.md", "Agreement": DOCS / "agreement.md"}
@@ -86,17 +86,15 @@ def main() -> None:
 
 def introduction(folders: Sequence[Path]) -> str:
     """What was measured."""
-    runs = [manifest.read_json(folder / manifest.TRAINING) for folder in folders]
-    trained = "; ".join(describe(run) for run in runs)
-    return f"# Inference\n\nMeasured with {trained}. Nothing below is evidence for any clinical use."
-
-
-def describe(run: dict[str, Any]) -> str:
-    """How a model was trained."""
-    config = run["config"]
+    trained = []
+    for run in (manifest.read_json(folder / manifest.TRAINING) for folder in folders):
+        config = run["config"]
+        trained.append(
+            f"{run['model']} from {run['initial_weights']} weights, protocol `{config['data']['protocol']}`, "
+            f"{counted(config['optimization']['epochs'], 'epoch')}, seed {config['run']['seed']}"
+        )
     return (
-        f"{run['model']} from {run['initial_weights']} weights, protocol `{config['data']['protocol']}`, "
-        f"{config['optimization']['epochs']} epochs, seed {config['run']['seed']}"
+        f"# Inference\n\nMeasured with {'; '.join(trained)}. Nothing below is evidence for any clinical use."
     )
 
 

@@ -248,9 +248,8 @@ def which_is_better(compared: Iterable[Mapping[str, Any]], shipped: Sequence[Rep
     p_value = fisher_exact([[n, PAPER_TEST - n] for n in right]).pvalue
     rows = []
     for title, seed, row in pairs:
-        differences = [row[key] for key in ("accuracy", "balanced_accuracy")]
+        differences, test = (row["accuracy"], row["balanced_accuracy"]), row["mcnemar"]
         cells = [points(Rate(own["difference"], own["interval"])) for own in differences]
-        test = row["mcnemar"]
         counts = [test["only_b_right"], test["only_a_right"], f"{test['p_value']:.2g}"]
         rows.append([title, seed, *cells, *counts])
     heads = ["recipe", "seed", "accuracy", "balanced accuracy"]
@@ -287,11 +286,11 @@ def leak_meter(runs: Runs) -> str:
             if not own:
                 continue
             leak = [f"{own[0]['leak'][what]['all']:.0%}" for what in ("image", "patient")]
-            accuracies = [spread(own, subset, "accuracy") for subset in ("validation", "test")]
-            apart = [run["unleaked"] for run in own]
-            accuracies.insert(1, f"{mean_and_sd([each['accuracy'] for each in apart])} of {apart[0]['n']}")
+            validation, test = (spread(own, subset, "accuracy") for subset in ("validation", "test"))
+            apart = mean_and_sd([run["unleaked"]["accuracy"] for run in own])
+            unleaked = f"{apart} of {own[0]['unleaked']['n']}"
             gap = mean_and_sd([behind(run) for run in own])
-            rows.append([model, protocol, len(own), *leak, *accuracies, gap])
+            rows.append([model, protocol, len(own), *leak, validation, unleaked, test, gap])
     if not rows:
         return ""
     heads = ["model", "protocol", "seeds", "leak, image", "leak, patient", "validation"]
@@ -307,11 +306,10 @@ def of_kind(runs: Runs, model: str, recipe: str) -> list[Mapping[str, Any]]:
 
 def in_words(runs: Runs, recipe: str, difference: Callable[[Mapping[str, Any]], float]) -> str:
     """A recipe's difference in points, model by model: 2.3 ± 1.5 (xray-resnet18) and …"""
-    of_models = {model: of_kind(runs, model, recipe) for model in MODELS}
     return listed(
         f"{mean_and_sd([difference(run) for run in own])} ({model})"
-        for model, own in of_models.items()
-        if own
+        for model in MODELS
+        if (own := of_kind(runs, model, recipe))
     )
 
 
@@ -329,19 +327,17 @@ def epochs(runs: Runs) -> str:
     """The paper's recipe, epoch by epoch: what its validation hides."""
     keys = ("train_accuracy", "validation_accuracy", "test_accuracy", "test_balanced_accuracy")
     heads = ["epoch", "train loss", *(key.replace("_", " ") for key in keys)]
-    sections = []
-    for run in (run for run in runs if (run["recipe"], run["seed"]) == ("paper", 0)):
-        history = run["history"]
+    parts = ["## The paper's recipe, epoch by epoch", TEXTS["epochs"]]
+    shown = [run for run in runs if (run["recipe"], run["seed"]) == ("paper", 0)]
+    for run in shown:
         rows = [
             [row["epoch"], f"{row['train_loss']:.4f}", *(f"{row[key]:.1%}" for key in keys)]
-            for row in history
+            for row in run["history"]
         ]
-        tests = [row["test_accuracy"] for row in history]
+        tests = [row["test_accuracy"] for row in run["history"]]
         swing = f"Test accuracy lies between {min(tests):.1%} and {max(tests):.1%} over the epochs."
-        sections += [f"### {run['model']}", markdown.rows_below(heads, rows), swing]
-    return (
-        "\n\n".join(["## The paper's recipe, epoch by epoch", TEXTS["epochs"], *sections]) if sections else ""
-    )
+        parts += [f"### {run['model']}", markdown.rows_below(heads, rows), swing]
+    return "\n\n".join(parts) if shown else ""
 
 
 def spread(runs: Runs, subset: str, key: str) -> str:

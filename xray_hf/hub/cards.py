@@ -92,10 +92,11 @@ def _render(bundle: Path, repo_id: str | None, data_set: str | None, with_names:
 
 
 def _evaluation(report: Report) -> str:
-    """All that was measured, and for the rest what measures it."""
-    found = [each for each in sections.all_sections([report]) if each.made_by != "train.py"]
+    """All that was measured, and the commands for the rest; how it was trained stands above."""
     return "\n\n".join(
-        markdown.section(each, 3, lambda figure: f"{manifest.FIGURES}/{figure.stem}.png") for each in found
+        markdown.section(each, 3, lambda figure: f"{manifest.FIGURES}/{figure.stem}.png")
+        for each in sections.all_sections([report])
+        if each.made_by != "train.py"
     )
 
 
@@ -120,22 +121,17 @@ _MISSING = (
 
 
 class Numbers(dict[str, Any]):
-    """A JSON object that names what it lacks. place: where it stands, "metrics.json: test"."""
+    """A JSON object that names what it lacks. place: where it stands, "training.json: .config"."""
 
     def __init__(self, values: Mapping[str, Any], place: str) -> None:
-        super().__init__({name: _named(value, f"{place}.{name}") for name, value in values.items()})
+        super().__init__(values)
         self._place = place
+        for name, value in values.items():
+            if isinstance(value, dict):
+                self[name] = Numbers(value, f"{place}.{name}")
 
     def __missing__(self, name: str) -> Any:
         raise BundleError(_MISSING.format(f"{self._place}.{name}"))
-
-
-def _named(value: Any, place: str) -> Any:
-    if isinstance(value, dict):
-        return Numbers(value, place)
-    if isinstance(value, list):
-        return [_named(item, f"{place}[{number}]") for number, item in enumerate(value)]
-    return value
 
 
 def _read(bundle: Path, name: str) -> Numbers:
@@ -236,10 +232,8 @@ def _changes(augmentation: Mapping[str, float]) -> str:
     """What is switched on, with its strength as config.py means it."""
     nothing = vars(AugmentationConfig())
     changed = {name: value for name, value in augmentation.items() if value != nothing.get(name, 0)}
-    return (
-        ", ".join(f"{name} {value}" if value is not True else name for name, value in changed.items())
-        or "nothing"
-    )
+    named = [name if value is True else f"{name} {value}" for name, value in changed.items()]
+    return ", ".join(named) or "nothing"
 
 
 _FILTERS = {
