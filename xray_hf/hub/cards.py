@@ -18,7 +18,7 @@ from xray_hf.report import markdown, sections, sentences
 from xray_hf.report.numbers import Rate, percent
 from xray_hf.report.report import Measured, Report
 from xray_hf.report.tables import SUBSETS
-from xray_hf.text import listed
+from xray_hf.text import counted, listed
 from xray_hf.training.config import AugmentationConfig
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "model_cards"
@@ -239,6 +239,7 @@ def _changes(augmentation: Mapping[str, float]) -> str:
 _FILTERS = {
     "changes": _changes,
     "count": lambda value: f"{value:,}",
+    "counted": counted,
     "counts": lambda split, labels: " | ".join(f"{split[label]:,}" for label in labels),
     "listed": listed,
     "percent": lambda value: percent(Rate(value)),

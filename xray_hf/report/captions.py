@@ -9,6 +9,7 @@ from xray_hf import manifest
 from xray_hf.report.numbers import Rate, percent
 from xray_hf.report.report import Report
 from xray_hf.report.tables import CONTROLS, SUBSETS, control_sets
+from xray_hf.text import counted
 
 EXTERNAL = "external_"  # confusion_external_NAME.png
 
@@ -111,7 +112,7 @@ def _curves(report: Report, _: str) -> str:
         first, last = rows[0], rows[-1]
         best = max(rows, key=lambda row: row["validation_balanced_accuracy"])
         return (
-            f"Over {len(rows)} epochs the training loss goes from {first['train_loss']:.3f} to "
+            f"Over {counted(len(rows), 'epoch')} the training loss goes from {first['train_loss']:.3f} to "
             f"{last['train_loss']:.3f} and validation accuracy from {first['validation_accuracy']:.1%} to "
             f"{last['validation_accuracy']:.1%}. Balanced accuracy on validation is highest after epoch "
             f"{best['epoch']}: {best['validation_balanced_accuracy']:.1%}."

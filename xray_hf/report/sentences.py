@@ -287,7 +287,7 @@ def web_images(model: str, own: SourceDetection) -> str:
     """How many images of the smaller site the network was trained on."""
     _, trained = own.called["train"]
     patients = counted(own.patients or 0, "patient")
-    return f"{model} was trained on {trained} of these {own.images} images of {patients}."
+    return f"{model} was trained on {trained} of these {counted(own.images or 0, 'image')} of {patients}."
 
 
 def not_recorded(reports: Sequence[Report]) -> list[str]:
@@ -301,8 +301,10 @@ def duplicates(report: Report) -> list[str]:
     own = report.duplicates
     if not own:
         return []
+    pictures = counted(own.repeated_pictures or 0, "picture")
+    occur = "occurs" if own.repeated_pictures == 1 else "occur"
     return [
-        f"{count(own.repeated_pictures)} pictures occur in the test set more than once: the accuracy of "
+        f"{pictures} {occur} in the test set more than once: the accuracy of "
         f"{report.name} is {percent(own.all_rows)} with all of them and {percent(own.one_of_each)} with one "
         "of each."
     ]

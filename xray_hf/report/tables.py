@@ -25,6 +25,12 @@ CONTROLS = {
 }
 
 
+SUBGROUPS = {  # (what divides, group): in words
+    ("near duplicate", "near"): "with a near-duplicate",
+    ("near duplicate", "far"): "without a near-duplicate",
+}
+
+
 class Row(NamedTuple):
     """what: is measured; "" where the title says it."""
 
@@ -319,9 +325,10 @@ def subgroups(reports: Sequence[Report]) -> Table:
         "Subgroups of the internal test set",
         {"images": lambda own: count(own.n), "sensitivity": lambda own: percent(own.sensitivity)},
         [
-            (report.name, f"{own.what} {own.group}: {own.label}", own)
+            (report.name, f"{SUBGROUPS.get(key) or ' '.join(key)}: {own.label}", own)
             for report in reports
             for own in report.subgroups
+            for key in [(own.what, own.group)]
         ],
     )
 
