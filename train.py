@@ -203,13 +203,19 @@ def describe_run(config: Config, network: Network, accelerator: Accelerator) -> 
 def describe_source(report: SourceReport, data: XrayData, split: Split) -> dict[str, Any]:
     """What training.json says of a source: its name, how many images are in a split, what was left out."""
     rows = np.unique(np.concatenate([split.rows(name) for name in split.names]))
-    used = sum(data.samples[row].source == report.source for row in rows)
+    own = [data.samples[row] for row in rows if data.samples[row].source == report.source]
     names = {
         "root": nameless(report.kind, report.root),
         "patients_from": report.patients_from and Path(report.patients_from).name,
     }
     found = {**report.as_dict(), **names}
-    return {"name": report.source, "kind": report.kind, "images": used, "report": found}
+    return {
+        "name": report.source,
+        "kind": report.kind,
+        "images": len(own),
+        "is_synthetic": is_synthetic(own),
+        "report": found,
+    }
 
 
 def nameless(kind: str, place: str) -> str:

@@ -232,6 +232,26 @@ def test_synthetic_patients_give_no_result_on_the_real_set(copy: Path) -> None:
     assert "of one hospital" not in text
 
 
+def test_real_sources_beside_synthetic_patients_are_named(copy: Path) -> None:
+    sets = [
+        {"kind": "coronahack", "name": "atlas", "images": 60, "is_synthetic": True},
+        {"kind": "rsna", "name": "rsna", "images": 90, "is_synthetic": False},
+    ]
+    changed(copy, manifest.TRAINING, "is_synthetic", value=True)
+    changed(copy, manifest.TRAINING, "sources", value=sets)
+    about = sources.reader("rsna").ABOUT
+    text = cards.render(copy, "owner/name")
+    assert "# SYNTHETIC patients: xray-cnn" in text
+    assert "Trained partly on synthetic patients" in text
+    assert "- Synthetic patients, drawn from a statistical atlas, 60 images." in text
+    assert f"[{about.title}]({about.url}), 90 images: {about.origin} Licence: {about.licence}" in text
+    assert about.citation in text
+    assert "CoronaHack" not in text
+    data = ModelCard(text).data
+    assert data.license == "other"
+    assert {each.dataset_type for each in data.eval_results or []} == {"synthetic-rsna", "nih_figure1"}
+
+
 def section(text: str, title: str) -> str:
     """What stands below a heading, without line breaks."""
     return " ".join(re.split(r"\n#+ ", text.split(f"# {title}\n")[1])[0].split())

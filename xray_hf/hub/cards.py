@@ -68,6 +68,7 @@ def _render(bundle: Path, repo_id: str | None, data_set: str | None, with_names:
         labels=description.labels,
         side=description.side,
         is_synthetic=description.is_synthetic,
+        has_real_images=report.has_real_images,
         is_coronahack=sentences.of_coronahack_alone(report),
         about_data=[markdown.paragraph(line) for line in sentences.about_data([report])],
         sources=sentences.sources(report),
@@ -143,7 +144,7 @@ def _metadata(
 ) -> ModelCardData:
     is_synthetic, is_cnn = description.is_synthetic, description.name == manifest.XRAY_CNN
     start = training["initial_weights"]
-    own_terms = not (is_synthetic or sentences.of_coronahack_alone(report))
+    own_terms = report.has_real_images and not sentences.of_coronahack_alone(report)
     return ModelCardData(
         license="other" if own_terms else "cc-by-nc-4.0",
         license_name="terms-of-the-training-images" if own_terms else None,
@@ -194,9 +195,10 @@ def _results(training: Numbers, report: Report, data_set: str | None) -> Iterato
 
 def _home(report: Report) -> tuple[str, str]:
     """The sources of a model: their names, and an id of the kind that the Hub takes."""
-    if report.is_synthetic:
+    if not report.has_real_images:
         return "Synthetic patients", "synthetic"
-    known, names = sentences.collections([report]), [each.name or "unnamed" for each in report.sources]
+    known = sentences.collections([report])
+    names = ["synthetic" if each.is_synthetic else each.name or "unnamed" for each in report.sources]
     if len(known) == len(names) == 1:
         ((kind, label),) = known.items()
         return label.title, label.url.partition("/datasets/")[2] or kind

@@ -126,7 +126,7 @@ def _bytes(path: Path) -> bytes:
 
 
 def _card(data: XrayData, may_go: np.ndarray, found: dict[str, Split], repo_id: str) -> str:
-    synthetic, labels = is_synthetic(data.samples), data.labels
+    sources, labels = [_source(report.source, report.kind, data) for report in data.reports], data.labels
     leak = None
     if "paper" in found:
         leak = splits.describe(found["paper"], data.samples, data.classes, data.groups)["leak"]
@@ -134,9 +134,9 @@ def _card(data: XrayData, may_go: np.ndarray, found: dict[str, Split], repo_id: 
         "dataset.md",
         Path(repo_id),
         repo_id=repo_id,
-        mark=SYNTHETIC_MARK if synthetic else "",
-        is_synthetic=synthetic,
-        sources=[_source(report.source, report.kind, data) for report in data.reports],
+        mark=SYNTHETIC_MARK if any(source["is_synthetic"] for source in sources) else "",
+        is_synthetic=all(source["is_synthetic"] for source in sources),
+        sources=sources,
         labels=data.classes,
         protocols=list(found),
         splits=SPLITS,
@@ -163,9 +163,10 @@ def _card(data: XrayData, may_go: np.ndarray, found: dict[str, Split], repo_id: 
 
 
 def _source(name: str, kind: str, data: XrayData) -> dict[str, Any]:
-    """A source's museum label, and how many images it gives."""
-    images = sum(sample.source == name for sample in data.samples)
-    return {"name": name, "kind": kind, "images": images, "about": asdict(reader(kind).ABOUT)}
+    """A source's museum label, how many images it gives, and whether the atlas drew them."""
+    own = [sample for sample in data.samples if sample.source == name]
+    about = asdict(reader(kind).ABOUT)
+    return {"name": name, "kind": kind, "images": len(own), "is_synthetic": is_synthetic(own), "about": about}
 
 
 def _counts(labels: np.ndarray, classes: Sequence[str]) -> dict[str, int]:

@@ -211,6 +211,7 @@ class Source:
     kind: str
     name: str
     images: int | None
+    is_synthetic: bool
 
 
 @dataclass(frozen=True)
@@ -245,6 +246,11 @@ class Report:
     def test(self) -> Measured | None:
         """The internal test set."""
         return self.subsets.get("test")
+
+    @property
+    def has_real_images(self) -> bool:
+        """Whether any source is of real patients; the numbers are marked where another is synthetic."""
+        return not self.is_synthetic or not all(each.is_synthetic for each in self.sources)
 
     @property
     def chance(self) -> Rate:
@@ -382,12 +388,16 @@ def _classes(metrics: _Part, config: _Part) -> tuple[str, ...]:
 
 def _sources(training: _Part) -> tuple[Source, ...]:
     """Bundles from before there were several sources were trained on CoronaHack."""
-    named = training.of.get("sources")
+    named, is_synthetic = training.of.get("sources"), training.of.get("is_synthetic")
     if not isinstance(named, list):
         report = training.get("report")
-        return (Source(CORONAHACK, CORONAHACK, report.count("rows") if report else None),)
+        images = report.count("rows") if report else None
+        return (Source(CORONAHACK, CORONAHACK, images, is_synthetic is True),)
     parts = [_Part(each, f"{training.place}.sources[{k}]", training.gaps) for k, each in enumerate(named)]
-    found = [part.fill(Source) for part in parts]
+    # Bundles from before each source said so of itself have only the whole run's word.
+    found = [
+        part.fill(Source, is_synthetic=part.of.get("is_synthetic", is_synthetic) is True) for part in parts
+    ]
     held_out = manifest.held_out_of(training.of)
     return tuple(source for source in found if source.name not in held_out)
 

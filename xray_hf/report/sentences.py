@@ -69,9 +69,7 @@ LIMITS = (
 
 def collections(reports: Iterable[Report]) -> dict[str, About]:
     """{kind: museum label} of the published collections whose images, not synthetic ones, trained a model."""
-    kinds = dict.fromkeys(
-        each.kind for report in reports if not report.is_synthetic for each in report.sources
-    )
+    kinds = dict.fromkeys(each.kind for report in reports for each in report.sources if not each.is_synthetic)
     return {kind: label for kind in kinds if (label := provenance.about(kind))}
 
 
@@ -104,9 +102,9 @@ def sources(report: Report) -> list[str]:
     """One line for each source that a model was trained on: its images, what they are, their terms."""
     lines = []
     for each in report.sources:
-        label = None if report.is_synthetic else provenance.about(each.kind)
+        label = provenance.about(each.kind)
         images = f", {counted(each.images, 'image')}" if each.images else ""
-        if report.is_synthetic:
+        if each.is_synthetic:
             lines.append(f"Synthetic patients, drawn from a statistical atlas{images}.")
         elif label:
             lines.append(f"[{label.title}]({label.url}){images}: {label.origin} Licence: {label.licence}")
