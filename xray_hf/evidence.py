@@ -74,8 +74,8 @@ def _numbers(part: Predictions, fitted: Calibration) -> dict[str, Any]:
 def _of_sources(test: Predictions, fitted: Calibration) -> dict[str, Any]:
     """by_source, worst_source and within_source of the test rows; empty for those of one source.
 
-    The mean over a mixed test set hides the hospital where a model fails, so that the worst one stands beside
-    it (Koh et al. 2021, WILDS).
+    The mean over a mixed test set hides the hospital where a model fails, so the worst one stands beside it
+    (Koh et al. 2021, WILDS).
     """
     parts = test.by_source()
     if len(parts) < 2:

@@ -102,7 +102,7 @@ def _evaluation(report: Report) -> str:
 
 
 def fill(template: str, folder: Path, **values: Any) -> str:
-    """One of model_cards/, filled with what is of `folder`; raises BundleError for a missing value."""
+    """One of model_cards/, filled in for `folder`; raises BundleError for a missing value."""
     if not TEMPLATES.is_dir():
         raise ConfigError(f"{TEMPLATES} is missing; cards are rendered in a checkout of the project.")
     environment = Environment(  # of Markdown, so nothing is escaped
@@ -225,7 +225,7 @@ def _parameters(bundle: Path) -> int:
 def _megabytes(path: Path) -> float:
     if not path.is_file():
         raise BundleError(
-            f"{path} is missing, whose size the card states; run `xray-hf export {path.parent}`."
+            f"{path} is missing, and the card states its size; run `xray-hf export {path.parent}`."
         )
     return round(path.stat().st_size / 1e6, 1)
 

@@ -24,7 +24,7 @@ class Figure(NamedTuple):
 
 
 def figures(patterns: Sequence[str], reports: Sequence[Report]) -> list[list[Figure]]:
-    """Those that exist, in rows: the same figure of all models; of a single model all its figures."""
+    """Those that exist: a row for the same figure of all models; for a single model one row for all."""
     rows = [
         [
             _figure(report, path.stem)

@@ -1,4 +1,4 @@
-"""Images by origin and class; of CoronaHack also the paper's figures 2.1 to 2.3 and 3.1 to 3.3."""
+"""Images by origin and class; for CoronaHack also the paper's figures 2.1 to 2.3 and 3.1 to 3.3."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def examine(data: XrayData, out: Path, seed: int = 0) -> str:
 
 
 def _papers_split(data: XrayData, seed: int) -> splits.Split | None:
-    """The paper's rebalancing, of the one source that it fits."""
+    """The paper's rebalancing; None for sources that it does not fit."""
     try:
         return splits.paper(data.samples, data.classes, seed)
     except ConfigError:

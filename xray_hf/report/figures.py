@@ -210,7 +210,7 @@ def rates(
 ) -> Figure:
     """Grouped bars of shares, 0 to 1, with their numbers: shares[group][series]; a missing one has no bar.
 
-    ends: the intervals, [low, high], drawn upon the bars. what: the shares are, on the axis.
+    ends: the intervals, [low, high], drawn upon the bars. what: the label of the axis.
     """
     figure, axes = _grouped(shares, title, what, "{:.0%}", ends)
     axes.yaxis.set_major_formatter(PercentFormatter(1))

@@ -15,14 +15,14 @@ from xray_hf.report.tables import Row, Table
 
 
 def page(reports: Sequence[Report]) -> str:
-    """Everything that the bundles' files say of how good their models are."""
+    """All that the bundles' files say about the performance of their models."""
     known = [each for each in reports if each.subsets]
     unknown = [each.name for each in reports if not each.subsets]
     parts = [_heading("What this data can and cannot teach"), *_paragraphs(sentences.about_data(reports))]
     parts += _paragraphs(sentences.synthetic(reports), "notice")
     parts += _paragraphs([line for each in known for line in sentences.headline(each)], "collapse")
     parts += _paragraphs(
-        [f"{name} came without `metrics.json`, so how good it is is unknown." for name in unknown], "gap"
+        [f"{name} came without `metrics.json`, so its performance is unknown." for name in unknown], "gap"
     )
     if known:
         read = [
@@ -58,7 +58,7 @@ def section(own: Section, place: Mapping[str, int]) -> str:
 
 
 def table(own: Table) -> str:
-    """What is measured together, model below model; of a single model without titles between the rows."""
+    """Grouped by what is measured, one row a model; for a single model without the groups' titles."""
     if len(own.models) == 1:
         bodies = [_body("", [(row.what or row.model, row) for row in own.rows], own)]
     else:

@@ -38,7 +38,7 @@ class ClassNumbers:
 
 @dataclass(frozen=True)
 class Errors:
-    """Of probabilities."""
+    """Errors of the probabilities."""
 
     ece: float | None
     brier: float | None
@@ -66,7 +66,7 @@ class OperatingPoint:
 
 @dataclass(frozen=True)
 class Decisions:
-    """Of the whole engine. withheld: {decision that is no class: share of the images}."""
+    """What the whole engine decides. withheld: {decision that is no class: share of the images}."""
 
     withheld: Mapping[str, float]
     decided: int | None
@@ -75,7 +75,7 @@ class Decisions:
 
 @dataclass(frozen=True)
 class Measured:
-    """The numbers of one set of images. matrix: (C, C) counts, rows true. before, after: the temperature."""
+    """The numbers of one set of images. matrix: (C, C) counts, rows true. before, after: the scaling."""
 
     matrix: Sequence[Sequence[int]]
     classes: Mapping[str, ClassNumbers]
@@ -171,7 +171,7 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Rejected:
-    """Of one kind of images, the share that is rejected as out of distribution."""
+    """The share of one kind of images that is rejected as out of distribution."""
 
     n: int | None
     rejected: Rate
@@ -185,7 +185,7 @@ class Rejected:
 
 @dataclass(frozen=True)
 class OodDetection:
-    """What is rejected of the test set, which is wrong, and of each kind of OOD image."""
+    """Rejections in the test set, where each one is wrong, and of each kind of OOD image."""
 
     test: Rejected
     classes: Mapping[str, Rejected]
@@ -377,7 +377,7 @@ def _is_number(value: Any) -> TypeGuard[int | float]:
 
 
 def _classes(metrics: _Part, config: _Part) -> tuple[str, ...]:
-    """Their names in the order of the logits; of the numbers themselves where neither file has them."""
+    """Their names in the order of the logits; where neither file has them, those beside the numbers."""
     for names in (metrics.of.get("classes"), config.of.get("label_names")):
         if isinstance(names, Sequence) and not isinstance(names, str):
             return tuple(map(str, names))

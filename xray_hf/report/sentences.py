@@ -114,7 +114,7 @@ def sources(report: Report) -> list[str]:
 
 
 def synthetic(reports: Sequence[Report]) -> list[str]:
-    """The models that were trained on synthetic patients only."""
+    """The models that were trained on synthetic patients."""
     names = ", ".join(each.name for each in reports if each.is_synthetic)
     said = (
         f"{names}: trained and tested on synthetic patients, drawn from a statistical atlas. "
@@ -174,14 +174,12 @@ def _decided(own: Measured) -> list[str]:
 def external_sets(reports: Sequence[Report]) -> list[str]:
     """What each external test set holds."""
     sets = {name: own for report in reports for name, own in report.external.items()}
-    return [_composition(name, own) for name, own in sets.items()]
-
-
-def _composition(name: str, own: Measured) -> str:
-    parts = listed(f"{of.images:,} {label}" for label, of in own.classes.items() if of.images)
-    patients = f" of {counted(own.patients, 'patient')}" if own.patients else ""
-    about = provenance.EXTERNAL_SETS.get(name, "")
-    return f"`{name}`: {parts}{patients}. {about}".strip()
+    lines = []
+    for name, own in sets.items():
+        parts = listed(f"{of.images:,} {label}" for label, of in own.classes.items() if of.images)
+        patients = f" of {counted(own.patients, 'patient')}" if own.patients else ""
+        lines.append(f"`{name}`: {parts}{patients}. {provenance.EXTERNAL_SETS.get(name, '')}".strip())
+    return lines
 
 
 def official(reports: Sequence[Report]) -> list[str]:

@@ -32,7 +32,7 @@ SUBGROUPS = {  # (what divides, group): in words
 
 
 class Row(NamedTuple):
-    """what: is measured; "" where the title says it."""
+    """what: the thing measured; "" where the title says it."""
 
     model: str
     what: str
