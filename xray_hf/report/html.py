@@ -11,7 +11,7 @@ from xray_hf.report import sections, sentences
 from xray_hf.report.captions import Figure
 from xray_hf.report.report import Report
 from xray_hf.report.sections import Section
-from xray_hf.report.tables import Row, Table
+from xray_hf.report.tables import Table
 
 
 def page(reports: Sequence[Report]) -> str:
@@ -60,10 +60,10 @@ def section(own: Section, place: Mapping[str, int]) -> str:
 def table(own: Table) -> str:
     """Grouped by what is measured, one row a model; for a single model without the groups' titles."""
     if len(own.models) == 1:
-        bodies = [_body("", [(row.what or row.model, row) for row in own.rows], own)]
+        bodies = [_body("", own.named_rows(), own)]
     else:
         groups = own.by_what().items()
-        bodies = [_body(what, [(row.model, row) for row in rows], own) for what, rows in groups]
+        bodies = [_body(what, [[row.model, *row.cells] for row in rows], own) for what, rows in groups]
     heads = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in own.headings)
     title = escape(own.title)
     return (
@@ -72,17 +72,17 @@ def table(own: Table) -> str:
     )
 
 
-def _body(title: str, rows: Iterable[tuple[str, Row]], own: Table) -> str:
+def _body(title: str, rows: Iterable[Sequence[str]], own: Table) -> str:
     span = len(own.headings) + 1
     head = (
         f'<tr class="title"><th scope="rowgroup" colspan="{span}">{escape(title)}</th></tr>' if title else ""
     )
-    lines = (f'<tr><th scope="row">{escape(name)}</th>{_cells(row)}</tr>' for name, row in rows)
+    lines = (f'<tr><th scope="row">{escape(name)}</th>{_cells(rest)}</tr>' for name, *rest in rows)
     return f"<tbody>{head}{''.join(lines)}</tbody>"
 
 
-def _cells(row: Row) -> str:
-    return "".join(f"<td>{escape(cell)}</td>" for cell in row.cells)
+def _cells(texts: Iterable[str]) -> str:
+    return "".join(f"<td>{escape(text)}</td>" for text in texts)
 
 
 def _figure(own: Figure, place: Mapping[str, int]) -> str:
