@@ -107,7 +107,7 @@ def calibration(reports: Sequence[Report]) -> Section:
     text = [sentences.CALIBRATION, *_each(reports, sentences.fitted)]
     figures = ["reliability_test", "risk_coverage"]
     own = _section("Calibration and abstention", "xray-hf calibrate", reports, found, text, figures)
-    return replace(own, text=[*own.text, *sentences.uncalibrated(reports)])
+    return replace(own, text=[*own.text, *_each(reports, sentences.uncalibrated)])
 
 
 def ood(reports: Sequence[Report]) -> Section:

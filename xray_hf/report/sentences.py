@@ -245,19 +245,15 @@ def fitted(report: Report) -> list[str]:
     ]
 
 
-def uncalibrated(reports: Sequence[Report]) -> list[str]:
-    """The bundles that are not calibrated, and whether they can be."""
-    lines = []
-    for each in reports:
-        if each.fitted:
-            continue
-        copied = each.training and each.training.protocol == "paper"
-        why = " Its validation images are copies of training images and cannot fit them." if copied else ""
-        lines.append(
-            f"{each.name} is not calibrated: its probabilities are a plain softmax, and it never "
-            f"abstains.{why}"
-        )
-    return lines
+def uncalibrated(report: Report) -> list[str]:
+    """What follows for a bundle that is not calibrated, and why it cannot be."""
+    if report.fitted:
+        return []
+    copied = report.training and report.training.protocol == "paper"
+    why = " Its validation images are copies of training images and cannot fit them." if copied else ""
+    return [
+        f"{report.name} is not calibrated: its probabilities are a plain softmax, and it never abstains.{why}"
+    ]
 
 
 def two_sites(own: SourceDetection) -> str:
