@@ -20,6 +20,8 @@ from opening import open_coronahack
 
 from xray_hf import cli, manifest
 from xray_hf.data.dataset import XrayData, split_data
+from xray_hf.data.sample import SourceReport
+from xray_hf.data.sources import reader
 from xray_hf.errors import ConfigError, DataError
 from xray_hf.hub import data_set
 from xray_hf.task import PAPER_CLASSES, PROTOCOLS, SPLITS
@@ -199,6 +201,19 @@ def test_the_card_says_synthetic_and_its_metadata_is_read(data: XrayData, tmp_pa
     assert "Nothing is left out." in card.text
     assert "{{" not in card.content
     assert "Personal and health information" in card.text
+
+
+def test_a_real_source_beside_synthetic_patients_keeps_its_label(data: XrayData, tmp_path: Path) -> None:
+    samples = [
+        replace(each, source="rsna", site="") if k % 2 else each for k, each in enumerate(data.samples)
+    ]
+    mixed = replace(data, samples=samples, reports=[*data.reports, SourceReport("rsna", "", "rsna")])
+    card = DatasetCard(bytes(data_set.plan(mixed, "owner/data", tmp_path).files[manifest.CARD]).decode())  # type: ignore[arg-type]
+    about = reader("rsna").ABOUT
+    assert card.data.pretty_name.startswith("SYNTHETIC patients: ")
+    assert card.data.license == "other"
+    assert f"[{about.title}]({about.url})." in card.text
+    assert card.text.count("Drawn by `xray-hf atlas`") == 1
 
 
 def test_copies_of_a_picture_take_hardly_any_space(data: XrayData, tmp_path: Path) -> None:

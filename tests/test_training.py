@@ -401,6 +401,14 @@ def test_a_bundle_does_not_say_where_the_data_lie(
     assert train.public(hub)["data"]["source"] == ("hub=owner/name@main", "hub:two=owner/other")
 
 
+def test_training_json_says_which_source_is_synthetic(synthetic: Path) -> None:
+    data = open_data(resolve({"source": [f"coronahack={synthetic}"]}).data.specs, 32)
+    split = split_data(data, "grouped", 0)
+    assert train.describe_source(data.reports[0], data, split)["is_synthetic"] is True
+    data.samples[:] = [dataclasses.replace(sample, site="") for sample in data.samples]
+    assert train.describe_source(data.reports[0], data, split)["is_synthetic"] is False
+
+
 def test_the_average_of_a_short_run_forgets_the_weights_that_it_began_with(tmp_path: Path) -> None:
     """48 steps, as many as 128 images have in 12 epochs; a decay of 0.995 would keep 79 % of the first."""
     short, long = (make_trainer(tmp_path / str(n), epochs=n, batch_size=9, ema=0.995) for n in (12, 500))

@@ -23,6 +23,7 @@ from xray_hf.files import atomic_file
 from xray_hf.hub import cards
 from xray_hf.hub.publish import Plan, require_repo_id
 from xray_hf.task import SPLITS, SYNTHETIC_MARK
+from xray_hf.text import counted
 
 if TYPE_CHECKING:
     from datasets import Features
@@ -57,7 +58,7 @@ def plan(data: XrayData, repo_id: str, folder: Path, *, with_all: bool = False) 
     card = _card(data, may_go, found, repo_id)
     files[manifest.CARD] = card.encode()
     left = int((~may_go).sum())
-    note = f"{left} images stay here, whose collection states no licence." if left else ""
+    note = f"Left out, because their collection states no licence: {counted(left, 'image')}." if left else ""
     return Plan("dataset", "dataset", repo_id, files, note, is_restricted=not is_licensed[may_go].all())
 
 
