@@ -33,7 +33,7 @@ from ways import Job, fresh_accelerator, ours, pure
 from xray_hf import __version__
 from xray_hf.data.dataset import XrayData, open_data
 from xray_hf.data.sample import is_synthetic
-from xray_hf.data.sources import parse_specs
+from xray_hf.data.sources import ReadOptions, parse_specs
 from xray_hf.data.synthetic import write_synthetic
 from xray_hf.errors import exit_on_error
 from xray_hf.files import write_json, write_text
@@ -55,7 +55,12 @@ def main() -> None:
         scratch = Path(folder)
         data_dir = options.data_dir or write_synthetic(scratch / "data", PATIENTS, seed=0).folder
         cache_dir = options.cache_dir or (None if options.data_dir else scratch / "cache")
-        data = open_data(parse_specs([f"coronahack={data_dir}"]), SIDE, cache_dir=cache_dir, drop_bad=True)
+        data = open_data(
+            parse_specs([f"coronahack={data_dir}"]),
+            SIDE,
+            options=ReadOptions(cache_dir=cache_dir),
+            drop_bad=True,
+        )
         results = describe(options, data)
         if options.rounds:
             results["models"] = {

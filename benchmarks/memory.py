@@ -99,7 +99,9 @@ def peak_mb() -> float:
 def decode(data_dir: Path, cache_dir: Path, batch_size: int, steps: int) -> dict[str, Any]:
     """Open a data set for the first time."""
     peaks = {"imports_mb": peak_mb()}
-    data = open_data(parse_specs([f"coronahack={data_dir}"]), SIDE, cache_dir=cache_dir, drop_bad=True)
+    data = open_data(
+        parse_specs([f"coronahack={data_dir}"]), SIDE, options=ReadOptions(cache_dir=cache_dir), drop_bad=True
+    )
     return {**peaks, **_sizes(data), "peak_mb": peak_mb()}
 
 
@@ -113,7 +115,9 @@ def train(data_dir: Path, cache_dir: Path, batch_size: int, steps: int) -> dict[
 
     keep_freed_memory()
     peaks = {"imports_mb": peak_mb()}
-    data = open_data(parse_specs([f"coronahack={data_dir}"]), SIDE, cache_dir=cache_dir, drop_bad=True)
+    data = open_data(
+        parse_specs([f"coronahack={data_dir}"]), SIDE, options=ReadOptions(cache_dir=cache_dir), drop_bad=True
+    )
     split = split_data(data, "grouped", 0)
     peaks["opened_mb"] = peak_mb()
     with tempfile.TemporaryDirectory() as out:

@@ -22,15 +22,15 @@ from PIL import Image
 
 from xray_hf.data.dataset import open_data, split_data
 from xray_hf.data.sample import Sample, SourceReport
+from xray_hf.data.source_options import SourceOptions
 from xray_hf.data.sources import (
     KINDS,
-    Mapped,
     ReadOptions,
     SourceSpec,
     classify,
     describe,
     hub,
-    parse_map,
+    parse_maps,
     parse_spec,
     parse_specs,
     reader,
@@ -347,7 +347,7 @@ def test_cohen_keeps_frontal_xrays_and_notes_the_rest(cohen: Path) -> None:
 
 def test_covid_wins_over_the_pneumonia_in_its_path(cohen: Path) -> None:
     samples, _ = read("cohen", cohen)
-    labelled, classes = classify(samples, [SourceSpec("cohen", "here", "")], None)
+    labelled, classes = classify(samples, [SourceSpec("cohen", "here", "")], None, {})
     assert [sample.label for sample in labelled] == ["COVID-19", "Pneumonia", None, "COVID-19"]
     assert classes == ("Pneumonia", "COVID-19")
 
@@ -371,7 +371,7 @@ def test_all_findings_of_the_real_metadata_have_a_class(real_data: Path, tmp_pat
     (tmp_path / "metadata.csv").write_bytes(table.read_bytes())
     samples, report = read("cohen", tmp_path)
     assert Counter(row["view"] for row in rows)["L"] == len(report.not_frontal) == 4
-    labelled, _ = classify(samples, [SourceSpec("cohen", "here", "")], None)
+    labelled, _ = classify(samples, [SourceSpec("cohen", "here", "")], None, {})
     assert len(samples) == 66
     assert {finding for sample in labelled if not sample.label for finding in sample.findings} <= {"ARDS"}
 
@@ -463,6 +463,14 @@ def test_images_are_written_once(snapshot: Path) -> None:
     before = read("hub", "owner/data")[0]
     file.unlink()
     assert read("hub", "owner/data")[0] == before
+
+
+def test_images_of_the_hub_are_written_where_cache_dir_says(snapshot: Path, tmp_path: Path) -> None:
+    file = snapshot / "data" / "train-00000-of-00001.parquet"
+    write_parquet(file, {"image": images(1), "label": ["Normal"]})
+    asked = SourceOptions(source=("hub=owner/data",), cache_dir=str(tmp_path / "own")).read_options
+    [sample], _ = reader("hub").read("owner/data", "here", asked)
+    assert sample.path.parent.parent == tmp_path / "own"
 
 
 def test_labels_may_be_texts_or_missing_and_names_too(snapshot: Path) -> None:
@@ -646,13 +654,13 @@ SPECS = (SourceSpec("folder", "clinic", "a"), SourceSpec("nih", "nih", "b"))
 
 def test_a_map_names_source_finding_and_class() -> None:
     for text in ("clinic:TB: active=Tuberculosis", "folder:clinic:TB: active=Tuberculosis"):
-        assert parse_map(text, SPECS) == Mapped("clinic", "TB: active", "Tuberculosis")
-    assert parse_map("nih:Mass=", SPECS) == Mapped("nih", "Mass", "")
+        assert parse_maps([text], SPECS) == {("clinic", "TB: active"): "Tuberculosis"}
+    assert parse_maps(["nih:Mass=", "clinic:Mass=A"], SPECS) == {("nih", "Mass"): "", ("clinic", "Mass"): "A"}
     for text in ("openist:Mass=Normal", "Mass=Normal", "nih:Mass", "nih:=Normal"):
         with pytest.raises(
             ConfigError, match="fits no source; expected NAME:FINDING=CLASS with a name of clinic, nih"
         ):
-            parse_map(text, SPECS)
+            parse_maps([text], SPECS)
 
 
 # From findings to classes
@@ -664,9 +672,9 @@ def sample(*findings: str, source: str = "clinic") -> Sample:
 
 
 def labels(
-    *samples: Sample, classes: list[str] | None = None, mapped: list[Mapped] | None = None
+    *samples: Sample, classes: list[str] | None = None, mapped: dict[tuple[str, str], str] | None = None
 ) -> tuple[list[str | None], tuple[str, ...]]:
-    labelled, names = classify(samples, SPECS, classes, mapped or [])
+    labelled, names = classify(samples, SPECS, classes, mapped or {})
     assert [replace(each, label=None) for each in labelled] == list(samples)
     return [each.label for each in labelled], names
 
@@ -705,11 +713,7 @@ def test_a_map_wins_over_the_collections_own() -> None:
         sample("normal"),
         sample("Pneumonia"),
     ]
-    mapped = [
-        Mapped("nih", "Pneumonia", ""),
-        Mapped("nih", "Mass", "Tumour"),
-        Mapped("clinic", "normal", "Normal"),
-    ]
+    mapped = {("nih", "Pneumonia"): "", ("nih", "Mass"): "Tumour", ("clinic", "normal"): "Normal"}
     assert labels(*samples, mapped=mapped) == (
         [None, "Tumour", "Normal", "Pneumonia"],
         ("Normal", "Pneumonia", "Tumour"),
@@ -721,21 +725,21 @@ def test_a_map_wins_over_the_collections_own() -> None:
     [
         (["Normal"], None, r"there is one class only \(Normal\)"),
         (["Normal", "Normal"], None, "expected different names"),
-        (None, [Mapped("clinic", "Pneumonia", "Normal")], r"there is one class only \(Normal\)"),
+        (None, {("clinic", "Pneumonia"): "Normal"}, r"there is one class only \(Normal\)"),
         (
             ["Normal", "Pneumonia"],
-            [Mapped("clinic", "Normal", "Healthy")],
+            {("clinic", "Normal"): "Healthy"},
             "clinic:Normal=Healthy names no class",
         ),
         (
             None,
-            [Mapped("clinic", "normal", "")],
+            {("clinic", "normal"): ""},
             r"--map clinic:normal fits no image; the findings of clinic are Normal, Pneumonia\.",
         ),
     ],
 )
 def test_classes_that_cannot_be_meant_are_refused(
-    classes: list[str] | None, mapped: list[Mapped] | None, says: str
+    classes: list[str] | None, mapped: dict[tuple[str, str], str] | None, says: str
 ) -> None:
     with pytest.raises(ConfigError, match=says):
         labels(sample("Normal"), sample("Pneumonia"), classes=classes, mapped=mapped)
@@ -766,7 +770,7 @@ def test_the_real_sources_are_read_and_classified_together(real_data: Path) -> N
         report.require_clean(drop_bad=False)
         assert report.files_without_metadata == []
         samples += found
-    labelled, classes = classify(samples, (*specs, parse_spec(f"coronahack={real_data}")), None)
+    labelled, classes = classify(samples, (*specs, parse_spec(f"coronahack={real_data}")), None, {})
     assert classes == PAPER_CLASSES
     counts = Counter((sample.source, sample.label) for sample in labelled)
     assert counts["radiography", "Normal"] == 3969

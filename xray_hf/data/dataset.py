@@ -12,9 +12,10 @@ import numpy as np
 from xray_hf.data import cache, groups, splits
 from xray_hf.data.cache import PixelSource
 from xray_hf.data.sample import UNKNOWN_PATIENT, Sample, SourceReport, labels_of
-from xray_hf.data.sources import ReadOptions, SourceSpec, classify, parse_map, reader
+from xray_hf.data.sources import ReadOptions, SourceSpec, check_hold_out, classify, parse_maps, reader
 from xray_hf.data.splits import Split
 from xray_hf.errors import ConfigError, DataError
+from xray_hf.task import PROTOCOLS
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict, Features
@@ -52,11 +53,10 @@ def open_data(
     label_map: Sequence[str] = (),
     options: ReadOptions = ReadOptions(),  # noqa: B008  # frozen
     drop_bad: bool = False,
-    cache_dir: Path | None = None,
 ) -> XrayData:
     """`read_samples`, then `open_pixels`."""
     read = read_samples(specs, classes=classes, label_map=label_map, options=options)
-    return open_pixels(*read, side, drop_bad=drop_bad, cache_dir=cache_dir)
+    return open_pixels(*read, side, drop_bad=drop_bad, cache_dir=options.cache_dir)
 
 
 def open_pixels(
@@ -127,7 +127,7 @@ def read_samples(
     """
     if not specs:
         raise ConfigError("no source is named; pass --source KIND[:NAME]=PLACE.")
-    mapped = [parse_map(text, specs) for text in label_map]
+    mapped = parse_maps(label_map, specs)
     read = [reader(spec.kind).read(spec.place, spec.name, options) for spec in specs]
     if classes is None and not any(own for own, _ in read):  # else the complaint would be of no class
         for _, report in read:
@@ -140,12 +140,12 @@ def read_samples(
             sample for sample in everything if sample.label is None and sample.source == report.source
         )
     found = [sample for sample in everything if sample.label is not None]
-    _require_own_files(found)
+    _require_one_source(found)
     return (_with_own_patients(found) if len(specs) > 1 else found), names, reports
 
 
-def _require_own_files(samples: Sequence[Sample]) -> None:
-    """Raise DataError for a file that stands in two sources."""
+def _require_one_source(samples: Sequence[Sample]) -> None:
+    """Raise DataError for a file that is in two sources."""
     source_of: dict[Path, str] = {}
     for sample in samples:
         path = sample.path.resolve()
@@ -178,9 +178,11 @@ def split_data(
     fold: int = 0,
     hold_out: Sequence[str] = (),
 ) -> Split:
-    """Split by protocol, seed and fold, or as `splits_file` says; checks that `grouped` shares nothing.
+    """Split by protocol, seed and fold, or as `splits_file` says.
 
-    Raises ConfigError, also for sources to hold out that the file does not hold out; DataError.
+    Raises ConfigError for an unknown protocol or source, for a choice that the protocol lacks, and for
+    sources to hold out that the file does not hold out. Raises DataError if a split is empty, if training has
+    no image of a class, or if a `grouped` split shares anything.
     """
     if splits_file:
         split = splits.read(splits_file, data.samples)
@@ -189,10 +191,16 @@ def split_data(
                 f"--hold-out {', '.join(hold_out)} is not what {splits_file} holds out, "
                 f"{', '.join(split.hold_out) or 'no source'}; pass one of --hold-out and --splits."
             )
+    elif protocol == "grouped":
+        check_hold_out(hold_out, [report.source for report in data.reports])
+        split = splits.grouped(data.samples, data.classes, data.groups, seed, fold=fold, hold_out=hold_out)
+    elif protocol == "paper" and (fold or hold_out):
+        raise ConfigError("protocol paper has no folds and holds out no source; use --protocol grouped.")
+    elif protocol == "paper":
+        split = splits.paper(data.samples, data.classes, seed)
     else:
-        split = splits.make_split(
-            protocol, data.samples, data.classes, data.groups, seed, fold=fold, hold_out=hold_out
-        )
+        raise ConfigError(f"unknown protocol {protocol!r}; expected one of {', '.join(PROTOCOLS)}.")
+    splits.require_usable(split, data.classes, data.labels)
     splits.require_disjoint(splits.describe(split, data.samples, data.classes, data.groups))
     return split
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xray_hf.data.sources import KINDS, ReadOptions, SourceSpec, parse_map, parse_specs
+from xray_hf.data.sources import KINDS, ReadOptions, SourceSpec, check_hold_out, parse_maps, parse_specs
 from xray_hf.errors import ConfigError
 from xray_hf.options import Names, option
 from xray_hf.task import check_classes
@@ -44,7 +44,9 @@ class SourceOptions:
     )
     drop_bad: bool = option(False, "skip rows without a file, a label or a decodable image")
     cache_dir: str | None = option(
-        None, "cache of decoded pixels (default $XRAY_HF_CACHE, else ~/.cache/xray_hf)", metavar="DIR"
+        None,
+        "cache of decoded pixels and of the Hub's images (default $XRAY_HF_CACHE, else ~/.cache/xray_hf)",
+        metavar="DIR",
     )
 
     @property
@@ -60,20 +62,14 @@ class SourceOptions:
     @property
     def read_options(self) -> ReadOptions:
         """Options that only some readers use."""
-        return ReadOptions(_path(self.covid_metadata), self.patient)
+        return ReadOptions(_path(self.covid_metadata), self.patient, _path(self.cache_dir))
 
     def check(self, hold_out: tuple[str, ...] = ()) -> None:
         """Raise ConfigError for mistakes that show before any data are read and torch is imported."""
-        specs = self.specs
-        names = [spec.name for spec in specs]
-        for text in self.map:
-            parse_map(text, specs)
+        parse_maps(self.map, self.specs)
         if self.classes:
             check_classes(self.classes)
-        if unknown := [name for name in hold_out if name not in names]:
-            raise ConfigError(f"--hold-out {unknown[0]} is none of the sources; expected {', '.join(names)}.")
-        if set(names) == set(hold_out):
-            raise ConfigError(f"--hold-out {', '.join(names)} leaves no source; hold fewer out.")
+        check_hold_out(hold_out, [spec.name for spec in self.specs])
 
     def open(self, side: int) -> XrayData:
         """Read and decode all sources at `side` pixels; raises ConfigError, DataError, OutputError."""
@@ -86,7 +82,6 @@ class SourceOptions:
             label_map=self.map,
             options=self.read_options,
             drop_bad=self.drop_bad,
-            cache_dir=_path(self.cache_dir),
         )
 
 

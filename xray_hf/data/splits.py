@@ -22,12 +22,13 @@ from typing import Any
 import numpy as np
 
 from xray_hf.data.sample import Sample, labels_of
-from xray_hf.errors import ConfigError, DataError
+from xray_hf.errors import ConfigError, DataError, first_line
 from xray_hf.task import COVID19, EXTERNAL, FOLDS, PAPER_CLASSES, PROTOCOLS, SPLITS
 from xray_hf.text import counted
 
 TEST_SHARE = 0.25  # of the images of a class for which its source has no official test image
 VALIDATION_SHARE = 0.15
+_FIELDS = {"protocol": str, "seed": int, "fold": int, "hold_out": list, "files": dict}  # of splits.json
 
 
 @dataclass(frozen=True)
@@ -56,40 +57,6 @@ class Split:
     def names(self) -> tuple[str, ...]:
         """The splits that it has; "external" only where a source was held out."""
         return (*SPLITS, EXTERNAL) if self.hold_out else SPLITS
-
-
-def make_split(
-    protocol: str,
-    samples: Sequence[Sample],
-    classes: Sequence[str],
-    groups: np.ndarray,
-    seed: int,
-    *,
-    fold: int = 0,
-    hold_out: Sequence[str] = (),
-) -> Split:
-    """Split by protocol name.
-
-    Raises ConfigError for an unknown protocol or source, and for a choice that the protocol does not have;
-    DataError if a split is empty or training has no image of a class.
-    """
-    if protocol == "grouped":
-        split = grouped(samples, classes, groups, seed, fold=fold, hold_out=hold_out)
-    elif protocol == "paper" and (fold or hold_out):
-        raise ConfigError("protocol paper has no folds and holds out no source; use --protocol grouped.")
-    elif protocol == "paper":
-        split = paper(samples, classes, seed)
-    else:
-        raise ConfigError(f"unknown protocol {protocol!r}; expected one of {', '.join(PROTOCOLS)}.")
-    for name in split.names:
-        if not len(split.rows(name)):
-            raise DataError(_nothing_for(protocol, name, len(samples)))
-    if len(missing := np.setdiff1d(np.arange(len(classes)), labels_of(samples, classes)[split.train])):
-        raise DataError(
-            f"protocol {protocol} leaves no image of {', '.join(classes[k] for k in missing)} for training; "
-            "hold out another source, or add images of that class."
-        )
-    return split
 
 
 def paper(samples: Sequence[Sample], classes: Sequence[str], seed: int) -> Split:
@@ -141,20 +108,11 @@ def grouped(
     class for which its source has no such image, whole groups up to a quarter of its images. Validation: 15 %
     of the other groups, drawn within each class of each source; another fold has other 15 %, and the same
     test. Nothing is copied. Groups that reach into a held-out source are in no split.
-    Raises ConfigError for a source that does not exist, a fold outside 0..FOLDS-1, and for one that a small
-    class does not reach.
+    Raises ConfigError for a fold outside 0..FOLDS-1, and for one that a small class does not reach.
     """
     if not 0 <= fold < FOLDS:
         raise ConfigError(f"fold is {fold}; expected 0 to {FOLDS - 1}.")
     sources = list(dict.fromkeys(sample.source for sample in samples))
-    if unknown := [name for name in hold_out if name not in sources]:
-        raise ConfigError(
-            f"--hold-out {unknown[0]} is no source of this run; expected one of {', '.join(sources)}."
-        )
-    if sources and set(sources) == set(hold_out):
-        raise ConfigError(
-            f"--hold-out {', '.join(hold_out)} leaves no source to train on; name more sources."
-        )
     rng = np.random.default_rng(seed)
     labels, official_test = labels_of(samples, classes), _official_test(samples)
     is_external = np.isin([sample.source for sample in samples], list(hold_out))
@@ -284,12 +242,22 @@ def as_table(description: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def require_usable(split: Split, classes: Sequence[str], labels: np.ndarray) -> None:
+    """Raise DataError if a split is empty or training has no image of a class. labels: (N,) int64."""
+    for name in split.names:
+        if not len(split.rows(name)):
+            raise DataError(_nothing_for(split.protocol, name, len(labels)))
+    if len(missing := np.setdiff1d(np.arange(len(classes)), labels[split.train])):
+        raise DataError(
+            f"protocol {split.protocol} leaves no image of {', '.join(classes[k] for k in missing)} for "
+            "training; hold out another source, or add images of that class."
+        )
+
+
 def require_disjoint(description: dict[str, Any]) -> None:
     """Raise DataError if a `grouped` split shares a patient, an image or a near-duplicate."""
-    if description["protocol"] != "grouped":
-        return
     for pair, shared in description["overlap"].items():
-        if any(shared.values()):
+        if description["protocol"] == "grouped" and any(shared.values()):
             raise DataError(f"{pair} share {shared}, although the protocol is grouped; split again.")
 
 
@@ -314,17 +282,22 @@ def read(path: Path, samples: Sequence[Sample]) -> Split:
     sources = {sample.source for sample in samples}
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
-        hold_out = tuple(saved.get("hold_out", ()))
-        names = (*SPLITS, EXTERNAL) if hold_out else SPLITS
+        if not isinstance(saved, dict):
+            raise ValueError("it is no JSON object")
+        saved = {"fold": 0, "hold_out": [], **saved}  # older files have neither
+        for key, kind in _FIELDS.items():
+            if not isinstance(saved[key], kind):
+                raise ValueError(f"{key} is a {type(saved[key]).__name__}, expected {kind.__name__}")
+        if saved["protocol"] not in PROTOCOLS:
+            raise ValueError(f"protocol is {saved['protocol']!r}")
+        names = (*SPLITS, EXTERNAL) if saved["hold_out"] else SPLITS
         files = {name: _copies(saved["files"][name], name, sources) for name in names}
-        protocol, seed, fold = str(saved["protocol"]), int(saved["seed"]), int(saved.get("fold", 0))
-        if protocol not in PROTOCOLS:
-            raise ValueError(f"protocol {protocol!r}")
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; write one with `xray-hf splits --out`.") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else first_line(error)
         raise DataError(
-            f"{path} is no readable splits.json ({error!r}); write one with `xray-hf splits --out`."
+            f"{path} is no readable splits.json: {reason}; write one with `xray-hf splits --out`."
         ) from error
     row_of = {(sample.source, sample.file_name): row for row, sample in enumerate(samples)}
     missing = [
@@ -339,7 +312,9 @@ def read(path: Path, samples: Sequence[Sample]) -> Split:
         name: np.sort(np.repeat([row_of[file] for file in own], list(own.values())).astype(np.int64))
         for name, own in files.items()
     }
-    return Split(protocol, seed, fold=fold, hold_out=hold_out, **rows)
+    return Split(
+        saved["protocol"], saved["seed"], fold=saved["fold"], hold_out=tuple(saved["hold_out"]), **rows
+    )
 
 
 def _copies(files: Any, split: str, sources: set[str]) -> dict[tuple[str, str], int]:
@@ -375,13 +350,11 @@ def _official_test(samples: Sequence[Sample]) -> np.ndarray:
 
 def _rarest(groups: np.ndarray, strata: np.ndarray) -> dict[int, int]:
     """{group: the rarest stratum among its rows}, by group: a mixed group counts where it is needed most."""
-    _, counts = np.unique(strata, return_counts=True)
-    by_frequency = np.unique(strata)[np.argsort(counts, kind="stable")]
-    rank = {stratum: place for place, stratum in enumerate(by_frequency.tolist())}
-    names, places = np.unique(groups, return_inverse=True)
-    lowest = np.full(len(names), len(rank))
-    np.minimum.at(lowest, places, [rank[stratum] for stratum in strata.tolist()])
-    return dict(zip(names.tolist(), by_frequency[lowest].tolist(), strict=True))
+    counts = Counter(strata.tolist())
+    rarest: dict[int, int] = {}
+    for group, stratum in sorted(zip(groups.tolist(), strata.tolist(), strict=True)):
+        rarest[group] = min(rarest.get(group, stratum), stratum, key=lambda each: (counts[each], each))
+    return rarest
 
 
 def _share_in(

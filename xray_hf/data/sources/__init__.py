@@ -53,10 +53,12 @@ class ReadOptions:
 
     covid_metadata: the metadata CSV of ieee8023/covid-chestxray-dataset, for `coronahack`.
     patient: a regular expression for the part of a file's name that names the patient, for `folder`.
+    cache_dir: where `hub` writes the images of a data set; None for $XRAY_HF_CACHE, else ~/.cache/xray_hf.
     """
 
     covid_metadata: Path | None = None
     patient: str | None = None
+    cache_dir: Path | None = None
 
 
 class Reader(Protocol):
@@ -93,15 +95,6 @@ class SourceSpec:
         """As it is typed."""
         kind = self.kind if self.kind == self.name else f"{self.kind}:{self.name}"
         return f"{kind}={self.place}"
-
-
-@dataclass(frozen=True)
-class Mapped:
-    """One --map: images of `source` with this finding get the class `label`, or none where it is ""."""
-
-    source: str
-    finding: str
-    label: str
 
 
 def reader(kind: str) -> Reader:
@@ -171,13 +164,34 @@ def parse_specs(texts: Sequence[str]) -> tuple[SourceSpec, ...]:
     return specs
 
 
-def parse_map(text: str, specs: Sequence[SourceSpec]) -> Mapped:
-    """Read [KIND:]NAME:FINDING=CLASS; raises ConfigError, also for a source that the run does not have."""
+def check_hold_out(hold_out: Sequence[str], names: Sequence[str]) -> None:
+    """Raise ConfigError for an unknown source to hold out, and if none is left to train on."""
+    if unknown := [name for name in hold_out if name not in names]:
+        raise ConfigError(f"--hold-out {unknown[0]} is none of the sources; expected {', '.join(names)}.")
+    if hold_out and set(names) == set(hold_out):
+        raise ConfigError(f"--hold-out {', '.join(names)} leaves no source to train on; hold fewer out.")
+
+
+def parse_maps(texts: Sequence[str], specs: Sequence[SourceSpec]) -> dict[tuple[str, str], str]:
+    """Read each [KIND:]NAME:FINDING=CLASS into {(name, finding): class, or "" for none}.
+
+    Raises ConfigError, also for a source that the run does not have and for a finding mapped twice.
+    """
+    mapped: dict[tuple[str, str], str] = {}
+    for text in texts:
+        name, finding, label = _parse_map(text, specs)
+        if (name, finding) in mapped:
+            raise ConfigError(f"--map {name}:{finding} is given more than once; expected one class for it.")
+        mapped[name, finding] = label
+    return mapped
+
+
+def _parse_map(text: str, specs: Sequence[SourceSpec]) -> tuple[str, str, str]:
     left, equals, label = text.rpartition("=")
     for spec in specs:
         for prefix in (f"{spec.kind}:{spec.name}:", f"{spec.name}:"):
             if equals and left.startswith(prefix) and left != prefix:
-                return Mapped(spec.name, left.removeprefix(prefix), label)
+                return spec.name, left.removeprefix(prefix), label
     known = ", ".join(spec.name for spec in specs)
     raise ConfigError(
         f"--map {text!r} fits no source; expected NAME:FINDING=CLASS with a name of {known}, "
@@ -189,34 +203,33 @@ def classify(
     samples: Sequence[Sample],
     specs: Sequence[SourceSpec],
     classes: Sequence[str] | None,
-    mapped: Sequence[Mapped] = (),
+    mapped: Mapping[tuple[str, str], str],
 ) -> tuple[list[Sample], tuple[str, ...]]:
     """Give every image the class of its findings, or None, and return the classes.
 
     classes: the task's; None for all that the sources have: the paper's first, in their order.
-    A finding is mapped by --map, else it is the class of that name, else what its source's CLASS_OF says.
-    An image with findings of two classes has none. Raises ConfigError for a --map to another class or of a
-    finding that no image has, and for fewer than two classes.
+    mapped: as parse_maps gives it. A finding that is not mapped is the class of its own name, else what its
+    source's CLASS_OF says. An image with findings of two classes has none.
+    Raises ConfigError for a map to another class or of a finding that no image has, and for fewer than two
+    classes.
     """
     kinds = {spec.name: reader(spec.kind).CLASS_OF for spec in specs}
-    for each in mapped:
-        if each.label and classes is not None and each.label not in classes:
+    there = {(sample.source, finding) for sample in samples for finding in sample.findings}
+    for (source, finding), label in mapped.items():
+        if label and classes is not None and label not in classes:
             raise ConfigError(
-                f"--map {each.source}:{each.finding}={each.label} names no class of this task; "
+                f"--map {source}:{finding}={label} names no class of this task; "
                 f"expected one of {', '.join(classes)}, or nothing to leave the finding out."
             )
-    asked = {(each.source, each.finding): each.label for each in mapped}
-    if len(asked) < len(mapped):
-        (source, finding), _ = Counter((each.source, each.finding) for each in mapped).most_common(1)[0]
-        raise ConfigError(f"--map {source}:{finding} is given more than once; expected one class for it.")
-    there = {(sample.source, finding) for sample in samples for finding in sample.findings}
-    for source, finding in asked.keys() - there:
-        known = ", ".join(sorted(own for name, own in there if name == source))
-        raise ConfigError(f"--map {source}:{finding} fits no image; the findings of {source} are {known}.")
+        if (source, finding) not in there:
+            known = ", ".join(sorted(own for name, own in there if name == source))
+            raise ConfigError(
+                f"--map {source}:{finding} fits no image; the findings of {source} are {known}."
+            )
 
     def class_of(source: str, finding: str) -> str | None:
-        if (source, finding) in asked:
-            return asked[source, finding] or None
+        if (source, finding) in mapped:
+            return mapped[source, finding] or None
         if classes is not None and finding in classes:
             return finding
         label = kinds[source].get(finding) if kinds[source] else finding
@@ -226,10 +239,7 @@ def classify(
     for sample in samples:
         names = {class_of(sample.source, finding) for finding in sample.findings} - {None}
         labelled.append(replace(sample, label=names.pop() if len(names) == 1 else None))
-    found = {sample.label for sample in labelled if sample.label is not None}
-    checked = check_classes(classes if classes is not None else _in_order(found))
-    return labelled, checked
-
-
-def _in_order(names: set[str]) -> list[str]:
-    return [*(name for name in PAPER_CLASSES if name in names), *sorted(names - set(PAPER_CLASSES))]
+    if classes is None:
+        found = {sample.label for sample in labelled if sample.label is not None}
+        classes = [*(name for name in PAPER_CLASSES if name in found), *sorted(found - set(PAPER_CLASSES))]
+    return labelled, check_classes(classes)

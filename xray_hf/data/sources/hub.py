@@ -52,7 +52,9 @@ def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Sou
     Raises ConfigError for another place, HubError if the Hub does not give it, DataError if it holds no
     Parquet with image and label, and for a name with two different images.
     """
-    from xray_hf.data.cache import default_cache_dir
+    from xray_hf.data.cache import (
+        default_cache_dir,
+    )  # scipy and Pillow, for which the museum label need not wait
 
     found = _HUB_ID.fullmatch(place)
     if not found or Path(place).is_dir():
@@ -61,7 +63,9 @@ def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Sou
             f"A folder on this computer is --source folder={place}."
         )
     snapshot = _fetch(found[1], found[2])
-    folder = default_cache_dir() / f"hub-{found[1].replace('/', '--')}-{snapshot.name[:12]}"
+    folder = (
+        options.cache_dir or default_cache_dir()
+    ) / f"hub-{found[1].replace('/', '--')}-{snapshot.name[:12]}"
     if not folder.is_dir():
         with atomic_folder(folder) as temporary:
             write_json(temporary / INDEX, {"rows": _unpack(snapshot, place, temporary)})
