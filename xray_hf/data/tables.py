@@ -9,7 +9,6 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from xray_hf.data.sample import SourceReport
 from xray_hf.data.sources import KINDS, reader
 from xray_hf.errors import DataError
 from xray_hf.files import COMPANIONS
@@ -79,9 +78,9 @@ def read_rows(
 
 
 def without_repeats(
-    rows: Iterable[dict[str, str]], key: str, table: Path, report: SourceReport
+    rows: Iterable[dict[str, str]], key: str, table: Path, repeated: list[str]
 ) -> Iterator[dict[str, str]]:
-    """The rows, each name in the column `key` once; repeats that say the same are noted in the report.
+    """The rows, each name in the column `key` once; names of further rows that say the same go to `repeated`.
 
     Raises DataError for two rows of one name that differ.
     """
@@ -92,7 +91,7 @@ def without_repeats(
             seen[name] = row
             yield row
         elif seen[name] == row:
-            report.duplicate_rows.append(name)
+            repeated.append(name)
         else:
             raise DataError(
                 f"{table} has two different rows for {name}: "

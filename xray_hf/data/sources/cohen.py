@@ -26,10 +26,10 @@ ABOUT = About(
     title="COVID-19 image data collection",
     url="https://github.com/ieee8023/covid-chestxray-dataset",
     origin="Figures of publications and web pages, collected by Joseph Paul Cohen and others, 2020.",
-    hospital="Many, in 26 countries; mostly adults.",
+    hospital="Many, in many countries; mostly adults.",
     counts=(
-        "As of its paper, June 2020: 679 frontal X-rays of 412 people. Most are COVID-19, the rest "
-        "other pneumonia, tuberculosis and a few without finding. It grew afterwards."
+        "Hundreds of frontal X-rays as of its paper, June 2020; it grew afterwards. Most are COVID-19, the "
+        "rest other pneumonia, tuberculosis and a few without finding."
     ),
     labels="Stated by the publication, case report or web page.",
     licence="Per image (column license): Apache 2.0, CC BY, CC BY-NC-SA, CC BY-NC-ND or not stated.",
@@ -80,7 +80,7 @@ def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Sou
     files = images_below(require_folder(folder / "images", HOW_TO_GET), HOW_TO_GET)
     report = SourceReport(name, place, rows=len(rows), patients_from=str(table))
     samples = []
-    for row in without_repeats(rows, "filename", table, report):
+    for row in without_repeats(rows, "filename", table, report.duplicate_rows):
         file_name = row["filename"]
         path = files.pop(normal_name(file_name), None)
         if not _is_frontal(row):

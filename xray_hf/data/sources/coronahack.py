@@ -94,7 +94,7 @@ def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Sou
     patients_from = f"file names; of COVID-19 images {covid_metadata or 'unknown: each file counts as one'}"
     report = SourceReport(name, str(data_dir), rows=len(rows), patients_from=patients_from)
     samples = []
-    for row in without_repeats(rows, "X_ray_image_name", csv_path, report):
+    for row in without_repeats(rows, "X_ray_image_name", csv_path, report.duplicate_rows):
         file_name = row["X_ray_image_name"]
         path = files.get(row["Dataset_type"], {}).get(file_name)
         if row["Dataset_type"] not in OFFICIAL_SPLITS:

@@ -71,7 +71,7 @@ def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Sou
             report.patients_from = str(table)
         by_name = _by_name(found)
         asked: set[Path] = set()
-        for row in without_repeats(rows, "file_name", table, report):
+        for row in without_repeats(rows, "file_name", table, report.duplicate_rows):
             file_name = row["file_name"] if part == folder else f"{part.name}/{row['file_name']}"
             path = _only(file_name, by_name.get(normal_name(row["file_name"]), []))
             if path is None:

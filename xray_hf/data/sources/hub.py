@@ -78,7 +78,7 @@ def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Sou
     if any(row["patient_id"] for row in rows):
         report.patients_from = "the column patient_id"
     samples = []
-    for row in without_repeats(rows, "file_name", Path(place), report):
+    for row in without_repeats(rows, "file_name", Path(place), report.duplicate_rows):
         if not row["stored"]:
             report.rows_without_file.append(row["file_name"])
             continue

@@ -24,11 +24,11 @@ from xray_hf.errors import DataError
 ABOUT = About(
     title="ChestX-ray14",
     url="https://nihcc.app.box.com/v/ChestXray-NIHCC",
-    origin="Frontal X-rays of the hospital's archive, 1992 to 2015, published in 2017. 1024×1024 PNG, 8 bit.",
+    origin="Frontal X-rays of the hospital's archive, published in 2017. 1024×1024 PNG, 8 bit.",
     hospital="NIH Clinical Center, Bethesda, USA; patients of clinical studies, mostly adults.",
     counts=(
-        "112,120 images of 30,805 patients: 60,361 No Finding, 1,431 Pneumonia (322 with no other finding), "
-        "the rest with 13 other findings. Official split: 86,524 and 25,596, no patient in both."
+        "112,120 images of 30,805 patients. More than half are No Finding, about one in a hundred is "
+        "Pneumonia. The official split divides no patient."
     ),
     labels="Text-mined from the radiologists' reports; 14 findings, several an image.",
     licence="Any use, with a link to the page, the citation and the NIH Clinical Center named as provider.",
@@ -72,7 +72,7 @@ def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Sou
     splits = {file: split for split, names in SPLIT_LISTS.items() for file in _lines(folder / names)}
     report = SourceReport(name, place, rows=len(rows), patients_from=str(table))
     samples = []
-    for row in without_repeats(rows, "Image Index", table, report):
+    for row in without_repeats(rows, "Image Index", table, report.duplicate_rows):
         file_name = row["Image Index"]
         path = files.pop(file_name, None)
         if path is None:

@@ -16,22 +16,22 @@ from pathlib import Path
 from xray_hf.data.sample import UNKNOWN_PATIENT, Sample, SourceReport
 from xray_hf.data.sources import About, ReadOptions
 from xray_hf.data.sources.nih import patient_of
-from xray_hf.data.tables import has_table, images_below, read_table, require_folder
+from xray_hf.data.tables import has_table, images_below, read_table, require_folder, without_repeats
 from xray_hf.errors import DataError
 
 ABOUT = About(
     title="RSNA Pneumonia Detection Challenge 2018",
     url="https://www.kaggle.com/c/rsna-pneumonia-detection-challenge",
     origin=(
-        "30,000 frontal X-rays of ChestX-ray14, selected and read again by the RSNA and the Society of "
-        "Thoracic Radiology in 2018. 1024×1024, 8 bit, as DICOM."
+        "Frontal X-rays of ChestX-ray14, read again for the RSNA and the Society of Thoracic Radiology in "
+        "2018. 1024×1024, 8 bit, as DICOM."
     ),
     hospital="NIH Clinical Center, Bethesda, USA; patients of clinical studies, mostly adults.",
     counts=(
         "26,684 images with labels: 8,851 Normal, 6,012 Lung Opacity, 11,821 No Lung Opacity / Not Normal. "
-        "The labels of 3,000 test images are not included."
+        "The labels of the test images are not included."
     ),
-    labels="Read from the X-ray by 18 radiologists; Lung Opacity has boxes.",
+    labels="Read from the X-ray by radiologists; Lung Opacity has boxes.",
     licence="RSNA's terms: commercial use too, with the attribution that its page asks for.",
     known_errors=(
         "A lung opacity need not be pneumonia, and no test confirms one.",
@@ -107,17 +107,9 @@ def fits(folder: Path) -> bool:
 
 
 def _each_once(folder: Path, name: str, column: str) -> dict[str, str]:
-    """{image: its cell of a column}, which all its rows share."""
+    """{image: its cell of a column}, which all its rows share, one for each box."""
     table, rows = read_table(folder, (name,), ("patientId", column), HOW_TO_GET)
-    found: dict[str, str] = {}
-    for row in rows:
-        image, cell = row["patientId"], row[column]
-        if found.setdefault(image, cell) != cell:
-            raise DataError(
-                f"{table} has two different rows for {image}: {found[image]!r} and {cell!r}; "
-                "keep the right one."
-            )
-    return found
+    return {row["patientId"]: row[column] for row in without_repeats(rows, "patientId", table, [])}
 
 
 def _patients(mapping: Path) -> dict[str, str]:
