@@ -142,7 +142,7 @@ def open_sources(
             cache_dir=optional_path(config.data.cache_dir),
         )
     if accelerator.is_main_process:
-        table = confounding.as_table(data.samples, data.classes)
+        table = confounding.as_table(data.samples, data.classes, config.data.hold_out)
         print(f"{data.reading}\n\n{table}\n", file=sys.stderr)
     return data
 

@@ -47,6 +47,15 @@ def test_a_class_of_one_origin_and_a_strong_association_are_said_in_words() -> N
     assert confounding.as_table(own, CLASSES).count("warning: ") == 2
 
 
+def test_a_held_out_source_of_a_site_that_is_trained_on_is_said() -> None:
+    sites = ("rsna/NIH", "nih/NIH", "clinic/ward", "web")
+    own = samples({(origin, label): 20 for origin in sites for label in CLASSES})
+    [warning] = confounding.warnings(own, CLASSES, ["nih"])
+    assert warning.startswith("Held-out images and others come from the same site, NIH: ")
+    for hold_out in ([], ["clinic"], ["web"], ["nih", "rsna"]):
+        assert confounding.warnings(own, CLASSES, hold_out) == []
+
+
 def test_nothing_is_said_where_nothing_is_confounded() -> None:
     balanced = samples({(origin, label): 20 for origin in ("a", "b") for label in CLASSES})
     assert confounding.warnings(balanced, CLASSES) == []

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 import PIL
@@ -130,7 +130,7 @@ def prepare(samples: Sequence[Sample], side: int, cache_dir: Path | None = None)
     options = hashlib.sha256(f"{READER_VERSION} {PIL.__version__} {THUMBNAIL_SIDE}".encode()).hexdigest()
     source = samples[0].source if samples else "none"
     folder = (cache_dir or default_cache_dir()) / f"{source}-{side}-{options[:8]}"
-    files = [_File.of(sample.path) for sample in samples]
+    files = [_state_of(sample.path) for sample in samples]
     index = _Index.read(folder, side)
     if any(file not in index.found for file in files):
         with output_errors(folder), _locked(folder):
@@ -169,21 +169,20 @@ def default_cache_dir() -> Path:
     return Path(os.environ.get("XRAY_HF_CACHE") or Path.home() / ".cache" / "xray_hf")
 
 
-@dataclass(frozen=True, slots=True)
-class _File:
+class _File(NamedTuple):
     """One state of a file: other content means another size or time of change (in ns)."""
 
     path: str
     size: int
     changed: int
 
-    @classmethod
-    def of(cls, path: Path) -> _File:
-        try:
-            status = path.stat()
-            return cls(os.path.realpath(path), status.st_size, status.st_mtime_ns)
-        except OSError as error:
-            raise DataError(f"{path} cannot be opened: {error.strerror}.") from error
+
+def _state_of(path: Path) -> _File:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise DataError(f"{path} cannot be opened: {error.strerror}.") from error
+    return _File(os.path.realpath(path), status.st_size, status.st_mtime_ns)
 
 
 @dataclass
@@ -217,27 +216,23 @@ class _Index:
 
     def thumbnails(self) -> np.ndarray:
         """All of them: (rows, 64, 64) uint8."""
-        shape = (self.rows, THUMBNAIL_SIDE, THUMBNAIL_SIDE)
-        if not self.rows:
-            return np.empty(shape, np.uint8)
-        return np.fromfile(self.folder / THUMBNAILS_NAME, np.uint8, shape[0] * shape[1] * shape[2]).reshape(
-            shape
-        )
+        size = self.rows * THUMBNAIL_SIDE**2
+        flat = np.fromfile(self.folder / THUMBNAILS_NAME, np.uint8, size) if size else np.empty(0, np.uint8)
+        return flat.reshape(-1, THUMBNAIL_SIDE, THUMBNAIL_SIDE)
 
     def add(self, files: Sequence[_File]) -> None:
         """Decode files; the index is updated after each _CHUNK of them, where a stopped run goes on."""
         with (
-            _at_row(self.folder / PIXELS_NAME, self.rows * self.side**2) as pixels,
-            _at_row(self.folder / THUMBNAILS_NAME, self.rows * THUMBNAIL_SIDE**2) as thumbnails,
+            _open_at(self.folder / PIXELS_NAME, self.rows * self.side**2) as pixels,
+            _open_at(self.folder / THUMBNAILS_NAME, self.rows * THUMBNAIL_SIDE**2) as thumbnails,
             ThreadPoolExecutor(cores.usable()) as pool,
             tqdm(total=len(files), desc="decoding", unit=" images") as bar,
         ):
             for start in range(0, len(files), _CHUNK):
                 chunk = files[start : start + _CHUNK]
                 # Pillow releases the GIL while it decodes and resizes: threads use all cores.
-                for file, result in zip(
-                    chunk, pool.map(lambda file: _decode(Path(file.path), self.side), chunk), strict=True
-                ):
+                decoded = pool.map(lambda file: _decode(Path(file.path), self.side), chunk)
+                for file, result in zip(chunk, decoded, strict=True):
                     if isinstance(result, ImageError):
                         self.found[file] = str(result)
                     else:
@@ -249,14 +244,10 @@ class _Index:
                 for stream in (pixels, thumbnails):
                     stream.flush()
                     os.fsync(stream.fileno())
-                self._write()
-
-    def _write(self) -> None:
-        latest = {
-            file.path: (file, result) for file, result in self.found.items()
-        }  # not what a file once was
-        files = [[file.path, file.size, file.changed, result] for file, result in latest.values()]
-        write_text(self.folder / INDEX_NAME, json.dumps({"rows": self.rows, "files": files}))
+                # The last state of each path replaces what the file once was.
+                latest = {file.path: [*file, result] for file, result in self.found.items()}
+                index = {"rows": self.rows, "files": list(latest.values())}
+                write_text(self.folder / INDEX_NAME, json.dumps(index))
 
 
 @contextmanager
@@ -268,12 +259,11 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _at_row(path: Path, offset: int) -> Iterator[BinaryIO]:
+def _open_at(path: Path, offset: int) -> BinaryIO:
     """Open a file to write on after `offset` bytes; what a killed process left behind them is cut off."""
-    with path.open("ab") as stream:
-        stream.truncate(offset)
-        yield stream
+    stream = path.open("ab")
+    stream.truncate(offset)
+    return stream
 
 
 def _decode(path: Path, side: int) -> tuple[np.ndarray, np.ndarray] | ImageError:

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.stats.contingency import association
 
 from xray_hf.data.sample import Sample, labels_of
+from xray_hf.text import listed
 
 BOUND = 0.5  # Cramér's V from which an origin says much of the class
 
@@ -34,8 +35,8 @@ def cramers_v(counts: np.ndarray) -> float:
     return float(association(used, method="cramer")) if min(used.shape) > 1 else 0.0
 
 
-def warnings(samples: Sequence[Sample], classes: Sequence[str]) -> list[str]:
-    """Warnings about these images, one sentence each."""
+def warnings(samples: Sequence[Sample], classes: Sequence[str], hold_out: Sequence[str] = ()) -> list[str]:
+    """Warnings about these images, one sentence each. hold_out: the sources that are held out."""
     names, counts = cross_table(samples, classes)
     if len(names) < 2:
         return []
@@ -50,14 +51,21 @@ def warnings(samples: Sequence[Sample], classes: Sequence[str]) -> list[str]:
             f"Class and origin are associated (Cramér's V {v:.2f}, 0 none, 1 complete): high accuracy on "
             "these sources may come from recognising the origin. Hold a source out to find out (--hold-out)."
         )
+    held_out = {sample.site for sample in samples if sample.source in hold_out}
+    used = {sample.site for sample in samples if sample.source not in hold_out}
+    if shared := sorted(held_out & used - {""}):
+        found.append(
+            f"Held-out images and others come from the same site, {listed(shared)}: results on them say "
+            "little about another hospital. Hold out all sources of that site."
+        )
     return found
 
 
-def as_table(samples: Sequence[Sample], classes: Sequence[str]) -> str:
+def as_table(samples: Sequence[Sample], classes: Sequence[str], hold_out: Sequence[str] = ()) -> str:
     """Images by origin and class, and the warnings, for a terminal."""
     names, counts = cross_table(samples, classes)
     first, width = max(map(len, names)), max(11, *(len(name) + 2 for name in classes))
     lines = [f"{'':<{first}}" + "".join(f"{name:>{width}}" for name in classes)]
     for name, row in zip(names, counts.tolist(), strict=True):
         lines.append(f"{name:<{first}}" + "".join(f"{count:>{width},}" for count in row))
-    return "\n".join([*lines, *(f"warning: {text}" for text in warnings(samples, classes))])
+    return "\n".join([*lines, *(f"warning: {text}" for text in warnings(samples, classes, hold_out))])
