@@ -53,7 +53,9 @@ def main() -> None:
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # transformers' Trainer would take every GPU
     with tempfile.TemporaryDirectory(prefix="xray-bench-") as folder:
         scratch = Path(folder)
-        data_dir = options.data_dir or write_synthetic(scratch / "data", PATIENTS, seed=0).folder
+        data_dir = options.data_dir or scratch / "data"
+        if not options.data_dir:
+            write_synthetic(data_dir, PATIENTS, seed=0)
         cache_dir = options.cache_dir or (None if options.data_dir else scratch / "cache")
         data = open_data(
             parse_specs([f"coronahack={data_dir}"]),

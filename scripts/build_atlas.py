@@ -9,9 +9,6 @@ that is, averages over many people; no image and no person's coefficients. It ta
 from __future__ import annotations
 
 import argparse
-import csv
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -36,53 +33,41 @@ MAX_SHARE = 0.02  # of a component's variance that may come from one image
 MAX_BYTES = 4_000_000
 
 
-@dataclass(frozen=True)
-class Fit:
-    """The atlas's arrays as they are stored, and what to tell about them (both fractions, 0..1)."""
-
-    arrays: dict[str, np.ndarray]
-    explained_variance: float
-    largest_share: float
-
-
 def main() -> None:
     """Read, fit, check, write and report; raises DataError or OutputError."""
     args = _parse()
     specs, options = parse_specs([f"coronahack={args.data_dir}"]), ReadOptions(args.covid_metadata)
     everything, _, _ = read_samples(specs, classes=PAPER_CLASSES, options=options)
-    lateral = _lateral_views(args.covid_metadata) if args.covid_metadata else set()
-    samples = [
-        sample
-        for sample in everything
-        if sample.official_split == "TRAIN" and sample.file_name not in lateral
-    ]
+    samples = [each for each in everything if each.official_split == "TRAIN" and each.view != "L"]
     labels = labels_of(samples, PAPER_CLASSES)
     missing = [name for label, name in enumerate(PAPER_CLASSES) if label not in labels]
     if missing:
         raise DataError(f"{args.data_dir} has no TRAIN image of {', '.join(missing)}; is it unpacked whole?")
     images = np.stack([resize(read_grey(sample.path), SIDE) for sample in samples])
-    fit = fit_atlas(images, labels)
-    if fit.largest_share > MAX_SHARE:
+    arrays, explained, largest = fit_atlas(images, labels)
+    if largest > MAX_SHARE:
         raise DataError(
-            f"one image makes up {fit.largest_share:.1%} of a component's variance; at most {MAX_SHARE:.0%} "
+            f"one image makes up {largest:.1%} of a component's variance; at most {MAX_SHARE:.0%} "
             "is allowed, so that no image can be found in the atlas. Use more images or fewer components."
         )
     with atomic_file(args.out) as temporary:
-        np.savez_compressed(temporary, **fit.arrays)  # type: ignore[arg-type]
+        np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
         size = temporary.stat().st_size
         if size > MAX_BYTES:
             raise OutputError(f"{args.out} would have {size:,} bytes; at most {MAX_BYTES:,} may be embedded.")
     counts = ", ".join(f"{name} {np.sum(labels == label):,}" for label, name in enumerate(PAPER_CLASSES))
     print(f"images                     {len(images):,} ({counts})")
-    print(f"explained variance         {fit.explained_variance:.1%} by {COMPONENTS} components")
-    print(f"largest share of an image  {fit.largest_share:.2%} of a component")
+    print(f"explained variance         {explained:.1%} by {COMPONENTS} components")
+    print(f"largest share of an image  {largest:.2%} of a component")
     print(f"{args.out}: {size:,} bytes")
 
 
-def fit_atlas(images: np.ndarray, labels: np.ndarray) -> Fit:
+def fit_atlas(images: np.ndarray, labels: np.ndarray) -> tuple[dict[str, np.ndarray], float, float]:
     """Fit the linear model.
 
     images: (N, S, S) uint8. labels: (N,) indices into PAPER_CLASSES, every class present.
+    Returns the arrays as they are stored, the explained variance and the largest share that one image has in
+    the variance of a component (both 0..1).
     """
     pixels = images.reshape(len(images), -1).astype(np.float32)
     pca = PCA(COMPONENTS, svd_solver="randomized", iterated_power=5, random_state=0).fit(pixels)
@@ -93,18 +78,16 @@ def fit_atlas(images: np.ndarray, labels: np.ndarray) -> Fit:
     means, factors = class_gaussians(coefficients, labels)
     components, scales = _to_int8(pca.components_ * deviations[:, None])
     shape = images.shape[1:]
-    return Fit(
-        arrays={
-            "mean": pca.mean_.reshape(shape).astype(np.float16),
-            "components": components.reshape(-1, *shape),
-            "scales": scales,
-            "texture": residual.std(axis=0).reshape(shape).astype(np.float16),
-            "class_means": means.astype(np.float32),
-            "class_factors": factors.astype(np.float32),
-        },
-        explained_variance=float(pca.explained_variance_ratio_.sum()),
-        largest_share=float((coefficients**2).max() / len(images)),
-    )
+    arrays = {
+        "mean": pca.mean_.reshape(shape).astype(np.float16),
+        "components": components.reshape(-1, *shape),
+        "scales": scales,
+        "texture": residual.std(axis=0).reshape(shape).astype(np.float16),
+        "class_means": means.astype(np.float32),
+        "class_factors": factors.astype(np.float32),
+    }
+    largest = (coefficients**2).max() / len(images)
+    return arrays, float(pca.explained_variance_ratio_.sum()), float(largest)
 
 
 def class_gaussians(coefficients: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -130,21 +113,14 @@ def _to_int8(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.rint(rows / scales[:, None]).astype(np.int8), scales.astype(np.float32)
 
 
-def _lateral_views(metadata: Path) -> set[str]:
-    with metadata.open(newline="", encoding="utf-8") as stream:
-        return {row["filename"] for row in csv.DictReader(stream) if row.get("view") == "L"}
-
-
-def _parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", type=Path, required=True, help="the real set, in Kaggle's layout")
     parser.add_argument("--out", type=Path, required=True, help="the .npz to write")
     parser.add_argument(
-        "--covid-metadata",
-        type=Path,
-        help="CSV with columns filename and view; its lateral views (L) are left out",
+        "--covid-metadata", type=Path, help="as for train.py; its lateral views (L) are left out"
     )
-    return parser.parse_args(arguments)
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -33,7 +33,9 @@ def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A synthetic data set in Kaggle's layout; tests that change one make a copy."""
     from xray_hf.data.synthetic import write_synthetic
 
-    return write_synthetic(tmp_path_factory.mktemp("data") / "synthetic", PATIENTS, seed=0).folder
+    folder = tmp_path_factory.mktemp("data") / "synthetic"
+    write_synthetic(folder, PATIENTS, seed=0)
+    return folder
 
 
 @pytest.fixture(scope="session")

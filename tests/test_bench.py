@@ -18,7 +18,8 @@ WAYS = {"ours", "pure", "plain", "hf"}
 
 def run_small(folder: Path, *arguments: str) -> tuple[str, dict[str, Any]]:
     """The benchmark's table and its JSON, on 60 synthetic patients."""
-    data, out = write_synthetic(folder / "data", 60, seed=0).folder, folder / "results.json"
+    data, out = folder / "data", folder / "results.json"
+    write_synthetic(data, 60, seed=0)
     folders = ["--data-dir", data, "--cache-dir", folder / "cache", "--out", out]
     small = ["--device", "cpu", "--batch-size", "4", "--steps", "2"]
     command = [sys.executable, BENCHMARKS / "bench_train.py", *folders, *small, *arguments]

@@ -74,10 +74,9 @@ def download(out: Path) -> None:
 def atlas(out: Path, patients: int, seed: int) -> None:
     from xray_hf.data.synthetic import write_synthetic
 
-    summary = write_synthetic(out, patients, seed)
-    for (split, name), images in summary.counts.items():
+    for (split, name), images in write_synthetic(out, patients, seed).items():
         print(f"{split:<6} {name:<10} {images:>5}")
-    print(f"{summary.patients} synthetic patients in {out}; they show no real person.")
+    print(f"{patients} synthetic patients in {out}; they show no real person.")
 
 
 @commands.command(

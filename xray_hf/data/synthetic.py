@@ -84,21 +84,6 @@ class Atlas:
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
-    """What `write_synthetic` wrote; counts: images with a CSV row by (official split, class name)."""
-
-    folder: Path
-    patients: int
-    files_without_metadata: int
-    counts: dict[tuple[str, str], int]
-
-    @property
-    def images(self) -> int:
-        """Image files on disk, those without a CSV row included."""
-        return sum(self.counts.values()) + self.files_without_metadata
-
-
-@dataclass(frozen=True, slots=True)
 class _Film:
     """One image to draw; `patient` numbers all patients from 0, `listed` says whether the CSV has it."""
 
@@ -116,17 +101,22 @@ class _Film:
         return self.name, label, self.split, category, self.pathogen
 
 
-def write_synthetic(out: Path, patients: int, seed: int) -> Summary:
+def write_synthetic(out: Path, patients: int, seed: int) -> dict[tuple[str, str], int]:
     """Draw a synthetic data set and write it in the layout of Kaggle's CoronaHack archive.
 
     out: a folder that does not exist yet or is empty. It appears only when everything is written.
     patients: at least 30, with 1 to 3 images each; about 12 % are in TEST, which as in the real set has no
     COVID-19. A few files more are written without a row in the CSV, as Kaggle has them too.
-    The same (patients, seed) gives the same files.
+    The same (patients, seed) gives the same files. Returns {(official split, class name): images with a row}.
     Raises ConfigError for too few patients or a negative seed, OutputError if `out` is not empty or cannot
     be written, DataError if the package lacks its atlas.
     """
-    _check_options(patients, seed)
+    if patients < MIN_PATIENTS:
+        raise ConfigError(
+            f"{patients} patients are too few to have all classes in all splits; "
+            f"ask for at least {MIN_PATIENTS}."
+        )
+    _check_seed(seed)
     require_new_folder(out)
     atlas = load_atlas()
     films = _plan(patients, seed)
@@ -134,12 +124,7 @@ def write_synthetic(out: Path, patients: int, seed: int) -> Summary:
         _write_images(folder, atlas, films, seed)
         _write_csv(folder / CSV_NAME, films)
         (folder / "README.txt").write_text(README.format(patients=patients, seed=seed), encoding="utf-8")
-    return Summary(
-        folder=out,
-        patients=patients,
-        files_without_metadata=sum(not film.listed for film in films),
-        counts=dict(Counter((film.split, PAPER_CLASSES[film.label]) for film in films if film.listed)),
-    )
+    return dict(Counter((film.split, PAPER_CLASSES[film.label]) for film in films if film.listed))
 
 
 def sample_images(n_per_class: int, seed: int) -> list[tuple[str, Image.Image]]:
@@ -172,15 +157,6 @@ def load_atlas() -> Atlas:
         class_means=stored["class_means"],
         class_factors=stored["class_factors"],
     )
-
-
-def _check_options(patients: int, seed: int) -> None:
-    if patients < MIN_PATIENTS:
-        raise ConfigError(
-            f"{patients} patients are too few to have all classes in all splits; "
-            f"ask for at least {MIN_PATIENTS}."
-        )
-    _check_seed(seed)
 
 
 def _check_seed(seed: int) -> None:
@@ -243,8 +219,7 @@ def _write_images(folder: Path, atlas: Atlas, films: Sequence[_Film], seed: int)
         image.save(root / film.split.lower() / film.name, quality=90, comment="synthetic")
 
     with ThreadPoolExecutor() as pool:  # numpy and Pillow release the interpreter's lock
-        for _ in pool.map(write, range(len(films))):
-            pass  # asking for the result is what raises a worker's error
+        list(pool.map(write, range(len(films))))  # asking for the results raises a worker's error
 
 
 def _write_csv(path: Path, films: Sequence[_Film]) -> None:
