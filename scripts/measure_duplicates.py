@@ -2,10 +2,10 @@
 
 python scripts/measure_duplicates.py A B --other C D --sheet pairs.png
 
-A and B: folders with `images/` and `labels.csv` (file_name, patient_id); an equal patient_id in both, other
-than digits only, means the same picture, processed otherwise. Half of the patients show what any threshold
-gives, the other half what the one in use gives. Other folders' images are searched too. Last, copies of
-CHANGED images are cropped, framed, resized, made paler and compressed, and searched for.
+A and B: folders with `images/` and `labels.csv` (file_name, patient_id). A patient_id in both, unless it is
+digits only, means the same picture, processed differently. Half of these patients show the effect of the
+threshold, the other half the accuracy of the one in use. The images of other folders are searched too.
+Finally, CHANGED images are copied, cropped, framed, resized, made paler and compressed, and searched for.
 """
 
 from __future__ import annotations

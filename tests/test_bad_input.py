@@ -229,7 +229,7 @@ SOURCES: dict[str, tuple[list[str], str, int]] = {
         2,
     ),
     "an unknown source": (["--source", "mimic={one}"], "is of an unknown kind 'mimic'; expected KIND", 2),
-    "no labels": (["--source", "folder={bare}"], "one subfolder a class", 1),
+    "no labels": (["--source", "folder={bare}"], "one subfolder per class", 1),
     "a class that no image has": (
         ["--source", "folder={one}", "--classes", "Normal,Asthma"],
         "no image has the class Asthma; the sources have Normal",

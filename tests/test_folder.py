@@ -208,7 +208,7 @@ def test_a_folder_without_labels_is_one_clear_error(tmp_path: Path, files: tuple
         (
             "file_name;label\na.png;Normal\n",
             ("a.png",),
-            r"found: file_name;label\. Columns are parted by commas",
+            r"found: file_name;label\. Separate the columns with commas",
         ),
         ("file_name,label\nx.png,Normal\n", ("a/x.png", "b/x.png"), r"x\.png fits 2 files, .*write the path"),
         ("file_name,label\na.png,Normal\na.png,COVID-19\n", ("a.png",), r"two different rows for a\.png"),

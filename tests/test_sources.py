@@ -143,7 +143,7 @@ def test_old_releases_of_radiography_are_read_as_well(tmp_path: Path) -> None:
 def test_a_table_that_is_none_is_one_clear_error(radiography: Path, content: bytes) -> None:
     (radiography / "COVID.metadata.xlsx").write_bytes(content)
     with pytest.raises(
-        DataError, match=r"COVID\.metadata\.xlsx cannot be read as .* FILE NAME and URL.*take it away"
+        DataError, match=r"COVID\.metadata\.xlsx cannot be read as .* FILE NAME and URL.*or remove it"
     ):
         read("radiography", radiography)
 
@@ -209,7 +209,7 @@ def test_rsnas_mapping_names_the_patients_as_nih_does(rsna: Path) -> None:
     assert [sample.patient_id for sample in samples] == ["nih-13", "nih-13", "file-c.dcm"]
     assert report.patients_from == str(rsna / MAPPING)
     (rsna / MAPPING).write_text(json.dumps({"images": []}))
-    with pytest.raises(DataError, match=r"mappings_2018\.json is not RSNA's list.*take it away"):
+    with pytest.raises(DataError, match=r"mappings_2018\.json is not RSNA's list.*or remove it"):
         read("rsna", rsna)
 
 

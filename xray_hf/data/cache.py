@@ -1,9 +1,9 @@
 """Every image decoded once, at the network's size, into files that any number of runs share.
 
 Each source has a folder, named after it, the side and what else decides the pixels (the reader's version,
-Pillow's). A new file adds a row to `pixels.u8` and `thumbnails.u8`; `index.json` says which row is whose, by
-path, size and time of change. Rows are written before the index that names them, and never changed: a
-process that is killed leaves rows that nobody looks at. One process writes at a time, the others wait.
+Pillow's). A new file adds a row to `pixels.u8` and `thumbnails.u8`; `index.json` has the row of each file, by
+path, size and time of change. Rows are written before the index that names them, and never changed: a killed
+process leaves only rows that the index does not name. One process writes at a time, the others wait.
 Rows are read with `pread`, not through a memory map: the operating system's page cache serves both equally
 fast, but mapped pages would count as this process's memory.
 """
@@ -269,7 +269,7 @@ def _open_at(path: Path, offset: int) -> BinaryIO:
 def _decode(path: Path, side: int) -> tuple[np.ndarray, np.ndarray] | ImageError:
     try:
         path.open("rb").close()
-    except OSError as error:  # not the image's fault, and perhaps soon repaired: nothing to remember
+    except OSError as error:  # not the image's fault and perhaps temporary: not remembered
         raise DataError(f"{path} cannot be opened: {error.strerror}.") from error
     try:
         image = read_grey(path)

@@ -10,7 +10,7 @@ from scipy.stats.contingency import association
 from xray_hf.data.sample import Sample, labels_of
 from xray_hf.text import listed
 
-BOUND = 0.5  # Cramér's V from which an origin says much of the class
+BOUND = 0.5  # from this Cramér's V on, the origin says much about the class
 
 
 def origins(samples: Sequence[Sample]) -> list[str]:

@@ -15,7 +15,7 @@ from xray_hf.errors import DataError
 
 SYNTHETIC = "synthetic"  # the site of images drawn from the atlas
 SYNTHETIC_PREFIX = "SYNTHETIC-"  # and what their file names begin with
-UNKNOWN_PATIENT = "file-"  # begins the patient_id of an image whose patient nobody names
+UNKNOWN_PATIENT = "file-"  # begins the patient_id of an image of an unknown patient
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +52,12 @@ class Sample:
 class SourceReport:
     """What reading a source found; every list holds file names in the source's order.
 
-    source: its name. root: where it lies. kind: what reads it, of sources.KINDS.
+    source: its name. root: its place. kind: one of sources.KINDS.
     rows: rows of its table, or images where it has none.
-    patients_from: what names the patients, None if nothing does. Files without metadata, exact duplicate rows
-    and images that are not frontal are left out; images without file, and files that cannot be decoded, are
-    an error unless the user says that they may be dropped. without_class: {finding: images} that map to no
-    class of the task. complaints: {file name: why it cannot be used}.
+    patients_from: what names the patients; None if nothing does. Files without metadata, exact duplicate rows
+    and images that are not frontal are left out. Rows without a file, and files that cannot be decoded, are
+    an error unless the user allows dropping them. without_class: {finding: images} that map to no class of
+    the task. complaints: {file name: why it cannot be used}.
     """
 
     source: str
@@ -106,7 +106,7 @@ class SourceReport:
         self.complaints |= why
 
     def require_clean(self, drop_bad: bool) -> None:
-        """Raise DataError if rows cannot be used, unless `drop_bad` allows to go on without them."""
+        """Raise DataError if rows cannot be used, unless `drop_bad` allows going on without them."""
         bad = {
             "have no image file": self.rows_without_file,
             "have an image that cannot be decoded": self.undecodable_files,

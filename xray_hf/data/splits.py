@@ -4,9 +4,9 @@ Two protocols:
 - `grouped`, the default: no patient and no near-duplicate in two splits, over all sources. A source that is
   held out is the external test set; images of other sources that share a patient or a picture with it are in
   no split.
-- `paper`: İbişoğlu and Akçay 2021, to the count, on CoronaHack. It copies images before it splits validation
-  off, so most validation images are also training images, and patients are shared with training. It is here
-  to reproduce the paper and to measure the leak; do not select models with it.
+- `paper`: İbişoğlu and Akçay 2021, to the count, on CoronaHack. It copies images before it splits off
+  validation, so most validation images are also training images, and patients are in both. It is here to
+  reproduce the paper and to measure the leak; do not select models with it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _FIELDS = {"protocol": str, "seed": int, "fold": int, "hold_out": list, "files":
 
 @dataclass(frozen=True)
 class Split:
-    """Row numbers of each split, ascending; a row that stands more than once was upsampled.
+    """Row numbers of each split, ascending; a row that appears more than once was upsampled.
 
     fold: which of FOLDS disjoint parts is validation, with the same test in all; 0 under `paper`.
     external: the rows of the sources `hold_out`.

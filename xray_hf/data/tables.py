@@ -65,7 +65,7 @@ def read_rows(
             table.fieldnames = header = [name.strip() for name in table.fieldnames or ()]
             if missing := [column for column in columns if column not in header]:
                 found = ", ".join(header) or "none"
-                hint = "Columns are parted by commas: save it so, not with ';'. " if ";" in found else ""
+                hint = "Separate the columns with commas, not ';'. " if ";" in found else ""
                 raise DataError(
                     f"{path} has no column {', '.join(missing)}; found: {found}. {hint}{how_to_get}"
                 )

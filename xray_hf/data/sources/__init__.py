@@ -85,14 +85,14 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class SourceSpec:
-    """One source as it was named: KIND[:NAME]=PLACE."""
+    """One source, KIND[:NAME]=PLACE."""
 
     kind: str
     name: str
     place: str
 
     def __str__(self) -> str:
-        """As it is typed."""
+        """As typed on the command line."""
         kind = self.kind if self.kind == self.name else f"{self.kind}:{self.name}"
         return f"{kind}={self.place}"
 
@@ -103,7 +103,7 @@ def reader(kind: str) -> Reader:
 
 
 def describe(kind: str | None = None) -> str:
-    """A kind's museum label as text, with its layout and classes; without a kind one line for each.
+    """A kind's museum label as text, with its layout and classes; without a kind, one line per kind.
 
     Raises ConfigError for an unknown kind.
     """

@@ -63,6 +63,7 @@ KAGGLE_SLUG = "praveengovi/coronahack-chest-xraydataset"
 CSV_NAME = "Chest_xray_Corona_Metadata.csv"
 IMAGE_FOLDER = "Coronahack-Chest-XRay-Dataset"
 COLUMNS = ("X_ray_image_name", "Label", "Dataset_type", "Label_1_Virus_category", "Label_2_Virus_category")
+COVID_COLUMNS = ("patientid", "filename")
 COVID_METADATA_NAMES = ("covid_chestxray_metadata.csv", "metadata.csv")
 HOW_TO_GET = (
     f"Download it with `xray-hf download --out DIR`, or unpack it from kaggle.com/datasets/{KAGGLE_SLUG}; "
@@ -147,21 +148,13 @@ def _find_covid_metadata(data_dir: Path) -> Path | None:
     candidates = (
         folder / name for folder in (data_dir, data_dir.resolve().parent) for name in COVID_METADATA_NAMES
     )
-    return next((path for path in candidates if path.is_file() and _is_covid_metadata(path)), None)
-
-
-def _is_covid_metadata(path: Path) -> bool:
-    """Whether a file that merely lies there has the columns; `metadata.csv` is a common name."""
-    try:
-        _read_covid_metadata(path)
-    except DataError:
-        return False
-    return True
+    # `metadata.csv` is a common name: one without the columns is another file.
+    return next((path for path in candidates if has_table(path.parent, [path.name], COVID_COLUMNS)), None)
 
 
 def _read_covid_metadata(path: Path) -> dict[str, dict[str, str]]:
     """{file name: its row}, with patientid, view and license."""
-    rows = read_rows(path, ("patientid", "filename"), HOW_TO_GET_COVID, optional=("view", "license"))
+    rows = read_rows(path, COVID_COLUMNS, HOW_TO_GET_COVID, optional=("view", "license"))
     return {row["filename"]: row for row in rows}
 
 

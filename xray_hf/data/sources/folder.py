@@ -44,7 +44,7 @@ COLUMNS = ("file_name", "label")
 OPTIONAL = ("patient_id", "site", "view", "license")
 HOW_TO_MAKE = (
     f"Expected a folder of images with {' or '.join(CSV_NAMES)}, columns file_name and label, "
-    "patient_id if known; or with one subfolder a class."
+    "patient_id if known; or with one subfolder per class."
 )
 _SPLITS = {"train": "TRAIN", "test": "TEST"} | dict.fromkeys(("val", "valid", "validation", "dev"), "TRAIN")
 

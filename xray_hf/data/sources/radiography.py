@@ -160,7 +160,7 @@ def _urls(root: Path, finding: str) -> dict[int, str]:
         except (*_DAMAGE, InvalidFileException) as error:
             raise DataError(
                 f"{path} cannot be read as the database's table with FILE NAME and URL: {as_sentence(error)} "
-                "Unpack it once more, or take it away: only the site of an image is read from it."
+                "Unpack it again, or remove it: only the site of an image is read from it."
             ) from error
     return urls
 

@@ -122,5 +122,5 @@ def _patients(mapping: Path) -> dict[str, str]:
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise DataError(
             f"{mapping} is not RSNA's list with subset_img_id and img_id ({type(error).__name__}); "
-            "fetch it once more, or take it away."
+            "download it again, or remove it."
         ) from error
