@@ -13,14 +13,10 @@ from xray_hf.text import listed
 BOUND = 0.5  # from this Cramér's V on, the origin says much about the class
 
 
-def origins(samples: Sequence[Sample]) -> list[str]:
-    """Where each image comes from: its source and, where it is known, the site within it."""
-    return [f"{each.source}/{each.site}" if each.site else each.source for each in samples]
-
-
 def cross_table(samples: Sequence[Sample], classes: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """The O origins by name, and (O, C) int64 images of each class."""
-    names, rows = np.unique(origins(samples), return_inverse=True)
+    """The O origins, a source and where it is known the site, and (O, C) int64 images of each class."""
+    origins = [f"{each.source}/{each.site}" if each.site else each.source for each in samples]
+    names, rows = np.unique(origins, return_inverse=True)
     counts = np.zeros((len(names), len(classes)), np.int64)
     np.add.at(counts, (rows, labels_of(samples, classes)), 1)
     return names.tolist(), counts

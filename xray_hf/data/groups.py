@@ -106,6 +106,7 @@ def _fit(
     """
     side = structure.shape[1]
     ramp = ((np.arange(side) + 0.5) / side).astype(np.float32)
+    ends = np.stack([1 - ramp, ramp])  # how much a pixel moves with its two edges
     best, fitted = edges.copy(), np.full(len(pairs), -1, np.float32)
     for start in range(0, len(pairs), _BLOCK):
         part = slice(start, start + _BLOCK)
@@ -121,15 +122,8 @@ def _fit(
             fitted[part][better], best[part][better] = correlation[better], here[better]
             gain = (product / np.maximum(energy, 1e-6))[:, None, None]
             by_row, by_column = (np.gradient(moved, axis=axis) * (gain * side) for axis in (1, 2))
-            slopes = np.stack(
-                [
-                    by_row * (1 - ramp)[:, None],
-                    by_row * ramp[:, None],
-                    by_column * (1 - ramp),
-                    by_column * ramp,
-                ],
-                axis=1,
-            ).reshape(len(here), 4, -1)
+            rows, columns = by_row[:, None] * ends[:, :, None], by_column[:, None] * ends[:, None, :]
+            slopes = np.concatenate([rows, columns], axis=1).reshape(len(here), 4, -1)
             normal = slopes @ slopes.transpose(0, 2, 1) + 1e-3 * np.eye(4, dtype=np.float32)
             error = (target - gain * moved).reshape(len(here), -1, 1)
             here = np.clip(here + np.linalg.solve(normal, slopes @ error)[:, :, 0], -_MAX_MOVE, _MAX_MOVE)

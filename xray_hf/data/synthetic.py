@@ -77,11 +77,6 @@ class Atlas:
     class_means: np.ndarray
     class_factors: np.ndarray
 
-    @property
-    def side(self) -> int:
-        """S, in pixels."""
-        return len(self.texture)
-
 
 @dataclass(frozen=True, slots=True)
 class _Film:
@@ -170,7 +165,8 @@ def _plan(patients: int, seed: int) -> list[_Film]:
     numbers: defaultdict[tuple[str, ...], Iterator[int]] = defaultdict(lambda: count(1))
     films = []
     for patient, (split, label, listed) in enumerate(_cohort(patients)):
-        pathogen = _pathogen(label, rng)
+        is_bacterial = label == PNEUMONIA and rng.random() < BACTERIA_SHARE
+        pathogen = "" if label == NORMAL else "bacteria" if is_bacterial else "Virus"  # as the CSV spells it
         # As in the real set, personN in TRAIN and personN in TEST are two people.
         number = next(numbers[PAPER_CLASSES[label], split if label == PNEUMONIA else ""])
         amount = 1 + int(rng.choice(len(IMAGES_PER_PATIENT), p=IMAGES_PER_PATIENT))
@@ -199,13 +195,6 @@ def _cohort(patients: int) -> Iterator[tuple[str, int, bool]]:
     yield from [("TEST", NORMAL, True)] * normal_test
     yield from [("TEST", PNEUMONIA, True)] * pneumonia_test
     yield from [("TRAIN", PNEUMONIA, False)] * max(2, patients // 100)
-
-
-def _pathogen(label: int, rng: np.random.Generator) -> str:
-    """The CSV's Label_1_Virus_category, in its own spelling."""
-    if label == NORMAL:
-        return ""
-    return "bacteria" if label == PNEUMONIA and rng.random() < BACTERIA_SHARE else "Virus"
 
 
 def _write_images(folder: Path, atlas: Atlas, films: Sequence[_Film], seed: int) -> None:
@@ -242,7 +231,7 @@ def _draw(atlas: Atlas, label: int, seed: int, patient: int, index: int) -> Imag
     # einsum and not @: BLAS would start its own threads in each of ours (four times slower), and its order
     # of summation, hence the last bits, would depend on the machine.
     pixels = atlas.mean + np.einsum("k,kp->p", coefficients, atlas.components)
-    return _expose(pixels.reshape(atlas.side, atlas.side), atlas.texture, rng)
+    return _expose(pixels.reshape(atlas.texture.shape), atlas.texture, rng)
 
 
 def _expose(pixels: np.ndarray, texture: np.ndarray, rng: np.random.Generator) -> Image.Image:

@@ -11,16 +11,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from xray_hf.data import tables
 from xray_hf.data.sample import UNKNOWN_PATIENT, Sample, SourceReport
 from xray_hf.data.sources import About, ReadOptions
-from xray_hf.data.tables import (
-    has_table,
-    images_below,
-    normal_name,
-    read_table,
-    require_folder,
-    without_repeats,
-)
 
 ABOUT = About(
     title="COVID-19 image data collection",
@@ -75,14 +68,14 @@ def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Sou
     Lateral views and CT are noted in the report and left out. Raises DataError if the folder, the CSV or a
     column is missing, and for an image with two different rows.
     """
-    folder = require_folder(place, HOW_TO_GET)
-    table, rows = read_table(folder, (TABLE,), COLUMNS, HOW_TO_GET, OPTIONAL)
-    files = images_below(require_folder(folder / "images", HOW_TO_GET), HOW_TO_GET)
+    folder = tables.require_folder(place, HOW_TO_GET)
+    table, rows = tables.read_table(folder, (TABLE,), COLUMNS, HOW_TO_GET, OPTIONAL)
+    files = tables.images_below(tables.require_folder(folder / "images", HOW_TO_GET), HOW_TO_GET)
     report = SourceReport(name, place, rows=len(rows), patients_from=str(table))
     samples = []
-    for row in without_repeats(rows, "filename", table, report.duplicate_rows):
+    for row in tables.without_repeats(rows, "filename", table, report.duplicate_rows):
         file_name = row["filename"]
-        path = files.pop(normal_name(file_name), None)
+        path = files.pop(tables.normal_name(file_name), None)
         if not _is_frontal(row):
             report.not_frontal.append(file_name)
         elif path is None:
@@ -95,7 +88,7 @@ def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Sou
 
 def fits(folder: Path) -> bool:
     """Whether a folder holds its metadata.csv."""
-    return has_table(folder, (TABLE,), COLUMNS)
+    return tables.has_table(folder, (TABLE,), COLUMNS)
 
 
 def _is_frontal(row: dict[str, str]) -> bool:

@@ -10,16 +10,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from xray_hf.data import tables
 from xray_hf.data.sample import SYNTHETIC, SYNTHETIC_PREFIX, UNKNOWN_PATIENT, Sample, SourceReport
 from xray_hf.data.sources import About, ReadOptions
-from xray_hf.data.tables import (
-    has_table,
-    images_below,
-    read_rows,
-    read_table,
-    require_folder,
-    without_repeats,
-)
 from xray_hf.errors import DataError
 from xray_hf.task import OFFICIAL_SPLITS
 
@@ -85,17 +78,17 @@ def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Sou
     Returns the usable samples in the CSV's order and a report of all other rows and files.
     Raises DataError if the folder, the CSV, a column or all images are missing.
     """
-    data_dir = require_folder(place, HOW_TO_GET)
-    csv_path, rows = read_table(data_dir, (CSV_NAME,), COLUMNS, HOW_TO_GET)
+    data_dir = tables.require_folder(place, HOW_TO_GET)
+    csv_path, rows = tables.read_table(data_dir, (CSV_NAME,), COLUMNS, HOW_TO_GET)
     image_root = _image_root(data_dir)
-    files = {split: images_below(image_root / split.lower(), HOW_TO_GET) for split in OFFICIAL_SPLITS}
+    files = {split: tables.images_below(image_root / split.lower(), HOW_TO_GET) for split in OFFICIAL_SPLITS}
     covid_metadata = options.covid_metadata or _find_covid_metadata(data_dir)
     of_covid = _read_covid_metadata(covid_metadata) if covid_metadata else {}
 
     patients_from = f"file names; of COVID-19 images {covid_metadata or 'unknown: each file counts as one'}"
     report = SourceReport(name, str(data_dir), rows=len(rows), patients_from=patients_from)
     samples = []
-    for row in without_repeats(rows, "X_ray_image_name", csv_path, report.duplicate_rows):
+    for row in tables.without_repeats(rows, "X_ray_image_name", csv_path, report.duplicate_rows):
         file_name = row["X_ray_image_name"]
         path = files.get(row["Dataset_type"], {}).get(file_name)
         if row["Dataset_type"] not in OFFICIAL_SPLITS:
@@ -130,7 +123,7 @@ def patient_id(file_name: str, official_split: str, covid_patient: str = "") -> 
 
 def fits(folder: Path) -> bool:
     """Whether a folder holds CoronaHack's CSV."""
-    return has_table(folder, (CSV_NAME,), COLUMNS)
+    return tables.has_table(folder, (CSV_NAME,), COLUMNS)
 
 
 def _image_root(data_dir: Path) -> Path:
@@ -145,16 +138,17 @@ def _image_root(data_dir: Path) -> Path:
 
 
 def _find_covid_metadata(data_dir: Path) -> Path | None:
-    candidates = (
-        folder / name for folder in (data_dir, data_dir.resolve().parent) for name in COVID_METADATA_NAMES
-    )
-    # `metadata.csv` is a common name: one without the columns is another file.
-    return next((path for path in candidates if has_table(path.parent, [path.name], COVID_COLUMNS)), None)
+    for folder in (data_dir, data_dir.resolve().parent):
+        for name in COVID_METADATA_NAMES:
+            # `metadata.csv` is a common name: one without the columns is another file.
+            if tables.has_table(folder, [name], COVID_COLUMNS):
+                return folder / name
+    return None
 
 
 def _read_covid_metadata(path: Path) -> dict[str, dict[str, str]]:
     """{file name: its row}, with patientid, view and license."""
-    rows = read_rows(path, COVID_COLUMNS, HOW_TO_GET_COVID, optional=("view", "license"))
+    rows = tables.read_rows(path, COVID_COLUMNS, HOW_TO_GET_COVID, optional=("view", "license"))
     return {row["filename"]: row for row in rows}
 
 

@@ -13,18 +13,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
+from xray_hf.data import tables
 from xray_hf.data.sample import UNKNOWN_PATIENT, Sample, SourceReport
 from xray_hf.data.sources import About, ReadOptions
-from xray_hf.data.tables import (
-    has_table,
-    images_below,
-    normal_name,
-    read_table,
-    require_folder,
-    right_kind,
-    subfolders,
-    without_repeats,
-)
 from xray_hf.errors import ConfigError, DataError
 
 ABOUT = About(
@@ -60,20 +51,20 @@ def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Sou
     are missing, for a name with different rows, that fits two files or without `patient`, and for a file with
     two names.
     """
-    folder, pattern = require_folder(place, HOW_TO_MAKE), _compiled(options.patient)
+    folder, pattern = tables.require_folder(place, HOW_TO_MAKE), _compiled(options.patient)
     report = SourceReport(name, place, patients_from="file names" if pattern else None)
     samples = []
     for part, official_split in _parts(folder).items():
-        found = images_below(part, HOW_TO_MAKE)
+        found = tables.images_below(part, HOW_TO_MAKE)
         table, rows = _labels(part, found)
         report.rows += len(rows)
         if any(row["patient_id"] for row in rows):
             report.patients_from = str(table)
         by_name = _by_name(found)
         asked: set[Path] = set()
-        for row in without_repeats(rows, "file_name", table, report.duplicate_rows):
+        for row in tables.without_repeats(rows, "file_name", table, report.duplicate_rows):
             file_name = row["file_name"] if part == folder else f"{part.name}/{row['file_name']}"
-            path = _only(file_name, by_name.get(normal_name(row["file_name"]), []))
+            path = _only(file_name, by_name.get(tables.normal_name(row["file_name"]), []))
             if path is None:
                 report.rows_without_file.append(file_name)
                 continue
@@ -100,7 +91,7 @@ def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Sou
 
 def fits(folder: Path) -> bool:
     """Whether a folder holds one of the CSVs."""
-    return has_table(folder, CSV_NAMES, COLUMNS)
+    return tables.has_table(folder, CSV_NAMES, COLUMNS)
 
 
 def _compiled(patient: str | None) -> re.Pattern[str] | None:
@@ -125,13 +116,13 @@ def _patient_of(file_name: str, pattern: re.Pattern[str] | None) -> str:
 
 def _parts(folder: Path) -> dict[Path, str]:
     """{the folder, or each of its splits: the official split}."""
-    inner = [] if _tables(folder) else subfolders(folder)
+    inner = [] if _csvs(folder) else tables.subfolders(folder)
     if inner and all(path.name.lower() in _SPLITS for path in inner):
         return {path: _SPLITS[path.name.lower()] for path in inner}
     return {folder: ""}
 
 
-def _tables(folder: Path) -> list[str]:
+def _csvs(folder: Path) -> list[str]:
     return [name for name in CSV_NAMES if (folder / name).is_file()]
 
 
@@ -140,12 +131,12 @@ def _labels(folder: Path, found: Iterable[str]) -> tuple[Path, list[dict[str, st
 
     found: the images below it.
     """
-    tables = _tables(folder)
-    if len(tables) > 1:
-        raise DataError(f"{folder} holds both {' and '.join(tables)}. {HOW_TO_MAKE}")
-    if tables:
-        return read_table(folder, tables, COLUMNS, HOW_TO_MAKE, OPTIONAL)
-    if kind := right_kind(folder):
+    csvs = _csvs(folder)
+    if len(csvs) > 1:
+        raise DataError(f"{folder} holds both {' and '.join(csvs)}. {HOW_TO_MAKE}")
+    if csvs:
+        return tables.read_table(folder, csvs, COLUMNS, HOW_TO_MAKE, OPTIONAL)
+    if kind := tables.right_kind(folder):
         raise DataError(f"{folder} holds neither {' nor '.join(CSV_NAMES)}. {kind}")
     inner = {name: PurePosixPath(name).parts[0] for name in found if "/" in name}
     if not set(inner.values()) - {"images"}:

@@ -10,15 +10,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from xray_hf.data import tables
 from xray_hf.data.sample import Sample, SourceReport
 from xray_hf.data.sources import About, ReadOptions
-from xray_hf.data.tables import (
-    has_table,
-    images_below,
-    read_table,
-    require_folder,
-    without_repeats,
-)
 from xray_hf.errors import DataError
 
 ABOUT = About(
@@ -66,13 +60,15 @@ def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Sou
 
     Raises DataError if the folder, the CSV or a column is missing, and for an image with two different rows.
     """
-    folder = require_folder(place, HOW_TO_GET)
-    table, rows = read_table(folder, TABLES, COLUMNS, HOW_TO_GET)
-    files = {path.name: path for path in images_below(folder, HOW_TO_GET).values() if path.suffix == ".png"}
+    folder = tables.require_folder(place, HOW_TO_GET)
+    table, rows = tables.read_table(folder, TABLES, COLUMNS, HOW_TO_GET)
+    files = {
+        path.name: path for path in tables.images_below(folder, HOW_TO_GET).values() if path.suffix == ".png"
+    }
     splits = {file: split for split, names in SPLIT_LISTS.items() for file in _lines(folder / names)}
     report = SourceReport(name, place, rows=len(rows), patients_from=str(table))
     samples = []
-    for row in without_repeats(rows, "Image Index", table, report.duplicate_rows):
+    for row in tables.without_repeats(rows, "Image Index", table, report.duplicate_rows):
         file_name = row["Image Index"]
         path = files.pop(file_name, None)
         if path is None:
@@ -97,7 +93,7 @@ def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Sou
 
 def fits(folder: Path) -> bool:
     """Whether a folder holds the CSV."""
-    return has_table(folder, TABLES, COLUMNS)
+    return tables.has_table(folder, TABLES, COLUMNS)
 
 
 def patient_of(number: str) -> str:
