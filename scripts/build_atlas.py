@@ -35,7 +35,13 @@ MAX_BYTES = 4_000_000
 
 def main() -> None:
     """Read, fit, check, write and report; raises DataError or OutputError."""
-    args = _parse()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-dir", type=Path, required=True, help="the real set, in Kaggle's layout")
+    parser.add_argument("--out", type=Path, required=True, help="the .npz to write")
+    parser.add_argument(
+        "--covid-metadata", type=Path, help="as for train.py; its lateral views (L) are left out"
+    )
+    args = parser.parse_args()
     specs, options = parse_specs([f"coronahack={args.data_dir}"]), ReadOptions(args.covid_metadata)
     everything, _, _ = read_samples(specs, classes=PAPER_CLASSES, options=options)
     samples = [each for each in everything if each.official_split == "TRAIN" and each.view != "L"]
@@ -111,16 +117,6 @@ def _to_int8(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Quantise each row of (K, P) to -127..127; returns int8 (K, P) and the scales (K,) float32."""
     scales = np.abs(rows).max(axis=1) / 127
     return np.rint(rows / scales[:, None]).astype(np.int8), scales.astype(np.float32)
-
-
-def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data-dir", type=Path, required=True, help="the real set, in Kaggle's layout")
-    parser.add_argument("--out", type=Path, required=True, help="the .npz to write")
-    parser.add_argument(
-        "--covid-metadata", type=Path, help="as for train.py; its lateral views (L) are left out"
-    )
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -179,24 +179,24 @@ def parse_maps(texts: Sequence[str], specs: Sequence[SourceSpec]) -> dict[tuple[
     """
     mapped: dict[tuple[str, str], str] = {}
     for text in texts:
-        name, finding, label = _parse_map(text, specs)
+        left, equals, label = text.rpartition("=")
+        fitting = [
+            (spec.name, left.removeprefix(prefix))
+            for spec in specs
+            for prefix in (f"{spec.kind}:{spec.name}:", f"{spec.name}:")
+            if equals and left.startswith(prefix) and left != prefix
+        ]
+        if not fitting:
+            known = ", ".join(spec.name for spec in specs)
+            raise ConfigError(
+                f"--map {text!r} fits no source; expected NAME:FINDING=CLASS with a name of {known}, "
+                "and nothing after '=' to leave the finding out."
+            )
+        name, finding = fitting[0]
         if (name, finding) in mapped:
             raise ConfigError(f"--map {name}:{finding} is given more than once; expected one class for it.")
         mapped[name, finding] = label
     return mapped
-
-
-def _parse_map(text: str, specs: Sequence[SourceSpec]) -> tuple[str, str, str]:
-    left, equals, label = text.rpartition("=")
-    for spec in specs:
-        for prefix in (f"{spec.kind}:{spec.name}:", f"{spec.name}:"):
-            if equals and left.startswith(prefix) and left != prefix:
-                return spec.name, left.removeprefix(prefix), label
-    known = ", ".join(spec.name for spec in specs)
-    raise ConfigError(
-        f"--map {text!r} fits no source; expected NAME:FINDING=CLASS with a name of {known}, "
-        "and nothing after '=' to leave the finding out."
-    )
 
 
 def classify(

@@ -154,7 +154,8 @@ def _read_covid_metadata(path: Path) -> dict[str, dict[str, str]]:
 
 def _sample(row: dict[str, str], path: Path, source: str, of_covid: dict[str, str]) -> Sample:
     name, category = row["X_ray_image_name"], row["Label_2_Virus_category"]
-    site = _site_of(name)
+    real_site = "Kermany" if _KERMANY_NAME.match(name) else "Cohen"
+    site = SYNTHETIC if name.startswith(SYNTHETIC_PREFIX) else real_site
     return Sample(
         file_name=name,
         path=path,
@@ -168,9 +169,3 @@ def _sample(row: dict[str, str], path: Path, source: str, of_covid: dict[str, st
         pathogen=row["Label_1_Virus_category"],
         virus_category=category,
     )
-
-
-def _site_of(file_name: str) -> str:
-    if file_name.startswith(SYNTHETIC_PREFIX):
-        return SYNTHETIC
-    return "Kermany" if _KERMANY_NAME.match(file_name) else "Cohen"
