@@ -52,9 +52,8 @@ def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Sou
     Raises ConfigError for another place, HubError if the Hub does not give it, DataError if it holds no
     Parquet with image and label, and for a name with two different images.
     """
-    from xray_hf.data.cache import (
-        default_cache_dir,
-    )  # scipy and Pillow, for which the museum label need not wait
+    # Imports scipy and Pillow, for which the museum label need not wait.
+    from xray_hf.data.cache import default_cache_dir
 
     found = _HUB_ID.fullmatch(place)
     if not found or Path(place).is_dir():
@@ -63,9 +62,8 @@ def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Sou
             f"A folder on this computer is --source folder={place}."
         )
     snapshot = _fetch(found[1], found[2])
-    folder = (
-        options.cache_dir or default_cache_dir()
-    ) / f"hub-{found[1].replace('/', '--')}-{snapshot.name[:12]}"
+    cache_dir = options.cache_dir or default_cache_dir()
+    folder = cache_dir / f"hub-{found[1].replace('/', '--')}-{snapshot.name[:12]}"
     if not folder.is_dir():
         with atomic_folder(folder) as temporary:
             write_json(temporary / INDEX, {"rows": _unpack(snapshot, place, temporary)})
