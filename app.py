@@ -14,26 +14,34 @@ import tempfile
 from pathlib import Path
 
 from xray_hf.demo import settings
-from xray_hf.demo.settings import Settings
 from xray_hf.errors import ConfigError, exit_on_error
 
 
 def main() -> None:
-    """Run the page until it is stopped."""
+    """Load the models and serve the page until it is stopped."""
     chosen = settings.parse()
-    require_free_port(chosen.host, chosen.port)
-    # To be stopped is no failure; and the exception that this raises has the folder with the uploads removed.
+    require_free_port(chosen.host, chosen.port)  # before the models are loaded
+    # Being stopped is no failure; and this exception removes the folder of uploads.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with tempfile.TemporaryDirectory(prefix="xray_hf-demo-") as folder:
-        serve(chosen, Path(folder))
+        # Our own folder, not the one that all Gradio programs on the computer share.
+        os.environ["GRADIO_TEMP_DIR"] = f"{folder}/uploads"
+        os.environ["MPLCONFIGDIR"] = f"{folder}/matplotlib"  # Gradio loads matplotlib with its first answer
+        # Imported here, so that --help and a wrong option answer at once.
+        from xray_hf.demo import events, examples, server
+
+        engines = events.load_engines(chosen.bundles, chosen.backend)
+        app = server.create_app(engines, examples.find(chosen.examples, Path(folder, "examples")), chosen)
+        print(f"{', '.join(engines)} at http://{chosen.host}:{chosen.port} (Ctrl-C stops)", file=sys.stderr)
+        server.serve(app, chosen)
 
 
 def require_free_port(host: str, port: int) -> None:
-    """Raise ConfigError unless host and port can be listened on; asked before the models are loaded."""
+    """Raise ConfigError unless host and port can be listened on."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family) as probe:
-            # As servers do; else a port counts as taken for a minute after its last program ended.
+            # As servers do; otherwise a port counts as taken for a minute after its last program ended.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:
@@ -41,21 +49,6 @@ def require_free_port(host: str, port: int) -> None:
             f"cannot listen on {host}:{port}: {error.strerror}. Another program may use it; "
             "choose another --port or --host."
         ) from error
-
-
-def serve(chosen: Settings, temporary: Path) -> None:
-    """Load the models and serve the page; what is uploaded lies in `temporary`. Raises BundleError."""
-    # In a folder of our own, instead of one that every Gradio program of the computer shares.
-    os.environ["GRADIO_TEMP_DIR"] = str(temporary / "uploads")
-    os.environ["MPLCONFIGDIR"] = str(temporary / "matplotlib")  # which Gradio loads with its first answer
-    # Imported here, so that --help and a wrong option answer at once.
-    from xray_hf.demo import examples, server
-    from xray_hf.demo.events import load_engines
-
-    engines = load_engines(chosen.bundles, chosen.backend)
-    app = server.create_app(engines, examples.find(chosen.examples, temporary / "examples"), chosen)
-    print(f"{', '.join(engines)} at http://{chosen.host}:{chosen.port} (Ctrl-C stops)", file=sys.stderr)
-    server.serve(app, chosen)
 
 
 if __name__ == "__main__":

@@ -95,7 +95,7 @@ def test_the_models_are_described(app: App) -> None:
 @pytest.mark.parametrize(("size", "status"), [(2**20, 400), (2 * 2**20, 413)])
 def test_a_call_may_be_as_long_as_the_largest_file_in_base64(size: int, status: int) -> None:
     chosen = settings.parse(["--bundle", "a/b", "--mcp", "--max-file-mb", "1"])
-    with TestClient(assistants.create_app({}, {}, chosen), base_url="http://127.0.0.1:1") as client:
+    with TestClient(assistants.create_app({}, chosen), base_url="http://127.0.0.1:1") as client:
         headers = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
         assert client.post("/mcp", content=bytes(size), headers=headers).status_code == status
 
@@ -112,7 +112,7 @@ def test_who_finds_the_queue_full_is_told_so(monkeypatch: pytest.MonkeyPatch) ->
         return client.post("/mcp", json=call, headers=headers).json()["result"]["structuredContent"]
 
     with (
-        TestClient(assistants.create_app({}, {}, chosen), base_url="http://127.0.0.1:1") as client,
+        TestClient(assistants.create_app({}, chosen), base_url="http://127.0.0.1:1") as client,
         ThreadPoolExecutor(4) as visitors,
     ):
         asked = [visitors.submit(ask, name) for name in "abcd"]

@@ -13,16 +13,13 @@ from xray_hf.demo.settings import Settings
 from xray_hf.demo.uploads import Upload, unpack
 from xray_hf.inference.engine import BATCH_SIZE
 
-# How functions are called that answer about many files: one visitor after the other.
+# Options of an event that answers about many files, one visitor after the other.
 IN_BULK: dict[str, Any] = {"preprocess": False, "concurrency_id": "many", "concurrency_limit": 1}
-_PROGRESS = gr.Progress()
+PROGRESS = gr.Progress()
 
 
-def add(engines: Engines, described: dict[str, Any], settings: Settings) -> None:
-    """Offer /read, /read_many and /models; to be called while the page is built.
-
-    described: what /models gives, of events.describe.
-    """
+def add(engines: Engines, settings: Settings) -> None:
+    """Offer /read, /read_many and /models; call it while the page is built."""
 
     def read(file: list[dict[str, Any] | None]) -> tuple[list[dict[str, Any]]]:
         """Classify one chest X-ray with every model. Not a medical device.
@@ -35,11 +32,11 @@ def add(engines: Engines, described: dict[str, Any], settings: Settings) -> None
             "not a frontal chest X-ray", "reason": why it is no class, "label": the most probable class,
             "probabilities": {class: 0..1}, "ood_score": 0..1, above 0.5 is rejected}}}.
         """
-        # A batch of several visitors' calls, though programs see one.
+        # Gradio hands over the calls of several visitors at once, though each program sees only its own.
         return ([as_json(found) for found in events.answer(engines, [_single(each) for each in file])],)
 
     def read_many(
-        files: list[dict[str, Any]] | None, progress: gr.Progress = _PROGRESS
+        files: list[dict[str, Any]] | None, progress: gr.Progress = PROGRESS
     ) -> list[dict[str, Any]]:
         """Classify up to 200 chest X-rays, or those in a ZIP archive, with every model. Not a medical device.
 
@@ -50,10 +47,10 @@ def add(engines: Engines, described: dict[str, Any], settings: Settings) -> None
             For each file, in order, {"file": its name, "error": words or "", "MODEL: decision": ...,
             "MODEL: reason": why it is no class, "MODEL: CLASS": probability}.
         """
-        return [
-            rows.as_cells(row)
-            for row in rows.collect(engines, [each["path"] for each in files or []], progress)
-        ]
+        found = rows.collect(engines, [each["path"] for each in files or []], progress)
+        return [rows.as_cells(row) for row in found]
+
+    described = events.describe(engines)
 
     def models() -> dict[str, Any]:
         """What answers here: {model: {"version", "labels", "is_synthetic"}}."""
@@ -67,7 +64,7 @@ def add(engines: Engines, described: dict[str, Any], settings: Settings) -> None
 
 
 def together(settings: Settings) -> dict[str, Any]:
-    """How functions are called that take a batch of visitors: the options of an event."""
+    """Options of an event that answers a batch of visitors."""
     return {
         "preprocess": False,  # it would leave an empty file in the cache for each that is read
         "batch": True,

@@ -1,7 +1,7 @@
 """The same answers for assistants that call tools: a server of the Model Context Protocol (MCP) at /mcp.
 
-Not Gradio's own: that one asks the page in the visitor's place, at the address which the visitor names, and
-keeps the X-rays that it is sent until the server stops.
+Not Gradio's own server, which calls the page on the visitor's behalf, at an address that the visitor chooses,
+and keeps the X-rays that it receives until it stops.
 """
 
 from __future__ import annotations
@@ -16,22 +16,21 @@ from starlette.applications import Starlette
 
 from xray_hf import __version__
 from xray_hf.demo import events
-from xray_hf.demo.events import Engines
+from xray_hf.demo.events import Answer, Engines
 from xray_hf.demo.formatting import as_json
 from xray_hf.demo.settings import MCP_PATH, Settings
 from xray_hf.demo.uploads import Upload
+from xray_hf.errors import ImageError
 
 _MAX_WORDS = 2**16  # bytes of a call besides its X-ray
 
 
-def create_app(engines: Engines, described: dict[str, Any], settings: Settings) -> Starlette:
-    """A server with two tools, classify_chest_xray and describe_models, at MCP_PATH.
-
-    described: what describe_models gives, of events.describe.
-    """
+def create_app(engines: Engines, settings: Settings) -> Starlette:
+    """A server with two tools, classify_chest_xray and describe_models, at MCP_PATH."""
     tools = MCPServer("xray_hf", version=__version__, log_level="WARNING")
     turns = anyio.CapacityLimiter(settings.concurrency)
-    inside = 0  # calls that are answered or wait
+    described = events.describe(engines)
+    inside = 0  # calls being answered or waiting
 
     @tools.tool()
     async def classify_chest_xray(image: str) -> dict[str, Any]:
@@ -42,7 +41,7 @@ def create_app(engines: Engines, described: dict[str, Any], settings: Settings) 
         """
         nonlocal inside
         if inside >= settings.concurrency + settings.queue:
-            return _answer(engines, Upload.refused("image", events.BUSY))
+            return as_json(Answer("image", ImageError(events.BUSY), {}))
         inside += 1
         try:
             return await anyio.to_thread.run_sync(_classify, engines, image, limiter=turns)
@@ -70,9 +69,4 @@ def _classify(engines: Engines, image: str) -> dict[str, Any]:
         upload = Upload.refused("image", "the image is not base64; send the file's bytes in that.")
     else:
         upload = Upload("image", lambda: content)
-    return _answer(engines, upload)
-
-
-def _answer(engines: Engines, upload: Upload) -> dict[str, Any]:
-    [found] = events.answer(engines, [upload])
-    return as_json(found)
+    return as_json(events.answer(engines, [upload])[0])

@@ -25,19 +25,19 @@ T = TypeVar("T")
 class Answer:
     """What all models say of one file.
 
-    name: the file's. reading: the X-ray, or why there is none. predictions: {model: what it says, or why it
-    says nothing}; empty without an X-ray.
+    reading: the X-ray, or why there is none. predictions: {model: its prediction, or why it makes none};
+    empty without an X-ray.
     """
 
     name: str
     reading: Reading | ImageError
-    predictions: Mapping[str, Prediction | ImageError]
+    predictions: dict[str, Prediction | ImageError]
 
 
 def load_engines(sources: Sequence[Path | str], backend: str) -> dict[str, Engine]:
-    """Load bundles, from folders or the Hub; two of the same name are told apart by where they come from.
+    """Load bundles from folders or the Hub; those of the same name are called by their sources, too.
 
-    Raises BundleError for a source that is no complete bundle, and for models of different classes.
+    Raises BundleError for an incomplete bundle, and for models of different classes.
     """
     folders = {source: manifest.locate(source, weights=backend == "torch", views=True) for source in sources}
     loaded = [(source, Engine.from_pretrained(at, backend=backend)) for source, at in folders.items()]
@@ -64,15 +64,12 @@ def describe(engines: Engines) -> dict[str, Any]:
 
 
 def answer(engines: Engines, uploads: Sequence[Upload]) -> list[Answer]:
-    """Answer about every file, in order; one that cannot be read leaves the others alone.
-
-    Each file is read once, and up to BATCH_SIZE of them go through each network together.
-    """
+    """Answer about every file, in order; up to BATCH_SIZE files go through each network together."""
     return [found for batch in _batches(uploads) for found in _answer_together(engines, batch)]
 
 
 def answer_visitors(engines: Engines, uploads: Sequence[Sequence[Upload]]) -> list[list[Answer]]:
-    """Each visitor's answers, all visitors' images going through the networks together."""
+    """Each visitor's answers; all visitors' images go through the networks together."""
     answers = iter(answer(engines, [upload for each in uploads for upload in each]))
     return [[next(answers) for _ in each] for each in uploads]
 
@@ -80,7 +77,7 @@ def answer_visitors(engines: Engines, uploads: Sequence[Sequence[Upload]]) -> li
 def answer_in_bulk(
     engines: Engines, uploads: Sequence[Upload], view: Callable[[Answer], T]
 ) -> Iterator[list[T]]:
-    """What `view` makes of each answer, on all cores, batch by batch; the X-rays themselves are not kept."""
+    """What `view` makes of each answer, on all cores, batch by batch; the X-rays are not kept."""
 
     def work(batch: Sequence[Upload]) -> list[T]:
         return [view(found) for found in _answer_together(engines, batch)]
@@ -97,11 +94,10 @@ def _batches(uploads: Sequence[Upload]) -> list[Sequence[Upload]]:
 
 
 def _answer_together(engines: Engines, uploads: Sequence[Upload]) -> list[Answer]:
-    readings = [upload.read() for upload in uploads]
-    readable = {row: reading for row, reading in enumerate(readings) if isinstance(reading, Reading)}
-    found: list[dict[str, Prediction | ImageError]] = [{} for _ in uploads]
+    answers = [Answer(upload.name, upload.read(), {}) for upload in uploads]
+    readable = [answer for answer in answers if isinstance(answer.reading, Reading)]
     for name, engine in engines.items() if readable else ():
-        for row, prediction in zip(readable, engine.predict_batch(list(readable.values())), strict=True):
-            found[row][name] = prediction
-    names = [upload.name for upload in uploads]
-    return [Answer(*each) for each in zip(names, readings, found, strict=True)]
+        predictions = engine.predict_batch([answer.reading for answer in readable])
+        for answer, prediction in zip(readable, predictions, strict=True):
+            answer.predictions[name] = prediction
+    return answers

@@ -1,6 +1,6 @@
 """Answers -> HTML for the page, JSON for programs.
 
-Everything stands in the HTML itself, pictures too, so that no answer is kept on the server for a moment.
+The HTML contains everything, pictures too, so the server keeps no answer.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from xray_hf.errors import ImageError
 from xray_hf.inference import Prediction
 from xray_hf.inference.engine import REJECTED, UNSURE
 from xray_hf.inference.overlay import layer
+from xray_hf.text import listed
 
 PREVIEW_SIDE = 768  # pixels, the longer side; a detector's full image would take seconds to send
 LAYER_SIDE = 112  # pixels; heatmaps are 7×7 to 14×14, the browser smooths the rest
@@ -29,6 +30,7 @@ TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+TEMPLATES.filters["listed"] = listed
 
 
 def render(template: str, **values: Any) -> str:
@@ -38,7 +40,7 @@ def render(template: str, **values: Any) -> str:
 
 def as_html(answers: Sequence[Answer]) -> str:
     """The answers as the page shows them, each with a viewer of its X-ray and heatmaps."""
-    return render("answers", answers=[_shown(number, answer) for number, answer in enumerate(answers)])
+    return render("answers", answers=map(_shown, answers))
 
 
 def as_json(answer: Answer) -> dict[str, Any]:
@@ -72,14 +74,13 @@ def verdict(predictions: Mapping[str, Prediction | ImageError]) -> tuple[str, bo
     return f"The models disagree: {', '.join(parts)}. Trust none.", False
 
 
-def _shown(number: int, answer: Answer) -> dict[str, Any]:
-    shown: dict[str, Any] = {"number": number, "name": answer.name}
+def _shown(answer: Answer) -> dict[str, Any]:
     if isinstance(answer.reading, ImageError):
-        return {**shown, "problem": str(answer.reading)}
+        return {"name": answer.name, "problem": str(answer.reading)}
     sentence, do_agree = verdict(answer.predictions)
     maps = list(_maps(answer))
     return {
-        **shown,
+        "name": answer.name,
         "problem": "",
         "warnings": answer.reading.warnings,
         "preview": picture(reduced(answer.reading.grey, PREVIEW_SIDE), "JPEG", quality=92),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ from xray_hf.demo.formatting import as_html, render
 from xray_hf.demo.settings import Settings
 from xray_hf.demo.uploads import MAX_FILES, Upload, unpack
 from xray_hf.images import FORMATS
+from xray_hf.manifest import Manifest
 from xray_hf.report import html
 from xray_hf.report.report import Report
-from xray_hf.text import listed
 
 # {name in the address, as #many: words on it}
 TABS = {
@@ -28,7 +28,7 @@ TABS = {
     "use": "Use it yourself",
 }
 MAX_AT_ONCE = 8  # X-rays with a viewer each; more are a table
-STATUS_SECONDS = 2  # between two words on the place in the queue
+STATUS_SECONDS = 2  # between two messages about the place in the queue
 SYSTEM_FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")  # nothing to fetch
 CODE_FONTS = ("ui-monospace", "Consolas", "monospace")
 # Only the browser knows at which address the page is seen.
@@ -37,51 +37,38 @@ for (const each of element.querySelectorAll(".address"))
   each.textContent = (location.origin + location.pathname).replace(/\\/$/, "");
 """
 KINDS = f"{', '.join(FORMATS)}, DICOM"
-_PROGRESS = gr.Progress()
 _HERE = Path(__file__).parent
 
 
-def build(
-    engines: Engines, described: dict[str, Any], examples: Sequence[Example], settings: Settings
-) -> gr.Blocks:
-    """Build the page for these models; it needs `looks`, too.
-
-    described: the models in a few words, of events.describe.
-    """
+def build(engines: Engines, examples: Sequence[Example], settings: Settings) -> gr.Blocks:
+    """Build the page for these models; it needs `looks`, too."""
     with gr.Blocks(title="Chest X-ray classifier", analytics_enabled=False) as page:
-        names = listed(engines)
-        synthetic = listed([name for name, engine in engines.items() if engine.manifest.is_synthetic])
-        uncalibrated = {name: each.calibration.lacks for name, each in engines.items()}
-        labels = listed(next(iter(engines.values())).labels, "or")
+        about = {name: engine.manifest for name, engine in engines.items()}
+        synthetic = [name for name, each in about.items() if each.is_synthetic]
+        labels = dict.fromkeys(label for each in about.values() for label in each.labels)
         # Their classes come from two collections, of children and of adults.
-        about = [engine.manifest for engine in engines.values()]
-        is_confounded = any(each.sources == ("coronahack",) and not each.is_synthetic for each in about)
-        gr.HTML(render("welcome", models=names, is_confounded=is_confounded), elem_id="welcome")
-        gr.HTML(render("statement", is_confounded=is_confounded), elem_id="statement")
-        gr.HTML(
-            render(
-                "introduction",
-                models=names,
-                is_one=len(engines) == 1,
-                labels=labels,
-                synthetic=synthetic,
-                uncalibrated=uncalibrated,
-            )
+        is_confounded = any(
+            each.sources == ("coronahack",) and not each.is_synthetic for each in about.values()
         )
+        gr.HTML(render("welcome", engines=engines, is_confounded=is_confounded), elem_id="welcome")
+        gr.HTML(render("statement", is_confounded=is_confounded), elem_id="statement")
+        gr.HTML(render("introduction", engines=engines, labels=labels, synthetic=synthetic))
         with gr.Tabs():
             with gr.Tab(TABS["read"], id="read"):
                 _add_reading(engines, examples, settings)
             with gr.Tab(TABS["many"], id="many"):
                 _add_many(engines)
-            _add_evidence(engines)
-            _add_use(engines, settings)
-        api.add(engines, described, settings)
-    # "auto" sends everybody in the queue a message at every start of a batch.
+            with gr.Tab(TABS["evidence"], id="evidence"):
+                gr.HTML(html.page([Report.read(each.folder, name) for name, each in about.items()]))
+            with gr.Tab(TABS["use"], id="use"):
+                _add_use(about, settings)
+        api.add(engines, settings)
+    # "auto" would send everybody in the queue a message whenever a batch starts.
     return page.queue(max_size=settings.queue, status_update_rate=STATUS_SECONDS)
 
 
 def looks() -> dict[str, Any]:
-    """What Gradio ignores on Blocks and must be told when they are mounted or launched."""
+    """Options that Gradio ignores on Blocks and takes when they are mounted or launched."""
     return {
         "theme": gr.themes.Default(primary_hue="teal", font=SYSTEM_FONTS, font_mono=CODE_FONTS),
         "css_paths": [_HERE / "style.css"],
@@ -103,19 +90,12 @@ def _add_reading(engines: Engines, examples: Sequence[Example], settings: Settin
         uploads = [_few(unpack(file["path"] for file in each or [])) for each in given]
         return ([as_html(each) for each in events.answer_visitors(engines, uploads)],)
 
-    files.change(
-        read,
-        files,
-        answers,
-        api_name="show",
-        api_visibility="private",
-        trigger_mode="always_last",
-        **api.together(settings),
-    )
+    options = {"api_name": "show", "api_visibility": "private", "trigger_mode": "always_last"}
+    files.change(read, files, answers, **options, **api.together(settings))
 
 
 def _few(uploads: list[Upload]) -> list[Upload]:
-    """No more than have room here; what is said of the next one sends the visitor to the table."""
+    """No more than have room here; an error in place of the next sends the visitor to the table."""
     if len(uploads) <= MAX_AT_ONCE:
         return uploads
     words = f"only the first {MAX_AT_ONCE} files are shown here; the tab Many at once takes {MAX_FILES}."
@@ -127,18 +107,12 @@ def _add_many(engines: Engines) -> None:
     files = _add_upload(f"X-rays ({KINDS}), or a ZIP")
     table = gr.HTML(elem_id="table", min_height=60, apply_default_css=False)
 
-    def classify(given: list[dict[str, Any]] | None, progress: gr.Progress = _PROGRESS) -> str:
+    def classify(given: list[dict[str, Any]] | None, progress: gr.Progress = api.PROGRESS) -> str:
         found = rows.collect(engines, [file["path"] for file in given or []], progress)
         return rows.as_html(engines, found) if found else ""
 
-    files.change(
-        classify,
-        files,
-        table,
-        api_visibility="private",
-        trigger_mode="always_last",
-        **api.IN_BULK,
-    )
+    options = {"api_visibility": "private", "trigger_mode": "always_last"}
+    files.change(classify, files, table, **options, **api.IN_BULK)
 
 
 def _add_upload(label: str) -> gr.File:
@@ -166,20 +140,12 @@ def _add_examples(examples: Sequence[Example], files: gr.File) -> None:
     gallery.select(take, None, files, api_visibility="private", show_progress="hidden")
 
 
-def _add_evidence(engines: Engines) -> None:
-    with gr.Tab(TABS["evidence"], id="evidence"):
-        reports = [Report.read(engine.manifest.folder, name) for name, engine in engines.items()]
-        gr.HTML(html.page(reports))
-
-
-def _add_use(engines: Engines, settings: Settings) -> None:
-    with gr.Tab(TABS["use"], id="use"):
-        descriptions = {name: engine.manifest for name, engine in engines.items()}
-        address = f"http://{settings.host}:{settings.port}{settings.root_path}"
-        gr.HTML(usage.as_html(descriptions, address), js_on_load=SAY_ADDRESS)
-        for number, (name, description) in enumerate(descriptions.items()):
-            if text := usage.card_of(description.folder, number):
-                with gr.Accordion(f"The model card of {name}", open=False):
-                    gr.Markdown(text, sanitize_html=True)
-            else:
-                gr.HTML(render("no_card", model=name))
+def _add_use(about: Mapping[str, Manifest], settings: Settings) -> None:
+    address = f"http://{settings.host}:{settings.port}{settings.root_path}"
+    gr.HTML(usage.as_html(about, address), js_on_load=SAY_ADDRESS)
+    for number, (name, description) in enumerate(about.items()):
+        if text := usage.card_of(description.folder, number):
+            with gr.Accordion(f"The model card of {name}", open=False):
+                gr.Markdown(text, sanitize_html=True)
+        else:
+            gr.HTML(render("no_card", model=name))

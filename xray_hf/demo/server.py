@@ -11,7 +11,6 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 import uvicorn
@@ -20,7 +19,7 @@ from gradio.route_utils import FnIndexInferError
 from gradio.routes import App
 from gradio.utils import get_upload_folder
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
@@ -48,17 +47,17 @@ HEADERS = {
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
-# Parts of paths that the log may name; what follows them can hold names of files.
+# Parts of paths that the log may name; the rest of a path can contain names of files.
 _PLACES = ("/gradio_api/upload", "/gradio_api/queue/join", "/gradio_api/call", "/health", MCP_PATH)
 
 _API = "/gradio_api/"
 # All that page and programs need of it. The rest runs functions without the queue, fetches from other hosts,
-# or keeps what visitors do.
+# or records what visitors do.
 _OPEN = (
     *("upload", "queue/", "call/", "cancel", "reset", "heartbeat/", "file=", "info", "openapi.json"),
     *("startup-events", "theme.css", "user", "login_check", "token", "app_id"),
 )
-# How Gradio ends where a request is not as it expects.
+# What Gradio raises for a request that it does not expect.
 _MISUNDERSTANDINGS = (LookupError, TypeError, ValueError, AttributeError, AssertionError, FnIndexInferError)
 
 _log = logging.getLogger("xray_hf.demo")
@@ -67,12 +66,15 @@ _log = logging.getLogger("xray_hf.demo")
 def create_app(engines: Engines, examples: Sequence[Example], settings: Settings) -> FastAPI:
     """The whole application, ready for uvicorn.
 
-    GRADIO_TEMP_DIR must name a folder of its own: what comes there is deleted.
+    GRADIO_TEMP_DIR must name a folder of its own: everything that comes there is deleted.
     """
-    described, uploads = events.describe(engines), Path(get_upload_folder())
-    tools = _assistants(engines, described, settings)
-    page = build(engines, described, examples, settings)
-    # Gradio keeps the last answer of 10,000 visitors, X-rays included; here of one, until the sweep.
+    tools = Starlette()
+    if settings.has_mcp:
+        from xray_hf.demo import assistants  # needs a package that few want
+
+        tools = assistants.create_app(engines, settings)
+    page, uploads = build(engines, examples, settings), Path(get_upload_folder())
+    # Gradio would keep the last answer of 10,000 visitors, X-rays included; here of one, until the sweep.
     page.state_session_capacity = 1
 
     @asynccontextmanager
@@ -82,7 +84,7 @@ def create_app(engines: Engines, examples: Sequence[Example], settings: Settings
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.router.routes.extend(tools.routes)
-    health = {"status": "ok", "models": described}
+    health = {"status": "ok", "models": events.describe(engines)}
     app.add_api_route("/health", lambda: health)
     for number, engine in enumerate(engines.values()):
         folder = engine.manifest.folder / manifest.FIGURES
@@ -96,7 +98,7 @@ def create_app(engines: Engines, examples: Sequence[Example], settings: Settings
         max_file_size=f"{settings.max_file_mb}mb",
         auth=settings.auth,
         mcp_server=False,  # see assistants.py
-        show_error=False,  # what is not meant for visitors stays here
+        show_error=False,  # tracebacks are not for visitors
         footer_links=["api"],
         run_history=False,  # it would keep the X-rays in the browser
         enable_monitoring=False,
@@ -110,14 +112,6 @@ def create_app(engines: Engines, examples: Sequence[Example], settings: Settings
             route.app.add_exception_handler(503, _busy)
     app.add_middleware(Guard, rate=settings.rate, calls=Calls(page, uploads))
     return app
-
-
-def _assistants(engines: Engines, described: dict[str, Any], settings: Settings) -> Starlette:
-    if not settings.has_mcp:
-        return Starlette()
-    from xray_hf.demo import assistants  # needs a package that few want
-
-    return assistants.create_app(engines, described, settings)
 
 
 def serve(app: FastAPI, settings: Settings) -> None:
@@ -164,14 +158,23 @@ class Guard:
         refusal = self._refusal(scope)
         place = _below_api(scope["path"])
         if not refusal and scope["method"] == "POST" and place.startswith((JOIN, CALL)):
-            body = await _body(receive)
+            try:
+                body = await Request(scope, receive).body()
+            except ClientDisconnect:
+                return
             receive = _again(body, receive)
             if words := self._calls.problem(place, body):
                 refusal = _words(400, words)
         await (refusal or self._app)(scope, receive, send_on)
-        if place := _place(scope["path"]):
-            milliseconds = round(1000 * (time.perf_counter() - started))
-            _write(place=place, method=scope["method"], status=status, milliseconds=milliseconds)
+        if place := next((each for each in _PLACES if scope["path"].startswith(each)), ""):
+            line = {
+                "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                "place": place,
+                "method": scope["method"],
+                "status": status,
+                "milliseconds": round(1000 * (time.perf_counter() - started)),
+            }
+            _log.info(json.dumps(line))
 
     def _refusal(self, scope: Scope) -> Response | None:
         place = _below_api(scope["path"])
@@ -217,16 +220,6 @@ def _below_api(path: str) -> str:
     return path.removeprefix(_API) if path.startswith(_API) else ""
 
 
-async def _body(receive: Receive) -> bytes:
-    """The whole of a request that Guard found short enough."""
-    parts, is_more = [], True
-    while is_more:
-        message = await receive()
-        parts.append(message.get("body", b""))
-        is_more = message.get("more_body", False)
-    return b"".join(parts)
-
-
 def _again(body: bytes, receive: Receive) -> Receive:
     """`receive` with the body once more."""
     messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
@@ -245,18 +238,10 @@ def _busy(request: Request, error: Exception) -> JSONResponse:
     return _words(503, events.BUSY, {"retry-after": "60"})
 
 
-def _place(path: str) -> str:
-    return next((place for place in _PLACES if path.startswith(place)), "")
-
-
-def _write(**values: Any) -> None:
-    _log.info(json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **values}))
-
-
 def _words(status: int, words: str, headers: dict[str, str] | None = None) -> JSONResponse:
     return JSONResponse({"error": words, "detail": words}, status, headers)
 
 
 def _plain_words(status: int, words: str, headers: dict[str, str] | None = None) -> PlainTextResponse:
-    # Of a failed upload the page shows what it is sent, be it a sentence or JSON.
+    # After a failed upload the page shows the whole body, be it a sentence or JSON.
     return PlainTextResponse(words, status, headers)

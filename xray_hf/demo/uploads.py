@@ -1,4 +1,4 @@
-"""What a visitor gave: files, and the members of ZIP archives, none of which is ever unpacked to disk."""
+"""A visitor's files, and the members of ZIP archives, which are never unpacked to disk."""
 
 from __future__ import annotations
 
@@ -59,34 +59,16 @@ def unpack(paths: Iterable[str]) -> list[Upload]:
 
 def _uploads(path: Path) -> Iterator[Upload]:
     try:
-        is_zip = _is_zip(path)
-    except OSError:
-        yield _deleted(path)
-        return
-    if is_zip:
-        yield from _members(path)
-    else:
-        yield Upload(path.name, lambda: path)
-
-
-def _deleted(path: Path) -> Upload:
-    return Upload.refused(path.name, f"{path.name} is too old and was deleted here; upload it again.")
-
-
-def _is_zip(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(_ZIP)) == _ZIP
-
-
-def _members(path: Path) -> Iterator[Upload]:
-    try:
         # Left open for its members, since each opening reads the whole directory; it closes with the last.
-        archive = zipfile.ZipFile(path)
-    except FileNotFoundError:
-        yield _deleted(path)
+        archive = zipfile.ZipFile(path) if _is_zip(path) else None
+    except OSError:
+        yield Upload.refused(path.name, f"{path.name} is too old and was deleted here; upload it again.")
         return
     except _DAMAGE:
         yield Upload.refused(path.name, f"{path.name} is a damaged ZIP archive; pack it again.")
+        return
+    if archive is None:
+        yield Upload(path.name, lambda: path)
         return
     infos = archive.infolist()[:_MAX_MEMBERS]
     wanted = [info for info in infos if not info.is_dir() and not _is_companion(info)]
@@ -94,6 +76,11 @@ def _members(path: Path) -> Iterator[Upload]:
         yield Upload.refused(path.name, f"{path.name} is a ZIP archive without files.")
     for info in wanted:
         yield Upload(PurePosixPath(info.filename).name, partial(_member, archive, info))
+
+
+def _is_zip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_ZIP)) == _ZIP
 
 
 def _is_companion(info: zipfile.ZipInfo) -> bool:
