@@ -625,7 +625,7 @@ def test_rows_of_parquet_are_classified_by_the_same_reader(
     ("arguments", "said", "code"),
     [
         (["BUNDLE", "SCANS", "--out", "TMP/results.xlsx"], "expected a name that ends in .parquet, .csv", 2),
-        (["BUNDLE", "SCANS", "--out", "TMP/old.csv"], "old.csv exists and is not written over", 1),
+        (["BUNDLE", "SCANS", "--out", "TMP/old.csv"], "old.csv exists and is not overwritten", 1),
         (["BUNDLE", "TMP/none.png", "--out", "TMP/results.csv"], "none.png does not exist", 1),
         (["BUNDLE", "TMP/*.tif", "--out", "TMP/results.csv"], "there are no files in", 1),
         (["BUNDLE", "TMP", "--out", "TMP/results.csv"], "there are no images in", 1),

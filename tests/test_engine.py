@@ -405,7 +405,7 @@ def test_a_source_that_is_nothing_is_a_clear_error(source: str) -> None:
         ({"is_synthetic": False}, {"id2label": {"0": "x", "1": "y"}}, "names the classes"),
         ({"is_synthetic": False}, {"id2label": {"0": 1, "1": 2, "2": 3}}, "expected different texts"),
         ({"is_synthetic": False}, {"id2label": {"0": "A", "1": "A", "2": "C"}}, "expected different texts"),
-        ({"is_synthetic": False}, {"id2label": None}, "lacks what a bundle's has"),
+        ({"is_synthetic": False}, {"id2label": None}, "lacks an entry"),
     ],
 )
 def test_a_bundle_that_does_not_fit_together_is_refused(

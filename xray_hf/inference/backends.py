@@ -1,7 +1,7 @@
-"""What computes: grey pixels -> logits, class activation maps, embedding, on ONNX Runtime, OpenVINO or torch.
+"""Inference backends: grey pixels -> logits, class activation maps, embedding; ONNX Runtime, OpenVINO, torch.
 
-Each backend is loaded for a number of calls at a time and of threads for each: one call with all cores
-answers one image soonest, a call on every core answers many. Calls may come from any thread; more wait.
+Each backend is loaded for a number of simultaneous calls and of threads for each: one call on all cores
+answers a single image soonest, a call on every core answers many. Calls from more threads wait.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class Outputs:
 
 
 class Backend(Protocol):
-    """Something that runs a bundle's network."""
+    """A bundle's network, loaded."""
 
     def run(self, pixels: np.ndarray) -> Outputs:
-        """(B, 1, side, side) uint8 -> what the network says of each image."""
+        """Run it on (B, 1, side, side) uint8."""
         ...
 
 
@@ -48,16 +48,12 @@ class OnnxRuntime:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3  # errors
-        try:
-            self._session = onnxruntime.InferenceSession(
-                str(manifest.folder / GRAPH), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # ONNX Runtime's own kinds have no common base
-            raise _damaged(manifest, error) from error
+        self._session = onnxruntime.InferenceSession(
+            str(manifest.folder / GRAPH), options, providers=["CPUExecutionProvider"]
+        )
         self._names = [output.name for output in self._session.get_outputs()]
 
     def run(self, pixels: np.ndarray) -> Outputs:
-        """As Backend.run."""
         return _outputs(self._names, self._session.run(self._names, {GRAPH_INPUT: pixels}))
 
 
@@ -65,7 +61,7 @@ class OpenVino:
     """The bundle's graph on OpenVINO, in bfloat16 where the CPU computes it, else in float32."""
 
     def __init__(self, manifest: Manifest, threads: int, calls: int) -> None:
-        # Importing openvino tells Google Analytics so; where this package is missing it keeps quiet.
+        # openvino reports its import to Google Analytics, unless this package is missing.
         sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
         import openvino
 
@@ -76,15 +72,11 @@ class OpenVino:
             "INFERENCE_NUM_THREADS": threads * calls,
             "NUM_STREAMS": calls,
         }
-        try:
-            self._model = core.compile_model(str(manifest.folder / GRAPH), "CPU", options)
-        except RuntimeError as error:
-            raise _damaged(manifest, error) from error
+        self._model = core.compile_model(str(manifest.folder / GRAPH), "CPU", options)
         self._names = [output.get_any_name() for output in self._model.outputs]
-        self._local = threading.local()  # a request serves one call at a time
+        self._local = threading.local()  # since a request serves one call at a time
 
     def run(self, pixels: np.ndarray) -> Outputs:
-        """As Backend.run."""
         if not hasattr(self._local, "request"):
             self._local.request = self._model.create_infer_request()
         results = self._local.request.infer([pixels])
@@ -101,13 +93,12 @@ class Torch:
         from xray_hf.models.one_pass import OnePass
 
         self._torch = torch
-        # Of several processes on one machine, each has its own GPU.
+        # Several processes on one machine use one GPU each.
         gpus, rank = torch.cuda.device_count(), int(os.environ.get("LOCAL_RANK", "0"))
         self._device = f"cuda:{rank % gpus}" if gpus else "cpu"
         self._module = OnePass(bundle.load(manifest.folder)).eval().to(self._device)
 
     def run(self, pixels: np.ndarray) -> Outputs:
-        """As Backend.run."""
         inputs = self._torch.from_numpy(pixels).to(self._device)
         with self._torch.no_grad():
             named = dict(zip(self._module.outputs, self._module(inputs), strict=True))
@@ -125,10 +116,10 @@ DEFAULT = "onnxruntime"
 
 
 def load(name: str, manifest: Manifest, *, threads: int, calls: int = 1) -> Backend:
-    """Load a bundle's network; threads: how many one call may use. calls: how many may run at a time.
+    """Load a bundle's network. threads: how many one call may use. calls: how many may run at a time.
 
-    Raises ConfigError for a backend that does not exist or is not installed, BundleError for a bundle
-    without the file that the backend needs, or with a damaged one.
+    Raises ConfigError for a backend that does not exist or is not installed, BundleError if the file that
+    the backend needs is missing or damaged.
     """
     if name not in BACKENDS:
         raise ConfigError(f"there is no backend {name!r}; expected one of {', '.join(BACKENDS)}.")
@@ -139,7 +130,15 @@ def load(name: str, manifest: Manifest, *, threads: int, calls: int = 1) -> Back
             f"{manifest.folder} holds no {GRAPH}; run `xray-hf export {manifest.folder}`, or choose "
             "backend torch."
         )
-    return BACKENDS[name](manifest, threads, calls)
+    try:
+        return BACKENDS[name](manifest, threads, calls)
+    except Exception as error:  # the runtimes' own kinds have no common base
+        if name == "torch":
+            raise
+        raise BundleError(
+            f"{manifest.folder / GRAPH} cannot be loaded ({error}). Run `xray-hf export {manifest.folder}` "
+            "again."
+        ) from error
 
 
 def load_embedder(folder: Path) -> Callable[[np.ndarray], np.ndarray]:
@@ -152,12 +151,6 @@ def load_embedder(folder: Path) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _outputs(names: Sequence[str], values: Sequence[Any]) -> Outputs:
-    """By name; raises LookupError if one that is needed is not among them."""
+    """By name; raises LookupError if a required one is missing."""
     named = dict(zip(names, values, strict=True))
     return Outputs(named["logits"], named.get("heatmaps"), named["embedding"])
-
-
-def _damaged(manifest: Manifest, error: Exception) -> BundleError:
-    return BundleError(
-        f"{manifest.folder / GRAPH} cannot be loaded ({error}). Run `xray-hf export {manifest.folder}` again."
-    )

@@ -1,10 +1,10 @@
 """Any number of images -> one table in the order of the inputs, by a run that may be killed at any moment.
 
 Rows are computed in pieces of about a thousand. A finished piece is a file in a hidden folder beside the
-table; when all are there they become the table. A kill loses the pieces in the making and nothing else.
+table; the complete pieces become the table. A kill loses only the unfinished pieces.
 
 Several processes, on one machine or many, share the pieces; all must see the same folder of --out, and a
-stopped run may go on with another number of them. Each takes its part of the machine's cores:
+stopped run may continue with another number of them. Each takes its share of the machine's cores:
 
 accelerate launch --multi_gpu --num_processes 4 -m xray_hf.cli predict BUNDLE scans --out results.parquet
 torchrun --nproc-per-node 4 -m xray_hf.cli predict BUNDLE scans --out results.parquet
@@ -44,9 +44,9 @@ from xray_hf.text import counted
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run gave; `str` of it is for a person.
+    """The result of a run; `str` of it is for a person.
 
-    computed: images of this run, without those that an interrupted one had left, in `seconds`. lacks: as
+    computed: images computed in `seconds` by this run, not by an interrupted one before it. lacks: as
     Calibration.lacks.
     """
 
@@ -78,7 +78,7 @@ class Summary:
 
 
 def is_finished(out: Path, *, resume: bool) -> bool:
-    """Whether an earlier run has written `out`. Quick: to be asked before anything is loaded.
+    """Whether an earlier run has written `out`. Quick: ask before anything is loaded.
 
     Raises ConfigError for a suffix that names no format, OutputError if `out` exists, unless with `resume`.
     """
@@ -87,8 +87,8 @@ def is_finished(out: Path, *, resume: bool) -> bool:
     if not out.exists():
         return False
     if not resume:
-        raise OutputError(f"{out} exists and is not written over; delete it or choose another --out.")
-    Pieces(out).remove()  # left by a run that was killed while it tidied up
+        raise OutputError(f"{out} exists and is not overwritten; delete it or choose another --out.")
+    Pieces(out).remove()  # left by a run that was killed while it cleaned up
     return True
 
 
@@ -104,10 +104,10 @@ def predict_in_bulk(
 ) -> Summary | None:
     """Classify all inputs and write `out`: Parquet, CSV or JSON lines, by its suffix. For the main thread.
 
-    heatmaps: a folder for one picture per image, errors and rejected images left out. resume: go
-    on where an earlier run of the same job stopped, or begin. batch_size: images computed in one call.
+    heatmaps: a folder for one picture per image, except errors and rejected images. resume: continue an
+    interrupted run of the same job, or start one. batch_size: images computed in one call.
     Returns None if `out` was finished before, and in all processes but the first. Each process reads only its
-    own files; of a streamed data set each goes through all rows and decodes its own.
+    own files, and decodes only its own rows of a streamed data set.
     An image that cannot be read is a row with its error. Raises ConfigError, BundleError or OutputError
     before any work, DataError if a data set breaks off, and SystemExit(128 + signal) after SIGTERM or SIGINT,
     with the finished pieces kept.
@@ -118,10 +118,13 @@ def predict_in_bulk(
         raise ConfigError(f"--batch-size is {batch_size}; expected 1 or more.")
     with _join() as processes, ExitStack() as stack:
         engine = Engine.from_pretrained(bundle, backend=backend, threads=processes.threads)
-        signals = stack.enter_context(Signals())  # now, since nobody looks for one while a bundle is fetched
-        if heatmaps:
-            _require_heatmaps(engine)
-        # Whole batches, so that the images computed together, and so every bit, are the same in every run.
+        signals = stack.enter_context(Signals())  # now: while a bundle is fetched, nobody looks for one
+        if heatmaps and not engine.has_heatmaps:
+            raise ConfigError(
+                f"the graph of {engine.name} gives no class activation maps; leave --cams out, or use "
+                "--backend torch."
+            )
+        # Whole batches, so that every run computes the same images together and gives the same bits.
         pieces = Pieces(out, batch_size * math.ceil(PIECE / batch_size))
         job = {
             "xray_hf": __version__,
@@ -138,7 +141,7 @@ def predict_in_bulk(
         processes.wait()
         pieces.require_same(job)
         run = _Run(engine, inputs, pieces, frozenset(pieces.existing()), processes, signals)
-        processes.wait()  # nobody writes a piece before all have seen which are there
+        processes.wait()  # nobody writes a piece before all have listed them
         started = time.monotonic()
         total = run.compute(heatmaps, batch_size)
         processes.wait()
@@ -153,7 +156,7 @@ def predict_in_bulk(
 
 @dataclass(frozen=True)
 class _Run:
-    """What one process does of a job. kept: the pieces that an earlier run has left."""
+    """One process's part of a job. kept: the pieces that an earlier run has left."""
 
     engine: Engine
     inputs: Inputs
@@ -163,8 +166,8 @@ class _Run:
     signals: Signals
 
     def compute(self, heatmaps: Path | None, batch_size: int) -> int:
-        """Write the missing pieces of this process; returns the number of rows of all."""
-        waiting: deque[tuple[int, str, Content]] = deque()  # what the engine has taken and not answered
+        """Write the missing pieces of this process; returns the total number of rows."""
+        waiting: deque[tuple[int, str, Content]] = deque()  # taken by the engine and not answered yet
         total = 0
 
         def contents() -> Iterator[Content]:
@@ -187,12 +190,12 @@ class _Run:
                     rows = []
                 bar.update()
                 self._stop_if_told()
-            if rows:  # the last of all, which is shorter
+            if rows:  # the last piece, which is shorter
                 self._write(number, rows, pictures)
         return total
 
     def merge(self, total: int) -> tuple[int, Counter[str]]:
-        """All pieces -> the table; returns how many rows are errors, and how many have each decision."""
+        """All pieces -> the table; returns the number of errors, and of each decision."""
         if total == 0:
             self.pieces.remove()
             raise DataError("the inputs hold no rows; nothing was written.")
@@ -229,15 +232,15 @@ class _Run:
         if total is not None:
             numbers = filter(self._is_mine, range(self.pieces.count(total)))
             total = sum(self.pieces.size(number, total) for number in numbers)
-        # None: hidden where nobody watches.
-        hidden = None if self.processes.is_main else True
-        return tqdm(total=total, desc="predicting", unit=" images", disable=hidden, leave=False)
+        # None: shown on a terminal only.
+        is_hidden = None if self.processes.is_main else True
+        return tqdm(total=total, desc="predicting", unit=" images", disable=is_hidden, leave=False)
 
 
 def _content(item: Item) -> Content:
     try:
         return item.fetch()
-    except ImageError as error:  # which the engine gives back in its place
+    except ImageError as error:  # which the engine returns in its place
         return error
 
 
@@ -252,11 +255,11 @@ class _Processes:
 
     @property
     def is_main(self) -> bool:
-        """Whether this one begins and ends the job."""
+        """Whether this process begins and ends the job."""
         return self.rank == 0
 
     def wait(self) -> None:
-        """Go on when all have come here; raises XrayHFError if one has ended before."""
+        """Wait for all processes; raises XrayHFError if one has ended."""
         if self.state is None:
             return
         try:
@@ -267,27 +270,19 @@ class _Processes:
 
 @contextmanager
 def _join() -> Iterator[_Processes]:
-    """Find the processes that `accelerate launch` started, if it did."""
+    """The processes that `accelerate launch` or torchrun started, if there are any."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield _Processes()
         return
     from accelerate import PartialState
 
-    # They only wait for each other, which the CPU can do on any machine; days, if one is much slower.
+    # They only wait for each other, which works on any CPU; for days, if one is much slower.
     state = PartialState(cpu=True, timeout=timedelta(days=7))
     threads = max(1, cores.usable() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     try:
         yield _Processes(state.process_index, state.num_processes, threads, state)
     finally:
         state.destroy_process_group()
-
-
-def _require_heatmaps(engine: Engine) -> None:
-    if not engine.has_heatmaps:
-        raise ConfigError(
-            f"the graph of {engine.name} gives no class activation maps; leave --cams out, or use "
-            "--backend torch."
-        )
 
 
 def _fingerprint(folder: Path, backend: str) -> str:

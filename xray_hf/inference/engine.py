@@ -1,4 +1,4 @@
-"""From X-ray files to decisions: the one code path of Python, the command line and the demo.
+"""From X-ray files to decisions: one code path for Python, the command line and the demo.
 
     engine = Engine.from_pretrained("pretrained/xray-resnet18")
     engine.predict("chest.png").decision
@@ -41,16 +41,15 @@ Source = Path | str | bytes | Image.Image | np.ndarray | Reading | ImageError
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the engine says of one image.
+    """The engine's answer about one image.
 
-    probabilities: {class: 0..1}, adding up to 1, calibrated if the bundle has a temperature.
-    label: the most probable class. decision: `label`, or UNSURE, or REJECTED. reason: in words, why the
-    decision is not the label; empty if it is. logits: (C,) float32, as the network gives them.
-    heatmaps: (C, h, w) float32, the class activation maps (CAM): how much each position speaks for each
-    class, in logits; None for a graph without them. embedding: (D,) float32. ood_score: 0 to 1, above 0.5 is
-    rejected as out of distribution; None if the bundle has no detector.
-    warnings: what to know of the file, for a person. read_ms, network_ms: where the time went; of a batch
-    each image's share.
+    probabilities: {class: 0..1}, adding up to 1, calibrated if the bundle has a temperature. label: the most
+    probable class. decision: `label`, or UNSURE, or REJECTED. reason: why the decision is not the label, in
+    words; empty if it is. logits: (C,) float32, as the network gives them. heatmaps: (C, h, w) float32, the
+    class activation maps (CAM): how much each position speaks for each class, in logits; None for a graph
+    without them. embedding: (D,) float32. ood_score: 0 to 1, above 0.5 is rejected as out of distribution;
+    None if the bundle has no detector. warnings: what a person should know about the file. read_ms,
+    network_ms: where the time went; in a batch, each image's share.
     """
 
     probabilities: dict[str, float]
@@ -81,7 +80,7 @@ class Engine:
         self.calibration = settings
         self._cores = threads
         self._backend = backend
-        # One image has all cores, for its computation as for its resizing. Of many, each core has its own.
+        # A single image is resized and computed on all cores; many get one core each.
         self._alone = backends.load(backend, description, threads=self._cores)
         self._of_many: Backend | None = self._alone if backend == "torch" else None
         self._lock = threading.Lock()
@@ -94,20 +93,17 @@ class Engine:
     ) -> Engine:
         """Load a bundle; no code of the bundle is run.
 
-        source: a bundle's folder, or the id of a Hub repository, "owner/name" or "owner/name@revision", which
-        is then fetched.
-        backend: "onnxruntime", "openvino" (bfloat16 where the CPU has it) or "torch".
+        source: a bundle's folder, or the id of a Hub repository to fetch, "owner/name" or
+        "owner/name@revision". backend: "onnxruntime", "openvino" (bfloat16 where the CPU has it) or "torch".
         threads: cores to use, default all.
-        Without calibration.json all is answered with plain softmax: `engine.calibration.lacks` says so.
+        Without calibration.json, probabilities are plain softmax; `engine.calibration.lacks` says so.
         Raises BundleError if files are missing, damaged or do not fit together, ConfigError for a backend
         that is unknown or not installed.
         """
-        folder = manifest.locate(source, weights=backend == "torch")
-        description = manifest.read(folder)
         if threads is not None and threads < 1:
             raise ConfigError(f"threads is {threads}; expected 1 or more, or None for all cores.")
-        settings = calibration.read(folder)
-        return cls(description, settings, backend, threads or cores.usable())
+        folder = manifest.locate(source, weights=backend == "torch")
+        return cls(manifest.read(folder), calibration.read(folder), backend, threads or cores.usable())
 
     @property
     def name(self) -> str:
@@ -128,10 +124,10 @@ class Engine:
     def predict(
         self, sources: Source | Sequence[Source], batch_size: int = BATCH_SIZE
     ) -> Prediction | list[Prediction]:
-        """Read and classify one image, or several in their order.
+        """Read and classify one image, or several in order.
 
-        sources: a path, a file's bytes, a PIL image, an array (H, W) or (H, W, 3) or what `images.read` gave
-        or raised, or a sequence of them.
+        sources: a path, a file's bytes, a PIL image, an array (H, W) or (H, W, 3) or what `images.read`
+        returned or raised, or a sequence of them.
         Raises ImageError for the first that cannot be read or is none of these; `stream` goes on instead.
         """
         if batch_size < 1:
@@ -145,8 +141,8 @@ class Engine:
     ) -> Iterator[Prediction | ImageError]:
         """Classify any number of images, in order, holding only a few at a time.
 
-        An image that cannot be read gives its error in its place. Every core reads and computes its own
-        batches, so that none waits for another.
+        An image that cannot be read yields its error. Each core reads and computes its own batches, so that
+        none waits for another.
         """
         remaining, network = iter(sources), self._together()
         waiting: deque[Future[list[Prediction | ImageError]]] = deque()
@@ -158,20 +154,20 @@ class Engine:
                         yield from waiting.popleft().result()
                 while waiting:
                     yield from waiting.popleft().result()
-            finally:  # who stops in the middle does not wait for the rest
+            finally:  # a caller who stops in the middle does not wait for the rest
                 pool.shutdown(cancel_futures=True)
 
     def predict_batch(self, sources: Sequence[Source]) -> list[Prediction | ImageError]:
-        """Classify in one forward pass, in the caller's thread: for servers, which have threads of their own.
+        """Classify in one forward pass, in the caller's thread: for servers, which have their own threads.
 
-        One image has all cores; of several, as for `stream`, each core may compute another call's.
+        A single image gets all cores; several get one, so that the others can serve other calls.
         """
         if len(sources) == 1:
             return self._answer(sources, self._alone, self._helper)
         return self._answer(sources, self._together())
 
     def _together(self) -> Backend:
-        """The network once more, one core a call; only who has many images pays for it."""
+        """The network loaded a second time, one core a call; only callers with many images pay for it."""
         with self._lock:
             if self._of_many is None:
                 self._of_many = backends.load(self._backend, self.manifest, threads=1, calls=self._cores)
@@ -196,59 +192,52 @@ class Engine:
 
     def _classify(self, inputs: Sequence[_Input], backend: Backend) -> list[Prediction | ImageError]:
         started = time.perf_counter()
-        pixels = np.stack([each.pixels for each in inputs])
         thumbnails = np.stack([each.thumbnail for each in inputs])
-        outputs = backend.run(pixels[:, None])
+        outputs = backend.run(np.stack([each.pixels for each in inputs])[:, None])
         network_ms = 1000 * (time.perf_counter() - started) / len(inputs)
         probabilities = self.calibration.probabilities(outputs.logits)
         detector = self.calibration.detector
-        scores = detector.scores(outputs.embedding, thumbnails) if detector else [None] * len(inputs)
-        heatmaps = outputs.heatmaps if outputs.heatmaps is not None else [None] * len(inputs)
-        is_number = np.isfinite(outputs.logits).all(axis=1)
-        rows = zip(inputs, outputs.logits, probabilities, heatmaps, outputs.embedding, scores, strict=True)
-        answers = (self._decide(network_ms, *row) for row in rows)
-        return [
-            answer
-            if is_finite
-            else ImageError(f"the weights in {self.manifest.folder} give no number for it.")
-            for answer, is_finite in zip(answers, is_number, strict=True)
-        ]
+        scores = detector.scores(outputs.embedding, thumbnails) if detector else None
+        found: list[Prediction | ImageError] = []
+        for row, given in enumerate(inputs):
+            if not np.isfinite(outputs.logits[row]).all():
+                found.append(ImageError(f"the weights in {self.manifest.folder} give no number for it."))
+                continue
+            ood_score = None if scores is None else float(scores[row])
+            label = self.labels[int(probabilities[row].argmax())]
+            decision, reason = self._decide(given, label, probabilities[row].max(), ood_score)
+            found.append(
+                Prediction(
+                    probabilities=dict(zip(self.labels, probabilities[row].tolist(), strict=True)),
+                    label=label,
+                    decision=decision,
+                    reason=reason,
+                    logits=outputs.logits[row],
+                    heatmaps=None if outputs.heatmaps is None else outputs.heatmaps[row],
+                    embedding=outputs.embedding[row],
+                    ood_score=ood_score,
+                    warnings=given.reading.warnings,
+                    read_ms=given.read_ms,
+                    network_ms=network_ms,
+                )
+            )
+        return found
 
     def _decide(
-        self,
-        network_ms: float,
-        given: _Input,
-        logits: np.ndarray,
-        probabilities: np.ndarray,
-        heatmaps: np.ndarray | None,
-        embedding: np.ndarray,
-        ood_score: float | None,
-    ) -> Prediction:
-        label = self.labels[int(probabilities.argmax())]
+        self, given: _Input, label: str, probability: np.float32, ood_score: float | None
+    ) -> tuple[str, str]:
+        """Decision and reason; float32, since the threshold was chosen among such probabilities."""
         lowest = self.calibration.abstain_below
-        decision, reason = label, ""
         if rule := rule_against(given.reading, given.thumbnail):
-            decision, reason = REJECTED, rule
-        elif ood_score is not None and ood_score > 0.5:
-            decision, reason = REJECTED, UNLIKE
-        elif probabilities.max() < lowest:
-            decision, reason = UNSURE, f"no class has a probability of {lowest:.1%} or more"
-        return Prediction(
-            probabilities=dict(zip(self.labels, probabilities.tolist(), strict=True)),
-            label=label,
-            decision=decision,
-            reason=reason,
-            logits=logits,
-            heatmaps=heatmaps,
-            embedding=embedding,
-            ood_score=None if ood_score is None else float(ood_score),
-            warnings=given.reading.warnings,
-            read_ms=given.read_ms,
-            network_ms=network_ms,
-        )
+            return REJECTED, rule
+        if ood_score is not None and ood_score > 0.5:
+            return REJECTED, UNLIKE
+        if probability < lowest:
+            return UNSURE, f"no class has a probability of {lowest:.1%} or more"
+        return label, ""
 
     def _require_answer(self) -> None:
-        """Try the network on two black images: what cannot answer is found here, not at the first X-ray."""
+        """Try the network on two black images, so that a bad one fails now and not at the first X-ray."""
         side, folder = self.manifest.side, self.manifest.folder
         try:
             outputs = self._alone.run(np.zeros((2, 1, side, side), np.uint8))
@@ -275,7 +264,7 @@ class Engine:
 
 @dataclass(frozen=True)
 class _Input:
-    """One image on its way: as read, (side, side) uint8 for the network, a small one for the detector."""
+    """One image: as read, (side, side) uint8 for the network, and a small one for the detector."""
 
     reading: Reading
     pixels: np.ndarray

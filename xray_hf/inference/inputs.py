@@ -1,4 +1,4 @@
-"""What a bulk run is given, as one sequence of images.
+"""The inputs of a bulk run as one sequence of images.
 
 Each PATH is one of
 
@@ -28,7 +28,7 @@ from xray_hf.errors import ConfigError, DataError, ImageError, as_sentence, hub_
 from xray_hf.files import COMPANIONS
 from xray_hf.images import MAX_BYTES
 
-Content = str | bytes | ImageError  # a path, the bytes of a file, or why there is neither
+Content = str | bytes | ImageError  # a path, a file's bytes, or why there is neither
 _HUB = "hf://datasets/"
 _EXPECTED = f"expected an image, a folder, a pattern, a .parquet file or {_HUB}owner/name."
 _WHAT_ROWS_HOLD = (
@@ -39,17 +39,14 @@ _HUB_ID = re.compile(r"((?:[\w.-]+/)?[\w.-]+)(?:@([\w./-]+))?")
 
 @dataclass(frozen=True)
 class Item:
-    """One image of a run.
-
-    source: its name in the results. content: a path, or the bytes of a file, or with is_url where these are.
-    """
+    """One image of a run. source: its name in the results. is_url: whether content is the URL of a file."""
 
     source: str
     content: Content
     is_url: bool = False
 
     def fetch(self) -> str | bytes:
-        """A path or bytes; raises ImageError where there are none, DataError if a URL does not answer."""
+        """A path or bytes; raises ImageError if there are none, DataError if a URL does not answer."""
         if isinstance(self.content, ImageError):
             raise self.content
         if not self.is_url:
@@ -61,14 +58,14 @@ class Item:
             with fsspec.open(self.content, "rb") as stream:
                 return bytes(stream.read(MAX_BYTES + 1))  # one more than the reader takes
         except FileNotFoundError:
-            return self.content  # which the reader will not find either, and say so in the row
+            return self.content  # the reader will not find it either, and say so in the row
         except failures as error:
             raise DataError(f"{self.source} cannot be fetched: {as_sentence(error)}") from error
 
 
 @dataclass(frozen=True)
 class Files:
-    """Image files. Only their names are held."""
+    """Image files, by name."""
 
     names: Sequence[str]
 
@@ -81,7 +78,7 @@ class Files:
         return (Item(name, name) for name in self.names)
 
     def identity(self) -> Iterator[str]:
-        """What changes when a file does."""
+        """Lines that change with any file."""
         return map(_stamp, self.names)
 
 
@@ -89,9 +86,9 @@ class Files:
 class Table:
     """Rows with an image each, streamed by `datasets`.
 
-    name: what rows without a path of their own are called by. count: of the rows, None if unknown.
-    version: what changes when the rows do. repository: the URL of the Hub below which rows may name files,
-    themselves or in archives; None if they may name none.
+    name: for rows without a path of their own. count: of the rows, None if unknown. version: changes with the
+    rows. repository: the URL on the Hub below which rows may name files or members of archives; None for no
+    files.
     """
 
     name: str
@@ -107,7 +104,7 @@ class Table:
         from datasets.exceptions import DatasetsError
 
         number = 0
-        # Not decoded by `datasets`: that is for the one reader.
+        # Not decoded by `datasets`, since all images go through our one reader.
         rows = self.rows.select_columns([self.column]).cast_column(self.column, Image(decode=False))
         try:
             for row in rows:
@@ -127,23 +124,20 @@ class Table:
         return Item(path, ImageError(f"{path} is not opened; {_WHAT_ROWS_HOLD}"))
 
     def _is_own(self, url: str) -> bool:
-        """Whether a row names a file of its repository. No other is opened, neither here nor on the net."""
+        """Whether a row names a file of its repository. No other is opened, on disk or on the network."""
         archive, _, inner = url.rpartition("::")
         is_archive = re.fullmatch(r"(zip|tar)://[^:]*", archive) is not None
         is_here = self.repository is not None and inner.startswith(self.repository) and ".." not in inner
         return is_here and (is_archive or not archive)
 
     def identity(self) -> Iterator[str]:
-        """What changes when the rows or the choice of the column do."""
+        """Lines that change with the rows or the choice of the column."""
         return iter((self.name, self.column, *self.version))
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """All images of a run, in order; each iteration starts from the first.
-
-    skipped: how many files of folders were left out, by suffix.
-    """
+    """All images of a run, in order. skipped: how many files in folders were left out, by suffix."""
 
     parts: tuple[Files | Table, ...]
     skipped: Counter[str]
@@ -154,7 +148,7 @@ class Inputs:
 
     @property
     def count(self) -> int | None:
-        """The number of images; None if a data set of the Hub does not say it."""
+        """The number of images; None if a data set of the Hub does not state it."""
         counts = [part.count for part in self.parts]
         return None if None in counts else sum(count or 0 for count in counts)
 
@@ -174,13 +168,13 @@ def find(
     image_column: str | None = None,
     besides: Path | None = None,
 ) -> Inputs:
-    """Find what `paths` name, in their order; within a folder or a pattern sorted.
+    """Find the images of `paths`, in order; within a folder or a pattern, sorted.
 
-    split: of data sets of the Hub. image_column: of these and of Parquet files. besides: a folder whose files
-    are no input, since the run itself writes there.
-    Raises DataError for a path that does not exist or holds nothing, and for a data set without images;
-    ConfigError for rows where the package `datasets` is not installed, and for an option that none of
-    `paths` can follow.
+    split: of data sets on the Hub. image_column: of these and of Parquet files. besides: a folder to leave
+    out, since the run itself writes there.
+    Raises DataError for a path that does not exist or is empty, and for a data set without images;
+    ConfigError if the package `datasets` is needed and not installed, and for an option that applies to none
+    of `paths`.
     """
     if split and not any(path.startswith(_HUB) for path in paths):
         raise ConfigError(
@@ -200,14 +194,14 @@ def find(
 
 
 def _files(path: str, besides: Path | None, skipped: Counter[str]) -> tuple[list[str], list[str]]:
-    """The images that a path names, or the Parquet files if there is nothing else."""
+    """The images that a path names, or its Parquet files if there are no images."""
     if Path(path).is_dir():
         return _without_companions(path, sorted(_walk(path, besides)), skipped)
     if os.path.lexists(path):
         if _kind(path) == ".parquet":
             return [], [path]
         if _kind(path) in COMPANIONS:
-            raise DataError(f"{path} is no image; {_EXPECTED} Of what it lists, pass the folder.")
+            raise DataError(f"{path} is no image; {_EXPECTED} Pass the folder of the images that it lists.")
         return [path], []
     if not glob.has_magic(path):
         raise DataError(f"{path} does not exist; {_EXPECTED}")
@@ -217,7 +211,7 @@ def _files(path: str, besides: Path | None, skipped: Counter[str]) -> tuple[list
 
 
 def _walk(folder: str, besides: Path | None) -> Iterator[str]:
-    """Every file below a folder, but no hidden ones; links to folders are not followed."""
+    """Every file below a folder except hidden ones; links to folders are not followed."""
 
     def fail(error: OSError) -> None:
         raise DataError(f"{error.filename} cannot be listed: {error.strerror}.") from error
@@ -259,7 +253,7 @@ def _stamp(name: str) -> str:
 
 
 def _require_datasets(path: str) -> None:
-    """Raise ConfigError where the demo is installed and no more."""
+    """Raise ConfigError if only the demo's requirements are installed."""
     if find_spec("datasets") is None:
         raise ConfigError(f"{path} is read by the package datasets; run `pip install datasets`.")
 

@@ -25,9 +25,9 @@ _STRENGTHS, _RED_GREEN_BLUE = (0, 0.5, 1), ((190, 255, 255), (0, 85, 205), (70, 
 
 
 def overlay(grey: Image.Image, heatmap: np.ndarray) -> Image.Image:
-    """Where a class was seen: warm colours on an X-ray, less transparent where more speaks for the class.
+    """Evidence for a class as warm colours on an X-ray, the stronger the less transparent.
 
-    grey: mode "L". heatmap: (h, w) float32, in logits; only what is above 0 is shown.
+    grey: mode "L". heatmap: (h, w) float32, in logits; only values above 0 are shown.
     Returns an RGB image of at most 512 pixels a side.
     """
     picture = grey.copy()
@@ -51,11 +51,11 @@ def _paint(heatmap: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.n
     wide = np.asarray(Image.fromarray(heatmap).resize(size, Image.Resampling.BICUBIC))
     strength = np.clip(wide / max(float(heatmap.max()), _FULL), 0, 1)
     colours = np.stack([np.interp(strength, _STRENGTHS, each) for each in _RED_GREEN_BLUE], axis=-1)
-    return colours, strength[..., None] ** 1.5  # a haze over all of it would tell nothing
+    return colours, strength[..., None] ** 1.5  # a haze over the whole image would be useless
 
 
 class Pictures:
-    """Draws class activation maps in threads; a few at a time wait. folder: None for no pictures."""
+    """Draws class activation maps in threads; only a few wait at a time. folder: None for no pictures."""
 
     def __init__(self, folder: Path | None, threads: int | None) -> None:
         self._folder, self._threads = folder, threads or cores.usable()
@@ -69,12 +69,12 @@ class Pictures:
         self._pool.shutdown(cancel_futures=True)
 
     def draw(self, number: int, source: str, content: Content, found: Prediction | ImageError) -> None:
-        """Have one drawn soon, unless the image has no answer or was rejected."""
+        """Draw one in the background, unless the image has no answer or was rejected."""
         if isinstance(content, ImageError) or isinstance(found, ImageError) or found.decision == REJECTED:
             return
         if self._folder is None or found.heatmap is None:
             return
-        # The number makes it unique; of the name only what is safe in every file system is kept.
+        # The number makes it unique; the name keeps only characters that every file system takes.
         stem = re.sub(r"[^\w.-]+", "_", Path(source).stem)[:40]
         path = self._folder / f"{number:07d}-{stem}.png"
         self._waiting.append(self._pool.submit(_draw, content, found.heatmap, path))

@@ -1,7 +1,7 @@
 """A bundle and its data set -> the tables of its shortcut controls (evaluation/controls.py).
 
-Training rows are used as well, to see how well two sites can be recognised. This is a control: nothing in the
-bundle is fitted or chosen by it.
+Training rows are used as well, to measure how well two sites can be told apart. Nothing in the bundle is
+fitted or chosen by it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from xray_hf.calibration.ood import thumbnail_of
 from xray_hf.data.cache import PixelSource, Viewed
 from xray_hf.data.dataset import XrayData
 from xray_hf.data.groups import patient_groups
-from xray_hf.data.sample import Sample
 from xray_hf.errors import ConfigError, DataError
 from xray_hf.evaluation import controls
 from xray_hf.evaluation.controls import TwoSites
@@ -45,10 +44,10 @@ _COLUMNS = 5  # of the sheet
 
 
 def report(folder: Path, data: XrayData, sheets: Path | None = None) -> None:
-    """Run a bundle's network on the test rows and on two sites; controls/ appears, or is replaced, whole.
+    """Run a bundle's network on the test rows and on two sites, and write controls/ as a whole.
 
     data: the data set that the bundle was trained on, opened at its size. sheets: where to draw the likely
-    label errors. They are X-rays of people, so not in the bundle and not in a repository.
+    label errors: not in the bundle or a repository, since they are X-rays of people.
     Raises ConfigError for data of another size and for such a place, DataError for another data set,
     BundleError, OutputError; an old controls/ then stays as it was.
     """
@@ -57,7 +56,9 @@ def report(folder: Path, data: XrayData, sheets: Path | None = None) -> None:
     description = manifest.read(folder)
     description.require_side(data.side)
     test = Predictions.read(folder / manifest.PREDICTIONS).select("test")
-    rows, places = _rows_of(test, data), np.asarray([_site_of(sample) for sample in data.samples])
+    # A source that names no site counts as one.
+    places = np.asarray([sample.site or sample.source for sample in data.samples])
+    rows = _rows_of(test, data)
     sites = TwoSites.choose(data.labels, places, data.classes)
     is_of_class = data.labels == data.classes.index(sites.label)
     shared = np.flatnonzero(is_of_class & np.isin(places, (sites.smaller, sites.larger)))
@@ -81,7 +82,7 @@ def _require_private(sheets: Path, folder: Path) -> None:
     repository = next((each for each in (place, *place.parents) if (each / ".git").exists()), None)
     if inside := folder if place.is_relative_to(folder.resolve()) else repository:
         raise ConfigError(
-            f"--sheets {sheets} lies in {inside}, which is made to be published; a sheet shows X-rays of "
+            f"--sheets {sheets} lies in {inside}, which is meant for publication; a sheet shows X-rays of "
             "people. Choose another folder."
         )
 
@@ -110,15 +111,10 @@ def _row_of(data: XrayData) -> dict[tuple[str, str], int]:
     return {(sample.source, sample.file_name): row for row, sample in enumerate(data.samples)}
 
 
-def _site_of(sample: Sample) -> str:
-    """Where an image was taken, as far as is known: a source that names no site counts as one."""
-    return sample.site or sample.source
-
-
 def _about(data: XrayData, rows: np.ndarray) -> dict[str, Any]:
     """The columns of controls.TEST_ROWS that need no network."""
     names = [f"{sample.source}/{sample.file_name}" for sample in data.samples]
-    # Each image its own patient: what is left to join them is that they show the same picture.
+    # With each image as its own patient, only near-duplicates share a group.
     pictures = patient_groups(names, data.near_duplicates)
     _, first, counts = np.unique(pictures, return_index=True, return_counts=True)
     return {
@@ -134,7 +130,7 @@ def _about(data: XrayData, rows: np.ndarray) -> dict[str, Any]:
 def _batches(
     network: Backend, pixels: PixelSource, rows: np.ndarray, bar: tqdm[Any]
 ) -> Iterator[tuple[np.ndarray, Outputs]]:
-    """(B, side, side) uint8 of the rows in their order, and what the network says of them."""
+    """(B, side, side) uint8 of the rows in their order, and the network's outputs."""
     for start in range(0, len(rows), _BATCH):
         images = pixels.gather(rows[start : start + _BATCH])
         yield images, network.run(images[:, None])
@@ -146,13 +142,13 @@ def _logits(network: Backend, pixels: PixelSource, rows: np.ndarray, bar: tqdm[A
 
 
 def _heat(network: Backend, pixels: PixelSource, rows: np.ndarray, bar: tqdm[Any]) -> dict[str, Any]:
-    """Where the predicted class's activation map lies; NaN for a graph without maps."""
+    """How much of the predicted class's activation map lies in lungs and border; NaN without maps."""
     lungs, border = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
     start = 0
     for images, outputs in _batches(network, pixels, rows, bar):
         part = slice(start, start := start + len(images))
         if outputs.heatmaps is not None:
-            # What speaks for all classes alike decides nothing, so their mean is taken off.
+            # Evidence for all classes alike decides nothing, so the mean is subtracted.
             predicted = outputs.heatmaps[np.arange(len(images)), outputs.logits.argmax(axis=1)]
             evidence = (predicted - outputs.heatmaps.mean(axis=1)).clip(min=0)
             lungs[part], border[part] = shares_of_mass(evidence)
@@ -183,16 +179,10 @@ def _out_of_fold(features: list[np.ndarray], is_smaller: np.ndarray, groups: np.
     folds = min(FOLDS, *(len(np.unique(groups[own])) for own in (is_smaller, ~is_smaller)))
     if folds < 2:
         return np.full(len(is_smaller), np.nan)
-    model = make_pipeline(
-        StandardScaler(),
-        LogisticRegression(C=REGULARISATION, class_weight="balanced", max_iter=5000),
-    )
-    inputs = np.stack(features).astype(np.float64)
-    splitter = StratifiedGroupKFold(folds)
-    scores: np.ndarray = cross_val_predict(
-        model, inputs, is_smaller, groups=groups, cv=splitter, method="decision_function"
-    )
-    return scores
+    regression = LogisticRegression(C=REGULARISATION, class_weight="balanced", max_iter=5000)
+    model = make_pipeline(StandardScaler(), regression)
+    inputs, cv = np.stack(features).astype(np.float64), StratifiedGroupKFold(folds)
+    return cross_val_predict(model, inputs, is_smaller, groups=groups, cv=cv, method="decision_function")
 
 
 def _mistakes(test: Predictions, data: XrayData, mark: str) -> Figure:

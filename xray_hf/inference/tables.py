@@ -1,4 +1,4 @@
-"""The table of a bulk run: its rows, the pieces in which it is made, the formats it can have."""
+"""The table of a bulk run: rows, pieces, file formats."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Pieces:
     def begin(self, job: dict[str, Any], heatmaps: Path | None, *, resume: bool) -> None:
         """Make the folder, with a description of the job, and that of the class activation maps.
 
-        Raises OutputError if that is not wanted or cannot be; then neither is there.
+        Raises OutputError if one is taken or cannot be made; then neither is made.
         """
         if (self.folder / JOB).exists():
             if not resume:
@@ -44,7 +44,7 @@ class Pieces:
         if heatmaps and heatmaps.exists() and (not heatmaps.is_dir() or any(heatmaps.iterdir())):
             raise OutputError(f"{heatmaps} exists and is not an empty folder; choose another --cams.")
         with made_folder(heatmaps) if heatmaps else nullcontext():
-            self.remove()  # what a killed run had not yet tidied up
+            self.remove()  # left by a run that was killed while it cleaned up
             write_json(self.folder / JOB, job)
 
     def require_same(self, job: dict[str, Any]) -> None:
@@ -65,23 +65,23 @@ class Pieces:
         if differences:
             raise OutputError(
                 f"{self.folder} holds pieces of another job: {'; '.join(differences)}. "
-                "Give what was given then, choose another --out, or delete that folder."
+                "Pass the same options as then, choose another --out, or delete that folder."
             )
 
     def existing(self) -> Iterator[int]:
-        """The numbers of the pieces that are there."""
+        """The numbers of the finished pieces."""
         return (int(path.stem) for path in self.folder.glob("[0-9]*.jsonl"))
 
     def count(self, total: int) -> int:
-        """How many pieces `total` rows make."""
+        """The number of pieces of `total` rows."""
         return math.ceil(total / self.rows)
 
     def size(self, number: int, total: int) -> int:
-        """How many of `total` rows are in a piece."""
+        """The number of rows in a piece, of `total` in all."""
         return min(self.rows, total - number * self.rows)
 
     def write(self, number: int, rows: Sequence[Row]) -> None:
-        """Write a piece, as a whole or not at all."""
+        """Write a piece atomically."""
         lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
         write_text(self._path(number), "".join(lines))
 
@@ -114,14 +114,17 @@ def columns(labels: Iterable[str]) -> list[str]:
 
 
 def to_row(source: str, found: Prediction | ImageError, labels: Iterable[str]) -> Row:
-    row: Row = dict.fromkeys(columns(labels))
-    # File names may hold bytes that are no text.
-    row["source"] = source.encode("utf-8", "backslashreplace").decode()
+    row: Row = dict.fromkeys(columns(labels)) | {"source": _printable(source)}
     if isinstance(found, ImageError):
-        return row | {"error": str(found).encode("utf-8", "backslashreplace").decode()}
+        return row | {"error": _printable(str(found))}
     row |= {"label": found.label, "decision": found.decision, "reason": found.reason}
     row |= {f"probability_{label}": _number(value) for label, value in found.probabilities.items()}
     return row | {"ood_score": _number(found.ood_score), "warnings": "; ".join(found.warnings)}
+
+
+def _printable(text: str) -> str:
+    """File names may contain bytes that are no text."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _number(value: float | None) -> float | None:
@@ -136,8 +139,7 @@ def _write_parquet(path: Path, columns: Sequence[str], pieces: Iterable[list[Row
     import pyarrow as pa
     from pyarrow import parquet
 
-    kinds = [(name, pa.string() if name in _TEXTS else pa.float32()) for name in columns]
-    schema = pa.schema(kinds)
+    schema = pa.schema([(name, pa.string() if name in _TEXTS else pa.float32()) for name in columns])
     with parquet.ParquetWriter(path, schema) as writer:
         for rows in pieces:
             writer.write_table(pa.Table.from_pylist(rows, schema))
