@@ -56,7 +56,9 @@ def run(folder: Path, pixels: np.ndarray) -> dict[str, np.ndarray]:
 
 def with_stored_weights(network: Network) -> nn.Module:
     """The torch module that holds what the file holds."""
-    return export.round_weights(export.fold_batch_norm(OnePass(network).eval()))
+    module = export.fold_batch_norm(OnePass(network).eval())
+    bundle.round_to_half(module)
+    return module
 
 
 @pytest.mark.parametrize("batch", [1, 3])

@@ -20,7 +20,7 @@ from xray_hf import manifest, snippets
 from xray_hf.demo import layout, usage
 from xray_hf.inference import Engine
 from xray_hf.manifest import Manifest
-from xray_hf.snippets import Place, Snippet
+from xray_hf.snippets import Snippet
 from xray_hf.task import PAPER_CLASSES
 
 DEMO = Path(usage.__file__).parent
@@ -91,8 +91,8 @@ def test_no_snippet_is_left_untried_and_xray_cnn_has_none_for_timm(
 
 def test_a_model_of_the_hub_is_named_by_its_id() -> None:
     folder = Path("/cache/hub/models--owner--xray-of--mine/snapshots/0123abc")
-    assert snippets.place_of(folder) == Place("owner/xray-of--mine", is_on_hub=True)
-    assert snippets.place_of(Path("pretrained/xray-cnn")) == Place("pretrained/xray-cnn", is_on_hub=False)
+    assert snippets.cached_id(folder) == "owner/xray-of--mine"
+    assert snippets.cached_id(Path("pretrained/xray-cnn")) is None
     codes = [
         each.code
         for each in snippets.of_model(Manifest(folder, "xray-resnet18", PAPER_CLASSES, 224, False, ()))

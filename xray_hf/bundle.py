@@ -34,13 +34,7 @@ LARGE = 10_000
 
 # What timm, transformers and safetensors raise on files that are damaged or do not fit together.
 _DAMAGE = (
-    OSError,
-    RuntimeError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    AssertionError,
+    *(OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError),
     SafetensorError,
 )
 
@@ -89,7 +83,7 @@ def round_to_half(module: nn.Module) -> None:
 
 
 def store_in_half(folder: Path) -> None:
-    """Store a bundle's large weights in half precision; whoever loads them gets float32, rounded.
+    """Store a bundle's large weights in half precision; loading them gives float32, rounded.
 
     Raises BundleError for weights that cannot be read, OutputError.
     """
@@ -140,7 +134,7 @@ def _save_timm(network: Network, folder: Path) -> None:
     config = manifest.read_json(folder / manifest.CONFIG)
     # transformers passes the root's num_classes on and would meet it twice.
     config.get("model_args", {}).pop("num_classes", None)
-    # What timm's evaluation would prefer, and what is said of the weights that it would have fetched.
+    # Settings of timm's evaluation, and the origin of the weights that it would have fetched.
     for stale in ("test_input_size", "test_crop_pct", "tag", "license", "origin_url"):
         config["pretrained_cfg"].pop(stale, None)
     write_json(folder / manifest.CONFIG, {**config, "xray_hf_name": network.name})
@@ -150,13 +144,8 @@ def _load_timm(folder: Path, config: dict[str, Any]) -> Network:
     module = timm.create_model(f"local-dir:{folder.resolve()}", pretrained=True).eval()
     saved = config["pretrained_cfg"]
     preprocessing = Preprocessing(saved["input_size"][-1], tuple(saved["mean"]), tuple(saved["std"]))
-    return Network(
-        config.get("xray_hf_name", f"timm:{config['architecture']}"),
-        module,
-        preprocessing,
-        str(folder),
-        manifest.labels_of(config),
-    )
+    labels = manifest.labels_of(config)
+    return Network(manifest.name_of(config), module, preprocessing, str(folder), labels)
 
 
 def _save_cnn(module: Any, preprocessing: Preprocessing, folder: Path) -> None:
@@ -178,7 +167,7 @@ def _load_cnn(folder: Path) -> Network:
     module, found = modeling_xray_cnn.XrayCnnForImageClassification.from_pretrained(
         folder, local_files_only=True, output_loading_info=True
     )
-    # transformers would go on with random weights in their place.
+    # transformers would leave them at random values.
     if wrong := sorted([*found["missing_keys"], *found["unexpected_keys"]]):
         raise BundleError(
             f"{folder / manifest.WEIGHTS} does not fit {manifest.CONFIG}: {', '.join(wrong[:3])}. "

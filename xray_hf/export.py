@@ -1,7 +1,7 @@
 """A bundle's network -> model.onnx, from grey pixels to logits, class activation maps and embedding.
 
-Large weights are stored in half precision, which halves the file, and computed in float32; a bundle whose
-answers that would change keeps float32. Batch normalisation is folded in before rounding.
+Large weights are stored in half precision, which halves the file, and computed in float32. A bundle keeps
+float32 if rounding would change its answers. Batch normalisation is folded in before rounding.
 """
 
 from __future__ import annotations
@@ -28,24 +28,23 @@ from xray_hf.models.one_pass import OUTPUTS, OnePass
 
 MAX_LOGIT_DIFFERENCE = 1e-4  # between the graph and torch on the same weights
 MAX_PROBABILITY_CHANGE = 5e-4  # that rounding the weights may cause
-MAX_BATCH = 4096
 _PROBES = 8  # synthetic patients of each class, besides noise and plain images
 
 
 def export(folder: Path) -> dict[str, Any]:
     """Write model.onnx into a bundle, if it answers as the bundle's network does.
 
-    Returns what was found: precision ("half" or "float"), bytes, outputs, max_logit_difference from torch
-    with the same weights, max_probability_change that rounding them causes
-    or, too much, would have caused.
+    Returns precision ("half" or "float"), bytes, outputs, max_logit_difference from torch with the same
+    weights, and max_probability_change, which rounding them causes or, if too large, would have caused.
     Raises BundleError for a bundle that cannot be loaded, ExportError if its network has no graph or the
     graph answers otherwise (nothing is written then), OutputError.
     """
     network = bundle.load(folder)
     original = OnePass(network).eval()
     pixels = probe_images(network.preprocessing.side)
-    rounded = round_weights(fold_batch_norm(original))
-    change = float((_probabilities(rounded, pixels) - _probabilities(original, pixels)).abs().max())
+    rounded = fold_batch_norm(original)
+    bundle.round_to_half(rounded)
+    change = float((_logits(rounded, pixels).softmax(1) - _logits(original, pixels).softmax(1)).abs().max())
     use_half = change <= MAX_PROBABILITY_CHANGE
     module = rounded if use_half else original
     graph = to_onnx(module, original.outputs, network.preprocessing.side)
@@ -82,7 +81,7 @@ def probe_images(side: int) -> np.ndarray:
 def fold_batch_norm(module: OnePass) -> nn.Module:
     """A copy with batch normalisation folded into the convolutions, where torch.fx can follow the network.
 
-    Where it cannot, the exporter folds; what it folded is then not exact in half precision and stays float.
+    Otherwise the exporter folds; the folded weights are not exact in half precision then and stay float.
     """
     try:
         return fuse(copy.deepcopy(module))
@@ -90,18 +89,10 @@ def fold_batch_norm(module: OnePass) -> nn.Module:
         return copy.deepcopy(module)
 
 
-def round_weights(module: nn.Module) -> nn.Module:
-    """Round the large weights of convolutions and linear layers to half precision, in place, as float32."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear) and layer.weight.numel() >= bundle.LARGE:
-            layer.weight.data = layer.weight.data.half().float()
-    return module
-
-
 def to_onnx(module: nn.Module, outputs: Sequence[str], side: int) -> onnx.ModelProto:
     """Export a module of (B, 1, side, side) uint8 with any batch size; raises ExportError."""
     example = torch.zeros(2, 1, side, side, dtype=torch.uint8)
-    batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
+    batch = torch.export.Dim("batch", min=1, max=4096)
     try:
         program = torch.onnx.export(
             module,
@@ -118,7 +109,7 @@ def to_onnx(module: nn.Module, outputs: Sequence[str], side: int) -> onnx.ModelP
         ) from error
     assert program is not None  # for mypy: it is None only without dynamo
     graph = program.model_proto
-    # Paths and lines of the exporting machine, which nobody needs.
+    # They name paths and lines of source code on this machine.
     for part in (*graph.graph.node, *graph.graph.input, *graph.graph.output, *graph.graph.initializer):
         del part.metadata_props[:]
     del graph.graph.value_info[:]
@@ -146,10 +137,6 @@ def logit_difference(graph: onnx.ModelProto, module: nn.Module, pixels: np.ndarr
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
     logits = session.run([OUTPUTS[0]], {manifest.GRAPH_INPUT: pixels})[0]
     return float(np.abs(logits - _logits(module, pixels).numpy()).max())
-
-
-def _probabilities(module: nn.Module, pixels: np.ndarray) -> torch.Tensor:
-    return _logits(module, pixels).softmax(1)
 
 
 @torch.inference_mode()

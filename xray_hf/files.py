@@ -1,7 +1,4 @@
-"""Writing so that nobody ever sees half a file: a temporary name first, then a rename.
-
-And the names of files that lie beside images and are none.
-"""
+"""Atomic writing: a temporary name first, then a rename. And names of files that are no images."""
 
 from __future__ import annotations
 
@@ -67,7 +64,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def made_folder(path: Path) -> Iterator[None]:
-    """Make a folder, its parents too, that takes files; what was made goes away again if the body fails.
+    """Make a folder and its parents; remove them again if the body fails.
 
     Raises OutputError when it cannot be made, or files cannot be written there.
     """
@@ -86,7 +83,7 @@ def made_folder(path: Path) -> Iterator[None]:
 
 
 def require_new_folder(path: Path) -> None:
-    """Raise OutputError unless `path` is an empty folder or does not exist: nothing is written over."""
+    """Raise OutputError unless `path` is an empty folder or does not exist."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise OutputError(f"{path} exists and is not an empty folder; choose another --out.")
 
@@ -103,12 +100,12 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def as_json(value: Any) -> str:
-    """The text of a JSON file, indented."""
+    """Indented JSON, as a file's text."""
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _put_in_place(new: Path, path: Path) -> None:
-    """Give the folder `new` the name `path`; what had it goes away afterwards, or stays if this fails."""
+    """Rename the folder `new` to `path`; an old `path` is deleted afterwards, or stays if this fails."""
     old = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", dir=path.parent))
     try:
         with suppress(FileNotFoundError):

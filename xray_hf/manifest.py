@@ -1,4 +1,4 @@
-"""A bundle's description: names of its files, classes, input; read without torch.
+"""A bundle's description: names of its files, classes, input. Reading it needs no torch.
 
 config.json, model.safetensors   weights, labels, preprocessing
 preprocessor_config.json, *.py   xray-cnn only: what AutoModel needs to load it without this package
@@ -19,7 +19,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ class Manifest:
 
     name: the network's, as "xray-resnet18". labels: the class names in the order of the logits.
     side: height and width of the input in pixels. is_synthetic: whether it was trained on synthetic
-    patients, so that its answers mean nothing. sources: the kinds of collections it was trained on.
+    patients, so that its answers mean nothing. sources: the kinds of collections that it was trained on.
     """
 
     folder: Path
@@ -69,107 +69,98 @@ class Manifest:
 def read(folder: Path | str) -> Manifest:
     """Read config.json, preprocessor_config.json and training.json of a bundle.
 
-    Raises BundleError if one is missing, damaged or says what cannot be, and for a network trained on a
-    control view: it is evidence about the data, and its answer to a whole X-ray would mean nothing.
+    Raises BundleError if one is missing, damaged or impossible, and for a network trained on a control view:
+    it is evidence about the data, and its answer to a whole X-ray would mean nothing.
     """
     folder = Path(folder)
     config, training = read_json(folder / CONFIG), read_json(folder / TRAINING)
     try:
         labels, side = labels_of(config), _side(folder, config)
     except (LookupError, TypeError, AttributeError) as error:
-        raise BundleError(
-            f"{folder / CONFIG} lacks what a bundle's has ({type(error).__name__}: {error}). "
-            "Train or fetch the bundle again."
-        ) from error
+        raise _damaged(f"{folder / CONFIG} lacks an entry ({type(error).__name__}: {error})") from error
     if not all(isinstance(label, str) for label in labels) or not 1 < len(labels) == len(set(labels)):
-        raise BundleError(
-            f"{folder / CONFIG} names the classes {labels}; expected different texts. "
-            "Train or fetch the bundle again."
-        )
+        raise _damaged(f"{folder / CONFIG} names the classes {labels}; expected different texts")
     if not isinstance(side, int) or not 32 <= side <= 2048:
-        raise BundleError(
-            f"{folder} has an input of {side!r} pixels; expected 32 to 2048. Train or fetch the bundle again."
-        )
+        raise _damaged(f"{folder} has an input of {side!r} pixels; expected 32 to 2048")
     is_synthetic = training.get("is_synthetic")
     if not isinstance(is_synthetic, bool):
-        raise BundleError(
-            f"{folder / TRAINING} has is_synthetic {is_synthetic!r}; expected true or false. "
-            "Train or fetch the bundle again."
-        )
+        raise _damaged(f"{folder / TRAINING} has is_synthetic {is_synthetic!r}; expected true or false")
     if (view := view_of(training)) != WHOLE:
         raise BundleError(
-            f"{folder} was trained on the control view {view}: it has metrics, but answers nothing about "
-            "X-rays. Use a bundle trained without --view."
+            f"{folder} was trained on the control view {view}: it has metrics, but cannot classify X-rays. "
+            "Use a bundle trained without --view."
         )
     try:
         sources = sources_of(training)
     except (LookupError, TypeError, AttributeError) as error:
-        raise BundleError(
+        raise _damaged(
             f"{folder / TRAINING} has sources of another form ({type(error).__name__}: {error}); expected a "
-            "list of objects with kind and name. Train or fetch the bundle again."
+            "list of objects with kind and name"
         ) from error
-    return Manifest(folder, _name(config), labels, side, is_synthetic, sources)
+    return Manifest(folder, name_of(config), labels, side, is_synthetic, sources)
+
+
+def _damaged(problem: str) -> BundleError:
+    return BundleError(f"{problem}. Train or fetch the bundle again.")
 
 
 def sources_of(training: Mapping[str, Any]) -> tuple[str, ...]:
-    """The kinds of collections that a network was trained on; before there were several it was one."""
+    """The kinds of collections that a network was trained on; older files name none and mean CoronaHack."""
     named, held_out = training.get("sources", [{"kind": "coronahack"}]), held_out_of(training)
     return tuple(dict.fromkeys(str(source["kind"]) for source in named if source.get("name") not in held_out))
 
 
 def held_out_of(training: Mapping[str, Any]) -> tuple[str, ...]:
     """The names of the sources that training.json says were held out."""
-    try:
-        return tuple(map(str, training["config"]["data"]["hold_out"]))
-    except (LookupError, TypeError):  # written before any could be, or not by train.py
-        return ()
+    names = _data_option(training, "hold_out", [])
+    return tuple(map(str, names)) if isinstance(names, list | tuple) else ()
 
 
-def view_of(training: dict[str, Any]) -> str:
+def view_of(training: Mapping[str, Any]) -> str:
     """The control view that training.json says the network was trained on, or WHOLE."""
+    return str(_data_option(training, "view", WHOLE))
+
+
+def _data_option(training: Mapping[str, Any], name: str, default: Any) -> Any:
     try:
-        return str(training["config"]["data"]["view"])
-    except (LookupError, TypeError):  # written before there were views, or not by train.py
-        return WHOLE
+        return training["config"]["data"][name]
+    except (LookupError, TypeError):  # written by an older version, or not by train.py
+        return default
 
 
-def mark_of(training: dict[str, Any]) -> str:
-    """What stands in front of titles and tables where the numbers are not of whole X-rays of people."""
+def mark_of(training: Mapping[str, Any]) -> str:
+    """A prefix of titles and tables, unless the numbers are of whole X-rays of real people."""
     view = view_of(training)
     of_view = "" if view == WHOLE else f"control view {view}: "
     return (SYNTHETIC_MARK if training.get("is_synthetic") else "") + of_view
 
 
 def locate(source: Path | str, *, weights: bool, views: bool = False) -> Path:
-    """The folder of a bundle: `source` itself, `bundle` in it, or what is fetched from the Hub.
+    """The folder of a bundle: `source` itself, `bundle` in it, or a copy fetched from the Hub, without code.
 
-    source: a folder, or the id of a Hub repository, "owner/name" or "owner/name@revision", the latter a
-    branch, tag or commit. weights: fetch model.safetensors too, and not only what the graph needs. views:
-    fetch metrics, figures and card. Of a repository no code is fetched.
-    Raises BundleError if there is neither.
+    source: a folder, or the id of a Hub repository, "owner/name" or "owner/name@revision", where a revision
+    is a branch, tag or commit. weights: fetch model.safetensors in place of model.onnx. views: fetch metrics,
+    figures and card, too. Raises BundleError if there is neither.
     """
     folder = Path(source)
     if folder.is_dir():
         return folder / "bundle" if (folder / "bundle").is_dir() else folder
-    # A slip in the path below a folder that exists must not become a question to the Hub.
+    # A typo in a path below an existing folder must not become a request to the Hub.
     found = _HUB_ID.fullmatch(str(source))
     if not found or Path(folder.parts[0]).is_dir():
         raise BundleError(
             f"{source} is neither a folder nor the id of a Hub repository, owner/name; "
             "pass a bundle that train.py wrote, or such an id."
         )
-    names = [*_DESCRIPTION, WEIGHTS if weights else GRAPH, *(_VIEWS if views else ())]
-    return _fetch(found[1], found[2], names)
-
-
-def _fetch(repo_id: str, revision: str | None, names: Sequence[str]) -> Path:
-    # Imported here, because who has the folder needs no client.
+    # Imported here, because a local bundle needs no client.
     from huggingface_hub import snapshot_download
 
-    # Read by hf_xet at its first download; else a silent server is waited for for half an hour.
+    repo_id, revision = found.groups()
+    names = [*_DESCRIPTION, WEIGHTS if weights else GRAPH, *(_VIEWS if views else ())]
+    # hf_xet reads it at its first download; by default it waits half an hour for a silent server.
     os.environ.setdefault("HF_XET_CLIENT_READ_TIMEOUT", f"{TIMEOUT}s")
     try:
-        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=list(names)))
+        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=names))
     except hub_errors() as error:
         raise BundleError(
             f"there is no folder {repo_id}, and the Hub did not give that repository: {as_sentence(error)} "
@@ -178,7 +169,7 @@ def _fetch(repo_id: str, revision: str | None, names: Sequence[str]) -> Path:
 
 
 def read_calibration(folder: Path) -> dict[str, Any]:
-    """calibration.json of a bundle with today's names, {} where there is none.
+    """calibration.json of a bundle with today's names, {} if there is none.
 
     Version 0.1 wrote "foreign", "unsure_below" and "refused" for "ood", "abstain_below" and "rejected", and
     operating points without "label", all of Pneumonia.
@@ -209,9 +200,9 @@ def _rejected(report: Any) -> Any:
 
 
 def calibration_mark(folder: Path) -> str:
-    """A short hash of what decides in a bundle's calibration.json; "" where there is none.
+    """A short hash of the deciding entries of a bundle's calibration.json; "" if there is none.
 
-    Decisions that were recorded under another mark are not those that the engine would make today.
+    Decisions recorded under another mark are not those that the engine would make today.
     """
     if not (folder / CALIBRATION).exists():
         return ""
@@ -221,7 +212,7 @@ def calibration_mark(folder: Path) -> str:
 
 
 def version(folder: Path) -> str:
-    """A short hash of what answers in a bundle: its graph (its weights without one) and calibration."""
+    """A short hash of a bundle's graph (without one, of its weights) and calibration."""
     network = next((folder / name for name in (GRAPH, WEIGHTS) if (folder / name).exists()), None)
     with (network or folder / CONFIG).open("rb") as file:
         content = hashlib.file_digest(file, "sha256").hexdigest()
@@ -235,16 +226,14 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise BundleError(f"{path} is missing; expected a bundle folder that train.py wrote.") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise BundleError(
-            f"{path} cannot be read as JSON ({error}); fetch or train the bundle again."
-        ) from error
+        raise _damaged(f"{path} cannot be read as JSON ({error})") from error
     if not isinstance(value, dict):
         raise BundleError(f"{path} holds {type(value).__name__}; expected a JSON object.")
     return value
 
 
 def labels_of(config: dict[str, Any]) -> tuple[str, ...]:
-    """The class names that a config.json has, in the order of the logits; raises LookupError or TypeError."""
+    """The class names of a config.json, in the order of the logits; raises LookupError or TypeError."""
     if "label_names" in config:
         return tuple(config["label_names"])
     names = config["id2label"]
@@ -257,7 +246,8 @@ def _side(folder: Path, config: dict[str, Any]) -> int:
     return read_json(folder / PREPROCESSOR)["size"]["height"]
 
 
-def _name(config: dict[str, Any]) -> str:
+def name_of(config: dict[str, Any]) -> str:
+    """The network's name, from a config.json."""
     if "architecture" in config:
         return str(config.get("xray_hf_name", f"timm:{config['architecture']}"))
     return XRAY_CNN

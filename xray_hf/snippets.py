@@ -15,7 +15,7 @@ _CACHED = "models--"  # how a Hub repository's folder begins in huggingface_hub'
 
 @dataclass(frozen=True)
 class Snippet:
-    """title: what it uses. language: python or shell. note: what to know before. code: reads FILE."""
+    """title: the library. language: python or shell. note: for the reader. code: reads FILE."""
 
     title: str
     language: str
@@ -24,50 +24,41 @@ class Snippet:
 
 
 def of_model(description: Manifest, repo_id: str | None = None) -> list[Snippet]:
-    """What runs a bundle's model: from the Hub if `repo_id` is given, else where it lies."""
-    place = Place(repo_id, is_on_hub=True) if repo_id else place_of(description.folder)
-    is_cnn = description.name == manifest.XRAY_CNN
-    own = [_transformers(place, is_cnn), _onnx_runtime(place, description), _engine(place)]
-    return own if is_cnn else [own[0], _timm(place), *own[1:]]
+    """Code for a bundle's model: on the Hub if `repo_id` is given or it came from there, else local."""
+    repo_id = repo_id or cached_id(description.folder)
+    source = repo_id or str(description.folder)
+    own = [_onnx_runtime(description, repo_id), _engine(source)]
+    if description.name == manifest.XRAY_CNN:
+        return [_transformers(source, is_cnn=True), *own]
+    return [_transformers(source, is_cnn=False), _timm(source, is_on_hub=bool(repo_id)), *own]
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a bundle is: source, a Hub id or a folder."""
-
-    source: str
-    is_on_hub: bool
-
-
-def place_of(folder: Path) -> Place:
-    """The Hub repository that a folder of huggingface_hub's cache is, else the folder."""
+def cached_id(folder: Path) -> str | None:
+    """The id of the Hub repository whose copy in huggingface_hub's cache a folder is."""
     # As huggingface_hub documents its cache: models--OWNER--NAME/snapshots/REVISION.
     repository = folder.parent.parent.name
     if folder.parent.name == "snapshots" and repository.startswith(_CACHED):
-        return Place(repository.removeprefix(_CACHED).replace("--", "/", 1), is_on_hub=True)
-    return Place(str(folder), is_on_hub=False)
+        return repository.removeprefix(_CACHED).replace("--", "/", 1)
+    return None
 
 
-def _transformers(place: Place, is_cnn: bool) -> Snippet:
+def _transformers(source: str, is_cnn: bool) -> Snippet:
     remote = ", trust_remote_code=True" if is_cnn else ""
-    note = (
-        "Runs the code that lies in the bundle; read it first." if is_cnn else "Runs no code of the bundle."
-    )
     return Snippet(
         "transformers",
         "python",
-        note,
+        "Runs the code that lies in the bundle; read it first." if is_cnn else "Runs no code of the bundle.",
         f"""\
 from transformers import pipeline
 
-classify = pipeline("image-classification", model={text(place.source)}{remote})
+classify = pipeline("image-classification", model={text(source)}{remote})
 print(classify("{FILE}"))
 """,
     )
 
 
-def _timm(place: Place) -> Snippet:
-    where = text(("hf-hub:" if place.is_on_hub else "local-dir:") + place.source)
+def _timm(source: str, is_on_hub: bool) -> Snippet:
+    where = text(("hf-hub:" if is_on_hub else "local-dir:") + source)
     return Snippet(
         "timm",
         "python",
@@ -87,11 +78,11 @@ print(dict(zip(model.pretrained_cfg["label_names"], probabilities.tolist())))
     )
 
 
-def _onnx_runtime(place: Place, description: Manifest) -> Snippet:
-    fetch = "from huggingface_hub import hf_hub_download\n" if place.is_on_hub else ""
-    graph = f"hf_hub_download({text(place.source)}, {text(manifest.GRAPH)})"
-    graph = graph if place.is_on_hub else text(f"{place.source}/{manifest.GRAPH}")
-    side = description.side
+def _onnx_runtime(description: Manifest, repo_id: str | None) -> Snippet:
+    fetch, graph, side = "", text(f"{description.folder}/{manifest.GRAPH}"), description.side
+    if repo_id:
+        fetch = "from huggingface_hub import hf_hub_download\n"
+        graph = f"hf_hub_download({text(repo_id)}, {text(manifest.GRAPH)})"
     return Snippet(
         "ONNX Runtime alone",
         "python",
@@ -112,7 +103,7 @@ print(dict(zip(labels, (shares / shares.sum()).tolist())))
     )
 
 
-def _engine(place: Place) -> Snippet:
+def _engine(source: str) -> Snippet:
     return Snippet(
         "xray_hf",
         "python",
@@ -121,7 +112,7 @@ def _engine(place: Place) -> Snippet:
         f"""\
 from xray_hf.inference import Engine
 
-engine = Engine.from_pretrained({text(place.source)})
+engine = Engine.from_pretrained({text(source)})
 found = engine.predict("{FILE}")
 print(found.decision, found.reason, found.probabilities)
 """,
