@@ -1,12 +1,11 @@
-"""Make pretrained/MODEL of the runs that reproduce.py left: the median of them by validation, complete.
+"""Make pretrained/MODEL from the runs of reproduce.py: the median by validation, complete.
 
 python scripts/release.py --data-dir data/coronahack --ood-dir data/ood --external nih=data/nih \
     --patient '^(COVID-)?[0-9]+'
 
-The run in the middle by balanced accuracy on validation (cross entropy among equals) is taken, not the best
-one, which would be better than what the recipe promises. Its weights are stored in half precision if no logit
-moves by more than 0.01 and no decision changes on validation and test rows; then it is predicted with again,
-exported, calibrated, and reported on.
+It takes the median by balanced accuracy on validation (cross entropy among equals), since the best run would
+be better than the recipe promises. It stores the weights in half precision if no logit moves by more than
+0.01 and no decision changes on validation and test rows. Then it exports, calibrates and reports.
 """
 
 from __future__ import annotations
@@ -28,7 +27,6 @@ from xray_hf.data.sources import parse_specs
 from xray_hf.errors import DataError, exit_on_error
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.files import atomic_folder
-from xray_hf.models import Network
 from xray_hf.training.predict import predict_rows
 
 MODELS = ("xray-resnet18", "xray-cnn")
@@ -37,7 +35,7 @@ PRETRAINED = Path(__file__).resolve().parent.parent / "pretrained"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Choose, shrink, export, calibrate and report; each folder appears when it is complete."""
+    """Choose and complete a run of each model; a folder appears when it is complete."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--runs", type=Path, default=Path("runs/reproduce/robust"))
     parser.add_argument("--data-dir", type=Path, required=True)
@@ -56,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def median(bundles: list[Path]) -> Path:
-    """The one in the middle by validation; of an even number the worse of the two."""
+    """The median by validation; of an even number, the worse of the middle two."""
     if not bundles:
         raise DataError("there is no finished run; `make reproduce` makes them.")
 
@@ -68,7 +66,7 @@ def median(bundles: list[Path]) -> Path:
 
 
 def complete(folder: Path, options: argparse.Namespace) -> None:
-    """Everything that a bundle of a run lacks."""
+    """Shrink, export, calibrate, evaluate and report."""
     side = manifest.read(folder).side
     data = open_data(parse_specs([f"coronahack={options.data_dir}"]), side)
     print(f"half precision: {'yes' if shrink(folder, data) else 'no, it changes what the network says'}")
@@ -84,26 +82,21 @@ def complete(folder: Path, options: argparse.Namespace) -> None:
 
 
 def shrink(folder: Path, data: XrayData) -> bool:
-    """Store large weights in half precision, and what they predict; False, and nothing, where it matters."""
+    """Store large weights in half precision, and their predictions; False, and nothing, if it matters."""
     before = Predictions.read(folder / manifest.PREDICTIONS)
     network = bundle.load(folder)
     bundle.round_to_half(network.module)
-    after = predict(network, data, before)
+    row_of = {(sample.source, sample.file_name): row for row, sample in enumerate(data.samples)}
+    rows = np.asarray([row_of[each] for each in zip(before.source, before.file_name, strict=True)])
+    accelerator = Accelerator(cpu=True)
+    logits = predict_rows(network.module, network, data.pixels, rows, accelerator, autocast=False)
+    after = replace(before, logits=logits)
     has_moved = abs(after.logits - before.logits).max() > MAX_LOGIT_CHANGE
     if has_moved or (after.predicted != before.predicted)[before.split != "train"].any():
         return False
     bundle.store_in_half(folder)
-    after.write(folder / manifest.PREDICTIONS)  # of which calibrate draws the views
+    after.write(folder / manifest.PREDICTIONS)  # calibrate draws figures and metrics from them
     return True
-
-
-def predict(network: Network, data: XrayData, table: Predictions) -> Predictions:
-    """The same rows, predicted by another network, in float32."""
-    row_of = {(sample.source, sample.file_name): row for row, sample in enumerate(data.samples)}
-    rows = np.asarray([row_of[each] for each in zip(table.source, table.file_name, strict=True)])
-    accelerator = Accelerator(cpu=True)
-    logits = predict_rows(network.module, network, data.pixels, rows, accelerator, autocast=False)
-    return replace(table, logits=logits)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Take the pictures of docs/demo.md: every tab on a desktop, a phone, and in the dark, of the running demo.
+"""Take the pictures of docs/demo.md: every tab of the running demo, on a desktop, on a phone, in the dark.
 
 python app.py --rate 0 &
 python scripts/take_screenshots.py http://127.0.0.1:7860
 
-Needs Chromium. What is shown are synthetic patients.
+Needs Chromium. The X-rays are of synthetic patients.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def take(browser: Browser, url: str, screen: str, tab: str) -> None:
 
 
 def fill(page: Page, tab: str) -> None:
-    """Have something answered where there is something to answer."""
+    """Show answers on the tabs that have some."""
     examples = page.locator("#examples img")
     if tab == "read":
         examples.nth(1).click()

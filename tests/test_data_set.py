@@ -183,7 +183,7 @@ def test_what_was_never_to_be_seen_is_not_opened_later(hub: Hub, synthetic: Path
     assert push().returncode == 0  # without them, but they are in the history
     refused = push("--public")
     assert refused.returncode == 1
-    assert "the history of owner/data holds what nobody else may see" in refused.stderr
+    assert "the history of owner/data has files that only you may see" in refused.stderr
     assert hub.repo("dataset", "owner/data").private
 
 

@@ -157,7 +157,7 @@ def test_a_gitignore_there_would_leave_files_out(hub: Hub, push: Push) -> None:
     taken.commit({".gitignore": Blob(b"*.onnx")}, "Ignore")
     refused = push("--force")
     assert refused.returncode == 1
-    assert "holds a .gitignore, by which the Hub leaves files out of a commit; delete it" in refused.stderr
+    assert "holds a .gitignore, which makes the Hub leave files out of a commit; delete it" in refused.stderr
     assert held(hub).keys() == {".gitignore"}
 
 

@@ -1,8 +1,8 @@
-"""What may be asked of the page's functions; checked before Gradio sees it.
+"""Checks of the calls of the page's functions, before Gradio sees them.
 
-Gradio takes files that it is given by name, and where an app is mounted, as ours is, it looks neither whether
-a visitor uploaded them nor whether they are on this computer. And since calls of several visitors are
-answered together, one that Gradio stumbles over would leave all of them without an answer.
+Gradio opens files by the names in a call. In a mounted app, such as ours, it checks neither that a visitor
+uploaded them nor that they are on this computer. And since calls of several visitors are answered together,
+one that makes Gradio fail would leave all of them without an answer.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from typing import Any
 
 import gradio as gr
 
-# The page's own calls name a function by number, programs by name; /v2 has {parameter: value} for a list.
+# The page's own calls name a function by number, programs by name; /v2 takes {parameter: value}, not a list.
 JOIN, CALL, CALL_V2 = "queue/join", "call/", "call/v2/"
 
 
 class Calls:
-    """The functions of a page, and the folder that holds what its visitors uploaded."""
+    """The functions of a page, and the folder of its visitors' uploads."""
 
     def __init__(self, page: gr.Blocks, uploads: Path) -> None:
         self._functions, self._uploads = page.fns, uploads.resolve()
 
     def problem(self, place: str, body: bytes) -> str:
-        """Why a call is refused, in words; empty if it is not. place: its path below /gradio_api/."""
+        """Why a call is refused; empty if it is not. place: its path below /gradio_api/."""
         try:
             call = json.loads(body)
         except (ValueError, RecursionError):
@@ -59,7 +59,7 @@ class Calls:
 
 
 def _fits(block: Any, value: object) -> bool:
-    """Whether a component takes the value, as Gradio will ask."""
+    """Whether a component takes the value, by Gradio's own check."""
     if (model := getattr(block, "data_model", None)) is None or value is None:
         return True
     try:

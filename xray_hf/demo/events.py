@@ -1,4 +1,4 @@
-"""What happens on the page, without the page: files in, answers or plain words out."""
+"""The page's answers, without the page: models and files in, predictions or errors out."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Answer:
-    """What all models say of one file.
+    """All models' predictions about one file.
 
     reading: the X-ray, or why there is none. predictions: {model: its prediction, or why it makes none};
     empty without an X-ray.
@@ -35,7 +35,7 @@ class Answer:
 
 
 def load_engines(sources: Sequence[Path | str], backend: str) -> dict[str, Engine]:
-    """Load bundles from folders or the Hub; those of the same name are called by their sources, too.
+    """Load bundles from folders or the Hub; names that occur twice get their source in brackets.
 
     Raises BundleError for an incomplete bundle, and for models of different classes.
     """
@@ -52,7 +52,7 @@ def load_engines(sources: Sequence[Path | str], backend: str) -> dict[str, Engin
 
 
 def describe(engines: Engines) -> dict[str, Any]:
-    """What answers: {model: {"version", "labels", "is_synthetic"}}; a version changes with any answer."""
+    """{model: {"version", "labels", "is_synthetic"}}; a version changes with any answer."""
     return {
         name: {
             "version": manifest.version(engine.manifest.folder),
@@ -77,7 +77,7 @@ def answer_visitors(engines: Engines, uploads: Sequence[Sequence[Upload]]) -> li
 def answer_in_bulk(
     engines: Engines, uploads: Sequence[Upload], view: Callable[[Answer], T]
 ) -> Iterator[list[T]]:
-    """What `view` makes of each answer, on all cores, batch by batch; the X-rays are not kept."""
+    """`view` of each answer, on all cores, batch by batch; the X-rays are not kept."""
 
     def work(batch: Sequence[Upload]) -> list[T]:
         return [view(found) for found in _answer_together(engines, batch)]

@@ -31,11 +31,11 @@ class Example:
 
 
 def find(source: str | None, temporary: Path) -> list[Example]:
-    """What the page offers: the first images of `source`, or without it a synthetic one of each class.
+    """The first images of `source`, or without it a synthetic one of each class.
 
-    source: a folder, a pattern, Parquet, or a data set of the Hub as hf://datasets/owner/name. temporary:
-    where all of them are written, since the page shows no file of another folder.
-    Raises DataError or ConfigError if `source` cannot be read or holds what is no X-ray, OutputError if
+    source: a folder, a pattern, Parquet, or a data set on the Hub as hf://datasets/owner/name. temporary:
+    where copies are written, since the page shows no files of other folders.
+    Raises DataError or ConfigError if `source` cannot be read or an image is no X-ray, OutputError if
     `temporary` cannot be written.
     """
     contents = _synthetic() if source is None else _owned(source)

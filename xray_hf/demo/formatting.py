@@ -64,7 +64,7 @@ def _said(found: Prediction | ImageError) -> dict[str, Any]:
 
 
 def verdict(predictions: Mapping[str, Prediction | ImageError]) -> tuple[str, bool]:
-    """What the models say together, in a sentence, and whether they agree."""
+    """The models' decisions in a sentence, and whether they agree."""
     decisions = {name: each.decision for name, each in predictions.items() if isinstance(each, Prediction)}
     if len(decisions) < 2:
         return "", True
@@ -93,9 +93,9 @@ def _shown(answer: Answer) -> dict[str, Any]:
 
 
 def said(found: Prediction | ImageError) -> dict[str, Any]:
-    """What the page shows of a model's answer: decision, kind, reason and shares.
+    """A model's answer for the page: decision, kind, reason and shares.
 
-    kind: "decided" or "withheld". shares: {class: 0..1}, none of a rejected image, where they mean nothing.
+    kind: "decided" or "withheld". shares: {class: 0..1}; empty for a rejected image, where they mean nothing.
     """
     if isinstance(found, ImageError):
         return {"decision": "no answer", "kind": "withheld", "reason": str(found), "shares": {}}

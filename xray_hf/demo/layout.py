@@ -1,4 +1,4 @@
-"""The page: where everything stands, and which event fills it."""
+"""The page: its elements, and the events that fill them."""
 
 from __future__ import annotations
 

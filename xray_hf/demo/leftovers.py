@@ -1,7 +1,6 @@
-"""What visitors leave behind, deleted: uploads, sessions, answers that nobody fetched.
+"""Deletes what visitors leave behind: uploads, sessions, answers that nobody fetched.
 
-Gradio's `delete_cache` ends for good when a file is uploaded while it looks, and never sees an upload that
-was broken off.
+Gradio's `delete_cache` stops for good when a file is uploaded while it runs, and misses broken-off uploads.
 """
 
 from __future__ import annotations
@@ -17,15 +16,15 @@ from typing import Any
 import gradio as gr
 from gradio.state_holder import StateHolder
 
-EVERY_SECONDS = 60  # between two looks
-MAX_SECONDS = 300  # that a file may lie unchanged
+EVERY_SECONDS = 60  # between two sweeps
+MAX_SECONDS = 300  # that a file may stay unchanged
 
 
 @asynccontextmanager
 async def swept(
     page: gr.Blocks, uploads: Path, every: float = EVERY_SECONDS, age: float = MAX_SECONDS
 ) -> AsyncIterator[None]:
-    """While this is entered, delete what is old; in the end, all. What lay there before is the page's own."""
+    """Inside, delete what is old; at the end, everything, except files from before: they are the page's."""
     kept = frozenset(_files(uploads))
     looking = asyncio.create_task(_look(page, uploads, kept, every, age))
     try:
@@ -49,16 +48,16 @@ async def _look(page: gr.Blocks, uploads: Path, kept: Collection[Path], every: f
 
 
 def forget_sessions(sessions: StateHolder) -> None:
-    """Drop what Gradio keeps of visitors, the last answer with its X-ray; no function asks for it."""
+    """Drop each visitor's last answer with its X-ray, which Gradio keeps and no function needs."""
     with sessions.lock:
         sessions.session_data.clear()
         sessions.time_last_used.clear()
 
 
 def forget_unfetched(queue: Any, before: set[str]) -> set[str]:
-    """Drop the answers of sessions that were finished, but not fetched, `before`, too; those that now are.
+    """Drop answers that were finished and unfetched `before`, too; returns the sessions that are now.
 
-    Gradio keeps those of 2,000 sessions.
+    Gradio keeps the answers of 2,000 sessions.
     """
     busy = {event.session_hash for event in queue.event_ids_to_events.values()}
     held = queue.pending_messages_per_session
@@ -72,7 +71,7 @@ def forget_unfetched(queue: Any, before: set[str]) -> set[str]:
 def delete_old(folder: Path, age: float, kept: Collection[Path]) -> None:
     """Delete all but `kept` that last changed `age` seconds ago or earlier, and empty folders of that age.
 
-    An upload that is being written changes all the time. What cannot be deleted now may be the next time.
+    An upload that is being written changes all the time. Files that cannot be deleted are tried again later.
     """
     for path in _files(folder):
         if path not in kept:

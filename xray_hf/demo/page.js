@@ -1,4 +1,4 @@
-// What happens on the page without the server: the viewer, sorting, tabs in the address, the first visit.
+// The parts of the page that need no server: the viewer, sorting, tabs in the address, the first visit.
 // TABS: {name in the address: words on the tab}
 (TABS) => {
   const SEEN = "xray_hf-statement-read";
@@ -23,7 +23,7 @@
     const descending = head.getAttribute("aria-sort") === "ascending";
     const body = head.closest("table").tBodies[0];
     const key = (row) => row.cells[button.dataset.column]?.dataset.key ?? "";  // a row of an error is short
-    // Shares by their value, as 3e-5 has it, all else as text.
+    // Shares, as 3e-5, by value; other cells as text.
     const compare = (one, other) => (one - other) || one.localeCompare(other);
     const rows = [...body.rows].sort((one, other) => compare(key(one), key(other)));
     head.closest("thead").querySelectorAll("th").forEach((each) => each.removeAttribute("aria-sort"));
@@ -38,7 +38,7 @@
   const tabOf = (name) => [...document.querySelectorAll(ANY_TAB)].find((tab) => nameOf(tab) === name);
   const openTab = () => location.hash && tabOf(location.hash.slice(1))?.click();
 
-  // What is pasted or dropped goes the way of what is chosen.
+  // Pasted and dropped files are treated like chosen ones.
   const give = (files) => {
     const visible = [...document.querySelectorAll('.upload input[type="file"]')]
       .find((input) => input.closest('[role="tabpanel"]')?.offsetParent);
@@ -81,7 +81,7 @@
   document.addEventListener("paste", (event) => {
     if (event.clipboardData?.files.length) give(event.clipboardData.files);
   });
-  // Files may be dropped anywhere, also beside those that are there; else the browser would leave for the file.
+  // Files may be dropped anywhere on the page; otherwise the browser would open the file in its place.
   document.addEventListener("dragover", (event) => event.preventDefault());
   document.addEventListener("drop", (event) => {
     if (event.defaultPrevented) return;  // on Gradio's own field

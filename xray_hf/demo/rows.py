@@ -1,4 +1,4 @@
-"""Answers about many files: a table to look at, the same as CSV."""
+"""Answers about many files, as a table and as CSV."""
 
 from __future__ import annotations
 
@@ -17,16 +17,12 @@ from xray_hf.errors import ImageError
 from xray_hf.inference import Prediction
 
 THUMBNAIL_SIDE = 64  # pixels
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet would run
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first characters of a cell that a spreadsheet would run
 
 
 @dataclass(frozen=True)
 class Row:
-    """One file's line.
-
-    error: why there is no answer, or "". thumbnail: a data URI, or "" with an error. models: {name: what it
-    says, or why nothing}, empty with an error.
-    """
+    """One file's line. error: why there is no answer, or "". thumbnail: a data URI. models: as Answer's."""
 
     file: str
     error: str = ""
@@ -35,7 +31,7 @@ class Row:
 
 
 def of(answer: Answer) -> Row:
-    """The line of an answer; of the X-ray it holds no more than a thumbnail."""
+    """The line of an answer, with a thumbnail in place of the X-ray."""
     if isinstance(answer.reading, ImageError):
         return Row(answer.name, error=str(answer.reading))
     thumbnail = picture(reduced(answer.reading.grey, THUMBNAIL_SIDE), "JPEG")
@@ -43,10 +39,7 @@ def of(answer: Answer) -> Row:
 
 
 def collect(engines: Engines, paths: Sequence[str], progress: Callable[..., Any]) -> list[Row]:
-    """The lines of all files and members of archives, in order.
-
-    progress: is told (how many are done, of how many).
-    """
+    """The lines of all files and members of archives, in order. progress: called with (done, all)."""
     uploads = unpack(paths)
     found: list[Row] = []
     for batch in events.answer_in_bulk(engines, uploads, of):
@@ -56,7 +49,7 @@ def collect(engines: Engines, paths: Sequence[str], progress: Callable[..., Any]
 
 
 def as_html(engines: Engines, rows: Sequence[Row]) -> str:
-    """A table that page.js sorts, above it the CSV to download."""
+    """A table that page.js sorts, below the CSV to download."""
     labels = next(iter(engines.values())).labels
     content = base64.b64encode(as_csv(rows).encode()).decode()
     shown = [{"row": row, "said": [said(found) for found in row.models.values()]} for row in rows]
@@ -75,7 +68,7 @@ def as_cells(row: Row) -> dict[str, Any]:
 
 
 def as_csv(rows: Sequence[Row]) -> str:
-    """Comma-separated, with a head; names that a spreadsheet would take for a formula get an apostrophe."""
+    """CSV with a header; texts that a spreadsheet would take for a formula get an apostrophe."""
     lines = [{name: _harmless(value) for name, value in as_cells(row).items()} for row in rows]
     stream = io.StringIO()
     writer = csv.DictWriter(stream, list(dict.fromkeys(name for line in lines for name in line)), restval="")

@@ -35,9 +35,9 @@ from xray_hf.demo.settings import MCP_PATH, Settings
 
 MAX_BODY = 512 * 2**20  # bytes of one request with files
 MAX_CALL = 2**20  # bytes of any other request: it names files, it does not hold them
-DRAIN_SECONDS = 8  # that running answers have after SIGTERM; Docker kills after 10, and open pages use up all
+DRAIN_SECONDS = 8  # for running answers after SIGTERM; open pages use them up, and Docker kills after 10
 MAX_VISITORS = 10_000  # that the limit of requests remembers
-# The browser itself refuses every other host, whatever the page's libraries would like to fetch.
+# The browser itself refuses other hosts, whatever the page's libraries try to fetch.
 POLICY = (
     "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; object-src 'none'; base-uri 'self'; "
     "form-action 'self'"
@@ -128,7 +128,7 @@ def serve(app: FastAPI, settings: Settings) -> None:
         access_log=False,  # its lines hold paths, and those names of files
         log_level="warning",
         timeout_graceful_shutdown=DRAIN_SECONDS,
-        # Else all visitors of a Space, who come through its proxies, would count as one.
+        # Otherwise all visitors of a Space, who come through its proxies, would count as one.
         forwarded_allow_ips="*" if "SPACE_ID" in os.environ else None,
     )
     uvicorn.Server(config).run()

@@ -15,10 +15,10 @@ from xray_hf.errors import BundleError, ConfigError, first_line
 from xray_hf.inference import backends
 from xray_hf.options import Repeated, option
 
-SHIPPED = Path("pretrained")  # the folder of the bundles to serve where none is named
+SHIPPED = Path("pretrained")  # the folder of the bundles to serve if none is named
 README = Path("README.md")
 MCP_PATH = "/mcp"
-AUTH = "XRAY_HF_AUTH"  # user:password; not an option, since everybody on a machine can read those
+AUTH = "XRAY_HF_AUTH"  # user:password; not an option, since all users of a machine can read those
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
 
 
 def _of_space() -> list[str]:
-    """The models that README.md names, if it is that of a Space."""
+    """The models that README.md names, if it is a Space's."""
     if not (README.is_file() and README.read_text(encoding="utf-8").startswith("---")):
         return []
     from huggingface_hub.repocard import metadata_load

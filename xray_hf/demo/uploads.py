@@ -23,14 +23,14 @@ _DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, Runtim
 
 @dataclass(frozen=True)
 class Upload:
-    """One file of a visitor. name: without folders. content: gives a path or bytes, or raises ImageError."""
+    """One file of a visitor. name: without folders. content: returns path or bytes, or raises ImageError."""
 
     name: str
     content: Callable[[], Path | bytes]
 
     @classmethod
     def refused(cls, name: str, words: str) -> Upload:
-        """One that has no content, and why."""
+        """A file without content, and why."""
 
         def refuse() -> bytes:
             raise ImageError(words)
@@ -38,7 +38,7 @@ class Upload:
         return cls(name, refuse)
 
     def read(self) -> Reading | ImageError:
-        """The X-ray in it, or in words why there is none."""
+        """The X-ray in it, or why there is none."""
         try:
             return read(self.content())
         except ImageError as error:
@@ -46,9 +46,9 @@ class Upload:
 
 
 def unpack(paths: Iterable[str]) -> list[Upload]:
-    """The files and the members of archives, in order, unread; one that cannot be opened gives its error.
+    """The files and the members of archives, in order, unread; one that cannot be opened has its error.
 
-    The first MAX_FILES; what one visitor sends must not keep all others waiting. A last one says so.
+    Only the first MAX_FILES, so that one visitor does not keep all others waiting; the last one says so.
     """
     found = [upload for path in paths for upload in _uploads(Path(path))]
     if (left_out := len(found) - MAX_FILES) > 0:

@@ -1,4 +1,4 @@
-"""What the tab "Use it yourself" shows: code for each model and for the page, and the model cards."""
+"""The tab "Use it yourself": code for each model and for the page, and the model cards."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def as_html(models: Mapping[str, Manifest], address: str) -> str:
 
 
 def of_page(address: str) -> list[Snippet]:
-    """What asks this page, which then answers with all its models."""
+    """Code that asks this page, which answers with all its models."""
     return [
         Snippet(
             "gradio_client",
@@ -50,9 +50,9 @@ curl -sfN "$page/gradio_api/call/read/$call"
 
 
 def card_of(folder: Path, number: int) -> str:
-    """A bundle's model card as Markdown, without its front matter; "" if it has none that can be read.
+    """A bundle's model card as Markdown, without its front matter; "" if there is no readable one.
 
-    number: the model's place on the page, under which it serves the figures that the card shows.
+    number: the model's place on the page, below which the card's figures are served.
     """
     try:
         card = (folder / manifest.CARD).read_text(encoding="utf-8")

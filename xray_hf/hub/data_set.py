@@ -1,4 +1,4 @@
-"""Sources as a data set repository: Parquet of each protocol that fits, and a card with what is left out."""
+"""Sources as a data set repository: Parquet for each protocol that fits, and a card."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from xray_hf.text import counted
 if TYPE_CHECKING:
     from datasets import Features
 
-SEED = 0  # of both splits, as everywhere
+SEED = 0  # of both splits
 SHARD_BYTES = 500_000_000  # of pictures in one file
 ROWS = 100  # of a row group, which readers load as a whole
-PAGE_BYTES = 2**30  # a page holds a whole row group, so that equal pictures meet and compress to nothing
+PAGE_BYTES = 2**30  # a page holds a whole row group, so that equal pictures compress to nothing
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"))
 
 
 def plan(data: XrayData, repo_id: str, folder: Path, *, with_all: bool = False) -> Plan:
     """The files of a data set's repository; its Parquet files are written below `folder`.
 
-    Pictures go as they are, to the byte. with_all: also those whose collection states no licence, which only
-    their owners may share: for a repository that nobody else sees.
-    Raises DataError if no picture may go or one cannot be read any more, OutputError.
+    Pictures are stored unchanged, to the byte. with_all: also those whose collection states no licence, for a
+    repository that only their owner sees.
+    Raises DataError if no picture may be shared or one can no longer be read, OutputError.
     """
     require_repo_id(repo_id)
     is_licensed = np.asarray([bool(sample.license) for sample in data.samples])
@@ -51,34 +51,31 @@ def plan(data: XrayData, repo_id: str, folder: Path, *, with_all: bool = False) 
         for name in SPLITS:
             rows = split.rows(name)
             if not may_go[rows].any():
-                raise DataError(
-                    f"no picture of {protocol}/{name} states a licence by which it may be shared."
-                )
+                raise DataError(f"no picture of {protocol}/{name} has a licence that allows sharing it.")
             files |= _write(data, rows[may_go[rows]], folder, f"{protocol}/{name}")
-    card = _card(data, may_go, found, repo_id)
-    files[manifest.CARD] = card.encode()
+    files[manifest.CARD] = _card(data, may_go, found, repo_id).encode()
     left = int((~may_go).sum())
     note = f"Left out, because their collection states no licence: {counted(left, 'image')}." if left else ""
     return Plan("dataset", "dataset", repo_id, files, note, is_restricted=not is_licensed[may_go].all())
 
 
 def _splits_of(data: XrayData) -> dict[str, Split]:
-    """{protocol: split}; the first is what load_dataset takes where none is named."""
+    """{protocol: split}; load_dataset takes the first one by default."""
     found = {"grouped": split_data(data, "grouped", SEED)}
-    with suppress(ConfigError):  # which only CoronaHack's images and classes fit
+    with suppress(ConfigError):  # it fits CoronaHack's images and classes only
         found["paper"] = split_data(data, "paper", SEED)
     return found
 
 
 def features(classes: Sequence[str]) -> Features:
-    """The columns: those of a sample, and the group whose rows have to stay in one split."""
+    """The columns: those of a sample, and the group whose rows must stay in one split."""
     from datasets import Features, Value
 
     return Features({**columns_of_samples(classes), "group": Value("int64")})
 
 
 def _write(data: XrayData, rows: np.ndarray, folder: Path, name: str) -> dict[str, Path | bytes]:
-    """Write rows, by file name, so that the copies of an upsampled one are neighbours."""
+    """Write rows, sorted by file name, so that the copies of an upsampled one are neighbours."""
     from pyarrow import Table, parquet
 
     ordered = np.asarray(sorted(rows, key=lambda row: data.samples[row].file_name))
@@ -90,14 +87,14 @@ def _write(data: XrayData, rows: np.ndarray, folder: Path, name: str) -> dict[st
             options: dict[str, Any] = {"compression": "zstd", "compression_level": 3, "use_dictionary": False}
             with parquet.ParquetWriter(temporary, schema, data_page_size=PAGE_BYTES, **options) as writer:
                 for start in range(0, len(shard), ROWS):
-                    rows_of_group = shard[start : start + ROWS]
-                    writer.write_table(Table.from_pydict(_columns(data, rows_of_group, schema.names), schema))
+                    group = [_row(data, row) for row in shard[start : start + ROWS]]
+                    writer.write_table(Table.from_pylist(group, schema))
         files[path] = folder / path
     return files
 
 
 def _shards(data: XrayData, rows: np.ndarray) -> list[np.ndarray]:
-    """The rows in parts of about SHARD_BYTES of different pictures."""
+    """The rows in parts with about SHARD_BYTES of different pictures."""
     sizes = [
         0 if row == before else data.samples[row].path.stat().st_size
         for before, row in pairwise([-1, *rows.tolist()])
@@ -106,24 +103,16 @@ def _shards(data: XrayData, rows: np.ndarray) -> list[np.ndarray]:
     return [rows[numbers == number] for number in np.unique(numbers)]
 
 
-def _columns(data: XrayData, rows: np.ndarray, names: list[str]) -> dict[str, list[Any]]:
-    samples = [data.samples[row] for row in rows]
-    columns: dict[str, list[Any]] = {
-        "image": [{"bytes": _bytes(sample.path), "path": sample.file_name} for sample in samples],
-        "label": data.labels[rows].tolist(),
-        "group": data.groups[rows].tolist(),
-    }
-    return {
-        name: columns[name] if name in columns else [getattr(each, name) for each in samples]
-        for name in names
-    }
-
-
-def _bytes(path: Path) -> bytes:
+def _row(data: XrayData, row: int) -> dict[str, Any]:
+    """A row as stored; pyarrow leaves out entries that the schema lacks."""
+    sample = data.samples[row]
     try:
-        return path.read_bytes()
+        image = {"bytes": sample.path.read_bytes(), "path": sample.file_name}
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); it was there a moment ago.") from error
+        raise DataError(
+            f"{sample.path} cannot be read ({error.strerror}); it was there a moment ago."
+        ) from error
+    return {**asdict(sample), "image": image, "label": data.labels[row], "group": data.groups[row]}
 
 
 def _card(data: XrayData, may_go: np.ndarray, found: dict[str, Split], repo_id: str) -> str:

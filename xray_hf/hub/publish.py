@@ -1,7 +1,7 @@
-"""Bring files to a repository of the Hub: what would go, then one commit, a tag, and only then the public.
+"""Publish files in a repository of the Hub: a plan, then one commit, a tag, and only then visibility.
 
-A repository holds either what it held before or all that is new, since the Hub applies a commit as a whole.
-Each of our commits says so, by which a change that somebody else made since is seen and not overwritten.
+A repository holds either its old files or all the new ones, since the Hub applies a commit as a whole. Our
+commits are marked, so that changes by somebody else are noticed and not overwritten.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ from xray_hf.hub import cards
 Kind = Literal["model", "dataset", "space"]
 T = TypeVar("T")
 TIMEOUT = 60  # seconds without a byte
-PAUSES = (1, 2, 4, 8, 16)  # seconds between tries, where the Hub or the network fails for a while
-# hf_xet moves the large files. It waits 300 s for each answer, which a slow line needs to send 64 MiB; but a
-# silent server would get six times that, by each try of ours, and by the question who else has which chunks.
+PAUSES = (1, 2, 4, 8, 16)  # seconds between tries, if the Hub or the network fails for a while
+# hf_xet sends the large files. It waits 300 s for each answer, which a slow line needs for 64 MiB; but for a
+# silent server it would wait six times as long, in each of our tries, and again to ask who has which chunks.
 XET_RETRIES = 2
-PATIENCE = 300 * (1 + XET_RETRIES)  # seconds; a try of hf_xet that got no answer for more is the last
+PATIENCE = 300 * (1 + XET_RETRIES)  # seconds; if hf_xet gets no answer for longer, we do not try again
 _OF_XET = {
     "HF_XET_CLIENT_RETRY_MAX_ATTEMPTS": str(XET_RETRIES),
     "HF_XET_DEDUPLICATION_GLOBAL_DEDUP_QUERY_ENABLED": "0",
 }
 SDK = "gradio"
-_RESTRICTED = "Not for the public."  # in the description of a commit that never may be
-_NAMED = "With names of files and patients."  # in that of one that may be, if its owner wants it
-_OF_THE_HUB = (".gitattributes",)  # files that it adds to a repository by itself
+# In the descriptions of commits: this one must never be public, and this one only if its owner wants it.
+_RESTRICTED, _NAMED = "Not for the public.", "With names of files and patients."
+_OF_THE_HUB = (".gitattributes",)  # files that the Hub itself adds to a repository
 _FAILS_FOR_A_WHILE = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
-_LATER = "Push again later; the repository holds what it held."
+_LATER = "Push again later; the repository is unchanged."
 _LATER_TAGS = "Its files are there; push again for tags, visibility and collection."
 _ADVICE: dict[int, str] = {
     HTTPStatus.UNAUTHORIZED: "The token is not valid, or no longer; run `hf auth login`, or renew HF_TOKEN.",
@@ -57,10 +57,10 @@ _NAMES = (
     "Its splits and predictions name the files and patients that it was trained and tested on; --no-names "
     "leaves them out."
 )
-# In a ConnectionError, which tells no more: the status, and who answered.
+# In the text of a ConnectionError, the only place that has them: the status, and who answered.
 _XET_ANSWER = re.compile(r"HTTP status \w+ error \((\d{3}).*?\), domain: (\S+)")
 _TAG = re.compile(r"[\w.][\w.-]*")
-# Of a bundle; whatever else lies in its folder stays here.
+# The files of a bundle; any others in its folder stay here.
 _PARTS = (
     *(manifest.CONFIG, manifest.WEIGHTS, manifest.PREPROCESSOR, manifest.GRAPH, manifest.CALIBRATION),
     *(manifest.TRAINING, manifest.METRICS, f"{manifest.FIGURES}/*.png"),
@@ -77,8 +77,8 @@ _RECORDS = (
 class Plan:
     """The files that a repository will hold.
 
-    what: a word for it; no other thing of ours is overwritten by it. files: {path there: a file here, or its
-    content}. note: what to know before it goes. is_restricted: whether nobody but its owner may see it.
+    what: a word for it; it never overwrites our commits with another word. files: {path there: a file here,
+    or its content}. note: what to know before publishing. is_restricted: whether only its owner may see it.
     has_names: whether it names the files and patients that a model was trained and tested on.
     """
 
@@ -111,7 +111,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Pushed:
-    """url: the repository's. commit: its head now. is_new: whether there was anything to commit."""
+    """url: the repository's. commit: its head. is_new: whether there was anything to commit."""
 
     url: str
     commit: str
@@ -121,31 +121,32 @@ class Pushed:
 def of_bundle(bundle: Path, repo_id: str, *, data_set: str | None = None, with_names: bool = True) -> Plan:
     """The files of a bundle's repository, with a freshly rendered card.
 
-    data_set: the Hub id of the data set, if it is there. with_names: also send splits and
-    predictions, which name the files and patients that it was trained and tested on.
-    Raises BundleError if the bundle lacks what its card states, or was trained on a control view.
+    data_set: the id of the data set, if it is on the Hub. with_names: also send splits and predictions, which
+    name the files and patients that the bundle was trained and tested on.
+    Raises BundleError if the bundle lacks numbers of its card, or was trained on a control view.
     """
     for name in (repo_id, *([data_set] if data_set else [])):
         require_repo_id(name)
     card = cards.render(bundle, repo_id, data_set=data_set, with_names=with_names)
-    records = [path for part in _RECORDS for path in bundle.glob(part)] if with_names else []
-    found = [*(path for part in _PARTS for path in bundle.glob(part)), *records]
-    files: dict[str, Path | bytes] = {path.relative_to(bundle).as_posix(): path for path in found}
+    parts = (*_PARTS, *_RECORDS) if with_names else _PARTS
+    files: dict[str, Path | bytes] = {
+        path.relative_to(bundle).as_posix(): path for part in parts for path in bundle.glob(part)
+    }
     if not with_names:
         files |= _without_names(bundle)
     for name in (manifest.WEIGHTS, manifest.GRAPH):
         if name not in files:
             raise BundleError(f"{bundle} holds no {name}; `xray-hf export {bundle}` writes the graph.")
-    what = manifest.read(bundle).name
     files[manifest.CARD] = card.encode()
-    return Plan("model", what, repo_id, files, note=_NAMES if with_names else "", has_names=with_names)
+    note = _NAMES if with_names else ""
+    return Plan("model", manifest.read(bundle).name, repo_id, files, note=note, has_names=with_names)
 
 
 def _without_names(bundle: Path) -> dict[str, bytes]:
-    """What is left of metrics.json and training.json."""
+    """metrics.json and training.json without names."""
     measured, training = (manifest.read_json(bundle / name) for name in (manifest.METRICS, manifest.TRAINING))
     measured.pop("label_noise", None)
-    # Bundles of before there were sources have one report.
+    # Older bundles have one report, and no sources.
     for described in [training, *training.get("sources", [])]:
         if "report" in described:
             described["report"] = {"rows": described["report"]["rows"]}
@@ -170,28 +171,26 @@ def push(
     tags: tuple[str, ...] = (),
     collection: str | None = None,
 ) -> Pushed:
-    """Make the repository hold what is planned, and nothing else; again, if it fails for a while.
+    """Make the repository hold the planned files and no others; tries again if the Hub fails for a while.
 
-    A new repository is private, and one that is public is not touched. is_public: touch it, or open a private
-    one, once all is there. is_forced: overwrite what someone else changed. tags: of the commit, besides its
-    version. collection: the title of one to add it to.
-    Raises ConfigError for a tag that is none, or a plan that may not be public; HubError.
+    A new repository is private, and a public one is left alone. is_public: change a public repository, or
+    make a private one public once it is complete. is_forced: overwrite changes by someone else. tags: of the
+    commit, besides its version. collection: the title of one to add it to.
+    Raises ConfigError for a malformed tag, or a plan that may not be public; HubError.
     """
     if is_public and plan.is_restricted:
         raise ConfigError(f"what {plan.repo_id} would hold is for its owner only; leave --public out.")
     for tag in tags:
         if not _TAG.fullmatch(tag) or tag == "main":
             raise ConfigError(f"{tag!r} is no tag; expected letters, digits, dots and dashes, and not main.")
-    return _Push(HfApi(library_name="xray_hf", library_version=__version__), plan).run(
-        is_public, is_forced, tags, collection
-    )
+    return _Push(plan).run(is_public, is_forced, tags, collection)
 
 
 class _Push:
-    """One push. Every step may be done twice: after a failure nobody knows whether it was done."""
+    """One push. Every step may be repeated: after a failure nobody knows whether it was done."""
 
-    def __init__(self, api: HfApi, plan: Plan) -> None:
-        self._api, self._plan = api, plan
+    def __init__(self, plan: Plan) -> None:
+        self._api, self._plan = HfApi(library_name="xray_hf", library_version=__version__), plan
         self._mark = f"xray_hf {plan.what}: "  # begins the description of each of our commits
         self._has_committed = False
         self._where: dict[str, Any] = {"repo_id": plan.repo_id, "repo_type": plan.kind}
@@ -214,14 +213,14 @@ class _Push:
         return Pushed(url, commit, is_new=commit != before)
 
     def _try(self, step: Callable[[], T]) -> T:
-        """Do a step, again after pauses while the trouble may pass; raises HubError."""
+        """Do a step; repeat it after pauses if the failure may be temporary. Raises HubError."""
         for pause in (*PAUSES, None):
             started = time.monotonic()
-            get_session().timeout = TIMEOUT  # else for ever; and the client may have opened a new session
+            get_session().timeout = TIMEOUT  # by default for ever; set each time, since sessions are replaced
             try:
                 return step()
             except hub_errors() as error:
-                # So the client ends where an upload does not go on.
+                # The client wraps the error of an upload that breaks off.
                 cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
                 is_over = _has_no_answer(cause) and time.monotonic() - started > PATIENCE
                 if pause is None or is_over or not _may_pass(cause):
@@ -234,7 +233,7 @@ class _Push:
         return str(self._api.create_repo(**self._where, private=True, exist_ok=True, space_sdk=sdk))
 
     def _head(self, is_public: bool) -> str:
-        """The newest commit; raises HubError where files or history would be seen by those who must not."""
+        """The newest commit; raises HubError if files or history would be seen by people who must not."""
         info, name = self._api.repo_info(**self._where), self._plan.repo_id
         if not info.private and (self._plan.is_restricted or not is_public):
             raise HubError(
@@ -242,14 +241,18 @@ class _Push:
             )
         commits = self._api.list_repo_commits(**self._where) if is_public else []
         if any(_RESTRICTED in commit.message for commit in commits):
-            raise HubError(f"the history of {name} holds what nobody else may see; choose another --repo-id.")
+            raise HubError(
+                f"the history of {name} has files that only you may see; choose another --repo-id."
+            )
         if not self._plan.has_names and any(_NAMED in commit.message for commit in commits):
-            words = "names files and patients, which --no-names would have kept here"
-            raise HubError(f"the history of {name} {words}; choose another --repo-id.")
+            raise HubError(
+                f"the history of {name} names files and patients, which --no-names would have kept here; "
+                "choose another --repo-id."
+            )
         return str(info.sha)
 
     def _commit(self, before: str, is_forced: bool, tags: tuple[str, ...]) -> str:
-        """The commit that holds the plan: a new one, or the head if that does. before: the head at first."""
+        """Commit the plan, unless the head holds it; returns the commit. before: the head at first."""
         commits = self._api.list_repo_commits(**self._where)
         latest = commits[0]
         mark = f"{self._mark}{self._plan.version}."
@@ -257,8 +260,9 @@ class _Push:
         if latest.message.strip() == mark:  # committed by an earlier try, or by an earlier push
             return latest.commit_id
         held = {file for file in self._api.list_repo_files(**self._where) if file not in _OF_THE_HUB}
-        is_ours = latest.message.strip().startswith(self._mark) and self._user() in latest.authors
-        is_ours |= len(commits) == 1  # as the Hub made it
+        user = str(self._api.whoami(cache=True)["name"])
+        is_ours = latest.message.strip().startswith(self._mark) and user in latest.authors
+        is_ours |= len(commits) == 1  # the Hub's own first commit
         if not is_forced and not (is_ours and latest.commit_id == before):
             raise HubError(
                 f"{self._plan.repo_id} was changed by someone else ({latest.title!r}); look at it, then pass "
@@ -268,7 +272,7 @@ class _Push:
             raise HubError(f"{self._plan.repo_id} has a tag {taken[0]} already; choose another --tag.")
         if ".gitignore" in held:
             raise HubError(
-                f"{self._plan.repo_id} holds a .gitignore, by which the Hub leaves files out of a commit; "
+                f"{self._plan.repo_id} holds a .gitignore, which makes the Hub leave files out of a commit; "
                 "delete it there, and push again."
             )
         operations: list[Any] = [
@@ -287,9 +291,6 @@ class _Push:
             )
         return str(made.oid)
 
-    def _user(self) -> str:
-        return str(self._api.whoami(cache=True)["name"])
-
     def _tags(self) -> dict[str, str]:
         """{tag: commit}."""
         return {ref.name: ref.target_commit for ref in self._api.list_repo_refs(**self._where).tags}
@@ -298,7 +299,7 @@ class _Push:
         tagged = self._tags().get(tag)
         if tagged is None:
             self._api.create_tag(**self._where, tag=tag, revision=commit)
-        # What was there before and is again keeps its tag on the first commit: the files are equal.
+        # A version that comes back keeps its tag on its first commit: the files are equal.
         elif tagged != commit and tag != self._plan.version:
             raise HubError(f"{self._plan.repo_id} has a tag {tag} on another commit; choose another --tag.")
 
@@ -320,24 +321,24 @@ class _Push:
             return HubError(f"the Hub answered {status} for {name}: {said}. {advice}")
         if isinstance(error, TransportError | ConnectionError | TimeoutError):
             return HubError(f"the Hub could not be reached for {name} ({first_line(error)}). {later}")
-        # All lines: why the Hub rejects a card is in the last.
+        # All lines: the last one says why the Hub rejects a card.
         said = " ".join(str(error).split()) or type(error).__name__
         return HubError(f"{name} could not be pushed: {said}")
 
 
 def _may_pass(error: BaseException) -> bool:
     if status := _status(error):
-        # Each try has a new token of the storage.
+        # Each try gets a new token of the storage.
         is_expired = status == HTTPStatus.UNAUTHORIZED and _is_of_storage(error)
         return is_expired or status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _FAILS_FOR_A_WHILE
     if isinstance(error, OfflineModeIsEnabled):
         return False
-    # The client takes every answer to a card's check for JSON, also that of a Hub in trouble.
+    # The client parses every answer to the check of a card as JSON, even one from a failing Hub.
     return isinstance(error, TransportError | ConnectionError | TimeoutError | json.JSONDecodeError)
 
 
 def _status(error: BaseException) -> int | None:
-    """What the Hub answered, if it did."""
+    """The HTTP status of an answer, if there was one."""
     if isinstance(error, HfHubHTTPError):
         return error.response.status_code
     found = _xet_answer(error)
@@ -345,13 +346,13 @@ def _status(error: BaseException) -> int | None:
 
 
 def _is_of_storage(error: BaseException) -> bool:
-    """Whether it is an answer of the Xet storage, not of the Hub itself."""
+    """Whether the Xet storage answered, not the Hub itself."""
     found = _xet_answer(error)
     return found is not None and not found[2].startswith(f"{constants.ENDPOINT}/")
 
 
 def _has_no_answer(error: BaseException) -> bool:
-    """Whether hf_xet was cut off or got no answer in time; it says the same of both."""
+    """Whether hf_xet was cut off or got no answer in time; its error is the same."""
     return isinstance(error, ConnectionError) and not _xet_answer(error)
 
 

@@ -1,4 +1,4 @@
-"""The demo as a Space: app.py, the package, what it needs, and a README that names the models."""
+"""The demo as a Space: app.py, the package, its requirements, and a README that names the models."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PACKAGE = ("*.py", "*.css", "*.js", "*.html", "*.npz")
 def plan(models: Sequence[str], repo_id: str) -> Plan:
     """The files of the repository of a Space with these models.
 
-    models: Hub ids, owner/name. Raises ConfigError for what is none, or if the package lies in no checkout.
+    models: Hub ids, owner/name. Raises ConfigError for any other text, or without a checkout of the project.
     """
     for name in (repo_id, *models):
         require_repo_id(name)
@@ -33,6 +33,7 @@ def plan(models: Sequence[str], repo_id: str) -> Plan:
     files: dict[str, Path | bytes] = {
         path.relative_to(ROOT).as_posix(): path for path in [ROOT / "app.py", ROOT / "LICENSE", *package]
     }
+    files["requirements.txt"] = requirements
     card = cards.fill(
         "space.md",
         ROOT,
@@ -43,9 +44,7 @@ def plan(models: Sequence[str], repo_id: str) -> Plan:
         python_version=PYTHON,
         models=models,
     )
-    return Plan(
-        "space", "space", repo_id, {**files, "requirements.txt": requirements, manifest.CARD: card.encode()}
-    )
+    return Plan("space", "space", repo_id, {**files, manifest.CARD: card.encode()})
 
 
 def _pinned(package: str, requirements: Path) -> str:
