@@ -238,6 +238,24 @@ def test_calls_that_wait_go_through_the_network_together(
     assert not list(tmp_path.rglob("scan.png"))
 
 
+def test_the_introduction_names_the_classes_of_every_model(cnn_bundle: Path, tmp_path: Path) -> None:
+    from xray_hf.demo import layout
+
+    other = Path(shutil.copytree(cnn_bundle, tmp_path / "other"))
+    config = json.loads((other / "config.json").read_text())
+    names = {"0": "Normal", "1": "Pneumonia", "2": "Tuberculosis"}
+    (other / "config.json").write_text(json.dumps({**config, "id2label": names}))
+    engines = {"one": Engine.from_pretrained(cnn_bundle), "other": Engine.from_pretrained(other)}
+
+    async def build() -> str:  # outside a loop, Gradio leaves loops open
+        page = layout.build(engines, [], settings.parse(["--bundle", "a/b"]))
+        return " ".join(str(getattr(block, "value", "")) for block in page.blocks.values())
+
+    words = " ".join(asyncio.run(build()).split())
+    assert "one and other say how likely" in words
+    assert "X-ray shows Normal, Pneumonia, COVID-19 or Tuberculosis, or " in words
+
+
 @contextmanager
 def proxy(target: str) -> Iterator[str]:
     """The address at which a server shows `target` below /xray, and nothing else."""
