@@ -51,11 +51,13 @@ def pusher(hub: Hub, home: Path, *, xet: bool = False, timeout: float = 30, pati
 def stranger(hub: Hub, folder: Path, xray: Path, *, xet: bool = False) -> Callable[..., str]:
     """Run code without a token and with an empty cache, beside the file chest.png; its last printed line."""
     shutil.copy(xray, folder / "chest.png")
+    # A download in this process sets it for good: the stranger's own code must choose it.
+    inherited = {name: value for name, value in os.environ.items() if name != "HF_XET_CLIENT_READ_TIMEOUT"}
 
     def run(code: str, *, xet: bool = xet, **environment: str) -> str:
         done = subprocess.run(
             [sys.executable, "-c", code],
-            env={**os.environ, **hub.environment(folder / "home", None, xet=xet), **environment},
+            env={**inherited, **hub.environment(folder / "home", None, xet=xet), **environment},
             cwd=folder,
             capture_output=True,
             text=True,
