@@ -1,4 +1,4 @@
-"""The demo as a process of its own, for the tests that talk to it."""
+"""The demo and other programs as processes of their own."""
 
 from __future__ import annotations
 
@@ -18,6 +18,38 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 START_SECONDS = 120  # on a busy machine
+
+
+def in_turn(*programs: str) -> str:
+    """One program that runs others without each other's names; prints the last line of each as a JSON list.
+
+    Libraries are imported once: that takes longer than anything that the tests' programs do.
+    """
+    return f"""
+import contextlib, io, json
+said = []
+for program in {programs!r}:
+    with contextlib.redirect_stdout(io.StringIO()) as lines:
+        exec(program, {{"__name__": "__main__"}})
+    said.append(lines.getvalue().strip().splitlines()[-1])
+print(json.dumps(said))
+"""
+
+
+def run_training(*options: object, draws: bool = True) -> None:
+    """train.py as from the command line, in this process; without figures, which take as long as training."""
+    from accelerate.state import AcceleratorState
+
+    import train
+    from xray_hf.report import figures
+
+    AcceleratorState._reset_state(reset_partial_state=True)  # of other tests' number format
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["train.py", *map(str, options)])
+        if not draws:
+            patch.setattr(figures, "draw_all", lambda *_: {})
+        train.main()
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @dataclass(frozen=True)

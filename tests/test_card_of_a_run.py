@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
+from running import run_training
 
-from xray_hf import manifest
+from xray_hf import cli, manifest
 from xray_hf.hub import cards, publish
 
-ROOT = Path(__file__).resolve().parents[1]
 RUNS = {  # the latter's graph has no heatmaps
     "xray-cnn": ["--preset", "paper"],
     "timm:efficientvit_b0": ["--preset", "robust"],
@@ -27,18 +25,11 @@ def trained(
     out = tmp_path_factory.mktemp("runs") / request.param.rpartition(":")[2]
     options = [*RUNS[request.param], "--no-pretrained", "--epochs", "1", "--side", "64"]
     data = ["--data-dir", str(synthetic)]
-    bundle = str(out / "bundle")
-    xray_hf = ["-m", "xray_hf.cli"]
-    for command in (
-        ["train.py", "--model", request.param, *data, "--out", str(out), *options],
-        [*xray_hf, "export", bundle],
-        [*xray_hf, "report", bundle, *data, "--side", "64"],
-    ):
-        done = subprocess.run(
-            [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-    return Path(bundle)
+    run_training("--model", request.param, *data, "--out", out, *options, draws=False)
+    bundle = out / "bundle"
+    cli.main(["export", str(bundle)])
+    cli.main(["report", str(bundle), *data, "--side", "64"])
+    return bundle
 
 
 def test_its_card_claims_no_more_than_the_run_shows(trained: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,10 @@ import numpy as np
 import pytest
 import release
 import write_results
-from accelerate.state import AcceleratorState, PartialState
 from opening import open_coronahack
 from PIL import Image
+from running import run_training
 
-import train
 from xray_hf import manifest
 from xray_hf.errors import BundleError
 from xray_hf.evaluation.predictions import Predictions
@@ -54,12 +52,7 @@ def runs(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("reproduce")
     options = ["--preset", "smoke", "--model", "xray-cnn", "--side", str(SIDE), "--epochs", "3"]
     more = ["--batch-size", "8", "--device", "cpu", "--precision", "fp32", "--data-dir", str(synthetic)]
-    AcceleratorState._reset_state(reset_partial_state=True)
-    with pytest.MonkeyPatch.context() as patch:
-        where = ["--out", str(out / "robust" / "xray-cnn" / "seed-0")]
-        patch.setattr(sys, "argv", ["train.py", *options, *more, *where])
-        train.main()
-    PartialState._reset_state()
+    run_training(*options, *more, "--out", out / "robust" / "xray-cnn" / "seed-0", draws=False)
     return out
 
 

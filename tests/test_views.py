@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
-from conftest import ROOT
 from opening import open_coronahack
+from running import run_training
 
 from xray_hf import bundle, manifest
 from xray_hf.data.cache import seen_in
-from xray_hf.errors import BundleError, ConfigError, exit_on_error
+from xray_hf.errors import BundleError, ConfigError
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.models.create import logits_of
-from xray_hf.report import figures
 from xray_hf.training.config import parse
 from xray_hf.views import UNIFORM, VIEWS, View, blurred, border, centre_masked, histogram, shares_of_mass
 
@@ -99,20 +95,10 @@ def test_an_unknown_view_is_refused() -> None:
 @pytest.fixture(scope="module")
 def border_bundle(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one epoch of `train.py --view border` leaves."""
-    spec = spec_from_file_location("train", ROOT / "train.py")
-    assert spec is not None
-    assert spec.loader is not None
-    train = module_from_spec(spec)
-    spec.loader.exec_module(train)
     out = tmp_path_factory.mktemp("run") / "border"
     options = ["--model", "xray-cnn", "--epochs", "1", "--batch-size", "8", "--precision", "fp32"]
-    with pytest.MonkeyPatch.context() as patch:
-        where = ["--data-dir", str(synthetic), "--out", str(out), "--view", "border", "--device", "cpu"]
-        patch.setattr(sys, "argv", ["train.py", *where, *options])
-        patch.setattr(figures, "draw_all", lambda *_: {})  # they take as long as the training
-        AcceleratorState._reset_state(reset_partial_state=True)  # of other tests' number format
-        assert exit_on_error(train.main) == 0
-        AcceleratorState._reset_state(reset_partial_state=True)
+    where = ["--data-dir", synthetic, "--out", out, "--view", "border", "--device", "cpu"]
+    run_training(*where, *options, draws=False)
     return out / "bundle"
 
 
