@@ -34,6 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("twins", type=Path, nargs=2, help="two folders of the same pictures")
     parser.add_argument("--other", type=Path, nargs="*", default=[], help="folders to search as well")
+    parser.add_argument("--changed", type=int, default=CHANGED, help="copies to search (default %(default)s)")
     parser.add_argument("--sheet", type=Path, help="where to draw the found pairs that are no known twins")
     options = parser.parse_args()
 
@@ -72,8 +73,8 @@ def main() -> None:
     for names, count in Counter(tuple(files[row][0].name for row in pair) for pair in strange).most_common():
         print(f"{count:5} other pairs in {' and '.join(names)}")
     rng = np.random.default_rng(1)
-    chosen = rng.choice(len(files), min(CHANGED, len(files)), replace=False)
-    for most in (0.03, 0.05):
+    chosen = rng.choice(len(files), min(options.changed, len(files)), replace=False)
+    for most in (0.03, 0.05) if len(chosen) else ():
         copies = [
             resize(_changed(read_grey(files[row][1]), most, rng), groups.THUMBNAIL_SIDE) for row in chosen
         ]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import measure_duplicates
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
@@ -16,8 +16,6 @@ from xray_hf.data import groups
 from xray_hf.data.groups import THUMBNAIL_SIDE, near_duplicates, patient_groups
 from xray_hf.data.synthetic import sample_images
 from xray_hf.images import resize
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def with_gamma(image: Image.Image, gamma: float) -> Image.Image:
@@ -110,12 +108,15 @@ def test_near_duplicates_join_patients_of_two_sources() -> None:
 
 
 @pytest.mark.real
-def test_twins_of_two_real_collections_are_found(real_data: Path) -> None:
+def test_twins_of_two_real_collections_are_found(
+    real_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     folders = [real_data.parent / "sources" / name for name in ("thorax_scan", "radiography")]
     if not all(folder.is_dir() for folder in folders):
         pytest.skip(f"no collections with known twins under {real_data.parent}")
-    script = [sys.executable, str(ROOT / "scripts" / "measure_duplicates.py"), *map(str, folders)]
-    lines = subprocess.run(script, check=True, capture_output=True, text=True).stdout.splitlines()
+    monkeypatch.setattr(sys, "argv", ["measure_duplicates.py", *map(str, folders), "--changed", "0"])
+    measure_duplicates.main()
+    lines = capsys.readouterr().out.splitlines()
     last = next(line for line in lines if line.startswith("half B"))
     recall, precision = (float(word.split()[-1]) for word in last.partition(": ")[2].split(","))
     assert recall >= 0.95
