@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from accelerate.state import AcceleratorState, PartialState
 from PIL import Image, ImageOps
+from running import run_training
 
 import train
 from xray_hf import cli, manifest
@@ -47,15 +47,7 @@ OPTIONS = [
 
 def train_on(data_dir: Path, out: Path, *options: str) -> Path:
     """Train on CoronaHack's layout as from the command line; returns the bundle."""
-    return run_training("--data-dir", str(data_dir), "--out", str(out), *OPTIONS, *options, out=out)
-
-
-def run_training(*options: str, out: Path) -> Path:
-    AcceleratorState._reset_state(reset_partial_state=True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["train.py", *options])
-        train.main()
-    PartialState._reset_state()
+    run_training("--data-dir", data_dir, "--out", out, *OPTIONS, *options, draws=False)
     return out / "bundle"
 
 
@@ -266,7 +258,8 @@ def test_of_two_sources_nothing_in_test_or_held_out_is_looked_at_nor_its_twin(
     hold_out = ["--hold-out", held_out] if held_out else []
     options = ["--model", "xray-cnn", "--side", "64", "--epochs", "2", "--device", "cpu", *hold_out]
     with names_seen_in_fitting() as seen:
-        bundle = run_training(*sources, *options, "--out", str(tmp_path / "run"), out=tmp_path / "run")
+        run_training(*sources, *options, "--out", tmp_path / "run", draws=False)
+    bundle = tmp_path / "run" / "bundle"
     unseen = files_of(bundle, "test") | (files_of(bundle, "external") if held_out else set())
     assert len(unseen) > 20
     assert files_of(bundle, "validation") <= seen
