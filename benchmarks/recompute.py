@@ -17,6 +17,8 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, roc_auc_score
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
+BATCH = 32
+
 parser = argparse.ArgumentParser()
 parser.add_argument("bundle", type=Path)
 parser.add_argument("--data-dir", type=Path, required=True)
@@ -36,11 +38,13 @@ trusted = {"trust_remote_code": True}  # xray-cnn brings its own code
 model = AutoModelForImageClassification.from_pretrained(options.bundle, **trusted).eval()
 files = {path.name: path for path in options.data_dir.rglob("*") if path.is_file()}
 probabilities = {}
-for name in [*official, *added]:
-    image = Image.open(files[name]).convert("L").convert("RGB")
+names = [*official, *added]
+for start in range(0, len(names), BATCH):
+    batch = names[start : start + BATCH]
+    images = [Image.open(files[name]).convert("L").convert("RGB") for name in batch]
     with torch.inference_mode():
-        logits = model(**processor(image, return_tensors="pt")).logits[0]
-    probabilities[name] = logits.softmax(0).numpy()
+        logits = model(**processor(images, return_tensors="pt")).logits
+    probabilities.update(zip(batch, logits.softmax(1).numpy(), strict=True))
 
 for part, names in {"test_official": [*official], "test": [*official, *added]}.items():
     true, scores = label[names].to_numpy(), np.array([probabilities[name] for name in names])
