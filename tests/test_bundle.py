@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,25 +32,29 @@ sys.path = [p for p in sys.path if p]
 import numpy as np, torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-folder, image, remote = sys.argv[1], sys.argv[2], sys.argv[3] == "remote"
 from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
-model = AutoModelForImageClassification.from_pretrained(folder, trust_remote_code=remote).eval()
-processor = AutoImageProcessor.from_pretrained(folder)
+image, *folders = sys.argv[1:]
 grey = Image.open(image).convert("RGB")
-x = processor(grey, return_tensors="pt")["pixel_values"]
-with torch.inference_mode():
-    answer = {"auto": model(x).logits[0].tolist(), "pixels": x[0].tolist()}
-    if not remote:
-        import timm
-        from timm.data import create_transform, resolve_model_data_config
-        timm_model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-        y = create_transform(**resolve_model_data_config(timm_model))(grey)[None]
-        answer["timm"] = timm_model(y)[0].tolist()
-found = pipeline("image-classification", model=folder, trust_remote_code=remote, top_k=3)(image)
-answer["pipeline"] = {row["label"]: row["score"] for row in found}
-answer["labels"] = [model.config.id2label[k] for k in range(3)]
+answers = {}
+for folder in folders:
+    remote = "xray-cnn" in folder
+    model = AutoModelForImageClassification.from_pretrained(folder, trust_remote_code=remote).eval()
+    processor = AutoImageProcessor.from_pretrained(folder)
+    x = processor(grey, return_tensors="pt")["pixel_values"]
+    with torch.inference_mode():
+        answer = {"auto": model(x).logits[0].tolist(), "pixels": x[0].tolist()}
+        if not remote:
+            import timm
+            from timm.data import create_transform, resolve_model_data_config
+            timm_model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+            y = create_transform(**resolve_model_data_config(timm_model))(grey)[None]
+            answer["timm"] = timm_model(y)[0].tolist()
+    found = pipeline("image-classification", model=folder, trust_remote_code=remote, top_k=3)(image)
+    answer["pipeline"] = {row["label"]: row["score"] for row in found}
+    answer["labels"] = [model.config.id2label[k] for k in range(3)]
+    answers[folder] = answer
 assert not any(name.split(".")[0] == "xray_hf" for name in sys.modules)
-print(json.dumps(answer))
+print(json.dumps(answers))
 """
 
 
@@ -67,19 +72,17 @@ def example_predictions(n: int = 12) -> Predictions:
     )
 
 
-@pytest.fixture(
-    scope="module", params=["xray-resnet18", "xray-cnn", "xray-resnet18 in half", "xray-cnn in half"]
-)
-def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Network, Path]:
-    """A network and its bundle; "in half": with the large weights rounded and stored so."""
+BUNDLES = ("xray-resnet18", "xray-cnn", "xray-resnet18 in half", "xray-cnn in half")
+
+
+def write(folder: Path, name: str, *, half: bool) -> Network:
+    """A network and its bundle; half: with the large weights rounded and stored so."""
     torch.manual_seed(1)
-    name, _, half = request.param.partition(" in ")
     network = create_model(name, pretrained=False)
     network.module.train()
     with torch.no_grad():  # batch-norm statistics that differ from the initial ones
         network.module(torch.randn(4, 3, 224, 224))
     network.module.eval().to(memory_format=torch.channels_last)  # as training leaves it
-    folder = tmp_path_factory.mktemp(name) / "bundle"
     training = {"history": [], "is_synthetic": True}
     bundle.write(folder, network, training=training, splits={}, predictions=example_predictions())
     if half:
@@ -87,7 +90,24 @@ def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         bundle.round_to_half(network.module)
         bundle.store_in_half(folder)
         assert (folder / manifest.WEIGHTS).stat().st_size < 0.55 * whole
-    return network, folder
+    return network
+
+
+@pytest.fixture(scope="module")
+def all_written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Network, Path]]:
+    """Every network and its bundle."""
+    folders = {name: tmp_path_factory.mktemp(name.partition(" ")[0]) / "bundle" for name in BUNDLES}
+    return {
+        name: (write(folder, name.partition(" ")[0], half=name.endswith("half")), folder)
+        for name, folder in folders.items()
+    }
+
+
+@pytest.fixture(scope="module", params=BUNDLES)
+def written(
+    request: pytest.FixtureRequest, all_written: dict[str, tuple[Network, Path]]
+) -> tuple[Network, Path]:
+    return all_written[request.param]
 
 
 @pytest.fixture(scope="module")
@@ -99,16 +119,24 @@ def xray(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_a_stranger_gets_trainings_logits(written: tuple[Network, Path], xray: Path) -> None:
-    network, folder = written
-    remote = "local" if network.is_timm else "remote"
+@pytest.fixture(scope="module")
+def answers(all_written: dict[str, tuple[Network, Path]], xray: Path) -> dict[str, Any]:
+    """{folder: what a stranger gets of it}, in one process: its imports take longer than the rest."""
+    folders = [str(folder) for _, folder in all_written.values()]
     run = subprocess.run(
-        [sys.executable, "-c", STRANGER, str(folder), str(xray), remote],
-        capture_output=True, text=True, cwd=folder.parent, timeout=200,
+        [sys.executable, "-c", STRANGER, str(xray), *folders],
+        capture_output=True, text=True, cwd=xray.parent, timeout=200,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr[-2000:]
-    answer = json.loads(run.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
+    return found
 
+
+def test_a_stranger_gets_trainings_logits(
+    written: tuple[Network, Path], answers: dict[str, Any], xray: Path
+) -> None:
+    network, folder = written
+    answer = answers[str(folder)]
     grey = torch.from_numpy(resize(read_grey(xray), network.preprocessing.side).copy())[None]
     ours = network.preprocessing.normalise(grey)
     theirs = torch.tensor(answer["pixels"])[None]
