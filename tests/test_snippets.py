@@ -20,7 +20,6 @@ from xray_hf import manifest, snippets
 from xray_hf.demo import layout, usage
 from xray_hf.inference import Engine
 from xray_hf.manifest import Manifest
-from xray_hf.snippets import Snippet
 from xray_hf.task import PAPER_CLASSES
 
 DEMO = Path(usage.__file__).parent
