@@ -345,7 +345,7 @@ def test_a_sheet_of_xrays_is_drawn_neither_in_a_bundle_nor_in_a_repository(
     folder: Path, data: XrayData, tmp_path: Path, place: str
 ) -> None:
     (tmp_path / "repository" / ".git").mkdir(parents=True)
-    with pytest.raises(ConfigError, match="made to be published; a sheet shows X-rays of people"):
+    with pytest.raises(ConfigError, match="meant for publication; a sheet shows X-rays"):
         report(folder, data, sheets=tmp_path / place)
     assert not list(tmp_path.rglob(SHEET))
 

@@ -189,7 +189,7 @@ def test_what_was_never_to_be_seen_is_not_opened_later(hub: Hub, synthetic: Path
 
 def test_a_set_without_any_licence_is_not_pushed(data: XrayData, tmp_path: Path) -> None:
     bare = replace(data, samples=[replace(record, license="") for record in data.samples])
-    with pytest.raises(DataError, match="no picture of grouped/train states a licence"):
+    with pytest.raises(DataError, match="no picture of grouped/train has a licence"):
         data_set.plan(bare, "owner/data", tmp_path)
 
 
