@@ -63,8 +63,14 @@ def main() -> None:
         options=config.data.read_options,
     )
     network = create_model(
-        config.model.model, pretrained=config.model.pretrained, side=config.model.side, classes=read[1]
+        config.model.model,
+        pretrained=config.model.pretrained,
+        side=config.model.side,
+        classes=read[1],
+        initial_weights=optional_path(config.model.initial_weights),
     )
+    if network.loaded and accelerator.is_main_process:
+        print(f"initial weights: {network.loaded}", file=sys.stderr)
     data = open_sources(config, network, accelerator, read)
     config, split = split_sources(config, data)
     if accelerator.is_main_process:
@@ -81,6 +87,7 @@ def main() -> None:
         "precision": accelerator.mixed_precision,
         "device": accelerator.device.type,
         "files": fingerprint(data, split),
+        "initial_weights": network.loaded.sha256 if network.loaded else network.initial_weights,
     }
     if not is_same_everywhere(identity):
         raise DataError("the processes do not see the same images; are the sources whole on every machine?")
@@ -191,6 +198,7 @@ def describe_run(config: Config, network: Network, accelerator: Accelerator) -> 
     return {
         "model": network.name,
         "initial_weights": network.initial_weights,
+        "loaded_weights": network.loaded and network.loaded.as_dict(),
         "config": public(config),
         "versions": {"xray_hf": __version__, "python": platform.python_version()}
         | {name: version(name) for name in LIBRARIES},
@@ -228,9 +236,11 @@ def public(config: Config) -> dict[str, Any]:
     names = ("splits", "covid_metadata", "cache_dir")
     given = {name: getattr(config.data, name) for name in names}
     shown: dict[str, Any] = {name: Path(value).name for name, value in given.items() if value}
+    start = config.model.initial_weights
+    model = replace(config.model, initial_weights=start and Path(start).name)
     specs = tuple(str(replace(spec, place=nameless(spec.kind, spec.place))) for spec in config.data.specs)
     data = replace(config.data, **shown, source=specs)
-    return replace(config, data=data, run=replace(config.run, out=config.out.name)).as_dict()
+    return replace(config, data=data, model=model, run=replace(config.run, out=config.out.name)).as_dict()
 
 
 def fingerprint(data: XrayData, split: Split) -> str:

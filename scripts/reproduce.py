@@ -7,8 +7,9 @@ paper          the paper's preset under its own protocol, which leaks
 paper-grouped  the same preset under the honest protocol: what the leak was worth
 robust         our preset, under the honest protocol
 view-VIEW      the CNN on what is left in a control view, and view-none on all; small: 112 pixels, 8 epochs
-Each run is `train.py` in a process of its own, in runs/reproduce/RECIPE/MODEL/seed-N. With a network,
-ResNet18 can start from ImageNet, as in the paper: `--models xray-resnet18 --pretrained --out runs/imagenet`.
+Each run is `train.py` in a process of its own, in runs/reproduce/RECIPE/MODEL/seed-N. ResNet18 can start from
+ImageNet, as in the paper: `--models xray-resnet18 --out runs/imagenet`, with `--pretrained` to fetch the
+weights or `--initial-weights FILE`.
 """
 
 from __future__ import annotations

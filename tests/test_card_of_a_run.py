@@ -11,8 +11,9 @@ from running import run_training
 from xray_hf import cli, manifest
 from xray_hf.hub import cards, publish
 
+WEIGHTS = Path(__file__).resolve().parents[1] / "pretrained" / "xray-cnn" / manifest.WEIGHTS
 RUNS = {  # the latter's graph has no heatmaps
-    "xray-cnn": ["--preset", "paper"],
+    "xray-cnn": ["--preset", "paper", "--initial-weights", str(WEIGHTS)],
     "timm:efficientvit_b0": ["--preset", "robust"],
 }
 
@@ -44,6 +45,8 @@ def test_its_card_claims_no_more_than_the_run_shows(trained: Path) -> None:
     assert ("class activation maps are exact" in text) == is_cnn
     assert "was tested on no external test set" in text
     assert "64×64 pixels" in text
+    assert ("tensors come from model.safetensors (SHA-256" in text) == is_cnn
+    assert str(WEIGHTS.parent) not in text
     assert "CoronaHack" not in text
     assert {"synthetic"} == {each.dataset_type for each in ModelCard(text).data.eval_results or []}
 

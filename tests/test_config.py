@@ -65,7 +65,9 @@ def test_every_preset_resolves_for_every_model() -> None:
 
 
 def test_an_unknown_preset_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ConfigError, match="unknown preset 'best'; expected one of paper, robust, smoke"):
+    with pytest.raises(
+        ConfigError, match="unknown preset 'best'; expected one of multisource, paper, robust, smoke"
+    ):
         preset_values("best", "xray-cnn")
     assert "unknown preset 'best'" in refusal(capsys, "--config", yaml_of(tmp_path, "preset: best"))
 
@@ -138,7 +140,7 @@ def test_a_saved_configuration_given_back_resolves_the_same(tmp_path: Path, argu
 
 def test_identity_leaves_out_only_what_may_change_between_parts_of_a_run() -> None:
     config = config_of("--epochs", "3")
-    left_out = {"out", "resume", "track", "cache_dir", "covid_metadata", "splits"}
+    left_out = {"out", "resume", "track", "cache_dir", "covid_metadata", "splits", "initial_weights"}
     names = {spec.name for group in GROUPS.values() for spec in fields(group)}
     assert config.identity().keys() == names - left_out
     moved = parse(["--source", "coronahack=MOVED", "--epochs", "3", "--out", "elsewhere", "--resume"])
@@ -248,7 +250,7 @@ def test_help_lists_every_option_under_its_group(capsys: pytest.CaptureFixture[s
         assert f"\n{(group.__doc__ or '').rstrip('.')}:\n" in text
         for spec in fields(group):
             assert re.search(rf"^  --{spec.name.replace('_', '-')} ", text, re.MULTILINE), spec.name
-    assert "[paper|robust|smoke]" in text
+    assert "[multisource|paper|robust|smoke]" in text
 
 
 def test_the_defaults_that_help_shows_are_those_of_a_plain_run(capsys: pytest.CaptureFixture[str]) -> None:

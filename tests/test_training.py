@@ -409,10 +409,12 @@ def test_training_json_says_which_source_is_synthetic(synthetic: Path) -> None:
     assert train.describe_source(data.reports[0], data, split)["is_synthetic"] is False
 
 
-def test_the_average_of_a_short_run_forgets_the_weights_that_it_began_with(tmp_path: Path) -> None:
-    """48 steps, as many as 128 images have in 12 epochs; a decay of 0.995 would keep 79 % of the first."""
-    short, long = (make_trainer(tmp_path / str(n), epochs=n, batch_size=9, ema=0.995) for n in (12, 500))
-    assert short.average is not None
-    assert long.average is not None
-    assert short.average.decay**48 < 0.01
-    assert long.average.decay == 0.995
+def test_the_average_of_the_weights_forgets_those_that_the_run_began_with(tmp_path: Path) -> None:
+    """After 15 steps; a decay of 0.995 without warm-up would still hold 93 % of the first weights."""
+    trainer = make_trainer(tmp_path, ema=0.995)
+    assert trainer.average is not None
+    for parameter in trainer.average.module.parameters():
+        parameter.data.fill_(1e6)
+    trainer.fit()
+    largest = max(p.abs().max().item() for p in trainer.average.module.parameters())
+    assert largest < 10

@@ -80,6 +80,7 @@ def _render(bundle: Path, repo_id: str | None, data_set: str | None, with_names:
         version=manifest.version(bundle),
         config=_read(bundle, manifest.CONFIG),
         training=training,
+        start=_start(training),
         optimization=training["config"]["optimization"],
         augmentation=training["config"]["augmentation"],
         splits=splits,
@@ -90,6 +91,16 @@ def _render(bundle: Path, repo_id: str | None, data_set: str | None, with_names:
         parameters=_parameters(bundle),
         megabytes={name: _megabytes(bundle / name) for name in (manifest.WEIGHTS, manifest.GRAPH)},
     )
+
+
+def _start(training: Numbers) -> str:
+    """What the network began with."""
+    if record := training.get("loaded_weights"):  # of runs with --initial-weights
+        stated = [f"{name}: {text}" for name, text in record["metadata"].items()]
+        by_file = f" The file describes itself as: {'; '.join(stated)}." if stated else ""
+        return f"{record['summary']} (SHA-256 `{record['sha256']}`).{by_file}"
+    start = training["initial_weights"]
+    return "random weights." if start == "random" else f"{start}."
 
 
 def _evaluation(report: Report) -> str:
@@ -156,7 +167,7 @@ def _metadata(
             *(["synthetic"] if is_synthetic else []),
         ],
         datasets=[data_set] if data_set else None,
-        base_model=None if start == "random" else start,
+        base_model=None if start == "random" or training.get("loaded_weights") else start,
         metrics=[name for name, _ in _METRICS.values()],
         model_name=f"{report.mark}{description.name}",
         eval_results=list(_results(training, report, data_set)),

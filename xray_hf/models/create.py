@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 
 import timm
 import torch
@@ -13,6 +14,7 @@ from torch import nn
 
 from xray_hf.errors import ModelError, as_sentence, hub_errors
 from xray_hf.models.configuration_xray_cnn import XrayCnnConfig
+from xray_hf.models.initial_weights import LoadedWeights, load_initial_weights
 from xray_hf.models.modeling_xray_cnn import XrayCnnForImageClassification
 from xray_hf.task import PAPER_CLASSES
 
@@ -54,7 +56,8 @@ class Network:
     """A module with its name, its input, and where its weights come from.
 
     name: "xray-resnet18", "xray-cnn" or "timm:…". classes: in the order of the logits.
-    initial_weights: "random" or the id of what it was initialised with.
+    initial_weights: "random", the Hub's id or the file of the weights that it was initialised with.
+    loaded: which tensors the file gave, None without a file.
     """
 
     name: str
@@ -62,6 +65,7 @@ class Network:
     preprocessing: Preprocessing
     initial_weights: str
     classes: tuple[str, ...]
+    loaded: LoadedWeights | None = None
 
     @property
     def is_timm(self) -> bool:
@@ -70,17 +74,26 @@ class Network:
 
 
 def create_model(
-    name: str, *, pretrained: bool, side: int = 0, classes: Sequence[str] = PAPER_CLASSES
+    name: str,
+    *,
+    pretrained: bool,
+    side: int = 0,
+    classes: Sequence[str] = PAPER_CLASSES,
+    initial_weights: Path | None = None,
 ) -> Network:
     """Build a network with a new head, one output a class.
 
     name: "xray-resnet18", "xray-cnn" or "timm:NAME" with any name of timm.
     pretrained: start from ImageNet weights, fetched from the Hub; xray-cnn has none and starts at random.
     side: height and width of the input in pixels, 0 for the network's own.
+    initial_weights: a safetensors file with some or all of the network's tensors, in place of `pretrained`.
     Raises ModelError for an unknown name, for a side that the network cannot take and for weights that
     cannot be had; never falls back to random.
     """
-    network = _create(name, pretrained, tuple(classes))
+    network = _create(name, pretrained and initial_weights is None, tuple(classes))
+    if initial_weights:
+        loaded = load_initial_weights(network.module, initial_weights)
+        network = replace(network, initial_weights=loaded.file, loaded=loaded)
     if not side:
         return network
     try:

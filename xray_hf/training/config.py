@@ -53,6 +53,9 @@ class ModelConfig:
 
     model: str = option("xray-resnet18", "xray-resnet18, xray-cnn or timm:NAME")
     pretrained: bool = option(True, "start from ImageNet weights (xray-cnn has none)")
+    initial_weights: str | None = option(
+        None, "a safetensors file with some or all of the network's tensors, in place of --pretrained"
+    )
     side: int = option(0, "height and width of the input, 0: the model's own", IntRange(0, 2048))
 
 
@@ -143,7 +146,7 @@ class Config:
 
     def identity(self) -> dict[str, Any]:
         """What must not change between the parts of an interrupted run; of sources not where they lie."""
-        excluded = {"out", "resume", "track", "cache_dir", "covid_metadata", "splits"}
+        excluded = {"out", "resume", "track", "cache_dir", "covid_metadata", "splits", "initial_weights"}
         nested = {key: value for key, value in self.as_dict().items() if key != "preset"}
         flat = {k: v for part in nested.values() for k, v in part.items() if k not in excluded}
         return {**flat, "source": [f"{spec.kind}:{spec.name}" for spec in self.data.specs]}

@@ -35,7 +35,6 @@ from xray_hf.training.processes import is_same_everywhere, share_buffers, sum_ov
 
 LOG_NAME = "log.jsonl"
 _ADVICE = "Lower --learning-rate, or use --precision fp32; the last checkpoint was saved before this epoch."
-_AVERAGED = 5  # the average of the weights reaches back over a 5th of the run at most
 _LOOK_EVERY = 20  # steps between looks at loss and signals, where a look makes the host wait for others
 
 
@@ -83,10 +82,8 @@ class Trainer:
         self.best: dict[str, torch.Tensor] | None = None
         options = config.optimization
         module = network.module.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        steps = options.epochs * -(-len(split.train) // options.batch_size)
-        # Of a short run the average would be of the weights that it began with.
-        decay = min(options.ema, max(0.0, 1 - _AVERAGED / steps))
-        self.average = ModelEmaV3(module, decay=decay) if options.ema else None
+        # Without a warm-up, the average would long be one of the weights that the run began with.
+        self.average = ModelEmaV3(module, decay=options.ema, use_warmup=True) if options.ema else None
         self.optimizer = create_optimizer_v2(
             module,
             opt=options.optimizer,
@@ -166,6 +163,9 @@ class Trainer:
                 sums += step
                 losses.append(step[0])
                 progress.step += 1
+                if self.average is not None:
+                    step_of_run = progress.epoch * len(batches) + progress.step
+                    self.average.update(self.network.module, step=step_of_run)
                 bar.update(len(batch))
                 if progress.step % look_every == 0 or progress.step == len(batches):
                     progress.running = [*sums.tolist(), time.perf_counter() - started]
@@ -197,8 +197,6 @@ class Trainer:
             )
         self.prepared_optimizer.step()
         self.prepared_optimizer.zero_grad(set_to_none=True)
-        if self.average is not None:
-            self.average.update(self.network.module)
         return sums
 
     def _forward(self, grey: torch.Tensor, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
