@@ -40,10 +40,12 @@ from xray_hf.data.splits import Split
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.files import write_json
 from xray_hf.models import Network, create_model
+from xray_hf.models.lungs import LungCrop
 from xray_hf.report import terminal
 from xray_hf.report.report import Report
 from xray_hf.training import checkpoints
 from xray_hf.training.loop import Trainer
+from xray_hf.training.lung_crops import crop_lungs
 from xray_hf.training.processes import is_same_everywhere, keep_freed_memory, make_accelerator
 
 LIBRARIES = ("accelerate", "datasets", "kornia", "numpy", "pillow", "timm", "torch", "transformers")
@@ -69,6 +71,8 @@ def main() -> None:
         classes=read[1],
         initial_weights=optional_path(config.model.initial_weights),
     )
+    if config.model.crop == "lungs":
+        network = replace(network, lungs=LungCrop.load())
     if network.loaded and accelerator.is_main_process:
         print(f"initial weights: {network.loaded}", file=sys.stderr)
     data = open_sources(config, network, accelerator, read)
@@ -93,6 +97,10 @@ def main() -> None:
         raise DataError("the processes do not see the same images; are the sources whole on every machine?")
     sources = np.asarray([sample.source for sample in data.samples])
     pixels = seen_in(data.pixels, config.data.view)
+    if network.lungs:
+        pixels = crop_lungs(network.lungs, pixels, len(data.samples), network.preprocessing.side)
+        if accelerator.is_main_process:
+            print(f"lungs found in {pixels.found:,} of {len(data.samples):,} images", file=sys.stderr)
     trainer = Trainer(network, pixels, data.labels, sources, split, config, accelerator, identity)
     history = trainer.fit()
     predictions = predict_splits(trainer, data, split)
@@ -144,7 +152,7 @@ def open_sources(
     with accelerator.local_main_process_first():
         data = open_pixels(
             *read,
-            network.preprocessing.side,
+            network.side,
             drop_bad=config.data.drop_bad,
             cache_dir=optional_path(config.data.cache_dir),
         )

@@ -243,7 +243,9 @@ def test_an_engine_of_any_number_of_classes_decides_or_abstains(
 
     class Network:
         def run(self, pixels: np.ndarray) -> Outputs:
-            return Outputs(logits.repeat(len(pixels), axis=0), None, np.zeros((len(pixels), 3), np.float32))
+            return Outputs(
+                logits.repeat(len(pixels), axis=0), None, np.zeros((len(pixels), 3), np.float32), None
+            )
 
     monkeypatch.setattr(backends, "load", lambda *_, **__: Network())
     description = manifest.Manifest(tmp_path, "tiny", classes, 64, is_synthetic=True, sources=())

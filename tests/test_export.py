@@ -135,7 +135,7 @@ def test_grad_cam_equals_the_exact_map_where_both_exist() -> None:
     pixels = torch.from_numpy(export.probe_images(SIDE)[:2])
     with torch.no_grad():
         exact = module(pixels)[1]
-    bias = module.network.get_classifier().bias.detach()[None, :, None, None]
+    bias = module.inside.network.get_classifier().bias.detach()[None, :, None, None]
     torch.testing.assert_close(49 * module.grad_cam(pixels), exact - bias, atol=1e-5, rtol=1e-3)
 
 

@@ -10,6 +10,7 @@ import errno
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from xray_hf.evaluation.predictions import Predictions
 from xray_hf.files import atomic_file, atomic_folder, write_json
 from xray_hf.models import configuration_xray_cnn, modeling_xray_cnn
 from xray_hf.models.create import Network, Preprocessing
+from xray_hf.models.lungs import LungCrop
 
 # Elements from which a tensor is stored in half precision: smaller ones save nothing, and those of the first
 # layer move answers most.
@@ -70,6 +72,10 @@ def save_network(network: Network, folder: Path) -> None:
             _save_timm(network, folder)
         else:
             _save_cnn(module, network.preprocessing, folder)
+        if network.lungs:
+            network.lungs.save(folder / manifest.LUNGS)
+            config = manifest.read_json(folder / manifest.CONFIG)
+            write_json(folder / manifest.CONFIG, {**config, **manifest.CROPPED})
     except SafetensorError as error:
         # safetensors reports a full disk as an error of its own.
         raise OSError(errno.EIO, str(error)) from error
@@ -108,10 +114,11 @@ def load(folder: Path | str) -> Network:
     if not (folder / manifest.WEIGHTS).is_file():
         raise BundleError(f"{folder} holds no {manifest.WEIGHTS}; expected a bundle that train.py wrote.")
     with _loading_errors(folder):
+        lungs = LungCrop.load(folder / manifest.LUNGS) if manifest.crops_to_lungs(config) else None
         if "architecture" in config:
-            return _load_timm(folder, config)
+            return replace(_load_timm(folder, config), lungs=lungs)
         if config.get("model_type") == manifest.XRAY_CNN:
-            return _load_cnn(folder)
+            return replace(_load_cnn(folder), lungs=lungs)
     raise BundleError(
         f"{folder / manifest.CONFIG} names neither a timm architecture nor model_type xray-cnn; "
         "expected a bundle that train.py wrote."

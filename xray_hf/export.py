@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +42,13 @@ def export(folder: Path) -> dict[str, Any]:
     """
     network = bundle.load(folder)
     original = OnePass(network).eval()
-    pixels = probe_images(network.preprocessing.side)
+    pixels = probe_images(network.side)
     rounded = fold_batch_norm(original)
     bundle.round_to_half(rounded)
     change = float((_logits(rounded, pixels).softmax(1) - _logits(original, pixels).softmax(1)).abs().max())
     use_half = change <= MAX_PROBABILITY_CHANGE
     module = rounded if use_half else original
-    graph = to_onnx(module, original.outputs, network.preprocessing.side)
+    graph = to_onnx(module, original.outputs, network.side)
     if use_half:
         store_in_half(graph)
     difference = logit_difference(graph, module, pixels)
@@ -78,15 +79,15 @@ def probe_images(side: int) -> np.ndarray:
     return np.stack([*patients, *noise, *plain])[:, None]
 
 
-def fold_batch_norm(module: OnePass) -> nn.Module:
+def fold_batch_norm(module: OnePass) -> OnePass:
     """A copy with batch normalisation folded into the convolutions, where torch.fx can follow the network.
 
     Otherwise the exporter folds; the folded weights are not exact in half precision then and stay float.
     """
-    try:
-        return fuse(copy.deepcopy(module))
-    except torch.fx.proxy.TraceError:
-        return copy.deepcopy(module)
+    folded = copy.deepcopy(module)
+    with suppress(torch.fx.proxy.TraceError):
+        folded.inside = fuse(copy.deepcopy(module.inside))
+    return folded
 
 
 def to_onnx(module: nn.Module, outputs: Sequence[str], side: int) -> onnx.ModelProto:

@@ -1,6 +1,7 @@
 """A bundle's description: names of its files, classes, input. Reading it needs no torch.
 
 config.json, model.safetensors   weights, labels, preprocessing
+lungs.safetensors                of networks that see the lungs only: what finds them
 preprocessor_config.json, *.py   xray-cnn only: what AutoModel needs to load it without this package
 model.onnx                       the same network as one graph: grey pixels -> logits, class activation maps
 calibration.json                 temperature, abstention, operating points, detector of OOD input
@@ -28,11 +29,13 @@ from xray_hf.errors import BundleError, ConfigError, as_sentence, hub_errors
 from xray_hf.task import SYNTHETIC_MARK
 
 CONFIG, WEIGHTS, PREPROCESSOR = "config.json", "model.safetensors", "preprocessor_config.json"
-GRAPH, CALIBRATION = "model.onnx", "calibration.json"
+GRAPH, CALIBRATION, LUNGS = "model.onnx", "calibration.json", "lungs.safetensors"
 GRAPH_INPUT = "pixels"  # of the graph: (B, 1, side, side) uint8
 TRAINING, SPLITS, PREDICTIONS, METRICS = "training.json", "splits.json", "predictions.parquet", "metrics.json"
 FIGURES, EXTERNAL, CONTROLS, CARD = "figures", "external", "controls", "README.md"
 WHOLE = "none"  # the control view of a network that was trained on whole images
+CROPPED = {"xray_hf_crop": "lungs"}  # an entry in the config of a network that sees the lungs only
+ZOOM = 1.5  # by which its input, the whole image, is larger than what it sees, so that a crop is sharp
 XRAY_CNN = "xray-cnn"  # the model_type in its config
 TIMEOUT = 60  # seconds without a byte of a download by Xet
 _DESCRIPTION = (CONFIG, PREPROCESSOR, TRAINING, CALIBRATION)
@@ -48,6 +51,7 @@ class Manifest:
     name: the network's, as "xray-resnet18". labels: the class names in the order of the logits.
     side: height and width of the input in pixels. is_synthetic: whether it was trained on synthetic
     patients, so that its answers mean nothing. sources: the kinds of collections that it was trained on.
+    sees_lungs: whether it crops its input to the lungs.
     """
 
     folder: Path
@@ -56,6 +60,7 @@ class Manifest:
     side: int
     is_synthetic: bool
     sources: tuple[str, ...]
+    sees_lungs: bool = False
 
     def require_side(self, side: int) -> None:
         """Raise ConfigError unless data opened at so many pixels fit the network."""
@@ -97,7 +102,7 @@ def read(folder: Path | str) -> Manifest:
             f"{folder / TRAINING} has sources of another form ({type(error).__name__}: {error}); expected a "
             "list of objects with kind and name"
         ) from error
-    return Manifest(folder, name_of(config), labels, side, is_synthetic, sources)
+    return Manifest(folder, name_of(config), labels, side, is_synthetic, sources, crops_to_lungs(config))
 
 
 def _damaged(problem: str) -> BundleError:
@@ -156,7 +161,7 @@ def locate(source: Path | str, *, weights: bool, views: bool = False) -> Path:
     from huggingface_hub import snapshot_download
 
     repo_id, revision = found.groups()
-    names = [*_DESCRIPTION, WEIGHTS if weights else GRAPH, *(_VIEWS if views else ())]
+    names = [*_DESCRIPTION, *((WEIGHTS, LUNGS) if weights else (GRAPH,)), *(_VIEWS if views else ())]
     # hf_xet reads it at its first download; by default it waits half an hour for a silent server.
     os.environ.setdefault("HF_XET_CLIENT_READ_TIMEOUT", f"{TIMEOUT}s")
     try:
@@ -242,8 +247,10 @@ def labels_of(config: dict[str, Any]) -> tuple[str, ...]:
 
 def _side(folder: Path, config: dict[str, Any]) -> int:
     if "architecture" in config:
-        return config["pretrained_cfg"]["input_size"][-1]
-    return read_json(folder / PREPROCESSOR)["size"]["height"]
+        side = config["pretrained_cfg"]["input_size"][-1]
+    else:
+        side = read_json(folder / PREPROCESSOR)["size"]["height"]
+    return round(ZOOM * side) if crops_to_lungs(config) else side
 
 
 def name_of(config: dict[str, Any]) -> str:
@@ -251,3 +258,8 @@ def name_of(config: dict[str, Any]) -> str:
     if "architecture" in config:
         return str(config.get("xray_hf_name", f"timm:{config['architecture']}"))
     return XRAY_CNN
+
+
+def crops_to_lungs(config: Mapping[str, Any]) -> bool:
+    """Whether a config.json is of a network that sees the lungs only."""
+    return config.items() >= CROPPED.items()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from xray_hf import manifest
 from xray_hf.manifest import Manifest
 
 FILE = "chest.png"  # the X-ray in every snippet
+WHOLE_IMAGE = "Without the crop to the lungs that the model was trained with, so that its answers differ."
 _CACHED = "models--"  # how a Hub repository's folder begins in huggingface_hub's cache
 
 
@@ -28,9 +29,13 @@ def of_model(description: Manifest, repo_id: str | None = None) -> list[Snippet]
     repo_id = repo_id or cached_id(description.folder)
     source = repo_id or str(description.folder)
     own = [_onnx_runtime(description, repo_id), _engine(source)]
-    if description.name == manifest.XRAY_CNN:
-        return [_transformers(source, is_cnn=True), *own]
-    return [_transformers(source, is_cnn=False), _timm(source, is_on_hub=bool(repo_id)), *own]
+    is_cnn = description.name == manifest.XRAY_CNN
+    others = [_transformers(source, is_cnn)]
+    if not is_cnn:
+        others.append(_timm(source, is_on_hub=bool(repo_id)))
+    if not description.sees_lungs:
+        return [*others, *own]
+    return [*own, *(replace(each, note=f"{WHOLE_IMAGE} {each.note}") for each in others)]
 
 
 def cached_id(folder: Path) -> str | None:

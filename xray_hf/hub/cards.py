@@ -67,6 +67,8 @@ def _render(bundle: Path, repo_id: str | None, data_set: str | None, with_names:
         name=description.name,
         labels=description.labels,
         side=description.side,
+        sees_lungs=description.sees_lungs,
+        inside=round(description.side / manifest.ZOOM),
         is_synthetic=description.is_synthetic,
         has_real_images=report.has_real_images,
         is_coronahack=sentences.of_coronahack_alone(report),

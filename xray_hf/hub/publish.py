@@ -63,7 +63,7 @@ _TAG = re.compile(r"[\w.][\w.-]*")
 # The files of a bundle; any others in its folder stay here.
 _PARTS = (
     *(manifest.CONFIG, manifest.WEIGHTS, manifest.PREPROCESSOR, manifest.GRAPH, manifest.CALIBRATION),
-    *(manifest.TRAINING, manifest.METRICS, f"{manifest.FIGURES}/*.png"),
+    *(manifest.LUNGS, manifest.TRAINING, manifest.METRICS, f"{manifest.FIGURES}/*.png"),
     *("configuration_xray_cnn.py", "modeling_xray_cnn.py"),
 )
 # They name files and patients.

@@ -24,11 +24,16 @@ from xray_hf.manifest import GRAPH, GRAPH_INPUT, Manifest, read
 
 @dataclass(frozen=True)
 class Outputs:
-    """logits (B, C), class activation maps (B, C, h, w) or None, embedding (B, D); all float32."""
+    """logits (B, C), class activation maps (B, C, h, w) or None, embedding (B, D); all float32.
+
+    lungs: (B, g, g) float32, the share of each part of the image that is lung, all 0 where none were found;
+    None for a network that does not look for them.
+    """
 
     logits: np.ndarray
     heatmaps: np.ndarray | None
     embedding: np.ndarray
+    lungs: np.ndarray | None
 
 
 class Backend(Protocol):
@@ -153,4 +158,4 @@ def load_embedder(folder: Path) -> Callable[[np.ndarray], np.ndarray]:
 def _outputs(names: Sequence[str], values: Sequence[Any]) -> Outputs:
     """By name; raises LookupError if a required one is missing."""
     named = dict(zip(names, values, strict=True))
-    return Outputs(named["logits"], named.get("heatmaps"), named["embedding"])
+    return Outputs(named["logits"], named.get("heatmaps"), named["embedding"], named.get("lungs"))

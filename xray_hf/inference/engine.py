@@ -33,6 +33,7 @@ from xray_hf.manifest import Manifest
 
 UNSURE = "unsure"
 REJECTED = "not a frontal chest X-ray"
+NO_LUNGS = "No lungs were found, so the whole image was classified."
 UNLIKE = "it is unlike the X-rays that the model was trained on"  # the detector's reason
 BATCH_SIZE = 8  # images; larger ones are no faster on a CPU and answer later
 
@@ -47,9 +48,10 @@ class Prediction:
     probable class. decision: `label`, or UNSURE, or REJECTED. reason: why the decision is not the label, in
     words; empty if it is. logits: (C,) float32, as the network gives them. heatmaps: (C, h, w) float32, the
     class activation maps (CAM): how much each position speaks for each class, in logits; None for a graph
-    without them. embedding: (D,) float32. ood_score: 0 to 1, above 0.5 is rejected as out of distribution;
-    None if the bundle has no detector. warnings: what a person should know about the file. read_ms,
-    network_ms: where the time went; in a batch, each image's share.
+    without them. embedding: (D,) float32. lungs: (g, g) float32, the share of each part of the image that is
+    lung, all 0 if none were found; None for a network that does not look for them. ood_score: 0 to 1, above
+    0.5 is rejected as out of distribution; None if the bundle has no detector. warnings: what a person should
+    know about the file. read_ms, network_ms: where the time went; in a batch, each image's share.
     """
 
     probabilities: dict[str, float]
@@ -59,6 +61,7 @@ class Prediction:
     logits: np.ndarray
     heatmaps: np.ndarray | None
     embedding: np.ndarray
+    lungs: np.ndarray | None
     ood_score: float | None
     warnings: tuple[str, ...]
     read_ms: float
@@ -206,6 +209,10 @@ class Engine:
             ood_score = None if scores is None else float(scores[row])
             label = self.labels[int(probabilities[row].argmax())]
             decision, reason = self._decide(given, label, probabilities[row].max(), ood_score)
+            lungs = None if outputs.lungs is None else outputs.lungs[row]
+            warnings = given.reading.warnings
+            if lungs is not None and not lungs.any():
+                warnings = (*warnings, NO_LUNGS)
             found.append(
                 Prediction(
                     probabilities=dict(zip(self.labels, probabilities[row].tolist(), strict=True)),
@@ -215,8 +222,9 @@ class Engine:
                     logits=outputs.logits[row],
                     heatmaps=None if outputs.heatmaps is None else outputs.heatmaps[row],
                     embedding=outputs.embedding[row],
+                    lungs=lungs,
                     ood_score=ood_score,
-                    warnings=given.reading.warnings,
+                    warnings=warnings,
                     read_ms=given.read_ms,
                     network_ms=network_ms,
                 )

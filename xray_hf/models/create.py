@@ -13,8 +13,10 @@ from huggingface_hub import hf_hub_download
 from torch import nn
 
 from xray_hf.errors import ModelError, as_sentence, hub_errors
+from xray_hf.manifest import ZOOM
 from xray_hf.models.configuration_xray_cnn import XrayCnnConfig
 from xray_hf.models.initial_weights import LoadedWeights, load_initial_weights
+from xray_hf.models.lungs import LungCrop
 from xray_hf.models.modeling_xray_cnn import XrayCnnForImageClassification
 from xray_hf.task import PAPER_CLASSES
 
@@ -57,7 +59,8 @@ class Network:
 
     name: "xray-resnet18", "xray-cnn" or "timm:…". classes: in the order of the logits.
     initial_weights: "random", the Hub's id or the file of the weights that it was initialised with.
-    loaded: which tensors the file gave, None without a file.
+    loaded: which tensors the file gave, None without a file. lungs: what crops its input to the lungs; None
+    for a network of whole images.
     """
 
     name: str
@@ -66,6 +69,13 @@ class Network:
     initial_weights: str
     classes: tuple[str, ...]
     loaded: LoadedWeights | None = None
+    lungs: LungCrop | None = None
+
+    @property
+    def side(self) -> int:
+        """Height and width in pixels of the whole image that it takes."""
+        side = self.preprocessing.side
+        return round(ZOOM * side) if self.lungs else side
 
     @property
     def is_timm(self) -> bool:

@@ -8,19 +8,62 @@ import torch
 from torch import nn
 
 from xray_hf.models.create import Network
+from xray_hf.models.lungs import crop, uncrop
 
-OUTPUTS = ("logits", "heatmaps", "embedding")
+OUTPUTS = ("logits", "heatmaps", "embedding", "lungs")
 
 
 class OnePass(nn.Module):
     """Wraps a network, normalisation included.
 
-    (B, 1, side, side) uint8 -> logits (B, C), heatmaps (B, C, h, w), embedding (B, D), all float32.
+    (B, 1, side, side) uint8 -> logits (B, C), heatmaps (B, C, h, w), embedding (B, D), all float32; and of a
+    network that sees the lungs only, lungs (B, GRID, GRID), as models/lungs.py finds them.
 
     heatmaps: the exact class activation map (Zhou et al. 2016): the classifier applied at every position of
     the last feature map, so that its mean is the logit. Only where the head is average pooling and one
-    linear layer, `is_linear`; otherwise there are no heatmaps in the pass, and `grad_cam` makes some.
+    linear layer, `is_linear`; otherwise there are no heatmaps in the pass, and `grad_cam` makes some. If the
+    network sees the lungs only, they are moved to where those are, and are 0 elsewhere.
     """
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.lungs = network.lungs
+        self.side = network.preprocessing.side
+        inside = _Inside(network)
+        self.is_linear = inside.is_linear
+        self.inside: Any = inside  # export puts a folded copy in its place
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of what a call returns."""
+        missing = {"heatmaps": not self.is_linear, "lungs": self.lungs is None}
+        return tuple(name for name in OUTPUTS if not missing.get(name))
+
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """What `outputs` names."""
+        images = pixels.to(torch.float32)
+        if self.lungs is None:
+            return tuple(self.inside(images))
+        box, lungs = self.lungs(images)
+        logits, *maps, embedding = self.inside(crop(images, box, self.side))
+        return (logits, *(uncrop(each, box) for each in maps), embedding, lungs)
+
+    def grad_cam(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Grad-CAM (Selvaraju et al. 2017) of every class on the last feature map, before the ReLU.
+
+        (B, 1, side, side) uint8 -> (B, C, h, w) float32. Networks of tokens give the map of their grid.
+        """
+        images = pixels.to(torch.float32)
+        if self.lungs is None:
+            maps: torch.Tensor = self.inside.grad_cam(images)
+            return maps
+        with torch.no_grad():
+            box, _ = self.lungs(images)
+        return uncrop(self.inside.grad_cam(crop(images, box, self.side)), box)
+
+
+class _Inside(nn.Module):
+    """What follows the crop: (B, 1, side, side) float32, 0 to 255 -> logits, heatmaps, embedding."""
 
     scale: torch.Tensor
     shift: torch.Tensor
@@ -34,14 +77,8 @@ class OnePass(nn.Module):
         self.register_buffer("shift", (-mean / std).view(1, 3, 1, 1))
         self.is_linear = self._has_linear_head(network.preprocessing.side)
 
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """The names of what a call returns."""
-        return OUTPUTS if self.is_linear else ("logits", "embedding")
-
-    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """What `outputs` names."""
-        features = self.network.forward_features(self._normalise(pixels))
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        features = self.network.forward_features(images * self.scale + self.shift)
         embedding = self.network.forward_head(features, pre_logits=True)
         logits = self.network.forward_head(features)
         if not self.is_linear:
@@ -50,13 +87,10 @@ class OnePass(nn.Module):
         heatmaps = nn.functional.conv2d(features, classifier.weight[:, :, None, None], classifier.bias)
         return logits, heatmaps, embedding
 
-    def grad_cam(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Grad-CAM (Selvaraju et al. 2017) of every class on the last feature map, before the ReLU.
-
-        (B, 1, side, side) uint8 -> (B, C, h, w) float32. Networks of tokens give the map of their grid.
-        """
+    def grad_cam(self, images: torch.Tensor) -> torch.Tensor:
+        """As OnePass.grad_cam, for what is inside the crop."""
         with torch.no_grad():
-            features = self.network.forward_features(self._normalise(pixels))
+            features = self.network.forward_features(images * self.scale + self.shift)
         with torch.enable_grad():
             features.requires_grad_()
             logits = self.network.forward_head(features)
@@ -65,9 +99,6 @@ class OnePass(nn.Module):
                 for column in logits.unbind(1)
             ]
         return torch.stack([self._weighted_sum(features, each) for each in gradients], dim=1)
-
-    def _normalise(self, pixels: torch.Tensor) -> torch.Tensor:
-        return pixels.to(torch.float32) * self.scale + self.shift
 
     def _weighted_sum(self, features: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
         features, gradients = self._as_maps(features.detach()), self._as_maps(gradients)

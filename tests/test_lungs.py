@@ -1,0 +1,159 @@
+"""Lungs are found and cropped alike in training and in every backend; an image without any stays whole."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from running import run_training
+
+from xray_hf import bundle, manifest, snippets
+from xray_hf.data.synthetic import sample_images
+from xray_hf.errors import BundleError
+from xray_hf.evaluation.predictions import Predictions
+from xray_hf.export import export
+from xray_hf.hub import publish
+from xray_hf.images import resize
+from xray_hf.inference import Engine
+from xray_hf.inference.engine import NO_LUNGS
+from xray_hf.models.lungs import GRID, MARGIN, LungCrop, LungUNet, boxes, crop, uncrop
+from xray_hf.training.lung_crops import crop_lungs
+
+SIDE = 160
+
+
+@pytest.fixture(scope="module")
+def patients() -> np.ndarray:
+    """Synthetic patients: (N, SIDE, SIDE) uint8."""
+    return np.stack([resize(image, SIDE) for _, image in sample_images(4, seed=1)])
+
+
+@pytest.fixture(scope="module")
+def trained(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of a network that sees the lungs only, after one epoch, with its graph."""
+    out = tmp_path_factory.mktemp("runs") / "lungs"
+    options = ["--model", "xray-cnn", "--crop", "lungs", "--side", "96", "--epochs", "1", "--device", "cpu"]
+    run_training("--data-dir", synthetic, "--out", out, *options, "--precision", "fp32", draws=False)
+    export(out / "bundle")
+    return out / "bundle"
+
+
+def mask(top: int, bottom: int, left: int, right: int) -> torch.Tensor:
+    drawn = torch.zeros(1, 100, 100)
+    drawn[0, top:bottom, left:right] = 1
+    return drawn
+
+
+def test_the_network_is_small() -> None:
+    assert sum(value.numel() for value in LungUNet().parameters()) <= 500_000
+
+
+def test_the_box_is_that_of_the_mask_and_a_margin() -> None:
+    box, found = boxes(mask(20, 80, 10, 90))
+    assert found.item()
+    expected = torch.tensor([0.2 - MARGIN, 0.8 + MARGIN, 0.1 - MARGIN, 0.9 + MARGIN])
+    torch.testing.assert_close(box[0], expected, atol=0.011, rtol=0)
+
+
+def test_a_speck_far_from_the_lungs_does_not_stretch_the_box() -> None:
+    lungs = mask(20, 80, 10, 90)
+    with_speck = lungs.clone()
+    with_speck[0, 97:99, 97:99] = 1
+    torch.testing.assert_close(boxes(with_speck)[0], boxes(lungs)[0], atol=0.011, rtol=0)
+
+
+@pytest.mark.parametrize("area", [mask(0, 0, 0, 0), mask(10, 20, 10, 20)])
+def test_without_lungs_the_box_is_the_whole_image(area: torch.Tensor) -> None:
+    box, found = boxes(area)
+    assert not found.item()
+    assert box.tolist() == [[0, 1, 0, 1]]
+    image = torch.rand(1, 1, SIDE, SIDE)
+    torch.testing.assert_close(crop(image, box, SIDE), image, atol=1e-4, rtol=0)
+
+
+def test_the_crop_is_what_is_inside_the_box_and_is_put_back_there() -> None:
+    image = torch.zeros(1, 1, 160, 160)
+    image[:, :, 40:80, 60:140] = 200
+    box = torch.tensor([[40 / 160, 80 / 160, 60 / 160, 140 / 160]])
+    inside = crop(image, box, 160)
+    assert inside[0, 0, 5:-5, 5:-5].sub(200).abs().max() < 0.01
+    back = uncrop(inside, box)[0, 0]
+    assert back.shape == (GRID, GRID)
+    assert back[5:7, 7:13].sub(200).abs().max() < 0.01
+    assert back[:3].eq(0).all()
+    assert back[:, :5].eq(0).all()
+
+
+def test_lungs_are_found_in_every_synthetic_patient(patients: np.ndarray) -> None:
+    box, lungs = LungCrop.load()(torch.from_numpy(patients).float().unsqueeze(1))
+    assert (box[:, 1] - box[:, 0]).gt(0.4).all()
+    assert (box[:, 3] - box[:, 2]).gt(0.5).all()
+    assert lungs.mean(dim=(1, 2)).gt(0.15).all()
+    assert lungs[:, GRID // 2, [3, -4]].gt(0.5).all()  # one to the left, one to the right
+
+
+def test_grey_values_do_not_move_the_box(patients: np.ndarray) -> None:
+    lungs, images = LungCrop.load(), torch.from_numpy(patients).float().unsqueeze(1)
+    torch.testing.assert_close(lungs(images)[0], lungs(images * 0.5 + 40)[0], atol=0.03, rtol=0)
+
+
+def test_training_sees_the_crops_of_the_rows_that_it_asks_for(patients: np.ndarray) -> None:
+    class Memory:
+        def gather(self, rows: np.ndarray) -> np.ndarray:
+            return patients[rows]
+
+    lungs = LungCrop.load()
+    cropped = crop_lungs(lungs, Memory(), len(patients), 80)
+    assert cropped.found == len(patients)
+    rows = np.asarray([3, 0, 3])
+    images = torch.from_numpy(patients[rows]).float().unsqueeze(1)
+    expected = crop(images, lungs(images)[0], 80).squeeze(1).detach().numpy()
+    assert np.abs(cropped.gather(rows) - expected).max() <= 0.51
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "torch"])
+def test_the_engine_sees_what_training_saw(trained: Path, synthetic: Path, backend: str) -> None:
+    engine = Engine.from_pretrained(trained, backend=backend)
+    table = Predictions.read(trained / manifest.PREDICTIONS)
+    files = {path.name: path for path in synthetic.rglob("*.jpeg")}
+    for row in (0, len(table) // 2, len(table) - 1):
+        found = engine.predict(files[str(table.file_name[row])])
+        # Training rounds a crop to whole grey values, the graph does not.
+        np.testing.assert_allclose(found.logits, table.logits[row], atol=0.02)
+        assert found.lungs is not None
+        assert found.lungs.any()
+        assert found.heatmap is not None
+        assert found.heatmap.shape == (GRID, GRID)
+        assert NO_LUNGS not in found.warnings
+
+
+def test_an_image_without_lungs_is_seen_whole_and_says_so(trained: Path) -> None:
+    found = Engine.from_pretrained(trained).predict(Image.new("L", (300, 300), 128))
+    assert found.lungs is not None
+    assert not found.lungs.any()
+    assert NO_LUNGS in found.warnings
+
+
+def test_other_libraries_are_said_to_see_the_whole_image(trained: Path) -> None:
+    notes = {each.title: each.note for each in snippets.of_model(manifest.read(trained))}
+    assert list(notes) == ["ONNX Runtime alone", "xray_hf", "transformers"]
+    assert [title for title, note in notes.items() if snippets.WHOLE_IMAGE in note] == ["transformers"]
+
+
+def test_the_card_says_what_the_network_sees_and_the_lungs_go_to_the_hub_with_it(trained: Path) -> None:
+    plan = publish.of_bundle(trained, "owner/name")
+    assert manifest.LUNGS in plan.files
+    card = plan.files[manifest.CARD]
+    assert isinstance(card, bytes)
+    assert "- **Sees:** the lungs only." in card.decode()
+    assert "96×96 pixels" in card.decode()
+    assert "144×144 pixels" in card.decode()
+
+
+def test_a_bundle_without_its_lungs_is_damaged(trained: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(trained, tmp_path / "copy")
+    (copy / manifest.LUNGS).unlink()
+    with pytest.raises(BundleError, match="cannot be loaded"):
+        bundle.load(copy)
