@@ -59,6 +59,14 @@ def test_the_package_admits_what_is_pinned() -> None:
     assert [name for name, versions in admitted.items() if not versions.contains(pinned[name])] == []
 
 
+def test_the_wheel_has_every_file_of_the_package() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    package = ROOT / "xray_hf"
+    named = {path for pattern in settings["package-data"]["xray_hf"] for path in package.glob(pattern)}
+    files = {path for path in package.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert files == named
+
+
 @pytest.mark.parametrize("module", ["demo.server", "demo.examples", "inference", "dicom"])
 def test_the_demo_needs_nothing_heavy(module: str) -> None:
     # pandas, which Gradio imports, takes pyarrow where it finds it.
