@@ -98,7 +98,7 @@ def main() -> None:
     sources = np.asarray([sample.source for sample in data.samples])
     pixels = seen_in(data.pixels, config.data.view)
     if network.lungs:
-        pixels = crop_lungs(network.lungs, pixels, len(data.samples), network.preprocessing.side)
+        pixels = crop_lungs(network.lungs, pixels, len(data.samples), network.preprocessing.side, accelerator)
         if accelerator.is_main_process:
             print(f"lungs found in {pixels.found:,} of {len(data.samples):,} images", file=sys.stderr)
     trainer = Trainer(network, pixels, data.labels, sources, split, config, accelerator, identity)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from PIL import Image
 from running import run_training
 
@@ -105,7 +106,7 @@ def test_training_sees_the_crops_of_the_rows_that_it_asks_for(patients: np.ndarr
             return patients[rows]
 
     lungs = LungCrop.load()
-    cropped = crop_lungs(lungs, Memory(), len(patients), 80)
+    cropped = crop_lungs(lungs, Memory(), len(patients), 80, Accelerator(cpu=True))
     assert cropped.found == len(patients)
     rows = np.asarray([3, 0, 3])
     images = torch.from_numpy(patients[rows]).float().unsqueeze(1)
