@@ -73,6 +73,7 @@ def main() -> None:
     )
     if config.model.crop == "lungs":
         network = replace(network, lungs=LungCrop.load())
+        network.require_side()
     if network.loaded and accelerator.is_main_process:
         print(f"initial weights: {network.loaded}", file=sys.stderr)
     data = open_sources(config, network, accelerator, read)

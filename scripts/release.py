@@ -27,6 +27,7 @@ from xray_hf.data.sources import parse_specs
 from xray_hf.errors import DataError, exit_on_error
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.files import atomic_folder
+from xray_hf.training.lung_crops import crop_lungs
 from xray_hf.training.predict import predict_rows
 
 MODELS = ("xray-resnet18", "xray-cnn")
@@ -88,8 +89,11 @@ def shrink(folder: Path, data: XrayData) -> bool:
     bundle.round_to_half(network.module)
     row_of = {(sample.source, sample.file_name): row for row, sample in enumerate(data.samples)}
     rows = np.asarray([row_of[each] for each in zip(before.source, before.file_name, strict=True)])
-    accelerator = Accelerator(cpu=True)
-    logits = predict_rows(network.module, network, data.pixels, rows, accelerator, autocast=False)
+    accelerator, pixels = Accelerator(cpu=True), data.pixels
+    if network.lungs:
+        side = network.preprocessing.side
+        pixels = crop_lungs(network.lungs, pixels, len(data.samples), side, accelerator)
+    logits = predict_rows(network.module, network, pixels, rows, accelerator, autocast=False)
     after = replace(before, logits=logits)
     has_moved = abs(after.logits - before.logits).max() > MAX_LOGIT_CHANGE
     if has_moved or (after.predicted != before.predicted)[before.split != "train"].any():

@@ -78,7 +78,7 @@ def read(folders: dict[str, tuple[Path, Path]]) -> Pairs:
         found = {path.stem: path for path in of_images.rglob("*") if path.suffix.lower() in SUFFIXES}
         for path in sorted(of_masks.glob("*.png")):
             if path.stem not in found:
-                raise DataError(f"{of_images} has no X-ray named {path.stem}, of which {path} is the mask.")
+                raise DataError(f"{path} has no X-ray of that name in {of_images}.")
             images.append(resize(read_grey(found[path.stem]), SIDE))
             mask = Image.open(path).convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
             masks.append(np.asarray(mask, np.float32) / 255)

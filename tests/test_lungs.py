@@ -1,6 +1,7 @@
 """Lungs are found and cropped alike in training and in every backend; an image without any stays whole."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,17 +10,24 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 from running import run_training
+from safetensors.torch import load_file, save_file
 
 from xray_hf import bundle, manifest, snippets
 from xray_hf.data.synthetic import sample_images
-from xray_hf.errors import BundleError
+from xray_hf.demo import events, formatting
+from xray_hf.demo.uploads import Upload
+from xray_hf.errors import BundleError, ConfigError, ModelError
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.export import export
+from xray_hf.files import write_json
 from xray_hf.hub import publish
 from xray_hf.images import resize
 from xray_hf.inference import Engine
 from xray_hf.inference.engine import NO_LUNGS
+from xray_hf.models import create_model
 from xray_hf.models.lungs import GRID, MARGIN, LungCrop, LungUNet, boxes, crop, uncrop
+from xray_hf.models.one_pass import OnePass
+from xray_hf.training.config import parse
 from xray_hf.training.lung_crops import crop_lungs
 
 SIDE = 160
@@ -114,7 +122,7 @@ def test_training_sees_the_crops_of_the_rows_that_it_asks_for(patients: np.ndarr
     assert np.abs(cropped.gather(rows) - expected).max() <= 0.51
 
 
-@pytest.mark.parametrize("backend", ["onnxruntime", "torch"])
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "torch"])
 def test_the_engine_sees_what_training_saw(trained: Path, synthetic: Path, backend: str) -> None:
     engine = Engine.from_pretrained(trained, backend=backend)
     table = Predictions.read(trained / manifest.PREDICTIONS)
@@ -130,11 +138,27 @@ def test_the_engine_sees_what_training_saw(trained: Path, synthetic: Path, backe
         assert NO_LUNGS not in found.warnings
 
 
-def test_an_image_without_lungs_is_seen_whole_and_says_so(trained: Path) -> None:
-    found = Engine.from_pretrained(trained).predict(Image.new("L", (300, 300), 128))
+def test_an_image_without_lungs_is_seen_whole_and_says_so(trained: Path, tmp_path: Path) -> None:
+    engine = Engine.from_pretrained(trained)
+    file = tmp_path / "ramp.png"
+    Image.linear_gradient("L").save(file)
+    found = engine.predict(file)
     assert found.lungs is not None
     assert not found.lungs.any()
     assert NO_LUNGS in found.warnings
+    (answer,) = events.answer({"model": engine}, [Upload("ramp.png", lambda: file)])
+    assert NO_LUNGS in formatting.as_json(answer)["warnings"]
+    assert NO_LUNGS in formatting.as_html([answer])
+
+
+@pytest.mark.parametrize("name", ["timm:vit_tiny_patch16_224", "timm:convnext_atto"])
+def test_any_network_of_timm_can_be_cropped_and_exported(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = replace(create_model(name, pretrained=False), lungs=LungCrop.load())
+    bundle.save_network(network, tmp_path)
+    assert export(tmp_path)["outputs"] == ["logits", "embedding", "lungs"]
+    pixels = torch.zeros(1, 1, network.side, network.side, dtype=torch.uint8)
+    assert OnePass(network).eval().grad_cam(pixels).shape == (1, 3, GRID, GRID)
 
 
 def test_other_libraries_are_said_to_see_the_whole_image(trained: Path) -> None:
@@ -153,8 +177,33 @@ def test_the_card_says_what_the_network_sees_and_the_lungs_go_to_the_hub_with_it
     assert "144×144 pixels" in card.decode()
 
 
-def test_a_bundle_without_its_lungs_is_damaged(trained: Path, tmp_path: Path) -> None:
+def test_a_bundle_with_damaged_lungs_is_refused(trained: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(trained, tmp_path / "copy")
+    weights = load_file(copy / manifest.LUNGS)
+    weights["head.bias"].fill_(torch.nan)
+    save_file(weights, copy / manifest.LUNGS)
+    with pytest.raises(BundleError, match="not finite"):
+        bundle.load(copy)
     (copy / manifest.LUNGS).unlink()
     with pytest.raises(BundleError, match="cannot be loaded"):
         bundle.load(copy)
+
+
+@pytest.mark.parametrize(("key", "value"), [("xray_hf_crop", "heart"), ("size", {"height": 64.5})])
+def test_a_crop_that_nobody_knows_is_refused(trained: Path, tmp_path: Path, key: str, value: object) -> None:
+    copy = shutil.copytree(trained, tmp_path / "copy")
+    path = copy / (manifest.PREPROCESSOR if key == "size" else manifest.CONFIG)
+    write_json(path, {**manifest.read_json(path), key: value})
+    with pytest.raises(BundleError, match=r"heart|64\.5"):
+        manifest.read(copy)
+
+
+def test_lungs_are_not_sought_where_a_view_hides_them() -> None:
+    with pytest.raises(ConfigError, match="--crop looks for lungs, which a --view hides"):
+        parse(["--data-dir", "d", "--crop", "lungs", "--view", "border"])
+
+
+def test_an_input_that_no_bundle_may_have_is_refused_before_training() -> None:
+    network = replace(create_model("xray-cnn", pretrained=False, side=1400), lungs=LungCrop())
+    with pytest.raises(ModelError, match="here 2100 pixels"):
+        network.require_side()

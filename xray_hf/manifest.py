@@ -35,6 +35,7 @@ TRAINING, SPLITS, PREDICTIONS, METRICS = "training.json", "splits.json", "predic
 FIGURES, EXTERNAL, CONTROLS, CARD = "figures", "external", "controls", "README.md"
 WHOLE = "none"  # the control view of a network that was trained on whole images
 CROPPED = {"xray_hf_crop": "lungs"}  # an entry in the config of a network that sees the lungs only
+MAX_SIDE = 2048  # pixels of an input
 ZOOM = 1.5  # by which its input, the whole image, is larger than what it sees, so that a crop is sharp
 XRAY_CNN = "xray-cnn"  # the model_type in its config
 TIMEOUT = 60  # seconds without a byte of a download by Xet
@@ -85,8 +86,8 @@ def read(folder: Path | str) -> Manifest:
         raise _damaged(f"{folder / CONFIG} lacks an entry ({type(error).__name__}: {error})") from error
     if not all(isinstance(label, str) for label in labels) or not 1 < len(labels) == len(set(labels)):
         raise _damaged(f"{folder / CONFIG} names the classes {labels}; expected different texts")
-    if not isinstance(side, int) or not 32 <= side <= 2048:
-        raise _damaged(f"{folder} has an input of {side!r} pixels; expected 32 to 2048")
+    if not isinstance(side, int) or not 32 <= side <= MAX_SIDE:
+        raise _damaged(f"{folder} has an input of {side!r} pixels; expected 32 to {MAX_SIDE}")
     is_synthetic = training.get("is_synthetic")
     if not isinstance(is_synthetic, bool):
         raise _damaged(f"{folder / TRAINING} has is_synthetic {is_synthetic!r}; expected true or false")
@@ -144,8 +145,8 @@ def locate(source: Path | str, *, weights: bool, views: bool = False) -> Path:
     """The folder of a bundle: `source` itself, `bundle` in it, or a copy fetched from the Hub, without code.
 
     source: a folder, or the id of a Hub repository, "owner/name" or "owner/name@revision", where a revision
-    is a branch, tag or commit. weights: fetch model.safetensors in place of model.onnx. views: fetch metrics,
-    figures and card, too. Raises BundleError if there is neither.
+    is a branch, tag or commit. weights: fetch the safetensors files in place of model.onnx. views: fetch
+    metrics, figures and card, too. Raises BundleError if there is neither.
     """
     folder = Path(source)
     if folder.is_dir():
@@ -250,7 +251,7 @@ def _side(folder: Path, config: dict[str, Any]) -> int:
         side = config["pretrained_cfg"]["input_size"][-1]
     else:
         side = read_json(folder / PREPROCESSOR)["size"]["height"]
-    return round(ZOOM * side) if crops_to_lungs(config) else side
+    return round(ZOOM * side) if crops_to_lungs(config) and isinstance(side, int) else side
 
 
 def name_of(config: dict[str, Any]) -> str:
@@ -261,5 +262,8 @@ def name_of(config: dict[str, Any]) -> str:
 
 
 def crops_to_lungs(config: Mapping[str, Any]) -> bool:
-    """Whether a config.json is of a network that sees the lungs only."""
-    return config.items() >= CROPPED.items()
+    """Whether a config.json is of a network that sees the lungs only; raises LookupError for another crop."""
+    name, value = next(iter(CROPPED.items()))
+    if config.get(name, value) != value:
+        raise LookupError(f"{name} {config[name]!r}, expected {value!r}")
+    return name in config

@@ -10,7 +10,7 @@ from xray_hf import manifest
 from xray_hf.manifest import Manifest
 
 FILE = "chest.png"  # the X-ray in every snippet
-WHOLE_IMAGE = "Without the crop to the lungs that the model was trained with, so that its answers differ."
+WHOLE_IMAGE = "Sees the whole image, not the crop to the lungs that it was trained on, so its answers differ."
 _CACHED = "models--"  # how a Hub repository's folder begins in huggingface_hub's cache
 
 

@@ -21,7 +21,7 @@ from xray_hf.inference.overlay import layer
 from xray_hf.text import listed
 
 PREVIEW_SIDE = 768  # pixels, the longer side; a detector's full image would take seconds to send
-LAYER_SIDE = 112  # pixels; heatmaps are 7×7 to 14×14, the browser smooths the rest
+LAYER_SIDE = 112  # pixels; heatmaps are 7×7 to 16×16, the browser smooths the rest
 
 TEMPLATES = Environment(
     loader=PackageLoader("xray_hf.demo"),
@@ -48,7 +48,16 @@ def as_json(answer: Answer) -> dict[str, Any]:
     if isinstance(answer.reading, ImageError):
         return {"error": str(answer.reading), "warnings": [], "models": {}}
     models = {name: _said(found) for name, found in answer.predictions.items()}
-    return {"error": None, "warnings": list(answer.reading.warnings), "models": models}
+    return {"error": None, "warnings": _warnings(answer), "models": models}
+
+
+def _warnings(answer: Answer) -> list[str]:
+    """What to know of the file, and what a model has to add."""
+    found = [each for each in answer.predictions.values() if isinstance(each, Prediction)]
+    assert not isinstance(answer.reading, ImageError)
+    return list(
+        dict.fromkeys([*answer.reading.warnings, *(text for each in found for text in each.warnings)])
+    )
 
 
 def _said(found: Prediction | ImageError) -> dict[str, Any]:
@@ -82,7 +91,7 @@ def _shown(answer: Answer) -> dict[str, Any]:
     return {
         "name": answer.name,
         "problem": "",
-        "warnings": answer.reading.warnings,
+        "warnings": _warnings(answer),
         "preview": picture(reduced(answer.reading.grey, PREVIEW_SIDE), "JPEG", quality=92),
         "verdict": sentence,
         "do_agree": do_agree,

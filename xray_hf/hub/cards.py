@@ -22,6 +22,7 @@ from xray_hf.text import counted, listed
 from xray_hf.training.config import AugmentationConfig
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "model_cards"
+_LONGEST = 1000  # characters of what a file says of itself
 _METRICS = {  # of a report: the Hub's name, ours
     "accuracy": ("accuracy", "Accuracy"),
     "balanced_accuracy": ("balanced_accuracy", "Balanced accuracy"),
@@ -100,9 +101,14 @@ def _start(training: Numbers) -> str:
     if record := training.get("loaded_weights"):  # of runs with --initial-weights
         stated = [f"{name}: {text}" for name, text in record["metadata"].items()]
         by_file = f" The file describes itself as: {'; '.join(stated)}." if stated else ""
-        return f"{record['summary']} (SHA-256 `{record['sha256']}`).{by_file}"
+        return _plain(f"{record['summary']} (SHA-256 `{record['sha256']}`).{by_file}")
     start = training["initial_weights"]
     return "random weights." if start == "random" else f"{start}."
+
+
+def _plain(text: str) -> str:
+    """A stranger's text in one line, without HTML or links, and not endless."""
+    return " ".join(text.translate(str.maketrans("<>[]", "()()")).split())[:_LONGEST]
 
 
 def _evaluation(report: Report) -> str:

@@ -72,8 +72,10 @@ class OpenVino:
 
         core = openvino.Core()
         has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        # Where a crop lies is too fine a number for bfloat16.
+        use_bf16 = has_bf16 and not manifest.sees_lungs
         options = {
-            "INFERENCE_PRECISION_HINT": "bf16" if has_bf16 else "f32",
+            "INFERENCE_PRECISION_HINT": "bf16" if use_bf16 else "f32",
             "INFERENCE_NUM_THREADS": threads * calls,
             "NUM_STREAMS": calls,
         }

@@ -13,7 +13,7 @@ from huggingface_hub import hf_hub_download
 from torch import nn
 
 from xray_hf.errors import ModelError, as_sentence, hub_errors
-from xray_hf.manifest import ZOOM
+from xray_hf.manifest import MAX_SIDE, ZOOM
 from xray_hf.models.configuration_xray_cnn import XrayCnnConfig
 from xray_hf.models.initial_weights import LoadedWeights, load_initial_weights
 from xray_hf.models.lungs import LungCrop
@@ -35,7 +35,7 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         """Raise ValueError for what no saved config should say."""
-        if not 32 <= self.side <= 2048 or not len(self.mean) == len(self.std) == 3 or min(self.std) <= 0:
+        if not 32 <= self.side <= MAX_SIDE or not len(self.mean) == len(self.std) == 3 or min(self.std) <= 0:
             raise ValueError(f"preprocessing {self}; expected a side of 32 to 2048, 3 means, 3 deviations")
 
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -76,6 +76,14 @@ class Network:
         """Height and width in pixels of the whole image that it takes."""
         side = self.preprocessing.side
         return round(ZOOM * side) if self.lungs else side
+
+    def require_side(self) -> None:
+        """Raise ModelError if the whole image would be larger than a bundle may ask for."""
+        if self.side > MAX_SIDE:
+            raise ModelError(
+                f"--crop lungs reads images of {ZOOM:g} times the network's side, here {self.side} pixels; "
+                f"expected at most {MAX_SIDE}. Choose a smaller --side."
+            )
 
     @property
     def is_timm(self) -> bool:

@@ -39,7 +39,7 @@ class LoadedWeights:
 
     def __str__(self) -> str:
         wrong = [f"{name} ({shapes})" for name, shapes in self.misfits.items()]
-        lists = {"random": self.random, "random, for its shape differs": wrong, "unused": self.unused}
+        lists = {"random": self.random, "random (shape differs)": wrong, "unused": self.unused}
         said = [f"{name}: {', '.join(names)}" for name, names in lists.items() if names]
         return "; ".join([f"{self.loaded} of the network's {self.of} tensors come from {self.file}", *said])
 
@@ -58,19 +58,22 @@ def load_initial_weights(module: nn.Module, path: Path) -> LoadedWeights:
     except OSError as error:
         raise ModelError(f"{path} cannot be read ({error.strerror}); expected a safetensors file.") from error
     except SafetensorError as error:
-        raise ModelError(f"{path} is no whole safetensors file: {error}.") from error
+        raise ModelError(f"{path} is not a valid safetensors file: {error}.") from error
     own = module.state_dict()
     both = [name for name in own if name in found]
-    fits = [name for name in both if found[name].shape == own[name].shape]
+    fits = [name for name in both if found[name].shape == own[name].shape and not found[name].is_complex()]
     if not any(own[name].is_floating_point() for name in fits):
         raise ModelError(
             f"{path} fits no tensor of the network: it holds {_first(found)}, the network {_first(own)}; "
             "pass the --model that the file belongs to."
         )
     for name in fits:
-        if not torch.isfinite(found[name]).all():
-            raise ModelError(f"{name} in {path} has values that are not finite; the file is damaged.")
-        own[name].copy_(found[name])  # shares its memory with the network
+        values = found[name].to(own[name].dtype)
+        if not torch.isfinite(values).all():
+            raise ModelError(
+                f"{name} in {path} has values that {own[name].dtype} cannot hold, or that are no numbers."
+            )
+        own[name].copy_(values)  # shares its memory with the network
     return LoadedWeights(
         path.name,
         sha256,

@@ -21,6 +21,7 @@ KINDS = ("full", "clear")
 WIDTHS = (12, 24, 48, 96)  # channels at a side of 128, 64, 32 and 16 pixels
 SMALLEST_AREA = 0.08  # share of the image; less is no pair of lungs
 MARGIN = 0.03  # share of the side that the box is larger by, on every side
+_STEPS = 1024  # to which a box is rounded, so that all runtimes cut out the same
 _EDGE = 0.01  # share of the lungs that may lie beyond each side of the box: specks, not lungs
 
 
@@ -78,9 +79,15 @@ class LungCrop(nn.Module):
 
     @classmethod
     def load(cls, weights: Path = WEIGHTS) -> LungCrop:
-        """Read the weights, by default those that come with this package."""
-        module = cls()
-        module.segment.load_state_dict(load_file(weights))
+        """Read the weights, by default those that come with this package.
+
+        Raises ValueError for values that are not finite, and what safetensors and torch raise on a damaged
+        file.
+        """
+        module, state = cls(), load_file(weights)
+        if not all(torch.isfinite(value).all() for value in state.values()):
+            raise ValueError(f"{weights} has values that are not finite")
+        module.segment.load_state_dict(state)
         return module.eval().to(memory_format=torch.channels_last)
 
     def save(self, weights: Path) -> None:
@@ -109,6 +116,7 @@ def boxes(masks: torch.Tensor, margin: float = MARGIN) -> tuple[torch.Tensor, to
     top, bottom = _ends(masks.sum(dim=2))
     left, right = _ends(masks.sum(dim=1))
     box = torch.stack([top - margin, bottom + margin, left - margin, right + margin], dim=1).clamp(0, 1)
+    box = (box * _STEPS).round() / _STEPS
     whole = box.new_tensor([0.0, 1.0, 0.0, 1.0])
     return torch.lerp(whole, box, found[:, None]), found
 

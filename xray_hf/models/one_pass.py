@@ -22,7 +22,7 @@ class OnePass(nn.Module):
     heatmaps: the exact class activation map (Zhou et al. 2016): the classifier applied at every position of
     the last feature map, so that its mean is the logit. Only where the head is average pooling and one
     linear layer, `is_linear`; otherwise there are no heatmaps in the pass, and `grad_cam` makes some. If the
-    network sees the lungs only, they are moved to where those are, and are 0 elsewhere.
+    network sees the lungs only, they are moved to where those are and are 0 elsewhere, whatever their mean.
     """
 
     def __init__(self, network: Network) -> None:

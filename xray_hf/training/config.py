@@ -56,7 +56,7 @@ class ModelConfig:
     initial_weights: str | None = option(
         None, "a safetensors file with some or all of the network's tensors, in place of --pretrained"
     )
-    crop: str = option("none", "part of the X-ray to classify", Choice(("none", "lungs")))
+    crop: str = option(WHOLE, "part of the X-ray to classify", Choice((WHOLE, "lungs")))
     side: int = option(0, "height and width of the input, 0: the model's own", IntRange(0, 2048))
 
 
@@ -207,6 +207,8 @@ def resolve(values: dict[str, Any], preset: str | None = None) -> Config:
     parts = {key: group(**{f.name: found[f.name] for f in fields(group)}) for key, group in GROUPS.items()}
     config = Config(preset, **parts)
     config.data.check(config.data.hold_out)
+    if config.model.crop != WHOLE and config.data.view != WHOLE:
+        raise ConfigError("--crop looks for lungs, which a --view hides; pass one of them.")
     return config
 
 
