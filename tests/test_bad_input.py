@@ -313,6 +313,7 @@ def test_odd_images_are_used_as_what_they_show(data: Path, convert: Callable[[Pa
         ("train", ["--seed", "4294967296"], "'--seed': 4294967296 is not in the range"),
         ("splits", ["--protocol", "random"], "random"),
         ("splits", ["--seed", "-1"], "-1"),
+        ("splits", ["--out", "/"], "/ is a folder; expected the name of the file to write"),
         ("splits", ["--side", "0"], "0"),
         ("splits", ["--side", "large"], "large"),
         ("atlas", ["--patients", "3", "--out", "somewhere"], "at least 30"),

@@ -751,7 +751,7 @@ def test_no_image_at_all_is_no_class() -> None:
 
 
 def test_a_class_without_images_is_refused(synthetic: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no image has the class Mass; the sources have Normal\. .*--map"):
+    with pytest.raises(ConfigError, match=r"no image has the class Mass; the sources have Normal, .*--map"):
         open_data([parse_spec(f"coronahack={synthetic}")], 32, classes=["Normal", "Mass"])
 
 

@@ -223,7 +223,9 @@ def test_the_table_counts_what_is_shared() -> None:
 def test_a_grouped_split_that_shares_a_patient_is_refused() -> None:
     samples, groups = toy()
     split = splits.Split("grouped", 0, np.array([100]), np.array([101]), np.array([0]))
-    with pytest.raises(DataError, match=r"train/validation share .*although the protocol is grouped"):
+    with pytest.raises(
+        DataError, match=r"train and validation have .* in common, although the protocol is grouped"
+    ):
         splits.require_disjoint(splits.describe(split, samples, PAPER_CLASSES, groups))
 
 
@@ -365,9 +367,18 @@ def _with_files(**files: Any) -> Callable[[dict[str, Any]], Any]:
         (_without("files"), "it lacks 'files'"),
         (_without("protocol"), "it lacks 'protocol'"),
         (_with_files(train=["Normal-1.png"]), "train is no object of sources and file names"),
-        (_with_files(train={"coronahack": {"Normal-1.png": -1}}), "train has -1 copies of Normal-1.png"),
-        (_with_files(train={"coronahack": {"a.png": "twice"}}), "train has 'twice' copies of a.png"),
-        (_with_files(train={"coronahack": {"Normal-1.png": 0.5}}), "train has 0.5 copies of Normal-1.png"),
+        (
+            _with_files(train={"coronahack": {"Normal-1.png": -1}}),
+            "train has -1 as the number of copies of Normal-1.png, expected 1 or more",
+        ),
+        (
+            _with_files(train={"coronahack": {"a.png": "twice"}}),
+            "train has 'twice' as the number of copies of a.png, expected 1 or more",
+        ),
+        (
+            _with_files(train={"coronahack": {"Normal-1.png": 0.5}}),
+            "train has 0.5 as the number of copies of Normal-1.png, expected 1 or more",
+        ),
         (_with_files(validation={}), "validation names no image"),
         (lambda saved: {**saved, "files": ["a.png"]}, "files is a list, expected dict"),
         (lambda saved: {**saved, "seed": "zero"}, "seed is a str, expected int"),
@@ -385,13 +396,13 @@ def test_a_damaged_splits_json_is_refused(
     (tmp_path / "s.json").write_text(json.dumps(damage(saved)))
     with pytest.raises(DataError) as found:
         splits.read(tmp_path / "s.json", samples)
-    assert f"s.json is no readable splits.json: {reason}; write one with `xray-hf splits" in str(found.value)
+    assert f"s.json is no valid splits.json: {reason}; write one with `xray-hf splits" in str(found.value)
 
 
 @pytest.mark.parametrize("content", [b"", b'{"files": ', b"\xff\xfe"])
 def test_what_is_no_json_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "s.json").write_bytes(content)
-    with pytest.raises(DataError, match=r"no readable splits\.json"):
+    with pytest.raises(DataError, match=r"no valid splits\.json"):
         splits.read(tmp_path / "s.json", [])
 
 

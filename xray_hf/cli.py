@@ -118,6 +118,10 @@ def splits(data: SourceOptions, side: int, out: Path | None, **asked: Any) -> No
     from xray_hf.files import write_json
 
     data.check(asked["hold_out"])
+    if out and out.is_dir():  # before minutes are spent on decoding
+        raise ConfigError(
+            f"{out} is a folder; expected the name of the file to write, as {out / 'splits.json'}."
+        )
     opened = _open(data, side)
     split = split_data(opened, **asked)
     shown = (split, opened.samples, opened.classes, opened.groups)

@@ -134,5 +134,5 @@ def output_errors(path: Path) -> Iterator[None]:
         reason = error.strerror or str(error)
         raise OutputError(
             f"cannot write {path}: {reason}. Nothing was left half-written; "
-            "check the space and the permissions there, or choose another output folder."
+            "check the space and the permissions there, or choose another folder."
         ) from error

@@ -92,9 +92,11 @@ def open_pixels(
         caches.append(decoded)
     labels = labels_of(kept, classes)
     if len(missing := np.setdiff1d(np.arange(len(classes)), labels)):
+        found = [classes[k] for k in np.unique(labels)]
+        found += sorted({finding for report in reports for finding in report.without_class} - {*found})
         raise ConfigError(
             f"no image has the class {', '.join(classes[k] for k in missing)}; "
-            f"the sources have {', '.join(classes[k] for k in np.unique(labels))}. "
+            f"the sources have {', '.join(found)}. "
             'Change --classes, or map a finding with --map "NAME:FINDING=CLASS".'
         )
     thumbnails = np.concatenate([each.thumbnails for each in caches])

@@ -24,7 +24,7 @@ import numpy as np
 from xray_hf.data.sample import Sample, labels_of
 from xray_hf.errors import ConfigError, DataError, first_line
 from xray_hf.task import COVID19, EXTERNAL, FOLDS, PAPER_CLASSES, PROTOCOLS, SPLITS
-from xray_hf.text import counted
+from xray_hf.text import counted, listed
 
 TEST_SHARE = 0.25  # of the images of a class for which its source has no official test image
 VALIDATION_SHARE = 0.15
@@ -258,7 +258,11 @@ def require_disjoint(description: dict[str, Any]) -> None:
     """Raise DataError if a `grouped` split shares a patient, an image or a near-duplicate."""
     for pair, shared in description["overlap"].items():
         if description["protocol"] == "grouped" and any(shared.values()):
-            raise DataError(f"{pair} share {shared}, although the protocol is grouped; split again.")
+            what = listed(f"{count} {name}" for name, count in shared.items() if count)
+            raise DataError(
+                f"{pair.replace('/', ' and ')} have {what} in common, although the protocol is grouped; "
+                "split again."
+            )
 
 
 def as_dict(
@@ -297,7 +301,7 @@ def read(path: Path, samples: Sequence[Sample]) -> Split:
     except (OSError, ValueError, KeyError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else first_line(error)
         raise DataError(
-            f"{path} is no readable splits.json: {reason}; write one with `xray-hf splits --out`."
+            f"{path} is no valid splits.json: {reason}; write one with `xray-hf splits --out`."
         ) from error
     row_of = {(sample.source, sample.file_name): row for row, sample in enumerate(samples)}
     missing = [
@@ -333,7 +337,10 @@ def _copies(files: Any, split: str, sources: set[str]) -> dict[tuple[str, str], 
         raise ValueError(f"{split} names no image")
     wrong = [file for file, copies in named.items() if type(copies) is not int or copies < 1]
     if wrong:
-        raise ValueError(f"{split} has {named[wrong[0]]!r} copies of {wrong[0][1]}")
+        count = named[wrong[0]]
+        raise ValueError(
+            f"{split} has {count!r} as the number of copies of {wrong[0][1]}, expected 1 or more"
+        )
     return named
 
 
