@@ -98,10 +98,12 @@ def main() -> None:
         raise DataError("the processes do not see the same images; are the sources whole on every machine?")
     sources = np.asarray([sample.source for sample in data.samples])
     pixels = seen_in(data.pixels, config.data.view)
+    lungs_found = None
     if network.lungs:
         pixels = crop_lungs(network.lungs, pixels, len(data.samples), network.preprocessing.side, accelerator)
+        lungs_found = pixels.found
         if accelerator.is_main_process:
-            print(f"lungs found in {pixels.found:,} of {len(data.samples):,} images", file=sys.stderr)
+            print(f"lungs found in {lungs_found:,} of {len(data.samples):,} images", file=sys.stderr)
     trainer = Trainer(network, pixels, data.labels, sources, split, config, accelerator, identity)
     history = trainer.fit()
     predictions = predict_splits(trainer, data, split)
@@ -113,6 +115,7 @@ def main() -> None:
             "is_synthetic": is_synthetic(data.samples),
             "files": identity["files"],
             "sources": [describe_source(report, data, split) for report in data.reports],
+            "lungs_found": lungs_found,
             "seconds": sum(row["seconds"] for row in history),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "wall_seconds_of_last_part": time.time() - started,

@@ -49,6 +49,12 @@ def trained(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out / "bundle"
 
 
+def test_training_says_in_how_many_images_lungs_were_found(trained: Path) -> None:
+    assert manifest.read_json(trained / manifest.TRAINING)["lungs_found"] == len(
+        Predictions.read(trained / manifest.PREDICTIONS)
+    )
+
+
 def mask(top: int, bottom: int, left: int, right: int) -> torch.Tensor:
     drawn = torch.zeros(1, 100, 100)
     drawn[0, top:bottom, left:right] = 1
