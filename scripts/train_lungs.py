@@ -4,7 +4,7 @@ python scripts/train_lungs.py --full MASKS IMAGES --clear MASKS2 IMAGES2 --out l
 
 MASKS holds one PNG per image, white where the lungs are. IMAGES, or a folder below it, holds the X-ray with
 the same stem. `full` masks include what lies behind the heart, `clear` masks do not. A fifth of the images of
-each kind is the test set and a tenth validation, split by patient where the file name tells the patient.
+each kind is the test set and a tenth validation, by a hash of the name.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import math
-import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,11 +26,10 @@ from tqdm import tqdm
 from xray_hf.errors import DataError, exit_on_error
 from xray_hf.files import atomic_file
 from xray_hf.images import read_grey, resize
-from xray_hf.models.lungs import KINDS, SIDE, LungCrop, LungUNet, boxes
+from xray_hf.models.lungs import KINDS, SIDE, LungCrop, LungUNet, boxes, masks_of
 
 BATCH, RATE, EPOCHS = 16, 3e-3, 100
 SUFFIXES = (".jpg", ".jpeg", ".png")
-PATIENT = re.compile(r"person\d+|(NORMAL2-)?IM-\d+")  # in the names of Kermany's files
 
 
 @dataclass(frozen=True)
@@ -89,9 +87,8 @@ def read(folders: dict[str, tuple[Path, Path]]) -> Pairs:
 
 
 def part_of(stem: str) -> str:
-    """The part of the split that a patient's images are in, by a hash of his name."""
-    patient = match[0] if (match := PATIENT.match(stem)) else stem
-    drawn = int(hashlib.sha256(patient.encode()).hexdigest()[:8], 16) % 10
+    """The part of the split that an image is in, by a hash of its name."""
+    drawn = int(hashlib.sha256(stem.encode()).hexdigest()[:8], 16) % 10
     return "test" if drawn < 2 else "validation" if drawn == 2 else "train"
 
 
@@ -161,7 +158,7 @@ def augment(images: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, to
 def as_table(net: LungUNet, pairs: Pairs, part: str) -> str:
     """Dice coefficient, and intersection over union of the `full` output's box, for each kind of mask."""
     rows = torch.from_numpy(pairs.rows(part))
-    lung = torch.cat([net(pairs.images[each][:, None] / 255).sigmoid() for each in rows.split(64)])
+    lung = torch.cat([masks_of(net(pairs.images[each][:, None] / 255)) for each in rows.split(64)])
     lines = [f"{part:<12}{'images':>8}{'Dice':>8}{'lowest':>8}{'box':>8}{'lowest':>8}"]
     for number, kind in enumerate(KINDS):
         own = pairs.kinds[rows] == number

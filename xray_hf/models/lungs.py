@@ -100,10 +100,14 @@ class LungCrop(nn.Module):
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """As the class says."""
         small = nn.functional.interpolate(images / 255, (SIDE, SIDE), mode="bilinear")
-        # From 0 to 1 while the probability goes from 1/4 to 3/4: no jump where rounding could matter.
-        masks = (2 * self.segment(small)[:, :1].sigmoid() - 0.5).clamp(0, 1)
+        masks = masks_of(self.segment(small)[:, :1])
         box, found = boxes(masks[:, 0])
         return box, nn.functional.avg_pool2d(masks, SIDE // GRID)[:, 0] * found[:, None, None]
+
+
+def masks_of(logits: torch.Tensor) -> torch.Tensor:
+    """Lung, from 0 to 1 while its probability goes from 1/4 to 3/4: no jump where rounding could matter."""
+    return (2 * logits.sigmoid() - 0.5).clamp(0, 1)
 
 
 def boxes(masks: torch.Tensor, margin: float = MARGIN) -> tuple[torch.Tensor, torch.Tensor]:
