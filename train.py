@@ -95,7 +95,9 @@ def main() -> None:
         "initial_weights": network.loaded.sha256 if network.loaded else network.initial_weights,
     }
     if not is_same_everywhere(identity):
-        raise DataError("the processes do not see the same images; are the sources whole on every machine?")
+        raise DataError(
+            "the processes see different images or initial weights; are the files whole on every machine?"
+        )
     sources = np.asarray([sample.source for sample in data.samples])
     pixels = seen_in(data.pixels, config.data.view)
     lungs_found = None
