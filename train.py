@@ -102,7 +102,14 @@ def main() -> None:
     pixels = seen_in(data.pixels, config.data.view)
     lungs_found = None
     if network.lungs:
-        pixels = crop_lungs(network.lungs, pixels, len(data.samples), network.preprocessing.side, accelerator)
+        pixels = crop_lungs(
+            network.lungs,
+            pixels,
+            len(data.samples),
+            network.preprocessing.side,
+            accelerator,
+            optional_path(config.data.cache_dir),
+        )
         lungs_found = pixels.found
         if accelerator.is_main_process:
             print(f"lungs found in {lungs_found:,} of {len(data.samples):,} images", file=sys.stderr)

@@ -16,7 +16,7 @@ from xray_hf import bundle, manifest, snippets
 from xray_hf.data.synthetic import sample_images
 from xray_hf.demo import events, formatting
 from xray_hf.demo.uploads import Upload
-from xray_hf.errors import BundleError, ConfigError, ModelError
+from xray_hf.errors import BundleError, ConfigError, DataError, ModelError
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.export import export
 from xray_hf.files import write_json
@@ -27,6 +27,7 @@ from xray_hf.inference.engine import NO_LUNGS
 from xray_hf.models import create_model
 from xray_hf.models.lungs import GRID, MARGIN, LungCrop, LungUNet, boxes, crop, uncrop
 from xray_hf.models.one_pass import OnePass
+from xray_hf.training import lung_crops
 from xray_hf.training.config import parse
 from xray_hf.training.lung_crops import crop_lungs
 
@@ -126,6 +127,27 @@ def test_training_sees_the_crops_of_the_rows_that_it_asks_for(patients: np.ndarr
     images = torch.from_numpy(patients[rows]).float().unsqueeze(1)
     expected = crop(images, lungs(images)[0], 80).squeeze(1).detach().numpy()
     assert np.abs(cropped.gather(rows) - expected).max() <= 0.51
+
+
+def test_boxes_are_found_once(patients: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Memory:
+        def gather(self, rows: np.ndarray) -> np.ndarray:
+            return patients[rows]
+
+    def again(count: int = len(patients)) -> lung_crops.Cropped:
+        return crop_lungs(LungCrop.load(), Memory(), count, 80, Accelerator(cpu=True), tmp_path)
+
+    first = again()
+    monkeypatch.setattr(lung_crops, "_find", None)
+    second = again()
+    assert torch.equal(second.boxes, first.boxes)
+    assert second.found == first.found
+    with pytest.raises(TypeError, match="not callable"):
+        again(3)  # other images
+    (kept,) = tmp_path.glob("lungs-*.npy")
+    kept.write_bytes(kept.read_bytes()[:-1])
+    with pytest.raises(DataError, match="delete this file"):
+        again()
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "torch"])
