@@ -167,7 +167,7 @@ def test_the_columns_are_those_that_are_documented(whole: Path) -> None:
     assert parquet.read_table(whole).column_names == [
         *("source", "label", "decision", "reason"),
         *(f"probability_{label}" for label in PAPER_CLASSES),
-        *("ood_score", "warnings", "error"),
+        *("ood_score", "heat_in_lungs", "warnings", "error"),
     ]
 
 

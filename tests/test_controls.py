@@ -103,6 +103,12 @@ def test_heat_is_averaged_by_the_class_predicted() -> None:
         "border": pytest.approx(0.4),
     }
     assert found["per_class"]["COVID-19"] == {"n": 0, "lungs": None, "border": None}
+    lungs = {"heat_in_lungs": [0.2, np.nan, 0.7], "uniform_in_lungs": [0.4, np.nan, 0.6]}
+    cropped = controls.heatmap(
+        test, rows_of(3, heat_lungs=[0.2, 0.4, 0.9], heat_border=[0.5, 0.3, 0.1], **lungs)
+    )
+    assert (cropped["per_class"]["Pneumonia"]["n"], cropped["per_class"]["Pneumonia"]["in_lungs"]) == (1, 0.2)
+    assert cropped["uniform"]["in_lungs"] == pytest.approx(0.5)
     without = controls.heatmap(test, rows_of(3))["per_class"]
     assert {own["n"] for own in without.values()} == {0}
 

@@ -123,6 +123,7 @@ def test_programs_get_what_the_engine_gives(client: Client, engine: Engine, xray
         "label": expected.label,
         "probabilities": pytest.approx(expected.probabilities),
         "ood_score": None,
+        "heat_in_lungs": None,
     }
 
 

@@ -17,7 +17,18 @@ from xray_hf.errors import BundleError, ConfigError
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.models.create import logits_of
 from xray_hf.training.config import parse
-from xray_hf.views import UNIFORM, VIEWS, View, blurred, border, centre_masked, histogram, shares_of_mass
+from xray_hf.views import (
+    UNIFORM,
+    VIEWS,
+    View,
+    blurred,
+    border,
+    centre_masked,
+    evidence_for,
+    histogram,
+    share_within,
+    shares_of_mass,
+)
 
 SIDE = 100
 LUNGS, INNER = np.s_[:, 10:90, 15:85], np.s_[:, 8:92, 8:92]
@@ -77,6 +88,19 @@ def test_mass_counts_where_it_lies_and_no_mass_is_no_share() -> None:
     maps = np.zeros((3, SIDE, SIDE))
     maps[0, 50, 50], maps[1, 0, 0] = 7, 0.1
     np.testing.assert_allclose(shares_of_mass(maps), [[1, 0, np.nan], [0, 1, np.nan]], atol=1e-9)
+
+
+def test_heat_counts_where_the_lungs_are_and_where_it_decides() -> None:
+    heatmaps = np.zeros((2, 2, 4, 4), np.float32)
+    heatmaps[0, 1, :2] = 3
+    heatmaps[0, :, 2:] = 5  # of both classes alike
+    evidence = evidence_for(heatmaps, np.asarray([1, 0]))
+    np.testing.assert_allclose(evidence[0, :2], 1.5)
+    assert not evidence[0, 2:].any()
+    lungs = np.zeros((2, 4, 4), np.float32)
+    lungs[:, 0] = 0.5
+    np.testing.assert_allclose(share_within(evidence, lungs), [0.25, np.nan])
+    np.testing.assert_allclose(share_within(np.ones((2, 4, 4)), 0 * lungs), [np.nan, np.nan])
 
 
 def test_a_view_of_a_source_changes_what_is_gathered(synthetic: Path) -> None:

@@ -69,6 +69,26 @@ def shares_of_mass(heatmaps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (heatmaps * lungs).sum(axis=(1, 2)) / total, (heatmaps * frame).sum(axis=(1, 2)) / total
 
 
+def evidence_for(heatmaps: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """What speaks for one class more than for the average class; evidence for all alike decides nothing.
+
+    heatmaps: (B, C, h, w). chosen: (B,) the classes. Returns (B, h, w), 0 or more.
+    """
+    maps = heatmaps[np.arange(len(chosen)), chosen]
+    return np.asarray((maps - heatmaps.mean(axis=1)).clip(min=0))
+
+
+def share_within(heatmaps: np.ndarray, region: np.ndarray) -> np.ndarray:
+    """How much of each map lies in a region of its own.
+
+    heatmaps: (B, h, w), 0 or more. region: (B, h, w), the share of each position that belongs to it, 0 to 1.
+    Returns (B,) float64, 0 to 1; NaN for a map without mass or an empty region.
+    """
+    inside = (heatmaps * region).sum(axis=(1, 2), dtype=np.float64)
+    total = heatmaps.sum(axis=(1, 2), dtype=np.float64)
+    return np.divide(inside, total, np.full(len(total), np.nan), where=(total > 0) & region.any(axis=(1, 2)))
+
+
 def _coverage(cells: int, span: tuple[float, float]) -> np.ndarray:
     """(cells,) the share of each of `cells` equal parts of 0..1 that lies within the span, 0 to 1."""
     edges = np.linspace(0, 1, cells + 1).clip(*span)

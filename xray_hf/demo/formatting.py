@@ -69,6 +69,7 @@ def _said(found: Prediction | ImageError) -> dict[str, Any]:
         "label": found.label,
         "probabilities": found.probabilities,
         "ood_score": found.ood_score,
+        "heat_in_lungs": found.heat_in_lungs,
     }
 
 

@@ -35,7 +35,8 @@ from xray_hf.views import UNIFORM, VIEWS
 
 # same_as: the first image of the data set that shows the same picture, "" if no other does.
 # heat_lungs, heat_border: as views.shares_of_mass, of the class predicted; NaN without maps.
-# Other text columns divide the rows into subgroups.
+# Other text columns divide the rows into subgroups. A network that looks for lungs has LUNG_ROWS, too:
+# the share of this heat in the lungs, and the share of a map that is the same everywhere in the crop.
 TEST_ROWS = pa.schema(
     [
         ("file_name", pa.string()),
@@ -44,6 +45,7 @@ TEST_ROWS = pa.schema(
         ("heat_border", pa.float64()),
     ]
 )
+LUNG_ROWS = pa.schema([("heat_in_lungs", pa.float64()), ("uniform_in_lungs", pa.float64())])
 SUBGROUPS = {"view_position": "view", "pathogen": "pathogen"}  # {column: attribute of Sample}
 WITHIN = {"pathogen": PAPER_CLASSES[PNEUMONIA]}  # subgroups of one class only
 FEATURES = ("thumbnail", "histogram", "embedding")  # what the site is predicted from
@@ -104,8 +106,10 @@ _OLD_SITES = TwoSites(PAPER_CLASSES[PNEUMONIA], "Cohen", "Kermany", PAPER_CLASSE
 
 def write_test_rows(path: Path, columns: Mapping[str, Any]) -> None:
     """Write TEST_ROWS and the text columns of subgroups; raises OutputError."""
-    texts = [pa.field(name, pa.string()) for name in columns if name not in TEST_ROWS.names]
-    write_columns(path, pa.schema([*TEST_ROWS, *texts]), columns)
+    lungs = [field for field in LUNG_ROWS if field.name in columns]
+    known = [*TEST_ROWS.names, *LUNG_ROWS.names]
+    texts = [pa.field(name, pa.string()) for name in columns if name not in known]
+    write_columns(path, pa.schema([*TEST_ROWS, *lungs, *texts]), columns)
 
 
 def write_site_rows(path: Path, columns: Mapping[str, Any], sites: TwoSites) -> None:
@@ -145,7 +149,7 @@ def subgroups(test: Predictions, rows: Columns) -> dict[str, Any]:
     says something of any row; pathogens are compared within Pneumonia. Sex and age would matter most and are
     left out.
     """
-    texts = [name for name in rows if name not in TEST_ROWS.names]
+    texts = [name for name in rows if name not in (*TEST_ROWS.names, *LUNG_ROWS.names)]
     found: dict[str, Any] = {}
     for name, groups in {"site": test.site, **{name: rows[name] for name in texts}}.items():
         within = test.classes.index(WITHIN[name]) if WITHIN.get(name) in test.classes else None
@@ -174,16 +178,22 @@ def duplicates(test: Predictions, rows: Columns) -> dict[str, Any]:
 def heatmap(test: Predictions, rows: Columns) -> dict[str, Any]:
     """Mean share of the maps' mass (CAM) around the lungs and in the outer frame, by predicted class.
 
-    None for a class that was never predicted, and for a network whose graph has no maps.
+    None for a class that was never predicted, and for a network whose graph has no maps. in_lungs: in the
+    lungs themselves, of the images in which the network found them; only where it looks for them.
     """
     shares = {"lungs": rows["heat_lungs"], "border": rows["heat_border"]}
+    uniform: dict[str, float | None] = dict(zip(shares, UNIFORM, strict=True))
     known = np.isfinite(rows["heat_lungs"])
+    if "heat_in_lungs" in rows:
+        shares["in_lungs"] = rows["heat_in_lungs"]
+        known &= np.isfinite(rows["heat_in_lungs"])
+        uniform["in_lungs"] = float(rows["uniform_in_lungs"][known].mean()) if known.any() else None
     per_class = {}
     for index, label in enumerate(test.classes):
         own = known & (test.predicted == index)
         means = {name: float(values[own].mean()) if own.any() else None for name, values in shares.items()}
         per_class[label] = {"n": int(own.sum()), **means}
-    return {"uniform": dict(zip(shares, UNIFORM, strict=True)), "per_class": per_class}
+    return {"uniform": uniform, "per_class": per_class}
 
 
 def source(predictions: Predictions, rows: Columns, sites: TwoSites) -> dict[str, Any]:
@@ -286,8 +296,9 @@ def auroc_interval(
 
 def _read_test_rows(path: Path) -> Columns:
     found = schema_of(path, _AGAIN)
+    lungs = [each for each in LUNG_ROWS if each.name in found.names]
     texts = [each for each in found if each.name not in TEST_ROWS.names and each.type == pa.string()]
-    return read_columns(path, pa.schema([*TEST_ROWS, *texts]), _AGAIN)
+    return read_columns(path, pa.schema([*TEST_ROWS, *lungs, *texts]), _AGAIN)
 
 
 def _read_site_rows(path: Path) -> tuple[Columns, TwoSites]:

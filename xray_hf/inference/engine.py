@@ -30,10 +30,13 @@ from xray_hf.images import Reading, from_array, from_image, read, resize
 from xray_hf.inference import backends
 from xray_hf.inference.backends import Backend
 from xray_hf.manifest import Manifest
+from xray_hf.views import evidence_for, share_within
 
 UNSURE = "unsure"
 REJECTED = "not a frontal chest X-ray"
 NO_LUNGS = "No lungs were found, so the whole image was classified."
+LUNGS_CUT = "The lungs may be cut off at the edge of the image."
+_CUT = 0.35  # of an edge's length; more lung than this there is a cut, docs/lungs.md
 UNLIKE = "it is unlike the X-rays that the model was trained on"  # the detector's reason
 BATCH_SIZE = 8  # images; larger ones are no faster on a CPU and answer later
 
@@ -73,6 +76,18 @@ class Prediction:
         if self.heatmaps is None:
             return None
         return self.heatmaps[list(self.probabilities).index(self.label)]
+
+    @property
+    def heat_in_lungs(self) -> float | None:
+        """How much of what speaks for `label`, more than for the other classes, lies in the lungs: 0 to 1.
+
+        None without heatmaps, lungs or anything that speaks for it.
+        """
+        if self.heatmaps is None or self.lungs is None:
+            return None
+        label = np.asarray([list(self.probabilities).index(self.label)])
+        share = float(share_within(evidence_for(self.heatmaps[None], label), self.lungs[None])[0])
+        return share if np.isfinite(share) else None
 
 
 class Engine:
@@ -210,9 +225,7 @@ class Engine:
             label = self.labels[int(probabilities[row].argmax())]
             decision, reason = self._decide(given, label, probabilities[row].max(), ood_score)
             lungs = None if outputs.lungs is None else outputs.lungs[row]
-            warnings = given.reading.warnings
-            if lungs is not None and not lungs.any():
-                warnings = (*warnings, NO_LUNGS)
+            warnings = given.reading.warnings if lungs is None else given.reading.warnings + _about(lungs)
             found.append(
                 Prediction(
                     probabilities=dict(zip(self.labels, probabilities[row].tolist(), strict=True)),
@@ -268,6 +281,14 @@ class Engine:
                 f"{folder / manifest.CALIBRATION} is of another network: it weighs {len(detector.embedding)} "
                 f"numbers, this one gives {outputs.embedding.shape[1]}; run `xray-hf calibrate` again."
             )
+
+
+def _about(lungs: np.ndarray) -> tuple[str, ...]:
+    """Warnings about the lungs that were found, (g, g)."""
+    if not lungs.any():
+        return (NO_LUNGS,)
+    edges = (lungs[0], lungs[-1], lungs[:, 0], lungs[:, -1])
+    return (LUNGS_CUT,) if max(edge.mean() for edge in edges) > _CUT else ()
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from xray_hf.inference import backends
 from xray_hf.inference.backends import Backend, Outputs
 from xray_hf.report import figures
 from xray_hf.task import SYNTHETIC_MARK
-from xray_hf.views import VIEWS, shares_of_mass
+from xray_hf.views import VIEWS, evidence_for, share_within, shares_of_mass
 
 FOLDS = 5
 BINS = 64  # of the histogram of grey levels
@@ -142,17 +142,25 @@ def _logits(network: Backend, pixels: PixelSource, rows: np.ndarray, bar: tqdm[A
 
 
 def _heat(network: Backend, pixels: PixelSource, rows: np.ndarray, bar: tqdm[Any]) -> dict[str, Any]:
-    """How much of the predicted class's activation map lies in lungs and border; NaN without maps."""
-    lungs, border = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
+    """How much of the predicted class's activation map lies where; NaN without maps.
+
+    Of a network that looks for lungs the columns controls.LUNG_ROWS, too.
+    """
+    lungs, border, inside, uniform = np.full((4, len(rows)), np.nan)
+    looks_for_lungs = False
     start = 0
     for images, outputs in _batches(network, pixels, rows, bar):
         part = slice(start, start := start + len(images))
         if outputs.heatmaps is not None:
-            # Evidence for all classes alike decides nothing, so the mean is subtracted.
-            predicted = outputs.heatmaps[np.arange(len(images)), outputs.logits.argmax(axis=1)]
-            evidence = (predicted - outputs.heatmaps.mean(axis=1)).clip(min=0)
+            evidence = evidence_for(outputs.heatmaps, outputs.logits.argmax(axis=1))
             lungs[part], border[part] = shares_of_mass(evidence)
-    return {"heat_lungs": lungs, "heat_border": border}
+            if outputs.lungs is not None:
+                looks_for_lungs = True
+                inside[part] = share_within(evidence, outputs.lungs)
+                crop = outputs.heatmaps.any(axis=1).astype(np.float32)
+                uniform[part] = share_within(np.asarray(crop), outputs.lungs)
+    found = {"heat_in_lungs": inside, "uniform_in_lungs": uniform} if looks_for_lungs else {}
+    return {"heat_lungs": lungs, "heat_border": border, **found}
 
 
 def _tell_site(

@@ -110,7 +110,7 @@ def _short(value: object) -> str:
 
 def columns(labels: Iterable[str]) -> list[str]:
     probabilities = [f"probability_{label}" for label in labels]
-    return [*_TEXTS[:4], *probabilities, "ood_score", *_TEXTS[4:]]
+    return [*_TEXTS[:4], *probabilities, "ood_score", "heat_in_lungs", *_TEXTS[4:]]
 
 
 def to_row(source: str, found: Prediction | ImageError, labels: Iterable[str]) -> Row:
@@ -119,7 +119,8 @@ def to_row(source: str, found: Prediction | ImageError, labels: Iterable[str]) -
         return row | {"error": _printable(str(found))}
     row |= {"label": found.label, "decision": found.decision, "reason": found.reason}
     row |= {f"probability_{label}": _number(value) for label, value in found.probabilities.items()}
-    return row | {"ood_score": _number(found.ood_score), "warnings": "; ".join(found.warnings)}
+    row |= {"ood_score": _number(found.ood_score), "heat_in_lungs": _number(found.heat_in_lungs)}
+    return row | {"warnings": "; ".join(found.warnings)}
 
 
 def _printable(text: str) -> str:

@@ -114,11 +114,15 @@ class Duplicates:
 
 @dataclass(frozen=True)
 class CamShare:
-    """Where the class activation maps' mass lies: shares around the lungs and in the outer frame."""
+    """Where the class activation maps' mass lies: shares around the lungs and in the outer frame.
+
+    in_lungs: in the lungs themselves; only of a network that looks for them.
+    """
 
     n: int | None
     lungs: Rate
     border: Rate
+    in_lungs: Rate
 
 
 @dataclass(frozen=True)
@@ -480,8 +484,13 @@ def _cam(own: _Part) -> dict[str, CamShare]:
     if not own:
         return {}
     classes = {label: part for label, part in own.part("per_class").parts() if part.of.get("n")}
-    found = {f"predicted {label}": part.fill(CamShare) for label, part in classes.items()}
-    return {**found, "uniform map": own.part("uniform").fill(CamShare, n=None)}
+
+    def shares(part: _Part, **known: Any) -> CamShare:
+        in_lungs = part.rate("in_lungs") if "in_lungs" in part.of else Rate()
+        return part.fill(CamShare, in_lungs=in_lungs, **known)
+
+    found = {f"predicted {label}": shares(part) for label, part in classes.items()}
+    return {**found, "uniform map": shares(own.part("uniform"), n=None)}
 
 
 def _source_detection(own: _Part) -> SourceDetection | None:

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 
 from xray_hf.report import sentences
 from xray_hf.report.numbers import UNKNOWN, Rate, change, count, decimal, part_of, percent, points
-from xray_hf.report.report import Abstention, ClassNumbers, Errors, Fitted, Measured, Report
+from xray_hf.report.report import Abstention, CamShare, ClassNumbers, Errors, Fitted, Measured, Report
 
 SUBSETS = {
     "train": "training set",
@@ -307,14 +307,18 @@ def source_detection(reports: Sequence[Report]) -> Table:
 
 def cam(reports: Sequence[Report]) -> Table:
     """Where the class activation maps' mass lies."""
+    items = [(report.name, what, own) for report in reports for what, own in report.cam.items()]
+    columns: dict[str, Callable[[CamShare], str]] = {
+        "images": lambda own: "" if own.n is None else count(own.n),
+        "around the lungs": lambda own: percent(own.lungs),
+        "outer frame": lambda own: percent(own.border),
+    }
+    if any(own.in_lungs.value is not None for _, _, own in items):
+        columns["in the lungs"] = lambda own: percent(own.in_lungs)
     return _table(
         "Mass of the class activation maps",
-        {
-            "images": lambda own: "" if own.n is None else count(own.n),
-            "around the lungs": lambda own: percent(own.lungs),
-            "outer frame": lambda own: percent(own.border),
-        },
-        [(report.name, what, own) for report in reports for what, own in report.cam.items()],
+        columns,
+        items,
         sentences.CAM,
     )
 
