@@ -97,6 +97,11 @@ class Variant(Trainer):
         objective = self._objective(self._losses(logits, labels), self.features[0].float(), labels, rows)
         return objective.expand(len(rows)), (logits.detach().argmax(1) == labels).sum()
 
+    def predict(self, rows: np.ndarray) -> np.ndarray:
+        """As Trainer's, in the training's number format: faster, and enough to compare recipes."""
+        module = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        return self._predict(module, rows, autocast=True)
+
     def _objective(
         self, losses: torch.Tensor, features: torch.Tensor, labels: torch.Tensor, rows: np.ndarray
     ) -> torch.Tensor:
@@ -120,7 +125,17 @@ class Variant(Trainer):
         return losses.mean() + nn.functional.cross_entropy(guess, source)
 
 
-VIEWS = {"equalised": enhance.equalize, "clahe": lambda images: enhance.equalize_clahe(images, 2.0, (8, 8))}
+def standardised(images: torch.Tensor) -> torch.Tensor:
+    """Mean 1/2 and standard deviation 1/5: (B, 1, side, side) in 0..1 -> the same."""
+    deviation = images.std(dim=(2, 3), keepdim=True) + 1e-3
+    return (0.5 + 0.2 * (images - images.mean(dim=(2, 3), keepdim=True)) / deviation).clamp(0, 1)
+
+
+VIEWS = {
+    "equalised": enhance.equalize,
+    "clahe": lambda images: enhance.equalize_clahe(images, 2.0, (8, 8)),
+    "standardised": standardised,
+}
 
 
 class Reverse(torch.autograd.Function):
