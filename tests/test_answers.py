@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -84,6 +86,31 @@ def test_models_of_one_name_are_told_apart(cnn_bundle: Path, tmp_path: Path) -> 
     assert list(events.load_engines([cnn_bundle], "onnxruntime")) == ["xray-cnn"]
 
 
+def test_a_model_has_the_name_that_it_is_published_under(cnn_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "xray-cnn-clinic").symlink_to(cnn_bundle)
+    loaded = events.load_engines([cnn_bundle, tmp_path / "xray-cnn-clinic"], "onnxruntime")
+    assert list(loaded) == ["xray-cnn", "xray-cnn-clinic"]
+
+
+def of_sources(engine: Engine, *kinds: str) -> Engine:
+    found = copy.copy(engine)
+    found.manifest = replace(engine.manifest, sources=kinds)
+    return found
+
+
+def test_models_of_the_most_sources_answer_unless_others_are_chosen(
+    engine: Engine, patients: list[Path]
+) -> None:
+    engines = {"a": of_sources(engine, "coronahack"), "b": of_sources(engine, "coronahack", "folder")}
+    assert events.preferred(engines) == ["b"]
+    assert list(events.choose(engines)) == list(events.choose(engines, ["c"])) == ["b"]
+    assert list(events.choose(engines, ["b", "a"])) == ["a", "b"]
+    uploads = [unpack([str(each)]) for each in patients[:3]]
+    found = [own for (own,) in events.answer_visitors(engines, uploads, [None, ["a"], ["b"]])]
+    assert [list(each.predictions) for each in found] == [["b"], ["a"], ["b"]]
+    assert [each.name for each in found] == [path.name for path in patients[:3]]
+
+
 def test_models_of_different_classes_are_not_served_together(cnn_bundle: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(cnn_bundle, tmp_path / "other"))
     config = json.loads((other / "config.json").read_text())
@@ -114,7 +141,8 @@ def test_a_file_that_cannot_be_read_leaves_the_others_alone(
 
 def test_visitors_who_share_a_batch_get_their_own_answers(engine: Engine, patients: list[Path]) -> None:
     uploads = unpack(map(str, patients))
-    none, two, one = events.answer_visitors({"one": engine}, [[], uploads[:2], uploads[2:]])
+    given = [[], uploads[:2], uploads[2:]]
+    none, two, one = events.answer_visitors({"one": engine}, given, [None] * 3)
     assert [len(none), [each.name for each in two], [each.name for each in one]] == [
         0,
         [path.name for path in patients[:2]],

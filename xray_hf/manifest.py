@@ -51,7 +51,7 @@ class Manifest:
 
     name: the network's, as "xray-resnet18". labels: the class names in the order of the logits.
     side: height and width of the input in pixels. is_synthetic: whether it was trained on synthetic
-    patients, so that its answers mean nothing. sources: the kinds of collections that it was trained on.
+    patients, so that its answers mean nothing. sources: the kind of each source that it was trained on.
     sees_lungs: whether it crops its input to the lungs.
     """
 
@@ -111,9 +111,9 @@ def _damaged(problem: str) -> BundleError:
 
 
 def sources_of(training: Mapping[str, Any]) -> tuple[str, ...]:
-    """The kinds of collections that a network was trained on; older files name none and mean CoronaHack."""
+    """The kind of each source that a network was trained on; older files name none and mean CoronaHack."""
     named, held_out = training.get("sources", [{"kind": "coronahack"}]), held_out_of(training)
-    return tuple(dict.fromkeys(str(source["kind"]) for source in named if source.get("name") not in held_out))
+    return tuple(str(source["kind"]) for source in named if source.get("name") not in held_out)
 
 
 def held_out_of(training: Mapping[str, Any]) -> tuple[str, ...]:

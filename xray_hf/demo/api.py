@@ -20,9 +20,10 @@ PROGRESS = gr.Progress()
 
 def add(engines: Engines, settings: Settings) -> None:
     """Offer /read, /read_many and /models; call it while the page is built."""
+    engines = events.choose(engines)
 
     def read(file: list[dict[str, Any] | None]) -> tuple[list[dict[str, Any]]]:
-        """Classify one chest X-ray with every model. Not a medical device.
+        """Classify one chest X-ray. Not a medical device.
 
         Args:
             file: a PNG, JPEG, TIFF, WebP, BMP or DICOM file.
@@ -39,7 +40,7 @@ def add(engines: Engines, settings: Settings) -> None:
     def read_many(
         files: list[dict[str, Any]] | None, progress: gr.Progress = PROGRESS
     ) -> list[dict[str, Any]]:
-        """Classify up to 200 chest X-rays, or those in a ZIP archive, with every model. Not a medical device.
+        """Classify up to 200 chest X-rays, or those in a ZIP archive. Not a medical device.
 
         Args:
             files: PNG, JPEG, TIFF, WebP, BMP or DICOM files, or ZIP archives of such.

@@ -27,6 +27,7 @@ _MAX_WORDS = 2**16  # bytes of a call besides its X-ray
 
 def create_app(engines: Engines, settings: Settings) -> Starlette:
     """A server with two tools, classify_chest_xray and describe_models, at MCP_PATH."""
+    engines = events.choose(engines)
     tools = MCPServer("xray_hf", version=__version__, log_level="WARNING")
     turns = anyio.CapacityLimiter(settings.concurrency)
     described = events.describe(engines)
@@ -34,7 +35,7 @@ def create_app(engines: Engines, settings: Settings) -> Starlette:
 
     @tools.tool()
     async def classify_chest_xray(image: str) -> dict[str, Any]:
-        """Classify one frontal chest X-ray with every model. Not a medical device.
+        """Classify one frontal chest X-ray. Not a medical device.
 
         image: a PNG, JPEG, TIFF, WebP, BMP or DICOM file in base64, bare or as a data: URI.
         Returns {"error": words or null, "warnings": [...], "models": {name: what it says}}.

@@ -35,7 +35,10 @@ class Answer:
 
 
 def load_engines(sources: Sequence[Path | str], backend: str) -> dict[str, Engine]:
-    """Load bundles from folders or the Hub; names that occur twice get their source in brackets.
+    """Load bundles from folders or the Hub.
+
+    A model is called as its network, or as its folder or repository if that name begins with the network's:
+    xray-cnn-multisource. Names that occur twice get their source in brackets.
 
     Raises BundleError for an incomplete bundle, and for models of different classes.
     """
@@ -44,11 +47,29 @@ def load_engines(sources: Sequence[Path | str], backend: str) -> dict[str, Engin
     if len({engine.labels for _, engine in loaded}) > 1:
         said = "; ".join(f"{source}: {', '.join(engine.labels)}" for source, engine in loaded)
         raise BundleError(f"the models have different classes ({said}); serve them one by one.")
-    times = Counter(engine.name for _, engine in loaded)
+    names = [_name(source, engine) for source, engine in loaded]
+    times = Counter(names)
     return {
-        f"{engine.name} ({source})" if times[engine.name] > 1 else engine.name: engine
-        for source, engine in loaded
+        f"{name} ({source})" if times[name] > 1 else name: engine
+        for name, (source, engine) in zip(names, loaded, strict=True)
     }
+
+
+def _name(source: Path | str, engine: Engine) -> str:
+    own = str(source).partition("@")[0].rstrip("/").rpartition("/")[2]
+    return own if own.startswith(engine.name) else engine.name
+
+
+def preferred(engines: Engines) -> list[str]:
+    """The models that answer if nobody chooses: those that were trained on the most sources."""
+    most = max(len(engine.manifest.sources) for engine in engines.values())
+    return [name for name, engine in engines.items() if len(engine.manifest.sources) == most]
+
+
+def choose(engines: Engines, names: Sequence[str] | None = None) -> Engines:
+    """The models of these names; those preferred if no name is one of a model."""
+    wanted = set(names or ()) & set(engines) or preferred(engines)
+    return {name: engine for name, engine in engines.items() if name in wanted}
 
 
 def describe(engines: Engines) -> dict[str, Any]:
@@ -68,10 +89,24 @@ def answer(engines: Engines, uploads: Sequence[Upload]) -> list[Answer]:
     return [found for batch in _batches(uploads) for found in _answer_together(engines, batch)]
 
 
-def answer_visitors(engines: Engines, uploads: Sequence[Sequence[Upload]]) -> list[list[Answer]]:
-    """Each visitor's answers; all visitors' images go through the networks together."""
-    answers = iter(answer(engines, [upload for each in uploads for upload in each]))
-    return [[next(answers) for _ in each] for each in uploads]
+def answer_visitors(
+    engines: Engines, uploads: Sequence[Sequence[Upload]], names: Sequence[Sequence[str] | None]
+) -> list[list[Answer]]:
+    """Each visitor's answers by the models that they chose.
+
+    Images of visitors with the same models go through the networks together.
+    """
+    chosen = [tuple(choose(engines, each)) for each in names]
+    answers = {
+        each: iter(
+            answer(
+                choose(engines, each),
+                [one for k, own in enumerate(uploads) if chosen[k] == each for one in own],
+            )
+        )
+        for each in set(chosen)
+    }
+    return [[next(answers[each]) for _ in own] for each, own in zip(chosen, uploads, strict=True)]
 
 
 def answer_in_bulk(

@@ -80,18 +80,20 @@ def _add_reading(engines: Engines, examples: Sequence[Example], settings: Settin
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
             files = _add_upload(f"X-rays ({KINDS})")
+            models = _add_models(engines)
             gr.HTML(render("privacy"))
             _add_examples(examples, files)
         with gr.Column(scale=5, min_width=280):
             answers = gr.HTML(elem_id="answers", apply_default_css=False)
 
-    def read(given: list[list[dict[str, Any]] | None]) -> tuple[list[str]]:
+    def read(given: list[list[dict[str, Any]] | None], names: list[list[str] | None]) -> tuple[list[str]]:
         # A batch of several visitors.
         uploads = [_few(unpack(file["path"] for file in each or [])) for each in given]
-        return ([as_html(each) for each in events.answer_visitors(engines, uploads)],)
+        found = events.answer_visitors(engines, uploads, names)
+        return ([as_html(each) for each in found],)
 
     options = {"api_name": "show", "api_visibility": "private", "trigger_mode": "always_last"}
-    files.change(read, files, answers, **options, **api.together(settings))
+    gr.on([files.change, models.change], read, [files, models], answers, **options, **api.together(settings))
 
 
 def _few(uploads: list[Upload]) -> list[Upload]:
@@ -105,14 +107,30 @@ def _few(uploads: list[Upload]) -> list[Upload]:
 def _add_many(engines: Engines) -> None:
     gr.HTML(render("many", files=MAX_FILES))
     files = _add_upload(f"X-rays ({KINDS}), or a ZIP")
+    models = _add_models(engines)
     table = gr.HTML(elem_id="table", min_height=60, apply_default_css=False)
 
-    def classify(given: list[dict[str, Any]] | None, progress: gr.Progress = api.PROGRESS) -> str:
-        found = rows.collect(engines, [file["path"] for file in given or []], progress)
-        return rows.as_html(engines, found) if found else ""
+    def classify(
+        given: list[dict[str, Any]] | None, names: list[str] | None, progress: gr.Progress = api.PROGRESS
+    ) -> str:
+        chosen = events.choose(engines, names)
+        found = rows.collect(chosen, [file["path"] for file in given or []], progress)
+        return rows.as_html(chosen, found) if found else ""
 
     options = {"api_visibility": "private", "trigger_mode": "always_last"}
-    files.change(classify, files, table, **options, **api.IN_BULK)
+    gr.on([files.change, models.change], classify, [files, models], table, **options, **api.IN_BULK)
+
+
+def _add_models(engines: Engines) -> gr.CheckboxGroup:
+    """Which models answer; hidden where there is no choice."""
+    return gr.CheckboxGroup(
+        list(engines),
+        value=events.preferred(engines),
+        label="Models",
+        info="Those trained on the most sources answer unless you choose.",
+        visible=len(engines) > len(events.preferred(engines)),
+        elem_classes="models",
+    )
 
 
 def _add_upload(label: str) -> gr.File:
