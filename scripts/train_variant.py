@@ -136,10 +136,13 @@ def flattened(images: torch.Tensor) -> torch.Tensor:
     width = images.shape[-1] // 8 | 1
 
     def around(values: torch.Tensor) -> torch.Tensor:
-        return nn.functional.avg_pool2d(values, width, 1, width // 2, count_include_pad=False)
+        for size in ((1, width), (width, 1), (1, width), (width, 1)):
+            padding = (size[0] // 2, size[1] // 2)
+            values = nn.functional.avg_pool2d(values, size, 1, padding, count_include_pad=False)
+        return values
 
-    detail = images - around(around(images))
-    deviation = around(around(detail.square())).sqrt() + 0.25 * detail.std(dim=(2, 3), keepdim=True) + 1e-3
+    detail = images - around(images)
+    deviation = around(detail.square()).sqrt() + 0.25 * detail.std(dim=(2, 3), keepdim=True) + 1e-3
     return (0.5 + 0.2 * detail / deviation).clamp(0, 1)
 
 
