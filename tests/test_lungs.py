@@ -25,7 +25,7 @@ from xray_hf.images import resize
 from xray_hf.inference import Engine
 from xray_hf.inference.engine import LUNGS_CUT, NO_LUNGS
 from xray_hf.models import create_model
-from xray_hf.models.lungs import GRID, MARGIN, LungCrop, LungUNet, boxes, crop, uncrop
+from xray_hf.models.lungs import GRID, MARGIN, LungCrop, LungUNet, boxes, crop, standardise, uncrop
 from xray_hf.models.one_pass import OnePass
 from xray_hf.training import lung_crops
 from xray_hf.training.config import parse
@@ -102,6 +102,14 @@ def test_the_crop_is_what_is_inside_the_box_and_is_put_back_there() -> None:
     assert back[:, :5].eq(0).all()
 
 
+def test_brightness_and_contrast_do_not_reach_the_network(patients: np.ndarray) -> None:
+    images = torch.from_numpy(patients).float().unsqueeze(1)
+    found = standardise(images)
+    torch.testing.assert_close(standardise(images * 0.4 + 70), found, atol=2.0, rtol=0)
+    assert found.mean(dim=(1, 2, 3)).sub(127.5).abs().max() < 5
+    assert standardise(torch.full((1, 1, 8, 8), 90.0)).sub(127.5).abs().max() < 1e-3
+
+
 def test_lungs_are_found_in_every_synthetic_patient(patients: np.ndarray) -> None:
     box, lungs = LungCrop.load()(torch.from_numpy(patients).float().unsqueeze(1))
     assert (box[:, 1] - box[:, 0]).gt(0.4).all()
@@ -125,7 +133,7 @@ def test_training_sees_the_crops_of_the_rows_that_it_asks_for(patients: np.ndarr
     assert cropped.found == len(patients)
     rows = np.asarray([3, 0, 3])
     images = torch.from_numpy(patients[rows]).float().unsqueeze(1)
-    expected = crop(images, lungs(images)[0], 80).squeeze(1).detach().numpy()
+    expected = standardise(crop(images, lungs(images)[0], 80)).squeeze(1).detach().numpy()
     assert np.abs(cropped.gather(rows) - expected).max() <= 0.51
 
 

@@ -10,7 +10,9 @@ from xray_hf import manifest
 from xray_hf.manifest import Manifest
 
 FILE = "chest.png"  # the X-ray in every snippet
-WHOLE_IMAGE = "Sees the whole image, not the crop to the lungs that it was trained on, so its answers differ."
+WHOLE_IMAGE = (
+    "Sees the whole image as it is, not the standardised crop that it was trained on: its answers differ."
+)
 _CACHED = "models--"  # how a Hub repository's folder begins in huggingface_hub's cache
 
 

@@ -1,4 +1,4 @@
-"""Find the lungs in a chest X-ray, and the box around them.
+"""Find the lungs in a chest X-ray, cut out the box around them, standardise its grey values.
 
 A U-Net (Ronneberger et al. 2015) of 0.47 M parameters. It was trained on two kinds of masks and has an output
 for each: `full` masks include the part of the lungs that lies behind the heart, `clear` masks do not.
@@ -21,6 +21,7 @@ KINDS = ("full", "clear")
 WIDTHS = (12, 24, 48, 96)  # channels at a side of 128, 64, 32 and 16 pixels
 SMALLEST_AREA = 0.08  # share of the image; less is no pair of lungs
 MARGIN = 0.03  # share of the side that the box is larger by, on every side
+MEAN, DEVIATION = 127.5, 51.0  # of the grey values that the network sees
 _STEPS = 1024  # to which a box is rounded, so that all runtimes cut out the same
 _EDGE = 0.01  # share of the lungs that may lie beyond each side of the box: specks, not lungs
 
@@ -140,6 +141,17 @@ def crop(images: torch.Tensor, box: torch.Tensor, side: int) -> torch.Tensor:
     """The inside of each image's box, stretched: (B, 1, h, w) float32 -> (B, 1, side, side)."""
     top, bottom, left, right = box.unbind(1)
     return _resample(images, right - left, left + right - 1, bottom - top, top + bottom - 1, side)
+
+
+def standardise(images: torch.Tensor) -> torch.Tensor:
+    """Give all images the same brightness and contrast, in which collections differ.
+
+    (B, 1, h, w) float32, 0 to 255 -> the same, of mean MEAN and standard deviation DEVIATION but for what is
+    clipped at 0 and 255.
+    """
+    centred = images - images.mean(dim=(2, 3), keepdim=True)
+    deviation = centred.square().mean(dim=(2, 3), keepdim=True).sqrt() + 0.25
+    return (MEAN + DEVIATION * centred / deviation).clamp(0, 255)
 
 
 def uncrop(maps: torch.Tensor, box: torch.Tensor) -> torch.Tensor:

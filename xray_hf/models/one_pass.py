@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from xray_hf.models.create import Network
-from xray_hf.models.lungs import crop, uncrop
+from xray_hf.models.lungs import crop, standardise, uncrop
 
 OUTPUTS = ("logits", "heatmaps", "embedding", "lungs")
 
@@ -45,7 +45,7 @@ class OnePass(nn.Module):
         if self.lungs is None:
             return tuple(self.inside(images))
         box, lungs = self.lungs(images)
-        logits, *maps, embedding = self.inside(crop(images, box, self.side))
+        logits, *maps, embedding = self.inside(standardise(crop(images, box, self.side)))
         return (logits, *(uncrop(each, box) for each in maps), embedding, lungs)
 
     def grad_cam(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -59,7 +59,7 @@ class OnePass(nn.Module):
             return maps
         with torch.no_grad():
             box, _ = self.lungs(images)
-        return uncrop(self.inside.grad_cam(crop(images, box, self.side)), box)
+        return uncrop(self.inside.grad_cam(standardise(crop(images, box, self.side))), box)
 
 
 class _Inside(nn.Module):

@@ -56,7 +56,9 @@ class ModelConfig:
     initial_weights: str | None = option(
         None, "a safetensors file with some or all of the network's tensors, in place of --pretrained"
     )
-    crop: str = option(WHOLE, "part of the X-ray to classify", Choice((WHOLE, "lungs")))
+    crop: str = option(
+        WHOLE, "part of the X-ray to classify; lungs: with standardised grey values", Choice((WHOLE, "lungs"))
+    )
     side: int = option(0, "height and width of the input, 0: the model's own", IntRange(0, 2048))
 
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from xray_hf.data.cache import PixelSource, default_cache_dir
 from xray_hf.errors import DataError
 from xray_hf.files import atomic_file
-from xray_hf.models.lungs import LungCrop, crop
+from xray_hf.models.lungs import LungCrop, crop, standardise
 from xray_hf.training.processes import sum_over
 
 _BATCH = 64
@@ -23,7 +23,7 @@ _BATCH = 64
 
 @dataclass(frozen=True, eq=False)
 class Cropped:
-    """Another source's images, each cropped to its box (N, 4) and resized.
+    """Another source's images, each cropped to its box (N, 4), resized and standardised.
 
     side: height and width of the crops in pixels. found: in how many images the lungs were found.
     """
@@ -36,7 +36,7 @@ class Cropped:
     def gather(self, rows: np.ndarray) -> np.ndarray:
         """As PixelSource.gather."""
         images = torch.from_numpy(self.source.gather(rows)).float().unsqueeze(1)
-        inside = crop(images, self.boxes[torch.from_numpy(rows)], self.side)
+        inside = standardise(crop(images, self.boxes[torch.from_numpy(rows)], self.side))
         return np.asarray(inside.squeeze(1).round().byte())
 
 
