@@ -1,13 +1,13 @@
 """Compare recipes for several sources by leaving one out: train without it, judge on it.
 
 python scripts/ablate_sources.py --source coronahack=A --source folder:clinic=B --hold-out clinic  # resumes
-python scripts/ablate_sources.py … --only base "crop to the lungs" --seeds 0 1 2
+python scripts/ablate_sources.py … --hold-out clinic+web ward --only base "whole image" --seeds 0 1 2
 
-Pooled validation rewards a network that recognises the hospital. Here a recipe is judged on contrasts within
-one source that it has not seen: the AUROC of two classes by the difference of their logits. Where the source
-has one class, its sensitivity counts. The test images of the other sources are never looked at.
-Each run is `train.py --preset multisource --side 128` in a process of its own; other options are train.py's.
-Results: one JSON a run in --out, and a table.
+Pooled validation rewards a network that recognises the hospital. Here a recipe is judged on sources that it
+has not seen, one or, joined by +, several at a time: the AUROC of two classes by the difference of their
+logits. Where they have one class, its sensitivity counts. Test images of other sources are never looked at.
+Each run is scripts/train_variant.py with a proxy of the preset in a process of its own; other options are
+train.py's. Results: one JSON a run in --out, and a table.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from xray_hf.report import markdown
 from xray_hf.report.numbers import mean_and_sd
 
 ROOT = Path(__file__).resolve().parent.parent
-PROXY = ["--preset", "multisource", "--side", "128", "--epochs", "2"]
-# What changes against the proxy.
+PROXY = ["--preset", "multisource", "--side", "128", "--crop", "lungs", "--epochs", "1"]
+# What changes against the proxy: options of train.py.
 VARIANTS: dict[str, list[str]] = {
     "base": [],
-    "crop to the lungs": ["--crop", "lungs"],
-    "half as long": ["--epochs", "1"],
-    "twice as long": ["--epochs", "4"],
+    "whole image": ["--crop", "none"],
+    "twice as long": ["--epochs", "2"],
+    "four times as long": ["--epochs", "4"],
     "rate 1e-4": ["--learning-rate", "1e-4"],
     "rate 1e-3": ["--learning-rate", "1e-3"],
     "no label smoothing": ["--label-smoothing", "0"],
@@ -48,12 +48,28 @@ VARIANTS: dict[str, list[str]] = {
     "mixup 0.2": ["--mixup", "0.2"],
     "cutmix 1": ["--cutmix", "1"],
     "random erasing": ["--erase", "0.5"],
+    "gamma 3, contrast 0.7": ["--gamma", "3", "--contrast", "0.7"],
+}
+# The same in options of train_variant.py.
+CHANGES: dict[str, list[str]] = {
+    "re-encoded, sharpened, marked, collimated": ["--more-augmentation"],
+    "flattened": ["--view", "flattened"],
+    "equalised": ["--view", "equalised"],
+    "CLAHE": ["--view", "clahe"],
+    "group DRO": ["--penalty", "dro", "--strength", "0.01"],
+    "V-REx": ["--penalty", "vrex"],
+    "CORAL": ["--penalty", "coral"],
+    "reversed source head": ["--penalty", "dann", "--strength", "0.3"],
+    "layer decay 0.6": ["--layer-decay", "0.6"],
 }
 
 
 @dataclass(frozen=True)
 class Job:
-    """One training. given: the options of train.py that all of them have."""
+    """One training.
+
+    held_out: names of sources, joined by +. given: the options of train.py that all trainings have.
+    """
 
     variant: str
     held_out: str
@@ -63,8 +79,13 @@ class Job:
     @property
     def options(self) -> list[str]:
         """Its options of train.py."""
-        own = ["--hold-out", self.held_out, "--seed", str(self.seed)]
-        return [*PROXY, *self.given, *VARIANTS[self.variant], *own]
+        held_out = [f"--hold-out={name}" for name in self.held_out.split("+")]
+        return [*PROXY, *self.given, *VARIANTS.get(self.variant, ()), *held_out, "--seed", str(self.seed)]
+
+    @property
+    def command(self) -> list[str]:
+        """Its options of train_variant.py."""
+        return [*CHANGES.get(self.variant, ()), *self.options]
 
     def result(self, out: Path) -> Path:
         """Where its numbers are kept."""
@@ -73,7 +94,7 @@ class Job:
     def is_done(self, out: Path) -> bool:
         """Whether there are numbers; raises ConfigError for those of other options."""
         path = self.result(out)
-        if path.exists() and manifest.read_json(path)["options"] != self.options:
+        if path.exists() and manifest.read_json(path)["options"] != self.command:
             raise ConfigError(f"{path} was made with other options than now; delete it, or undo the change.")
         return path.exists()
 
@@ -81,8 +102,10 @@ class Job:
 def main() -> None:
     """Run what has no result yet, then print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--hold-out", nargs="+", required=True, metavar="NAME", help="sources to judge on")
-    parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="VARIANT")
+    parser.add_argument(
+        "--hold-out", nargs="+", required=True, metavar="NAME[+NAME]", help="sources to judge on"
+    )
+    parser.add_argument("--only", nargs="+", choices=[*VARIANTS, *CHANGES], metavar="VARIANT")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--out", type=Path, default=Path("runs/sources"))
     options, given = parser.parse_known_args()
@@ -90,7 +113,7 @@ def main() -> None:
         Job(variant, held_out, seed, tuple(given))
         for seed in options.seeds
         for held_out in options.hold_out
-        for variant in options.only
+        for variant in options.only or [*VARIANTS, *CHANGES]
     ]
     todo = [job for job in jobs if not job.is_done(options.out)]
     started = time.perf_counter()
@@ -104,10 +127,11 @@ def main() -> None:
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Train and judge; raises XrayHFError if train.py ends with an error."""
+    """Train and judge; raises XrayHFError if the training ends with an error."""
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="sources-") as scratch:
-        command = [sys.executable, str(ROOT / "train.py"), *job.options, "--out", f"{scratch}/run"]
+        script = str(ROOT / "scripts" / "train_variant.py")
+        command = [sys.executable, script, *job.command, "--out", f"{scratch}/run"]
         code = subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
         if code:
             raise XrayHFError(f"{' '.join(command)} ended with exit code {code}; mend that and start again.")
@@ -116,7 +140,7 @@ def run(job: Job) -> dict[str, Any]:
         "variant": job.variant,
         "held_out": job.held_out,
         "seed": job.seed,
-        "options": job.options,
+        "options": job.command,
         "seconds": time.perf_counter() - started,
         "unseen": judge(predictions.select(manifest.EXTERNAL)),
         "validation": {

@@ -7,6 +7,8 @@ from pathlib import Path
 import ablate_sources
 import numpy as np
 import pytest
+import torch
+import train_variant
 from ablate_sources import PROXY, VARIANTS, Job
 
 from xray_hf.data.synthetic import sample_images
@@ -26,6 +28,11 @@ def test_every_variant_is_understood_and_differs_from_the_proxy(variant: str) ->
     assert changed.data == base.data
     assert changed.data.hold_out == ("two",)
     assert base == parse([*PROXY, *SOURCES, "--hold-out", "two"])
+
+
+def test_several_sources_may_be_held_out_at_a_time() -> None:
+    three = (*SOURCES, "--source", "folder:three=c")
+    assert parse(Job("base", "one+two", 0, three).options).data.hold_out == ("one", "two")
 
 
 def table(labels: list[int], logits: list[list[float]]) -> Predictions:
@@ -71,13 +78,14 @@ def test_the_table_has_means_over_seeds_and_the_sensitivity_of_a_single_class() 
     assert mirror == "| mirror | 2 | 80.0 ± 14.1 | 75.0 ± 0.0 |"
 
 
-def test_a_run_is_judged_on_the_source_that_it_has_not_seen(tmp_path: Path) -> None:
+@pytest.mark.parametrize("variant", ["base", "reversed source head", "flattened"])
+def test_a_run_is_judged_on_the_source_that_it_has_not_seen(tmp_path: Path, variant: str) -> None:
     for name, seed in (("one", 0), ("two", 1)):
         for number, (label, image) in enumerate(sample_images(12, seed=seed)):
             (tmp_path / name / label).mkdir(parents=True, exist_ok=True)
             image.resize((64, 64)).save(tmp_path / name / label / f"{number}.png")
     given = [word for name in ("one", "two") for word in ("--source", f"folder:{name}={tmp_path / name}")]
-    job = Job("base", "two", 0, (*given, *SMALL))
+    job = Job(variant, "two", 0, (*given, *SMALL))
     found = ablate_sources.run(job)
     assert found["unseen"]["auroc"].keys() == {
         "Pneumonia against Normal", "COVID-19 against Normal", "COVID-19 against Pneumonia",
@@ -86,7 +94,17 @@ def test_a_run_is_judged_on_the_source_that_it_has_not_seen(tmp_path: Path) -> N
     write_json(job.result(tmp_path), found)
     assert job.is_done(tmp_path)
     with pytest.raises(ConfigError, match="other options"):
-        Job("base", "two", 0, (*given, *SMALL, "--flip")).is_done(tmp_path)
+        Job(variant, "two", 0, (*given, *SMALL, "--flip")).is_done(tmp_path)
+
+
+def test_coral_is_the_distance_of_sources_within_a_class() -> None:
+    features, labels = torch.randn(64, 5), torch.arange(64) % 2
+    apart = features + labels[:, None]  # classes may differ, sources of one class must not
+    same = torch.cat([apart, apart])
+    group = torch.cat([labels, labels + 2])
+    assert train_variant.coral(same, labels.repeat(2), group) == pytest.approx(0, abs=1e-6)
+    moved = torch.cat([apart, apart + 3])
+    assert train_variant.coral(moved, labels.repeat(2), group) == pytest.approx(9, rel=1e-3)
 
 
 def test_a_training_that_fails_is_an_error() -> None:
