@@ -94,7 +94,8 @@ def complete(classes: Sequence[str]) -> dict[str, dict[str, Any]]:
         "classes": list(classes),
         **{name: numbers(classes, k, **own) for k, name in enumerate(("train", "validation", "test"))},
         "external": {"far <away>": numbers(classes, 5, **own, decisions=decisions)},
-        "by_source": {"clinic": numbers(classes, 6), "ward": numbers(classes, 7)},
+        "by_source": {"clinic": numbers(classes, 6, **own), "ward": numbers(classes, 7, **own)},
+        "validation_by_source": {"clinic": numbers(classes, 8, **own), "ward": numbers(classes, 9, **own)},
         "worst_source": {"source": "ward", "balanced_accuracy": 0.5},
         "within_source": {label: within if k else None for k, label in enumerate(classes)},
         "controls": {"border": numbers(classes, 8), "centre_masked": numbers(classes, 9)},
@@ -126,7 +127,7 @@ def complete(classes: Sequence[str]) -> dict[str, dict[str, Any]]:
         "abstain_below": 0.8,
         "target_risk": 0.02,
         "operating_points": [],
-        "fitted_on": {"split": "validation", "n": 36},
+        "fitted_on": {"split": "validation", "n": 36, "risk_kept_in": ["clinic"]},
         "ood_report": {
             "test": rejected(N * size, 0.125),
             "test_by_class": {label: rejected(N, 0.25) for label in classes},

@@ -43,23 +43,45 @@ def honest(n: int = 4000, n_classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
     return (logits + rng.gumbel(size=logits.shape)).argmax(axis=1), logits
 
 
-def toy(n: int = 600, classes: tuple[str, ...] = PAPER_CLASSES) -> Predictions:
-    """Half validation, half test, three images a patient; twice as sure as it should be."""
-    labels, logits = honest(n, len(classes))
-    names = np.array([f"{row}.jpeg" for row in range(n)])
-    patients = np.array([f"p{row // 3}" for row in range(n)])
-    split = np.where(np.arange(n) < n // 2, "validation", "test")
-    official = np.where(split == "test", "TEST", "TRAIN")
+def table_of(
+    labels: np.ndarray,
+    logits: np.ndarray,
+    classes: tuple[str, ...] = PAPER_CLASSES,
+    source: Any = "coronahack",
+    split: Any = "validation",
+) -> Predictions:
+    """Rows of three images a patient."""
+    split = np.broadcast_to(split, len(labels))
     return Predictions(
         classes=classes,
-        file_name=names,
-        source=np.asarray("coronahack"),
-        patient_id=patients,
+        file_name=np.array([f"{row}.jpeg" for row in range(len(labels))]),
+        source=np.asarray(source),
+        patient_id=np.array([f"p{row // 3}" for row in range(len(labels))]),
         split=split,
-        official_split=official,
+        official_split=np.where(split == "test", "TEST", "TRAIN"),
         label=labels,
-        logits=(2 * logits).astype(np.float32),
+        logits=logits.astype(np.float32),
     )
+
+
+def toy(n: int = 600, classes: tuple[str, ...] = PAPER_CLASSES) -> Predictions:
+    """Half validation, half test; twice as sure as it should be."""
+    labels, logits = honest(n, len(classes))
+    split = np.where(np.arange(n) < n // 2, "validation", "test")
+    return table_of(labels, 2 * logits, classes, split=split)
+
+
+def two_sources(large: int = 900, small: int = 100) -> Predictions:
+    """Validation rows of a large source, as sure as it should be, and a small one, 5 times as sure."""
+    labels, logits = honest(large + small)
+    source = np.repeat(["large", "small"], [large, small])
+    return table_of(labels, np.where(source == "small", 5, 1)[:, None] * logits, source=source)
+
+
+def risk_of(rows: Predictions, fitted: Calibration) -> float:
+    """The share of wrong answers."""
+    is_answered = fitted.probabilities(rows.logits).max(axis=1) >= fitted.abstain_below
+    return float((rows.predicted != rows.label)[is_answered].mean())
 
 
 def two_classes(of_the_first: Any) -> np.ndarray:
@@ -230,7 +252,7 @@ def test_rows_without_pneumonia_have_no_sensitivity() -> None:
 def test_any_number_of_classes_can_be_calibrated(n_classes: int) -> None:
     classes = tuple("ABCDE"[:n_classes])
     labels, logits = honest(2000, n_classes)
-    fitted = fit(labels, 3 * logits, classes, 0.1)
+    fitted = fit(table_of(labels, 3 * logits, classes), 0.1)
     assert fitted.temperature == pytest.approx(3, rel=0.1)
     probabilities = calibrated(3 * logits, fitted.temperature)
     is_answered = probabilities.max(axis=1) >= fitted.abstain_below
@@ -271,7 +293,7 @@ def test_an_operating_point_of_a_class_that_the_rows_do_not_know_is_one_clear_er
 
 def test_the_engine_answers_what_the_fit_counted_as_answered() -> None:
     validation = toy().select("validation")
-    fitted = fit(validation.label, validation.logits, PAPER_CLASSES, 0.15)
+    fitted = fit(validation, 0.15)
     sure = fitted.probabilities(validation.logits).max(axis=1) >= fitted.abstain_below
     is_wrong = validation.predicted != validation.label
     found = describe(validation, fitted)["abstention"]
@@ -282,7 +304,7 @@ def test_the_engine_answers_what_the_fit_counted_as_answered() -> None:
 
 def test_a_fit_survives_json() -> None:
     validation = toy().select("validation")
-    fitted = fit(validation.label, validation.logits, PAPER_CLASSES)
+    fitted = fit(validation)
     assert Calibration.from_dict(json.loads(json.dumps(fitted.as_dict()))) == fitted
 
 
@@ -302,7 +324,7 @@ def saved(folder: Path) -> dict[str, Any]:
 def test_calibration_json_says_what_was_fitted_and_where(folder: Path) -> None:
     fitted, validation = fit_bundle(folder, 0.05), toy().select("validation")
     assert calibration.read(folder) == fitted
-    expected = fit(validation.label, validation.logits, PAPER_CLASSES, 0.05)
+    expected = fit(validation, 0.05)
     assert dataclasses.replace(fitted, fitted_on=expected.fitted_on) == expected
     assert saved(folder)["fitted_on"].items() >= {"split": "validation", "n": 300}.items()
     assert saved(folder)["temperature"] == fitted.temperature == pytest.approx(2, rel=0.2)
@@ -355,6 +377,55 @@ def test_a_bundle_of_any_classes_has_operating_points_of_each(folder: Path, clas
     assert all(abs(point["specificity"] - point["validation_specificity"]) < 0.1 for point in points)
     assert test["abstention"]["abstain_below"] == fitted.abstain_below > 1 / len(classes)
     assert 0 < test["abstention"]["coverage"] < 1
+
+
+def test_every_source_counts_the_same_in_the_temperature() -> None:
+    rows = two_sources()
+    repeated = rows.take(np.concatenate([np.arange(1000), np.tile(np.arange(900, 1000), 8)]))
+    balanced = fit_temperature(rows.label, rows.logits, rows.source)
+    assert balanced == pytest.approx(fit_temperature(repeated.label, repeated.logits), rel=1e-4)
+    assert balanced > 1.2 * fit_temperature(rows.label, rows.logits)
+
+
+def test_the_risk_is_kept_in_every_source_with_enough_rows() -> None:
+    rows = two_sources()
+    fitted, parts = fit(rows, 0.1), rows.by_source()
+    pooled = fit_abstention(rows.label, calibrated(rows.logits, fitted.temperature), 0.1)
+    assert risk_of(rows, fitted) <= 0.1
+    assert (
+        risk_of(parts["small"], fitted)
+        <= 0.1
+        < risk_of(parts["small"], dataclasses.replace(fitted, abstain_below=pooled))
+    )
+    assert fitted.fitted_on["risk_kept_in"] == ["large", "small"]
+
+
+def test_the_risk_of_a_source_of_few_rows_is_not_kept_there() -> None:
+    few = abstention.MIN_SOURCE_ROWS - 1
+    rows = two_sources(900, few)
+    fitted = fit(rows, 0.1)
+    assert fitted.fitted_on["risk_kept_in"] == ["large"]
+    assert max(risk_of(part, fitted) for part in (rows, rows.by_source()["large"])) <= 0.1
+    assert fit(two_sources(900, few + 1), 0.1).fitted_on["risk_kept_in"] == ["large", "small"]
+
+
+def test_a_source_that_is_always_wrong_is_named_as_the_reason() -> None:
+    rows = two_sources()
+    logits = np.where((rows.source == "small")[:, None], 99 * np.eye(3)[(rows.label + 1) % 3], rows.logits)
+    with pytest.raises(
+        ConfigError, match=r"no threshold keeps the selective risk of the worst source at 2\.0%"
+    ):
+        fit(dataclasses.replace(rows, logits=logits.astype(np.float32)), 0.02)
+
+
+@pytest.mark.parametrize("name", ["xray-resnet18", "xray-cnn"])
+def test_one_source_is_fitted_to_the_bit_as_it_was_shipped(name: str) -> None:
+    bundle = ROOT / "pretrained" / name
+    shipped = calibration.read(bundle)
+    again = fit(Predictions.read(bundle / manifest.PREDICTIONS).select("validation"), shipped.target_risk)
+    assert (again.temperature, again.abstain_below) == (shipped.temperature, shipped.abstain_below)
+    assert set(shipped.operating_points) <= set(again.operating_points)
+    assert again.fitted_on.keys() == shipped.fitted_on.keys()
 
 
 def test_test_rows_do_not_matter(folder: Path) -> None:

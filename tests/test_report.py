@@ -293,6 +293,34 @@ def test_sources_stand_beside_the_pooled_test(tmp_path: Path, files: Files) -> N
     assert "Performance by source" not in page(read(tmp_path / "one", one))
 
 
+def test_calibration_and_operating_points_name_the_worst_source(tmp_path: Path, files: Files) -> None:
+    ward = files["metrics.json"]["by_source"]["ward"] = copy.deepcopy(
+        files["metrics.json"]["by_source"]["ward"]
+    )
+    ward["calibration"]["after"]["ece"] = 0.25
+    ward["operating_points"][0]["sensitivity"] = 0.375
+    report = read(tmp_path / "bundle", files)
+    text = page(report)
+    title = "Calibration, before → after temperature scaling, and abstention"
+    assert "0.125 → 0.250" in cells(text, title, "internal test set, ward")
+    assert "0.125 → 0.062" in cells(text, title, "validation set, clinic")
+    for said in (text, " ".join(terminal.part(report, "calibration").split())):
+        assert "of a in a source: clinic on validation (0.062, 36 images) and ward on test (0.250, 36" in said
+        assert "on validation at or below 2.0%, also within clinic." in said
+        assert "ward: too few validation images to keep that risk within the source." in said
+    point = "COVID-19, threshold for specificity 90%"
+    row = cells(text, "Operating points, set on validation, on the internal test set", point)
+    assert row[3] == "ward 37.5%"
+    one = reports.complete(PAPER)
+    for key in ("by_source", "validation_by_source", "worst_source", "within_source"):
+        del one["metrics.json"][key]
+    del one["calibration.json"]["fitted_on"]["risk_kept_in"]
+    text = page(read(tmp_path / "one", one))
+    assert "of a source" not in text
+    assert "also within" not in text
+    assert "too few validation images" not in text
+
+
 def test_each_held_out_source_is_a_row_of_leave_one_source_out(tmp_path: Path) -> None:
     found = []
     for held_out in ("clinic", "ward"):

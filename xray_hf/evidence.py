@@ -33,7 +33,7 @@ def draw(folder: Path) -> dict[str, Any]:
 
     Returns the metrics: {subset: numbers with their intervals, and what the calibration does there}, the same
     of external test sets under "external", the names of the classes, where there are several sources those of
-    `_of_sources`, and the sections of controls.summarise.
+    `_of_sources` and "validation_by_source", and the sections of controls.summarise.
     Raises BundleError if a file is missing or damaged, OutputError.
     """
     predictions = Predictions.read(folder / manifest.PREDICTIONS)
@@ -45,6 +45,8 @@ def draw(folder: Path) -> dict[str, Any]:
         if len(part := predictions.select(subset)):
             summary[subset] = _numbers(part, fitted)
     summary |= _of_sources(predictions.select("test"), fitted)
+    if by_source := _by_source(predictions.select("validation"), fitted):
+        summary["validation_by_source"] = by_source
     if external:
         mark = manifest.calibration_mark(folder)
         summary["external"] = {
@@ -77,16 +79,20 @@ def _of_sources(test: Predictions, fitted: Calibration) -> dict[str, Any]:
     The mean over a mixed test set hides the hospital where a model fails, so the worst one stands beside it
     (Koh et al. 2021, WILDS).
     """
-    parts = test.by_source()
-    if len(parts) < 2:
+    if not (by_source := _by_source(test, fitted)):
         return {}
-    by_source = {name: _numbers(part, fitted) for name, part in parts.items()}
     worst = min(by_source, key=lambda name: by_source[name]["balanced_accuracy"])
     return {
         "by_source": by_source,
         "worst_source": {"source": worst, "balanced_accuracy": by_source[worst]["balanced_accuracy"]},
         "within_source": uncertainty.within_source(test),
     }
+
+
+def _by_source(part: Predictions, fitted: Calibration) -> dict[str, Any]:
+    """{source: its numbers}; empty for rows of one source."""
+    parts = part.by_source()
+    return {name: _numbers(own, fitted) for name, own in parts.items()} if len(parts) > 1 else {}
 
 
 def _external(folder: Path, predictions: Predictions) -> dict[str, Predictions]:

@@ -12,6 +12,7 @@ from xray_hf.evaluation.metrics import Rates
 from xray_hf.evaluation.uncertainty import Draws
 
 TARGET_RISK = 0.02  # selective risk: the share of wrong answers among those given
+MIN_SOURCE_ROWS = 50  # one wrong answer of fewer exceeds TARGET_RISK, so one image would set the threshold
 
 Labels = NDArray[np.integer]
 
@@ -44,21 +45,51 @@ def risk_coverage(labels: Labels, probabilities: Rates) -> RiskCoverage:
     return RiskCoverage(*(values[last_of_equals] for values in curve))
 
 
-def fit_abstention(labels: Labels, probabilities: Rates, risk: float = TARGET_RISK) -> float:
+def large_sources(sources: NDArray[np.str_]) -> list[str]:
+    """(N,) the source of each row -> those with enough rows for a risk of their own."""
+    names, counts = np.unique(sources, return_counts=True)
+    return names[counts >= MIN_SOURCE_ROWS].tolist()
+
+
+def worst_risk_coverage(labels: Labels, probabilities: Rates, sources: NDArray[np.str_]) -> RiskCoverage:
+    """The curve of all rows, with the risk of the worst source in place of theirs where that is higher.
+
+    sources: (N,). Only large_sources count on their own. A source without answers has no wrong ones.
+    """
+    whole = risk_coverage(labels, probabilities)
+    risks = [whole.risk]
+    for name in large_sources(sources):
+        own = risk_coverage(labels[sources == name], probabilities[sources == name])
+        points = np.searchsorted(-own.confidence, -whole.confidence, side="right")
+        risks.append(np.append(0, own.risk)[points])
+    return whole._replace(risk=np.max(risks, axis=0))
+
+
+def fit_abstention(
+    labels: Labels,
+    probabilities: Rates,
+    risk: float = TARGET_RISK,
+    sources: NDArray[np.str_] | None = None,
+) -> float:
     """The smallest confidence to answer at, for the largest coverage with at most that selective risk.
 
+    The risk is kept over all rows and in each of large_sources; None for a single source.
     It lies halfway to the next row's confidence, so that rounding in another runtime changes no answer; 0 if
     all may be answered. Only the rows that it is chosen on are sure to have at most that risk.
     Raises ConfigError if even the surest rows have a higher risk: answering nothing would keep it, but be no
     classifier, and answering all would be a lie.
     """
-    curve = risk_coverage(labels, probabilities)
+    if sources is None:
+        sources = np.full(len(labels), "")
+    curve = worst_risk_coverage(labels, probabilities, sources)
     allowed = np.flatnonzero(curve.risk <= risk)
     if not len(allowed):
         best = int(curve.risk.argmin())
+        of_worst = " of the worst source" if len(np.unique(sources)) > 1 else ""
         raise ConfigError(
-            f"no threshold keeps the selective risk at {risk:.1%}: the lowest is {curve.risk[best]:.1%}, at "
-            f"{curve.coverage[best]:.1%} coverage of {len(labels):,} rows; pass a higher --risk."
+            f"no threshold keeps the selective risk{of_worst} at {risk:.1%}: the lowest is "
+            f"{curve.risk[best]:.1%}, at {curve.coverage[best]:.1%} coverage of {len(labels):,} rows; pass a "
+            "higher --risk."
         )
     last = int(allowed[-1])
     if last == len(curve.risk) - 1:

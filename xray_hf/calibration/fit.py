@@ -6,12 +6,10 @@ Fitted on the validation rows of its own predictions; neither the network nor th
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from xray_hf import manifest
 from xray_hf.calibration import abstention, calibration, operating_points, temperature
@@ -40,33 +38,32 @@ def fit_bundle(folder: Path, target_risk: float = TARGET_RISK) -> Calibration:
         )
     validation = Predictions.read(folder / manifest.PREDICTIONS).select("validation")
     try:
-        found = fit(validation.label, validation.logits, validation.classes, target_risk)
+        found = fit(validation, target_risk)
     except ValueError as error:
         raise BundleError(f"validation of {folder}: {error}; train with more data.") from error
     calibration.update(folder, found)
     return found
 
 
-def fit(
-    labels: NDArray[np.integer],
-    logits: NDArray[np.floating],
-    classes: Sequence[str],
-    target_risk: float = TARGET_RISK,
-) -> Calibration:
-    """Everything, from validation rows: (N,) true classes, indexes into `classes`, and (N, C) logits.
+def fit(validation: Predictions, target_risk: float = TARGET_RISK) -> Calibration:
+    """Everything, from validation rows.
 
+    `fitted_on` says in which sources the risk is kept, where there are several.
     Raises ConfigError as fit_abstention does, ValueError as fit_temperature does.
     """
-    best = temperature.fit_temperature(labels, logits)
-    probabilities = calibrated(logits, best)
+    labels, sources = validation.label, validation.source
+    best = temperature.fit_temperature(labels, validation.logits, sources)
+    probabilities = calibrated(validation.logits, best)
+    has_several = len(np.unique(sources)) > 1
     return Calibration(
         temperature=best,
-        abstain_below=abstention.fit_abstention(labels, probabilities, target_risk),
+        abstain_below=abstention.fit_abstention(labels, probabilities, target_risk, sources),
         target_risk=target_risk,
-        operating_points=operating_points.fit_operating_points(labels, probabilities, classes),
+        operating_points=operating_points.fit_operating_points(labels, probabilities, validation.classes),
         fitted_on={
             "split": "validation",
             "n": len(labels),
+            **({"risk_kept_in": abstention.large_sources(sources)} if has_several else {}),
             "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         },
     )

@@ -20,12 +20,17 @@ BINS = 15  # of Guo et al.
 Labels = NDArray[np.integer]
 
 
-def fit_temperature(labels: Labels, logits: NDArray[np.floating]) -> float:
+def fit_temperature(
+    labels: Labels, logits: NDArray[np.floating], sources: NDArray[np.str_] | None = None
+) -> float:
     """The temperature of the smallest cross entropy, from 0.05 to 20.
 
-    labels: (N,) true classes. logits: (N, C), finite. The cross entropy is convex in 1 / T, so that the
-    search over log T finds its only minimum. That lies at 0 where all rows are right, and at infinity where
-    the logits are worse than nothing: then the result is the bound.
+    labels: (N,) true classes. logits: (N, C), finite. sources: (N,) collections, which all count the same,
+    however many rows each has; None for a single one. Within a source every row counts the same: the rarest
+    class can have five rows of 760, and a temperature that weighs them like all others fits their noise.
+    The cross entropy is convex in 1 / T, so that the search over log T finds its only minimum. That lies at 0
+    where all rows are right, and at infinity where the logits are worse than nothing: then the result is the
+    bound.
     Raises ValueError for rows of fewer than two classes: a network that always names the one would be sure.
     """
     if len(np.unique(labels)) < 2:
@@ -33,9 +38,11 @@ def fit_temperature(labels: Labels, logits: NDArray[np.floating]) -> float:
             f"{len(labels)} rows of {len(np.unique(labels))} classes; a temperature needs two classes or more"
         )
     rows, exact = np.arange(len(labels)), logits.astype(np.float64)
+    parts = [rows] if sources is None else [rows[sources == name] for name in np.unique(sources)]
 
     def loss(log_temperature: float) -> float:
-        return -float(log_softmax(exact / math.exp(log_temperature), axis=1)[rows, labels].mean())
+        likelihoods = log_softmax(exact / math.exp(log_temperature), axis=1)[rows, labels]
+        return -float(np.mean([likelihoods[part].mean() for part in parts]))
 
     low, high = map(math.log, TEMPERATURES)
     found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6})

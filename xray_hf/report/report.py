@@ -171,6 +171,7 @@ class Fitted:
     temperature: float | None
     abstain_below: float | None
     target_risk: float | None
+    risk_kept_in: Sequence[str]  # the sources, where there are several
 
 
 @dataclass(frozen=True)
@@ -231,7 +232,8 @@ class Report:
     subsets: Mapping[str, Measured]
     external: Mapping[str, Measured]
     held_out: tuple[str, ...]  # the external sets that are sources held out of this training
-    by_source: Mapping[str, Measured]
+    by_source: Mapping[str, Measured]  # the internal test set
+    validation_by_source: Mapping[str, Measured]
     worst_source: str | None
     within_source: Mapping[str, WithinSource]
     controls: Mapping[str, Measured]
@@ -284,6 +286,7 @@ class Report:
             external=_sets(metrics.get(manifest.EXTERNAL), classes),
             held_out=manifest.held_out_of(training.of),
             by_source=_sets(metrics.get("by_source"), classes),
+            validation_by_source=_sets(metrics.get("validation_by_source"), classes),
             worst_source=worst.text("source") if worst else None,
             within_source={label: part.fill(WithinSource) for label, part in within.items()},
             controls=_sets(metrics.get(manifest.CONTROLS), classes),
@@ -535,7 +538,12 @@ def _least(rows: Any) -> Iterator[tuple[str, str, str, float]]:
 
 def _fitted(own: _Part) -> Fitted:
     rows = own.get("fitted_on")
-    return own.fill(Fitted, images=rows.count("n") if rows else None)
+    sources = rows.of.get("risk_kept_in")
+    return own.fill(
+        Fitted,
+        images=rows.count("n") if rows else None,
+        risk_kept_in=sources if isinstance(sources, list) else [],
+    )
 
 
 def _ood(own: _Part, metrics: _Part, classes: Sequence[str]) -> OodDetection | None:

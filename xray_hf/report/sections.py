@@ -104,7 +104,11 @@ def leave_one_source_out(reports: Sequence[Report]) -> Section | None:
 def calibration(reports: Sequence[Report]) -> Section:
     """Calibration, abstention and operating points."""
     found = [tables.calibration(reports), tables.operating_points(reports)]
-    text = [sentences.CALIBRATION, *_each(reports, sentences.fitted)]
+    text = [
+        sentences.CALIBRATION,
+        *_each(reports, sentences.fitted),
+        *_each(reports, sentences.worst_calibrated_sources),
+    ]
     figures = ["reliability_test", "risk_coverage"]
     own = _section("Calibration and abstention", "xray-hf calibrate", reports, found, text, figures)
     return replace(own, text=[*own.text, *_each(reports, sentences.uncalibrated)])

@@ -237,12 +237,32 @@ def fitted(report: Report) -> list[str]:
     if not report.fitted:
         return []
     own = report.fitted
+    several = f", also within {listed(own.risk_kept_in)}" if own.risk_kept_in else ""
+    small = [name for name in report.validation_by_source if name not in own.risk_kept_in]
     rows = f", fitted on {counted(own.images, 'validation image')}" if own.images else ""
     return [
         f"{report.name}: temperature {decimal(Rate(own.temperature))}{rows}. It abstains (`unsure`) below a "
         f"probability of {decimal(Rate(own.abstain_below))}, on the fewest images that keep selective risk "
-        f"on validation at or below {percent(Rate(own.target_risk))}."
+        f"on validation at or below {percent(Rate(own.target_risk))}{several}.",
+        *(
+            [f"{listed(small)}: too few validation images to keep that risk within the source."]
+            if own.risk_kept_in and small
+            else ()
+        ),
     ]
+
+
+def worst_calibrated_sources(report: Report) -> list[str]:
+    """The sources with the highest expected calibration error, where there are several."""
+    lines = []
+    for split, sets in (("validation", report.validation_by_source), ("test", report.by_source)):
+        errors = {name: own.after.ece or 0 for name, own in sets.items() if own.after}
+        if errors:
+            worst = max(errors, key=errors.__getitem__)
+            lines.append(f"{worst} on {split} ({errors[worst]:.3f}, {counted(sets[worst].n, 'image')})")
+    if not lines:
+        return []
+    return [f"Highest expected calibration error of {report.name} in a source: {listed(lines)}."]
 
 
 def uncalibrated(report: Report) -> list[str]:

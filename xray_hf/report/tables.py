@@ -8,7 +8,16 @@ from typing import NamedTuple, TypeVar
 
 from xray_hf.report import sentences
 from xray_hf.report.numbers import UNKNOWN, Rate, change, count, decimal, part_of, percent, points
-from xray_hf.report.report import Abstention, CamShare, ClassNumbers, Errors, Fitted, Measured, Report
+from xray_hf.report.report import (
+    Abstention,
+    CamShare,
+    ClassNumbers,
+    Errors,
+    Fitted,
+    Measured,
+    OperatingPoint,
+    Report,
+)
 
 SUBSETS = {
     "train": "training set",
@@ -212,6 +221,11 @@ def calibration(reports: Sequence[Report]) -> Table:
         for report in reports
         for model, what, own in (
             *subsets([report], "validation", "test"),
+            *(
+                (report.name, f"validation set, {name}", own)
+                for name, own in report.validation_by_source.items()
+            ),
+            *((report.name, f"internal test set, {name}", own) for name, own in report.by_source.items()),
             *external_sets([report], "external: "),
         )
         if report.fitted and own.before and own.after and own.abstention
@@ -236,22 +250,37 @@ def calibration(reports: Sequence[Report]) -> Table:
 
 
 def operating_points(reports: Sequence[Report]) -> Table:
-    """One class against the rest at thresholds set on validation."""
+    """One class against the rest at thresholds set on validation, and the worst source of each."""
     items = [
         (
             report.name,
             f"{own.label}, threshold for specificity {percent(Rate(own.validation_specificity), 0)}",
-            own,
+            (own, {name: points[k] for name, points in of_sources.items() if k < len(points)}),
         )
         for report in reports
-        for own in (report.test.operating_points if report.test else ())
+        for of_sources in [{name: part.operating_points for name, part in report.by_source.items()}]
+        for k, own in enumerate(report.test.operating_points if report.test else ())
     ]
+
+    def lowest(key: str) -> Callable[[tuple[OperatingPoint, Mapping[str, OperatingPoint]]], str]:
+        def cell(own: tuple[OperatingPoint, Mapping[str, OperatingPoint]]) -> str:
+            rates: dict[str, Rate] = {name: getattr(point, key) for name, point in own[1].items()}
+            known = {name: rate.value for name, rate in rates.items() if rate.value is not None}
+            if not known:
+                return UNKNOWN
+            worst = min(known, key=known.__getitem__)
+            return f"{worst} {percent(rates[worst])}"
+
+        return cell
+
     return _table(
         "Operating points, set on validation, on the internal test set",
         {
-            "specificity": lambda own: percent(own.specificity),
-            "sensitivity": lambda own: percent(own.sensitivity),
-            "sensitivity read off the test ROC": lambda own: percent(own.sensitivity_on_own_roc),
+            "specificity": lambda own: percent(own[0].specificity),
+            "lowest specificity of a source": lowest("specificity"),
+            "sensitivity": lambda own: percent(own[0].sensitivity),
+            "lowest sensitivity of a source": lowest("sensitivity"),
+            "sensitivity read off the test ROC": lambda own: percent(own[0].sensitivity_on_own_roc),
         },
         items,
     )

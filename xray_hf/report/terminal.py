@@ -55,7 +55,8 @@ def controls(report: Report) -> str:
 
 def calibration(report: Report) -> str:
     """Calibration and abstention, and what was fitted."""
-    return "\n\n".join([section(sections.calibration([report])), *map(paragraph, sentences.fitted(report))])
+    said = [*sentences.fitted(report), *sentences.worst_calibrated_sources(report)]
+    return "\n\n".join([section(sections.calibration([report])), *map(paragraph, said)])
 
 
 PARTS: Mapping[str, Callable[[Report], str]] = {
