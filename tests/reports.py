@@ -131,6 +131,7 @@ def complete(classes: Sequence[str]) -> dict[str, dict[str, Any]]:
         "ood_report": {
             "test": rejected(N * size, 0.125),
             "test_by_class": {label: rejected(N, 0.25) for label in classes},
+            "test_by_source": {"clinic": rejected(24, 0.125), "ward": rejected(12, 0.0625)},
             "kinds": {"knee_xray": rejected(4, 1.0)},
         },
     }

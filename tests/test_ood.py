@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -141,17 +142,67 @@ def test_the_roc_is_drawn_with_the_other_views(folder: Path, data: XrayData, ood
     assert (folder / manifest.FIGURES / "ood_roc.png").stat().st_size > 1000
 
 
-@pytest.mark.parametrize("n_classes", [2, 5])
-def test_a_detector_of_any_number_of_classes_reports_on_each(n_classes: int) -> None:
+def drawn_images() -> Callable[[int, float], Features]:
+    """What draws the features of n images around a mean."""
     rng = np.random.default_rng(0)
 
     def images(n: int, mean: float) -> Features:
         embedding, small = rng.normal(mean, 1, (n, 8)), rng.normal(size=(n, 1024))
         return Features(embedding.astype(np.float32), small.astype(np.float32), np.zeros(n, bool))
 
+    return images
+
+
+def test_the_threshold_lets_the_images_of_every_source_through() -> None:
+    images = drawn_images()
+    train, ood = images(400, 0), [images(50, 4)]
+    children, adults = images(900, 0), images(100, 1)
+    fitted = {
+        name: fit_ood.fit(train, np.zeros(400), validation, ood)
+        for name, validation in {
+            "pooled": [joined(children, adults)],
+            "by source": [children, adults],
+            "adults": [adults],
+        }.items()
+    }
+    assert fitted["by source"].bias == fitted["adults"].bias
+    kinds = {"adults": adults}
+    sources = np.repeat(["children", "adults"], [900, 100])
+    rejected = {
+        name: fit_ood.measure(
+            detector, joined(children, adults), np.zeros(1000, int), ("Normal",), sources, kinds
+        )["test_by_source"]["adults"]["rejected"]
+        for name, detector in fitted.items()
+    }
+    assert rejected["by source"] == fit_ood.VALIDATION_REJECTED < 0.03 < rejected["pooled"]
+
+
+def test_a_small_group_counts_as_much_as_a_large_one() -> None:
+    """Adults that resemble OOD images are few; as a group of their own they are no OOD images."""
+    images = drawn_images()
+    children, adults, ood = images(1000, 0), images(20, 2), images(50, 4)
+    train = joined(children, adults)
+
+    def score(groups: np.ndarray) -> float:
+        detector = fit_ood.fit(train, groups, [children], [ood])
+        return float(detector.logits(adults.embedding, adults.thumbnail).mean() - detector.bias)
+
+    assert score(np.repeat(["children", "adults"], [1000, 20])) < score(np.zeros(1020)) - 0.1
+
+
+def joined(*parts: Features) -> Features:
+    columns = ("embedding", "thumbnail", "by_rule")
+    return Features(*(np.concatenate([getattr(part, name) for part in parts]) for name in columns))
+
+
+@pytest.mark.parametrize("n_classes", [2, 5])
+def test_a_detector_of_any_number_of_classes_reports_on_each(n_classes: int) -> None:
+    images = drawn_images()
     classes, labels = tuple("ABCDE"[:n_classes]), np.arange(200) % n_classes
-    detector = fit_ood.fit(images(200, 0), labels, images(200, 0), [images(50, 4)])
-    report = fit_ood.measure(detector, images(200, 0), labels, (*classes, "absent"), {"noise": images(50, 4)})
+    detector = fit_ood.fit(images(200, 0), labels, [images(200, 0)], [images(50, 4)])
+    sources, kinds = np.full(200, "clinic"), {"noise": images(50, 4)}
+    report = fit_ood.measure(detector, images(200, 0), labels, (*classes, "absent"), sources, kinds)
+    assert "test_by_source" not in report
     assert {name: row["n"] for name, row in report["test_by_class"].items()} == {
         name: int((labels == index).sum()) for index, name in enumerate(classes)
     }

@@ -1,7 +1,8 @@
 """Fit a bundle's detector of out-of-distribution (OOD) input, and measure it on images held out.
 
 Fitted on the bundle's own training rows against the tuning half of the OOD images; the threshold lets
-through all but 1 % of its validation rows. Neither the test rows nor the other half take part before the end.
+through all but 1 % of each source's validation rows. Test rows and the other half of the OOD images are only
+reported on.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from xray_hf.data.dataset import XrayData
 from xray_hf.errors import ConfigError, DataError
 from xray_hf.images import Reading, read, resize
 
-VALIDATION_REJECTED = 0.01  # share of the validation rows that the threshold gives up
+VALIDATION_REJECTED = 0.01  # share of a source's validation rows that the threshold gives up
 REGULARISATION = 1e-3  # C of the logistic regression; docs/log.md has the others that were tried
 _BATCH = 32
 
@@ -50,7 +51,7 @@ class Features:
     def __len__(self) -> int:
         return len(self.embedding)
 
-    def take(self, rows: slice) -> Features:
+    def take(self, rows: slice | np.ndarray) -> Features:
         """Some of them."""
         return Features(self.embedding[rows], self.thumbnail[rows], self.by_rule[rows])
 
@@ -77,25 +78,34 @@ def fit_bundle(folder: Path, data: XrayData, ood_dir: Path, embed: Embed) -> dic
         raise DataError(f"the split of {folder} has no {missing[0]} rows; train with another split.")
     kinds = {name: _features(embed, map(read, files), data.side) for name, files in find(ood_dir).items()}
     own = {name: _features(embed, _cached(data, part), data.side) for name, part in rows.items()}
+    of_all = np.asarray([sample.source for sample in data.samples])
+    sources = {name: of_all[part] for name, part in rows.items()}
     labels = {name: data.labels[part] for name, part in rows.items()}
     tuning = [each.take(slice(0, None, 2)) for each in kinds.values()]
     held_out = {name: each.take(slice(1, None, 2)) for name, each in kinds.items()}
-    detector = fit(own["train"], labels["train"], own["validation"], tuning)
-    report = measure(detector, own["test"], labels["test"], description.labels, held_out)
+    groups = np.char.add(sources["train"], labels["train"].astype(str))
+    validation = [
+        own["validation"].take(sources["validation"] == name) for name in np.unique(sources["validation"])
+    ]
+    detector = fit(own["train"], groups, validation, tuning)
+    report = measure(detector, own["test"], labels["test"], description.labels, sources["test"], held_out)
     calibration.update(folder, Calibration(detector=detector, ood_report=report))
     return report
 
 
-def fit(train: Features, labels: np.ndarray, validation: Features, ood: Sequence[Features]) -> Detector:
+def fit(
+    train: Features, groups: np.ndarray, validation: Sequence[Features], ood: Sequence[Features]
+) -> Detector:
     """Logistic regression of training rows against OOD images; its threshold by validation rows.
 
-    labels: (N,) of the training rows. Every class counts the same, or a rare one would be OOD: the few adults
-    of CoronaHack are most of its COVID-19. All X-rays together count as much as all OOD images.
+    groups: (N,) source and class of the training rows. Every group counts the same, or a rare one would be
+    OOD: the few adults of CoronaHack are most of its COVID-19. All X-rays together count as much as all OOD
+    images. validation: source by source; the threshold is that of the source with the highest scores.
     """
     parts = [train, *ood]
     inputs = np.concatenate([np.hstack([part.embedding, part.thumbnail]) for part in parts])
     is_ood = np.arange(len(inputs)) >= len(train)
-    _, places, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    _, places, counts = np.unique(groups, return_inverse=True, return_counts=True)
     of_xrays = 1 / (len(counts) * counts[places])
     of_ood = np.full(len(inputs) - len(train), 1 / (len(inputs) - len(train)))
     weights = np.concatenate([of_xrays, of_ood]) * len(inputs) / 2
@@ -105,8 +115,8 @@ def fit(train: Features, labels: np.ndarray, validation: Features, ood: Sequence
     coefficients = (model.coef_[0] / scaler.scale_).astype(np.float32)
     width = train.embedding.shape[1]
     detector = Detector(coefficients[:width], coefficients[width:], 0.0)
-    threshold = np.quantile(_logits(detector, validation), 1 - VALIDATION_REJECTED)
-    return replace(detector, bias=-float(threshold))
+    thresholds = [np.quantile(_logits(detector, own), 1 - VALIDATION_REJECTED) for own in validation]
+    return replace(detector, bias=-float(max(thresholds)))
 
 
 def measure(
@@ -114,22 +124,26 @@ def measure(
     test: Features,
     labels: np.ndarray,
     classes: Sequence[str],
+    sources: np.ndarray,
     kinds: Mapping[str, Features],
 ) -> dict[str, Any]:
     """Shares rejected, with exact 95 % intervals: of the test rows wrongly, of each OOD kind rightly.
 
-    labels: (N,) of the test rows, indexes into `classes`, which are reported too. Shares are of rules and
-    detector together, and of the detector only. Test rows come from the cache, so contrast is their only
-    rule. `scores` draws the ROC.
+    labels: (N,) of the test rows, indexes into `classes`, which are reported too, as are the `sources` of the
+    rows, (N,), where there are several. Shares are of rules and detector together, and of the detector only.
+    Test rows come from the cache, so contrast is their only rule. `scores` draws the ROC.
     """
     scores = {name: _logits(detector, own) for name, own in {"test": test, **kinds}.items()}
     rejected = scores["test"] > 0
-    of_classes = {name: labels == index for index, name in enumerate(classes) if (labels == index).any()}
+    parts = {"test_by_class": {name: labels == index for index, name in enumerate(classes)}}
+    if len(names := np.unique(sources)) > 1:
+        parts["test_by_source"] = {str(name): sources == name for name in names}
     return {
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "test": _shares(rejected, test.by_rule),
-        "test_by_class": {
-            name: _shares(rejected[own], test.by_rule[own]) for name, own in of_classes.items()
+        **{
+            part: {name: _shares(rejected[own], test.by_rule[own]) for name, own in rows.items() if own.any()}
+            for part, rows in parts.items()
         },
         "kinds": {name: _shares(scores[name] > 0, own.by_rule) for name, own in kinds.items()},
         "scores": {name: [round(float(score), 4) for score in own] for name, own in scores.items()},

@@ -194,6 +194,7 @@ class OodDetection:
 
     test: Rejected
     classes: Mapping[str, Rejected]
+    sources: Mapping[str, Rejected]  # where there are several
     kinds: Mapping[str, Rejected]
 
 
@@ -555,6 +556,7 @@ def _ood(own: _Part, metrics: _Part, classes: Sequence[str]) -> OodDetection | N
     return OodDetection(
         own.part("test").fill(Rejected),
         {label: of_classes.part(label).fill(Rejected) for label in classes if counts.get(label)},
+        {name: part.fill(Rejected) for name, part in own.get("test_by_source").parts()},
         {kind.replace("_", " "): part.fill(Rejected) for kind, part in kinds},
     )
 

@@ -294,7 +294,10 @@ def ood(reports: Sequence[Report]) -> Table:
         if report.ood
         for what, own in {
             "internal test set": report.ood.test,
-            **{f"internal test set, {label}": own for label, own in report.ood.classes.items()},
+            **{
+                f"internal test set, {part}": own
+                for part, own in (*report.ood.classes.items(), *report.ood.sources.items())
+            },
             **report.ood.kinds,
         }.items()
     ]
