@@ -1,8 +1,10 @@
-"""Make pretrained/MODEL from the runs of reproduce.py: the median by validation, complete.
+"""Make bundles of pretrained/ from the runs of a recipe of reproduce.py: the median by validation, complete.
 
 python scripts/release.py --data-dir data/coronahack --ood-dir data/ood --external nih=data/nih \
-    --patient '^(COVID-)?[0-9]+'
+    --patient 'nih=^(COVID-)?[0-9]+'
+python scripts/release.py --recipe multisource --data-dir data/coronahack --source folder:adults=data/adults …
 
+`robust` makes pretrained/MODEL, `multisource` pretrained/MODEL-multisource; pass the sources of training.
 It takes the median by balanced accuracy on validation (cross entropy among equals), since the best run would
 be better than the recipe promises. It stores the weights in half precision if no logit moves by more than
 0.01 and no decision changes on validation and test rows. Then it exports, calibrates and reports.
@@ -22,15 +24,16 @@ from accelerate import Accelerator
 
 from xray_hf import bundle, cli, manifest
 from xray_hf.calibration.abstention import TARGET_RISK
-from xray_hf.data.dataset import XrayData, open_data
-from xray_hf.data.sources import parse_specs
-from xray_hf.errors import DataError, exit_on_error
+from xray_hf.data.dataset import XrayData
+from xray_hf.data.source_options import SourceOptions
+from xray_hf.errors import ConfigError, DataError, exit_on_error
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.files import atomic_folder
 from xray_hf.training.lung_crops import crop_lungs
 from xray_hf.training.predict import predict_rows
 
 MODELS = ("xray-resnet18", "xray-cnn")
+RECIPES = ("robust", "multisource")
 MAX_LOGIT_CHANGE = 1e-2
 PRETRAINED = Path(__file__).resolve().parent.parent / "pretrained"
 
@@ -38,26 +41,43 @@ PRETRAINED = Path(__file__).resolve().parent.parent / "pretrained"
 def main(arguments: Sequence[str] | None = None) -> None:
     """Choose and complete a run of each model; a folder appears when it is complete."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--runs", type=Path, default=Path("runs/reproduce/robust"))
-    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--runs", type=Path, default=Path("runs/reproduce"), help="--out of reproduce.py")
+    parser.add_argument("--recipe", choices=RECIPES, default=RECIPES[0])
+    parser.add_argument("--data-dir", metavar="DIR", help="short for --source coronahack=DIR")
+    parser.add_argument("--source", action="append", default=[], metavar="KIND[:NAME]=PLACE")
     parser.add_argument("--ood-dir", type=Path, required=True)
     parser.add_argument("--external", nargs="*", default=[], metavar="NAME=DIR")
-    parser.add_argument("--patient", metavar="REGEX", help="as of xray-hf evaluate")
+    parser.add_argument(
+        "--patient", nargs="*", default=[], metavar="NAME=REGEX", help="of --external NAME, as of evaluate"
+    )
     parser.add_argument("--risk", default=str(TARGET_RISK), help="as of calibrate (default %(default)s)")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     options = parser.parse_args(arguments)
+    if options.data_dir:
+        options.source.insert(0, f"coronahack={options.data_dir}")
+    options.external, options.patient = named(options.external), named(options.patient)
+    if unknown := options.patient.keys() - options.external:
+        raise ConfigError(f"--patient names {min(unknown)}, which is no --external; expected one of them.")
     for model in options.models:
-        chosen = median(sorted(options.runs.glob(f"{model}/seed-*/bundle")))
-        print(f"{model}: {chosen.parent.name}")
-        with atomic_folder(PRETRAINED / model) as folder:
+        name = model if options.recipe == RECIPES[0] else f"{model}-{options.recipe}"
+        chosen = median(sorted(options.runs.glob(f"{options.recipe}/{model}/seed-*/bundle")))
+        print(f"{name}: {chosen.parent.name}")
+        with atomic_folder(PRETRAINED / name) as folder:
             shutil.copytree(chosen, folder, dirs_exist_ok=True)
             complete(folder, options)
+
+
+def named(texts: Sequence[str]) -> dict[str, str]:
+    """{NAME: VALUE} of NAME=VALUE each; raises ConfigError."""
+    if wrong := [text for text in texts if not all(text.partition("="))]:
+        raise ConfigError(f"{wrong[0]!r} lacks a name or a value; expected NAME=VALUE, as nih=data/nih.")
+    return {name: value for name, _, value in (text.partition("=") for text in texts)}
 
 
 def median(bundles: list[Path]) -> Path:
     """The median by validation; of an even number, the worse of the middle two."""
     if not bundles:
-        raise DataError("there is no finished run; `make reproduce` makes them.")
+        raise DataError("there is no finished run of this recipe; scripts/reproduce.py makes them.")
 
     def by_validation(folder: Path) -> tuple[float, float]:
         measured = manifest.read_json(folder / manifest.METRICS)["validation"]
@@ -68,18 +88,16 @@ def median(bundles: list[Path]) -> Path:
 
 def complete(folder: Path, options: argparse.Namespace) -> None:
     """Shrink, export, calibrate, evaluate and report."""
-    side = manifest.read(folder).side
-    data = open_data(parse_specs([f"coronahack={options.data_dir}"]), side)
+    description = manifest.read(folder)
+    data = SourceOptions(source=tuple(options.source), classes=description.labels).open(description.side)
     print(f"half precision: {'yes' if shrink(folder, data) else 'no, it changes what the network says'}")
     cli.main(["export", str(folder)])
-    data_options = ["--data-dir", str(options.data_dir), "--side", str(side)]
-    ood = ["--ood-dir", str(options.ood_dir), "--risk", options.risk]
-    cli.main(["calibrate", str(folder), *data_options, *ood])
-    for external in options.external:
-        name, _, place = external.partition("=")
-        patient = ["--patient", options.patient] if options.patient else []
+    sources = [f"--source={source}" for source in options.source]
+    cli.main(["calibrate", str(folder), *sources, f"--ood-dir={options.ood_dir}", f"--risk={options.risk}"])
+    for name, place in options.external.items():
+        patient = [f"--patient={options.patient[name]}"] if name in options.patient else []
         cli.main(["evaluate", str(folder), "--source", f"folder:{name}={place}", *patient])
-    cli.main(["report", str(folder), *data_options])
+    cli.main(["report", str(folder), *sources])
 
 
 def shrink(folder: Path, data: XrayData) -> bool:
@@ -88,6 +106,8 @@ def shrink(folder: Path, data: XrayData) -> bool:
     network = bundle.load(folder)
     bundle.round_to_half(network.module)
     row_of = {(sample.source, sample.file_name): row for row, sample in enumerate(data.samples)}
+    if missing := set(before.source.tolist()) - {sample.source for sample in data.samples}:
+        raise DataError(f"the run was trained on {', '.join(sorted(missing))} too; pass --source for it.")
     rows = np.asarray([row_of[each] for each in zip(before.source, before.file_name, strict=True)])
     accelerator, pixels = Accelerator(cpu=True), data.pixels
     if network.lungs:

@@ -18,7 +18,8 @@ from PIL import Image
 from running import run_training
 
 from xray_hf import manifest
-from xray_hf.errors import BundleError
+from xray_hf.data.synthetic import sample_images
+from xray_hf.errors import BundleError, ConfigError, DataError
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.files import write_json
 from xray_hf.inference import Engine
@@ -76,7 +77,7 @@ def shipped(runs: Path, synthetic: Path, tmp_path_factory: pytest.TempPathFactor
         patch.setattr(write_results, "DOCS", root / "docs")
         data = ["--data-dir", str(synthetic), "--ood-dir", str(root / "ood"), "--risk", "0.99"]
         external = ["--external", f"else-where={root / 'elsewhere'}"]
-        release.main(["--runs", str(runs / "robust"), "--models", "xray-cnn", *data, *external])
+        release.main(["--runs", str(runs), "--models", "xray-cnn", *data, *external])
         write_results.main(["--runs", str(runs)])
     return root
 
@@ -89,6 +90,59 @@ def test_a_release_is_complete_and_answers(shipped: Path, runs: Path) -> None:
     assert {"test", "external", "controls", "subgroups", "source"} <= measured.keys()
     assert measured["external"]["else-where"]["n"] == 4
     assert Engine.from_pretrained(bundle).calibration.detector is not None
+
+
+def test_a_cropped_network_of_several_sources_and_another_side_is_released_under_its_own_name(
+    shipped: Path, synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ward = tmp_path / "ward"
+    for number, (finding, image) in enumerate(sample_images(20, seed=5)):
+        (ward / finding).mkdir(parents=True, exist_ok=True)
+        image.save(ward / finding / f"{number}.png")
+    sources = [f"--source=coronahack={synthetic}", f"--source=folder:ward={ward}"]
+    run = tmp_path / "runs" / "multisource" / "xray-cnn" / "seed-0"
+    options = [
+        "--preset",
+        "multisource",
+        "--model",
+        "xray-cnn",
+        "--crop",
+        "lungs",
+        "--side",
+        "96",
+        "--epochs",
+    ]
+    run_training(*sources, *options, "1", "--device", "cpu", "--precision", "fp32", "--out", run, draws=False)
+    monkeypatch.setattr(release, "PRETRAINED", tmp_path / "pretrained")
+    given = ["--recipe", "multisource", "--models", "xray-cnn", "--runs", str(tmp_path / "runs")]
+    given += ["--ood-dir", str(shipped / "ood"), "--risk", "0.99"]
+    away = [f"{name}={shipped / 'elsewhere'}" for name in ("near", "far")]
+    patients = ["--patient", "far=^[0-9]"]
+    with pytest.raises(DataError, match="was trained on coronahack, ward too; pass --source for it"):
+        release.main([*given, f"--source=folder:other={ward}"])
+    assert not (tmp_path / "pretrained" / "xray-cnn-multisource").exists()
+    release.main([*given, *sources, "--external", *away, *patients])
+
+    bundle = tmp_path / "pretrained" / "xray-cnn-multisource"
+    measured, fitted = (manifest.read_json(bundle / name) for name in ("metrics.json", "calibration.json"))
+    assert measured["external"].keys() == {"near", "far"}
+    assert measured["by_source"].keys() == measured["validation_by_source"].keys() == {"coronahack", "ward"}
+    assert fitted["ood_report"]["test_by_source"].keys() == {"coronahack", "ward"}
+    assert manifest.read(bundle).side == 96
+    answer = Engine.from_pretrained(bundle).predict([shipped / "elsewhere" / "0.png"])[0]
+    assert answer.lungs is not None
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--external", "data/nih"], "'data/nih' lacks a name or a value; expected NAME=VALUE"),
+        (["--external", "a=x", "--patient", "b=^1"], "--patient names b, which is no --external"),
+    ],
+)
+def test_externals_are_named(given: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        release.main(["--data-dir", "d", "--ood-dir", "o", *given])
 
 
 def test_the_page_shows_figures_that_are_there(shipped: Path) -> None:
