@@ -1,7 +1,8 @@
 # One word per chore; CI calls the same words.
 #   make demo         classify X-rays at http://127.0.0.1:7860 with the models of pretrained/
 #   make test         all tests                      make check      ruff, mypy
-#   make train        DATA=… MODEL=… ARGS=…          make reproduce  DATA=…  docs/results.md, in hours
+#   make train        DATA=… MODEL=… ARGS=…
+#   make reproduce    DATA=… SOURCES="KIND:NAME=DIR …"  docs/results.md, in hours
 #   make bench-train  DATA=…  our loop against its peers
 #   make bench-inference IMAGES=… BUNDLES="…"  our engine against its peers
 #   make bench-demo      IMAGES=… BUNDLES="…"  our demo under load against the plain one
@@ -52,7 +53,7 @@ train: install $(if $(filter $(SYNTHETIC),$(DATA)),$(SYNTHETIC))
 
 reproduce: install
 	@test "$(DATA)" != "$(SYNTHETIC)" || { echo "error: pass DATA=, the folder of CoronaHack" >&2; exit 2; }
-	$(BIN)/python scripts/reproduce.py --data-dir $(DATA) $(ARGS)
+	$(BIN)/python scripts/reproduce.py --data-dir $(DATA) $(SOURCES:%=--source %) $(ARGS)
 	$(BIN)/python scripts/write_results.py --runs runs/reproduce
 
 bench-train: install

@@ -1,15 +1,16 @@
 """Train everything that docs/results.md reports, from random weights: every recipe, both models, all seeds.
 
-python scripts/reproduce.py --data-dir data/coronahack                     # hours; resumes where it stopped
+python scripts/reproduce.py --data-dir data/coronahack --source folder:adults=data/adults   # hours; resumes
 python scripts/reproduce.py --data-dir data/coronahack --recipes robust --seeds 0 1
 
 paper          the paper's preset under its own protocol, which leaks
 paper-grouped  the same preset under the honest protocol: what the leak was worth
 robust         our preset, under the honest protocol
+multisource    our preset for several sources: CoronaHack and every --source
 view-VIEW      the CNN on what is left in a control view, and view-none on all; small: 112 pixels, 8 epochs
 Each run is `train.py` in a process of its own, in runs/reproduce/RECIPE/MODEL/seed-N. ResNet18 can start from
-ImageNet, as in the paper: `--models xray-resnet18 --out runs/imagenet`, with `--pretrained` to fetch the
-weights or `--initial-weights FILE`.
+ImageNet, as in the paper: `--out runs/imagenet`, with `--models xray-resnet18 --pretrained` to fetch the
+weights or `--initial-weights FILE`, from which the CNN takes nothing.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import argparse
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,15 +41,20 @@ SMALL += ["--blur", "0", "--noise", "0"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """Options of train.py, and for what they are run."""
+    """Options of train.py, and for what they are run.
+
+    has_all_sources: whether on every --source, or on CoronaHack alone.
+    """
 
     options: list[str]
     models: tuple[str, ...] = MODELS
     seeds: tuple[int, ...] = SEEDS[:3]
+    has_all_sources: bool = False
 
 
 RECIPES = {
     "robust": Recipe(["--preset", "robust"], seeds=SEEDS),
+    "multisource": Recipe(["--preset", "multisource"], has_all_sources=True),
     "paper": Recipe(["--preset", "paper", "--watch-test"]),
     "paper-grouped": Recipe(["--preset", "paper", "--protocol", "grouped", "--watch-test"]),
     **{
@@ -79,10 +86,23 @@ class Job:
         """Whether its bundle is there."""
         return (self.folder(out) / "bundle" / manifest.METRICS).exists()
 
-    def require_same(self, out: Path, more: list[str]) -> None:
+    def command(self, given: argparse.Namespace, more: list[str]) -> list[str]:
+        """The options of train.py, with the data and the start that were given."""
+        sources = given.source if RECIPES[self.recipe].has_all_sources else []
+        start = given.initial_weights if self.model == "xray-resnet18" else None
+        return [
+            f"--data-dir={given.data_dir}",
+            *(f"--source={source}" for source in sources),
+            *self.options,
+            *([f"--initial-weights={start}"] if start else []),
+            *more,
+        ]
+
+    def require_same(self, out: Path, command: list[str]) -> None:
         """Raise ConfigError if the finished run had other options than it would have now."""
-        now = parse(["--data-dir", "any", *self.options, *more]).as_dict()
-        then = self.training(out)["config"]
+        now, then = parse(command).as_dict(), self.training(out)["config"]
+        if start := now["model"]["initial_weights"]:
+            now["model"]["initial_weights"] = Path(start).name  # all that a bundle says of it
         for group in ("model", "optimization", "augmentation"):
             if now[group] != then[group]:
                 raise ConfigError(
@@ -95,17 +115,32 @@ class Job:
         return manifest.read_json(self.folder(out) / "bundle" / manifest.TRAINING)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run what is not done yet, saying how long the rest will take."""
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").partition("\n")[0], epilog="Other options are those of train.py."
     )
-    parser.add_argument("--data-dir", required=True)
+    parser.add_argument("--data-dir", required=True, metavar="DIR", help="CoronaHack, for every recipe")
+    parser.add_argument(
+        "--source",
+        action="append",
+        default=[],
+        metavar="KIND[:NAME]=PLACE",
+        help="another source of the recipe multisource; repeatable",
+    )
+    parser.add_argument("--initial-weights", metavar="FILE", help="what ResNet18 starts from")
     parser.add_argument("--out", type=Path, default=Path("runs/reproduce"))
     parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=list(RECIPES))
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
-    options, more = parser.parse_known_args()
+    options, more = parser.parse_known_args(arguments)
+    if not options.source and (
+        several := [name for name in options.recipes if RECIPES[name].has_all_sources]
+    ):
+        raise ConfigError(
+            f"the recipe {several[0]} trains on several sources, but only CoronaHack is given; pass --source "
+            "KIND[:NAME]=PLACE for each of the others, or choose other --recipes."
+        )
     jobs = [
         Job(name, model, seed)
         for name in options.recipes
@@ -115,17 +150,16 @@ def main() -> None:
     ]
     for number, job in enumerate(jobs, start=1):
         if job.is_done(options.out):
-            job.require_same(options.out, more)
+            job.require_same(options.out, job.command(options, more))
             continue
         print(f"run {number} of {len(jobs)}: {job}; {left(jobs, options.out)}", file=sys.stderr)
-        train(job, options.data_dir, options.out, more)
+        train(job, options.out, job.command(options, more))
 
 
-def train(job: Job, data_dir: str, out: Path, more: list[str]) -> None:
+def train(job: Job, out: Path, options: list[str]) -> None:
     """Train, or go on with it; raises XrayHFError if train.py ends with an error."""
     folder = job.folder(out)
-    options = ["--data-dir", data_dir, "--out", str(folder), "--resume", *job.options, *more]
-    command = [sys.executable, str(ROOT / "train.py"), *options]
+    command = [sys.executable, str(ROOT / "train.py"), *options, f"--out={folder}", "--resume"]
     started = time.perf_counter()
     code = subprocess.run(command, check=False).returncode
     if code:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from opening import open_coronahack
 
 from xray_hf.data.cache import Joined
 from xray_hf.data.dataset import split_data
+from xray_hf.errors import ConfigError
+from xray_hf.files import write_json
 from xray_hf.training.config import parse, resolve
 
 VARIANTS = [
@@ -81,6 +84,39 @@ def test_every_recipe_is_understood_by_training(recipe: str) -> None:
     assert not config.model.pretrained  # as docs/results.md says
     assert config.data.protocol == ("paper" if recipe == "paper" else "grouped")
     assert config.run.watch_test == (config.preset == "paper")  # ours looks at test once, at the end
+
+
+GIVEN = Namespace(data_dir="d", source=["folder:adults=a", "rsna=r"], initial_weights="far/start.safetensors")
+
+
+@pytest.mark.parametrize("recipe", ["robust", "multisource"])
+@pytest.mark.parametrize("model", reproduce.MODELS)
+def test_a_run_gets_the_sources_of_its_recipe_and_only_resnet_its_start(recipe: str, model: str) -> None:
+    config = parse(reproduce.Job(recipe, model, 1).command(GIVEN, ["--side", "64"]))
+    others = ["folder:adults=a", "rsna=r"] if recipe == "multisource" else []
+    assert [str(spec) for spec in config.data.specs] == ["coronahack=d", *others]
+    assert config.preset == recipe
+    assert config.model.initial_weights == (GIVEN.initial_weights if model == "xray-resnet18" else None)
+    assert (config.model.side, config.run.seed) == (64, 1)
+
+
+def test_a_finished_run_is_known_by_its_options_and_the_name_of_its_start(tmp_path: Path) -> None:
+    job = reproduce.Job("multisource", "xray-resnet18", 0)
+    config = parse(job.command(GIVEN, [])).as_dict()
+    config["model"]["initial_weights"] = "start.safetensors"  # as train.py saves it
+    write_json(job.folder(tmp_path) / "bundle" / "training.json", {"config": config})
+    job.require_same(tmp_path, job.command(GIVEN, []))
+    for changed in (["--epochs", "99"], ["--initial-weights", "other.safetensors"]):
+        with pytest.raises(ConfigError, match="trained with other options than multisource has now"):
+            job.require_same(tmp_path, job.command(GIVEN, changed))
+
+
+@pytest.mark.parametrize("recipes", [[], ["--recipes", "robust", "multisource"]])
+def test_a_recipe_without_its_sources_is_one_clear_error(tmp_path: Path, recipes: list[str]) -> None:
+    with pytest.raises(
+        ConfigError, match=r"multisource trains on several sources, .* pass --source KIND\[:NAME\]"
+    ):
+        reproduce.main(["--data-dir", "d", "--out", str(tmp_path), *recipes])
 
 
 def test_time_left_is_that_of_runs_alike(tmp_path: Path) -> None:
