@@ -107,7 +107,7 @@ def shrink(folder: Path, data: XrayData) -> bool:
     bundle.round_to_half(network.module)
     row_of = {(sample.source, sample.file_name): row for row, sample in enumerate(data.samples)}
     if missing := set(before.source.tolist()) - {sample.source for sample in data.samples}:
-        raise DataError(f"the run was trained on {', '.join(sorted(missing))} too; pass --source for it.")
+        raise DataError(f"the run also has images of {', '.join(sorted(missing))}; pass --source for each.")
     rows = np.asarray([row_of[each] for each in zip(before.source, before.file_name, strict=True)])
     accelerator, pixels = Accelerator(cpu=True), data.pixels
     if network.lungs:

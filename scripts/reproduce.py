@@ -6,7 +6,7 @@ python scripts/reproduce.py --data-dir data/coronahack --recipes robust --seeds 
 paper          the paper's preset under its own protocol, which leaks
 paper-grouped  the same preset under the honest protocol: what the leak was worth
 robust         our preset, under the honest protocol
-multisource    our preset for several sources: CoronaHack and every --source
+multisource    our preset for several sources: CoronaHack and every --source, but for --hold-out
 view-VIEW      the CNN on what is left in a control view, and view-none on all; small: 112 pixels, 8 epochs
 Each run is `train.py` in a process of its own, in runs/reproduce/RECIPE/MODEL/seed-N. ResNet18 can start from
 ImageNet, as in the paper: `--out runs/imagenet`, with `--models xray-resnet18 --pretrained` to fetch the
@@ -88,11 +88,14 @@ class Job:
 
     def command(self, given: argparse.Namespace, more: list[str]) -> list[str]:
         """The options of train.py, with the data and the start that were given."""
-        sources = given.source if RECIPES[self.recipe].has_all_sources else []
+        sources = []
+        if RECIPES[self.recipe].has_all_sources:
+            sources += [f"--source={source}" for source in given.source]
+            sources += [f"--hold-out={name}" for name in given.hold_out]
         start = given.initial_weights if self.model == "xray-resnet18" else None
         return [
             f"--data-dir={given.data_dir}",
-            *(f"--source={source}" for source in sources),
+            *sources,
             *self.options,
             *([f"--initial-weights={start}"] if start else []),
             *more,
@@ -127,6 +130,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         default=[],
         metavar="KIND[:NAME]=PLACE",
         help="another source of the recipe multisource; repeatable",
+    )
+    parser.add_argument(
+        "--hold-out",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a --source to keep as an external set: what shares a picture with it is not trained on",
     )
     parser.add_argument("--initial-weights", metavar="FILE", help="what ResNet18 starts from")
     parser.add_argument("--out", type=Path, default=Path("runs/reproduce"))

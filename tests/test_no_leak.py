@@ -10,6 +10,7 @@ import csv
 import json
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from modulefinder import ModuleFinder
@@ -23,7 +24,11 @@ from running import run_training
 
 import train
 from xray_hf import cli, manifest
-from xray_hf.data.cache import Joined
+from xray_hf.data.cache import Joined, prepare
+from xray_hf.data.dataset import read_samples
+from xray_hf.data.groups import near_duplicates
+from xray_hf.data.sample import Sample
+from xray_hf.data.sources import parse_specs
 from xray_hf.data.sources.coronahack import CSV_NAME
 from xray_hf.data.synthetic import sample_images
 from xray_hf.evaluation.predictions import Predictions
@@ -285,6 +290,72 @@ def test_what_fits_cannot_even_read_another_collection(fits: str) -> None:
     readers = {"xray_hf.inference.evaluate", "xray_hf.inference.report"}
     assert not readers & modules_of(fits)
     assert readers <= modules_of("xray_hf.cli")  # the search finds them where they are used
+
+
+EXTERNAL = ("sources/spain_twitter", "sources/openist", "external_nih_figure1")
+# How many pictures an external set shares with a training source, which runs that hold it out do not use.
+SHARED = {
+    ("spain_twitter", "radiography"): 4,
+    ("external_nih_figure1", "radiography"): 5,
+    ("external_nih_figure1", "thorax_scan"): 2,
+    ("external_nih_figure1", "web_covid"): 6,
+}
+TRAINED_ON = ("sources/radiography", "sources/thorax_scan", "sources/web_covid")
+
+
+def read_folder(folder: Path) -> list[Sample]:
+    """The labelled images of a folder; skips the test where it is missing."""
+    if not folder.is_dir():
+        pytest.skip(f"there is no {folder}")
+    return read_samples(parse_specs([f"folder:{folder.name}={folder}"]), classes=PAPER_CLASSES)[0]
+
+
+@pytest.fixture(scope="module")
+def external(real_data: Path) -> list[Sample]:
+    """Every image of the external sets."""
+    return [sample for name in EXTERNAL for sample in read_folder(real_data.parent / name)]
+
+
+@pytest.fixture(scope="module")
+def sources(real_data: Path) -> list[Sample]:
+    """Every image of the training sources."""
+    others = [sample for name in TRAINED_ON for sample in read_folder(real_data.parent / name)]
+    return read_samples(parse_specs([f"coronahack={real_data}"]))[0] + others
+
+
+@pytest.fixture(scope="module")
+def shared(external: list[Sample], sources: list[Sample]) -> list[tuple[Sample, Sample]]:
+    """Pictures that an external set shares with a training source."""
+    thumbnails, found = prepare(external, 32).thumbnails, []
+    for start in range(0, len(sources), 2500):  # since time grows with the square
+        part = sources[start : start + 2500]
+        pairs = near_duplicates(np.concatenate([thumbnails, prepare(part, 32).thumbnails]))
+        found += [(external[i], part[j - len(external)]) for i, j in pairs if i < len(external) <= j]
+    return found
+
+
+@pytest.mark.real
+def test_external_sets_share_no_name_or_patient_with_the_sources_and_few_pictures(
+    external: list[Sample], sources: list[Sample], shared: list[tuple[Sample, Sample]]
+) -> None:
+    for what in ("file_name", "patient_id"):
+        assert not {getattr(each, what) for each in external} & {getattr(each, what) for each in sources}
+    assert Counter((one.source, other.source) for one, other in shared) == SHARED  # as provenance.py says
+
+
+@pytest.mark.real
+def test_no_shipped_bundle_was_trained_chosen_or_tested_on_an_external_set_or_a_picture_of_it(
+    external: list[Sample], shared: list[tuple[Sample, Sample]]
+) -> None:
+    bundles = sorted((ROOT / "pretrained").iterdir())
+    assert len(bundles) >= 2
+    for bundle in bundles:
+        table = Predictions.read(bundle / manifest.PREDICTIONS)
+        own = table.take(np.isin(table.split, SPLITS))
+        assert len(own) > 5000
+        assert not {sample.file_name for sample in external} & set(own.file_name.tolist()), bundle.name
+        rows = set(zip(own.source.tolist(), own.file_name.tolist(), strict=True))
+        assert not {(other.source, other.file_name) for _, other in shared} & rows, bundle.name
 
 
 def test_an_external_test_changes_nothing_that_was_fitted(

@@ -86,7 +86,12 @@ def test_every_recipe_is_understood_by_training(recipe: str) -> None:
     assert config.run.watch_test == (config.preset == "paper")  # ours looks at test once, at the end
 
 
-GIVEN = Namespace(data_dir="d", source=["folder:adults=a", "rsna=r"], initial_weights="far/start.safetensors")
+GIVEN = Namespace(
+    data_dir="d",
+    source=["folder:adults=a", "rsna=r"],
+    hold_out=["rsna"],
+    initial_weights="far/start.safetensors",
+)
 
 
 @pytest.mark.parametrize("recipe", ["robust", "multisource"])
@@ -95,6 +100,7 @@ def test_a_run_gets_the_sources_of_its_recipe_and_only_resnet_its_start(recipe: 
     config = parse(reproduce.Job(recipe, model, 1).command(GIVEN, ["--side", "64"]))
     others = ["folder:adults=a", "rsna=r"] if recipe == "multisource" else []
     assert [str(spec) for spec in config.data.specs] == ["coronahack=d", *others]
+    assert config.data.hold_out == (("rsna",) if others else ())
     assert config.preset == recipe
     assert config.model.initial_weights == (GIVEN.initial_weights if model == "xray-resnet18" else None)
     assert (config.model.side, config.run.seed) == (64, 1)

@@ -118,7 +118,7 @@ def test_a_cropped_network_of_several_sources_and_another_side_is_released_under
     given += ["--ood-dir", str(shipped / "ood"), "--risk", "0.99"]
     away = [f"{name}={shipped / 'elsewhere'}" for name in ("near", "far")]
     patients = ["--patient", "far=^[0-9]"]
-    with pytest.raises(DataError, match="was trained on coronahack, ward too; pass --source for it"):
+    with pytest.raises(DataError, match="also has images of coronahack, ward; pass --source for each"):
         release.main([*given, f"--source=folder:other={ward}"])
     assert not (tmp_path / "pretrained" / "xray-cnn-multisource").exists()
     release.main([*given, *sources, "--external", *away, *patients])
