@@ -34,7 +34,7 @@ from xray_hf.report import markdown
 from xray_hf.report.numbers import mean_and_sd
 
 ROOT = Path(__file__).resolve().parent.parent
-PROXY = ["--preset", "multisource", "--side", "128", "--crop", "lungs", "--epochs", "1"]
+PROXY = ["--preset", "multisource", "--epochs", "1"]
 # What changes against the proxy: options of train.py.
 VARIANTS: dict[str, list[str]] = {
     "base": [],
