@@ -291,8 +291,44 @@ def test_a_bundle_without_graph_says_how_to_make_one(calibrated: Path, xray: Pat
 def test_a_damaged_graph_is_one_clear_error(calibrated: Path, backend: str) -> None:
     graph = (calibrated / manifest.GRAPH).read_bytes()
     (calibrated / manifest.GRAPH).write_bytes(graph[: len(graph) // 2])
+    with pytest.raises(BundleError, match=r"model\.onnx was not made from the model\.safetensors"):
+        Engine.from_pretrained(calibrated, backend=backend)
+    (calibrated / manifest.GRAPH).write_bytes(b"no graph" + graph)
     with pytest.raises(BundleError, match=r"model\.onnx cannot be loaded"):
         Engine.from_pretrained(calibrated, backend=backend)
+
+
+def cut(weights: Path) -> None:
+    weights.write_bytes(weights.read_bytes()[:-1000])
+
+
+def replace_by_others_of_the_same_shape(weights: Path) -> None:
+    torch.manual_seed(9)
+    bundle.save_network(create_model("xray-cnn", pretrained=False), weights.parent)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("change", [cut, replace_by_others_of_the_same_shape, Path.unlink])
+def test_a_graph_without_its_own_weights_is_one_clear_error(
+    calibrated: Path, backend: str, change: Callable[[Path], None]
+) -> None:
+    change(calibrated / manifest.WEIGHTS)
+    with pytest.raises(BundleError, match=r"model\.safetensors.*Fetch the bundle again"):
+        Engine.from_pretrained(calibrated, backend=backend)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "torch"])
+def test_a_bundle_in_the_hubs_cache_is_read_through_its_links(
+    calibrated: Path, engine: Engine, xray: Path, tmp_path: Path, backend: str
+) -> None:
+    blobs, snapshot = tmp_path / "models--o--n" / "blobs", tmp_path / "models--o--n" / "snapshots" / "0123"
+    blobs.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    for file in calibrated.iterdir():
+        blob = file.rename(blobs / manifest.digest(file))
+        (snapshot / file.name).symlink_to(Path("..", "..", "blobs", blob.name))
+    found = Engine.from_pretrained(snapshot, backend=backend).predict(xray)
+    assert values(found) == pytest.approx(values(engine.predict(xray)), abs=dict(TOLERANCES)[backend])
 
 
 def test_an_unknown_or_missing_backend_is_a_clear_error(

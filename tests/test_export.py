@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from safetensors.torch import load_file
 from torch import nn
 
 from xray_hf import bundle, export, manifest
@@ -18,6 +20,7 @@ from xray_hf.errors import BundleError, ExportError
 from xray_hf.files import write_json
 from xray_hf.images import read_grey, resize
 from xray_hf.models import Network, create_model
+from xray_hf.models.lungs import LungCrop
 from xray_hf.models.one_pass import OnePass
 
 SIDE = 224
@@ -39,6 +42,7 @@ def make_bundle(folder: Path, name: str) -> Path:
 @pytest.fixture(scope="module", params=["xray-resnet18", "xray-cnn"])
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = make_bundle(tmp_path_factory.mktemp(request.param), request.param)
+    bundle.store_in_half(folder)
     export.export(folder)
     return folder
 
@@ -54,32 +58,41 @@ def run(folder: Path, pixels: np.ndarray) -> dict[str, np.ndarray]:
     return dict(zip(names, session.run(names, {"pixels": pixels}), strict=True))
 
 
-def with_stored_weights(network: Network) -> nn.Module:
-    """The torch module that holds what the file holds."""
-    module = export.fold_batch_norm(OnePass(network).eval())
-    bundle.round_to_half(module)
-    return module
-
-
 @pytest.mark.parametrize("batch", [1, 3])
 def test_graph_and_torch_agree_on_every_output(folder: Path, network: Network, batch: int) -> None:
     pixels = export.probe_images(SIDE)[:batch]
     with torch.inference_mode():
-        expected = with_stored_weights(network)(torch.from_numpy(pixels))
+        expected = OnePass(network).eval()(torch.from_numpy(pixels))
     found = run(folder, pixels)
     assert list(found) == ["logits", "heatmaps", "embedding"]
     for value, other in zip(found.values(), expected, strict=True):
         np.testing.assert_allclose(value, other.numpy(), atol=1e-4)
 
 
-def test_weights_are_stored_in_half_and_computed_in_float(folder: Path) -> None:
-    graph = onnx.load(folder / manifest.GRAPH)
+def test_the_graph_reads_its_weights_from_the_weights_of_the_bundle(folder: Path) -> None:
+    graph = onnx.load(folder / manifest.GRAPH, load_external_data=False)
+    content, weights = (folder / manifest.WEIGHTS).read_bytes(), load_file(folder / manifest.WEIGHTS)
+    read = set()
+    for tensor in graph.graph.initializer:
+        if not tensor.external_data:
+            assert np.prod(tensor.dims) <= 512  # scale, shift, axes, biases of 0
+            continue
+        place = {entry.key: entry.value for entry in tensor.external_data}
+        assert place["location"] == manifest.WEIGHTS
+        name = tensor.name.removeprefix("inside.network.").removesuffix(".half")
+        begin = int(place["offset"])
+        assert content[begin : begin + int(place["length"])] == weights[name].numpy().tobytes()
+        read.add(name)
+    assert read == {name for name in weights if not name.endswith("num_batches_tracked")}
+    assert (folder / manifest.GRAPH).stat().st_size < 100_000
+
+
+def test_weights_in_half_precision_are_computed_in_float(folder: Path) -> None:
+    graph = onnx.load(folder / manifest.GRAPH, load_external_data=False)
     kinds = {tensor.data_type for tensor in graph.graph.initializer if np.prod(tensor.dims) >= 10_000}
     assert kinds == {onnx.TensorProto.FLOAT16}
     assert {output.type.tensor_type.elem_type for output in graph.graph.output} == {onnx.TensorProto.FLOAT}
     assert graph.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
-    weights = (folder / manifest.WEIGHTS).stat().st_size
-    assert (folder / manifest.GRAPH).stat().st_size < 0.55 * weights
 
 
 def test_the_graph_names_no_file_of_this_machine(folder: Path) -> None:
@@ -151,23 +164,37 @@ def test_a_graph_that_answers_otherwise_is_not_written(
     folder = make_bundle(tmp_path, "xray-cnn")
     (folder / manifest.GRAPH).write_bytes(b"of an earlier export")
 
-    def break_weights(graph: onnx.ModelProto) -> None:
+    def break_weights(graph: onnx.ModelProto, *_: object) -> None:
         tensor = max(graph.graph.initializer, key=lambda each: np.prod(each.dims))
         tensor.raw_data = np.zeros(int(np.prod(tensor.dims)), np.float32).tobytes()
 
-    monkeypatch.setattr(export, "store_in_half", break_weights)
+    monkeypatch.setattr(export, "point_into", break_weights)
     with pytest.raises(ExportError, match=r"differs from torch by .* was not written"):
         export.export(folder)
     assert (folder / manifest.GRAPH).read_bytes() == b"of an earlier export"
 
 
-def test_weights_that_rounding_would_change_stay_float(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_in_full_precision_are_read_as_they_are(tmp_path: Path) -> None:
     folder = make_bundle(tmp_path, "xray-cnn")
-    monkeypatch.setattr(export, "MAX_PROBABILITY_CHANGE", -1.0)
-    assert export.export(folder)["precision"] == "float"
-    assert (folder / manifest.GRAPH).stat().st_size > (folder / manifest.WEIGHTS).stat().st_size * 0.9
+    assert export.export(folder)["bytes"] < 100_000
+    graph = onnx.load(folder / manifest.GRAPH, load_external_data=False).graph
+    assert {tensor.data_type for tensor in graph.initializer if tensor.external_data} == {
+        onnx.TensorProto.FLOAT
+    }
+
+
+def test_the_lungs_are_read_from_their_own_file(tmp_path: Path) -> None:
+    network = replace(create_model("xray-cnn", pretrained=False), lungs=LungCrop.load())
+    bundle.save_network(network, tmp_path)
+    assert export.export(tmp_path)["bytes"] < 150_000
+    graph = onnx.load(tmp_path / manifest.GRAPH, load_external_data=False).graph
+    read = {
+        tensor.name.removeprefix("lungs.segment.").removesuffix(".half")
+        for tensor in graph.initializer
+        if tensor.external_data and tensor.external_data[0].value == manifest.LUNGS
+    }
+    lungs = load_file(tmp_path / manifest.LUNGS)
+    assert read == {name for name in lungs if not name.endswith("num_batches_tracked")}
 
 
 def test_a_folder_that_is_no_bundle_is_one_clear_error(tmp_path: Path) -> None:
@@ -180,6 +207,6 @@ def test_graph_and_torch_agree_on_real_images(folder: Path, network: Network, re
     files = sorted(real_data.rglob("*.jpeg"))[::200]
     pixels = np.stack([resize(read_grey(file), SIDE) for file in files])[:, None]
     with torch.inference_mode():
-        expected = with_stored_weights(network)(torch.from_numpy(pixels))[0].numpy()
+        expected = OnePass(network).eval()(torch.from_numpy(pixels))[0].numpy()
     assert len(files) > 20
     assert np.abs(run(folder, pixels)["logits"] - expected).max() < 1e-4

@@ -140,27 +140,29 @@ def test_other_libraries_take_a_revision_and_then_need_no_network(hub: Hub, run:
 
 ENGINE = """
 from xray_hf.inference import Engine
-engine = Engine.from_pretrained("{source}")
+engine = Engine.from_pretrained("{source}", backend="{backend}")
 print(engine.predict("chest.png").logits.tolist())
 """
 
 
-def test_the_engine_takes_a_revision_and_then_needs_no_network(hub: Hub, run: Run, xray: Path) -> None:
+@pytest.mark.parametrize(("backend", "tolerance"), [("onnxruntime", 1e-5), ("openvino", 5e-2)])
+def test_the_engine_takes_a_revision_and_then_needs_no_network(
+    hub: Hub, run: Run, xray: Path, backend: str, tolerance: float
+) -> None:
     [tag] = hub.repo("model", "owner/xray-cnn").tags
     expected = Engine.from_pretrained(ROOT / "pretrained" / "xray-cnn").predict(xray).logits.tolist()
-    code = ENGINE.format(source=f"owner/xray-cnn@{tag}")
+    code = ENGINE.format(source=f"owner/xray-cnn@{tag}", backend=backend)
     before = len(hub.requests)
     online = json.loads(run(code, PYTHONPATH=str(ROOT)))
-    assert online == pytest.approx(expected, abs=1e-5)
+    assert online == pytest.approx(expected, abs=tolerance)  # OpenVINO may compute in bfloat16
     fetched = {asked.path.rpartition("/")[2] for asked in hub.requests[before:]}
-    assert "model.onnx" in fetched
-    assert "model.safetensors" not in fetched  # the graph has the weights
+    assert {"model.onnx", "model.safetensors"} <= fetched
     assert json.loads(run(code, PYTHONPATH=str(ROOT), HF_HUB_OFFLINE="1")) == online
 
 
 def trying(source: str, before: str = "") -> str:
     """ENGINE, which prints the error that a bundle gives in place of an answer."""
-    body = ENGINE.format(source=source).replace("\n", "\n    ")
+    body = ENGINE.format(source=source, backend="onnxruntime").replace("\n", "\n    ")
     return f"""{before}
 from xray_hf.errors import BundleError
 try:{body}

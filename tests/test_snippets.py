@@ -81,7 +81,8 @@ def test_a_model_of_the_hub_is_named_by_its_id() -> None:
     ]
     assert 'model="owner/xray-of--mine")' in codes[0]
     assert 'timm.create_model("hf-hub:owner/xray-of--mine"' in codes[1]
-    assert 'hf_hub_download("owner/xray-of--mine", "model.onnx")' in codes[2]
+    files = 'allow_patterns=["model.onnx", "*.safetensors"]'
+    assert f'snapshot_download("owner/xray-of--mine", {files})' in codes[2]
     assert 'Engine.from_pretrained("owner/xray-of--mine")' in codes[3]
     for code in codes:
         ast.parse(code)

@@ -219,7 +219,7 @@ def test_what_came_by_xet_goes_by_xet_also_in_pieces_and_without(
 def test_transformers_and_the_engine_load_by_xet(pushed: Hub, run: Run, xray: Path) -> None:
     expected = Engine.from_pretrained(BUNDLE).predict(xray).logits.tolist()
     before = len(pushed.requests)
-    by_engine = json.loads(run(ENGINE.format(source=NAME), PYTHONPATH=str(ROOT)))
+    by_engine = json.loads(run(ENGINE.format(source=NAME, backend="onnxruntime"), PYTHONPATH=str(ROOT)))
     assert by_engine == pytest.approx(expected, abs=1e-5)
     code = BLOCKED + LOGITS.format(model="xray-cnn", is_cnn=True, revision="main")
     # torch's resizing is not Pillow's to the bit
@@ -255,4 +255,4 @@ def test_trouble_of_a_download_that_stays_is_one_error_and_leaves_nothing_half(
     code = trying(NAME, before="from xray_hf import manifest\nmanifest.TIMEOUT = 1")
     said = run(code, PYTHONPATH=str(ROOT), HF_XET_CLIENT_RETRY_MAX_ATTEMPTS="1")
     assert re.fullmatch(f"error: .*{NAME}, and the Hub did not give .* Check the name and the network.", said)
-    assert not list((tmp_path / "home").rglob("model.onnx"))
+    assert not list((tmp_path / "home").rglob("model.safetensors"))

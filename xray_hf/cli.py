@@ -237,10 +237,8 @@ def export(bundle: Path) -> None:
 
     found = export(folder)
     print(
-        f"{folder / manifest.GRAPH}: {found['bytes'] / 1e6:.1f} MB, weights in {found['precision']} "
-        f"precision; {', '.join(found['outputs'])}\n"
-        f"logits within {found['max_logit_difference']:.1e} of torch; "
-        f"half precision moves a probability by {found['max_probability_change']:.1e} at most"
+        f"{folder / manifest.GRAPH}: {found['bytes'] / 1e3:.0f} kB beside the weights; "
+        f"{', '.join(found['outputs'])}; logits within {found['max_logit_difference']:.1e} of torch"
     )
 
 
@@ -418,7 +416,7 @@ def _local(bundle: Path) -> Path:
     """A local bundle that a command changes."""
     if not bundle.is_dir():
         raise BundleError(f"{bundle} is no folder; expected a bundle that train.py wrote.")
-    return manifest.locate(bundle, weights=True)
+    return manifest.locate(bundle)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,13 @@
 """A bundle's network -> model.onnx, from grey pixels to logits, class activation maps and embedding.
 
-Large weights are stored in half precision, which halves the file, and computed in float32. A bundle keeps
-float32 if rounding would change its answers. Batch normalisation is folded in before rounding.
+The graph holds no weights of its own: its initialisers point into the bundle's safetensors files, so the two
+cannot disagree. Runtimes cast half precision to float32 and fold batch normalisation when they load it.
 """
 
 from __future__ import annotations
 
-import copy
+import json
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,10 @@ import onnx
 import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from onnx.external_data_helper import set_external_data
+from onnxscript import optimizer
+from safetensors.torch import load_file
 from torch import nn
-from torch.fx.experimental.optimization import fuse
 
 from xray_hf import bundle, manifest
 from xray_hf.data.synthetic import sample_images
@@ -27,44 +28,39 @@ from xray_hf.files import atomic_file
 from xray_hf.images import resize
 from xray_hf.models.one_pass import OUTPUTS, OnePass
 
-MAX_LOGIT_DIFFERENCE = 1e-4  # between the graph and torch on the same weights
-MAX_PROBABILITY_CHANGE = 5e-4  # that rounding the weights may cause
+MAX_LOGIT_DIFFERENCE = 1e-4  # between the graph and torch
 _PROBES = 8  # synthetic patients of each class, besides noise and plain images
+# Where the tensors of a file are in OnePass.
+_PREFIXES = {manifest.WEIGHTS: "inside.network.", manifest.LUNGS: "lungs.segment."}
 
 
 def export(folder: Path) -> dict[str, Any]:
     """Write model.onnx into a bundle, if it answers as the bundle's network does.
 
-    Returns precision ("half" or "float"), bytes, outputs, max_logit_difference from torch with the same
-    weights, and max_probability_change, which rounding them causes or, if too large, would have caused.
+    Returns bytes, outputs, and max_logit_difference from torch.
     Raises BundleError for a bundle that cannot be loaded, ExportError if its network has no graph or the
     graph answers otherwise (nothing is written then), OutputError.
     """
     network = bundle.load(folder)
-    original = OnePass(network).eval()
-    pixels = probe_images(network.side)
-    rounded = fold_batch_norm(original)
-    bundle.round_to_half(rounded)
-    change = float((_logits(rounded, pixels).softmax(1) - _logits(original, pixels).softmax(1)).abs().max())
-    use_half = change <= MAX_PROBABILITY_CHANGE
-    module = rounded if use_half else original
-    graph = to_onnx(module, original.outputs, network.side)
-    if use_half:
-        store_in_half(graph)
-    difference = logit_difference(graph, module, pixels)
-    if not difference <= MAX_LOGIT_DIFFERENCE:  # NaN is no agreement either
-        raise ExportError(
-            f"the graph of {folder} differs from torch by {difference:g} in a logit; at most "
-            f"{MAX_LOGIT_DIFFERENCE:g} is accepted, so {manifest.GRAPH} was not written. Use backend torch."
-        )
+    module = OnePass(network).eval()
+    graph = to_onnx(module, module.outputs, network.side)
+    files = manifest.weight_files(network.lungs is not None)
+    for name in files:
+        point_into(graph, folder / name, _PREFIXES[name])
+    helper.set_model_props(graph, {name: manifest.digest(folder / name) for name in files})
     with atomic_file(folder / manifest.GRAPH) as temporary:
         onnx.save(graph, temporary)
+        difference = logit_difference(temporary, module, probe_images(network.side))
+        if not difference <= MAX_LOGIT_DIFFERENCE:  # NaN is no agreement either
+            raise ExportError(
+                f"the graph of {folder} differs from torch by {difference:g} in a logit; at most "
+                f"{MAX_LOGIT_DIFFERENCE:g} is accepted, so {manifest.GRAPH} was not written. "
+                "Use backend torch."
+            )
     return {
-        "precision": "half" if use_half else "float",
         "bytes": (folder / manifest.GRAPH).stat().st_size,
-        "outputs": list(original.outputs),
+        "outputs": list(module.outputs),
         "max_logit_difference": difference,
-        "max_probability_change": change,
     }
 
 
@@ -79,17 +75,6 @@ def probe_images(side: int) -> np.ndarray:
     return np.stack([*patients, *noise, *plain])[:, None]
 
 
-def fold_batch_norm(module: OnePass) -> OnePass:
-    """A copy with batch normalisation folded into the convolutions, where torch.fx can follow the network.
-
-    Otherwise the exporter folds; the folded weights are not exact in half precision then and stay float.
-    """
-    folded = copy.deepcopy(module)
-    with suppress(torch.fx.proxy.TraceError):
-        folded.inside = fuse(copy.deepcopy(module.inside))
-    return folded
-
-
 def to_onnx(module: nn.Module, outputs: Sequence[str], side: int) -> onnx.ModelProto:
     """Export a module of (B, 1, side, side) uint8 with any batch size; raises ExportError."""
     example = torch.zeros(2, 1, side, side, dtype=torch.uint8)
@@ -102,6 +87,7 @@ def to_onnx(module: nn.Module, outputs: Sequence[str], side: int) -> onnx.ModelP
             output_names=list(outputs),
             dynamic_shapes=({0: batch},),
             dynamo=True,
+            optimize=False,  # it would fold the weights
             verbose=False,
         )
     except (torch.onnx.OnnxExporterError, RuntimeError) as error:
@@ -109,6 +95,7 @@ def to_onnx(module: nn.Module, outputs: Sequence[str], side: int) -> onnx.ModelP
             f"torch cannot export this network to ONNX: {as_sentence(error)} Use backend torch."
         ) from error
     assert program is not None  # for mypy: it is None only without dynamo
+    _fold_all_but_weights(program.model)
     graph = program.model_proto
     # They name paths and lines of source code on this machine.
     for part in (*graph.graph.node, *graph.graph.input, *graph.graph.output, *graph.graph.initializer):
@@ -117,29 +104,49 @@ def to_onnx(module: nn.Module, outputs: Sequence[str], side: int) -> onnx.ModelP
     return graph
 
 
-def store_in_half(graph: onnx.ModelProto) -> None:
-    """Store in half precision every large tensor that loses nothing by it, cast back when it is loaded."""
-    tensors = graph.graph.initializer
-    for tensor in [
-        t for t in tensors if t.data_type == TensorProto.FLOAT and np.prod(t.dims) >= bundle.LARGE
-    ]:
-        values = numpy_helper.to_array(tensor)
-        half = values.astype(np.float16)
-        if np.array_equal(half.astype(np.float32), values):
-            stored = f"{tensor.name}.half"
-            cast = helper.make_node("Cast", [stored], [tensor.name], to=TensorProto.FLOAT)
+def _fold_all_but_weights(model: Any) -> None:
+    """Fold constants of an onnx_ir.Model, in place; its initialisers stay as they are in the files."""
+    weights = set(model.graph.initializers)
+
+    def should_fold(node: Any) -> bool | None:
+        reads_weights = any(value is not None and value.name in weights for value in node.inputs)
+        return False if reads_weights else None  # None: as usual
+
+    optimizer.fold_constants_ir(model, should_fold=should_fold)
+    optimizer.remove_unused_nodes(model)
+
+
+def point_into(graph: onnx.ModelProto, weights: Path, prefix: str) -> None:
+    """Let a graph read its initialisers from a safetensors file beside it, wherever that has the same values.
+
+    prefix: what precedes the file's names in the graph. Tensors in half precision are cast to float32.
+    """
+    stored = load_file(weights)
+    # The format: 8 bytes with the header's length, the header in JSON, then the tensors.
+    with weights.open("rb") as file:
+        start = 8 + int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(start - 8))
+    named = {f"{prefix}{name}": (value, header[name]) for name, value in stored.items()}
+    for tensor in graph.graph.initializer:
+        value, entry = named.get(tensor.name, (None, None))
+        if value is None or entry is None or entry["dtype"] not in ("F16", "F32"):
+            continue
+        if not np.array_equal(value.float().numpy(), numpy_helper.to_array(tensor)):
+            continue
+        if entry["dtype"] == "F16":
+            half = f"{tensor.name}.half"
+            cast = helper.make_node("Cast", [half], [tensor.name], to=TensorProto.FLOAT)
             graph.graph.node.insert(0, cast)
-            tensors.remove(tensor)
-            tensors.append(numpy_helper.from_array(half, stored))
+            tensor.name, tensor.data_type = half, TensorProto.FLOAT16
+        begin, end = entry["data_offsets"]
+        set_external_data(tensor, weights.name, start + begin, end - begin)
+        tensor.ClearField("raw_data")
 
 
-def logit_difference(graph: onnx.ModelProto, module: nn.Module, pixels: np.ndarray) -> float:
+def logit_difference(graph: Path, module: nn.Module, pixels: np.ndarray) -> float:
     """The largest difference of a logit between a graph in ONNX Runtime and a module in torch."""
-    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     logits = session.run([OUTPUTS[0]], {manifest.GRAPH_INPUT: pixels})[0]
-    return float(np.abs(logits - _logits(module, pixels).numpy()).max())
-
-
-@torch.inference_mode()
-def _logits(module: nn.Module, pixels: np.ndarray) -> torch.Tensor:
-    return module(torch.from_numpy(pixels))[0]
+    with torch.inference_mode():
+        expected = module(torch.from_numpy(pixels))[0].numpy()
+    return float(np.abs(logits - expected).max())

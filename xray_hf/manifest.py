@@ -3,7 +3,8 @@
 config.json, model.safetensors   weights, labels, preprocessing
 lungs.safetensors                of networks that see the lungs only: what finds them
 preprocessor_config.json, *.py   xray-cnn only: what AutoModel needs to load it without this package
-model.onnx                       the same network as one graph: grey pixels -> logits, class activation maps
+model.onnx                       the same network as a graph, grey pixels -> logits, class activation maps; it
+                                 reads its weights from the safetensors files
 calibration.json                 temperature, abstention, operating points, detector of OOD input
 training.json                    configuration, seed, fingerprints, versions, device, duration, history
 splits.json                      which file went where
@@ -141,12 +142,12 @@ def mark_of(training: Mapping[str, Any]) -> str:
     return (SYNTHETIC_MARK if training.get("is_synthetic") else "") + of_view
 
 
-def locate(source: Path | str, *, weights: bool, views: bool = False) -> Path:
+def locate(source: Path | str, *, views: bool = False) -> Path:
     """The folder of a bundle: `source` itself, `bundle` in it, or a copy fetched from the Hub, without code.
 
     source: a folder, or the id of a Hub repository, "owner/name" or "owner/name@revision", where a revision
-    is a branch, tag or commit. weights: fetch the safetensors files in place of model.onnx. views: fetch
-    metrics, figures and card, too. Raises BundleError if there is neither.
+    is a branch, tag or commit. views: fetch metrics, figures and card, too. Raises BundleError if there is
+    neither.
     """
     folder = Path(source)
     if folder.is_dir():
@@ -162,7 +163,7 @@ def locate(source: Path | str, *, weights: bool, views: bool = False) -> Path:
     from huggingface_hub import snapshot_download
 
     repo_id, revision = found.groups()
-    names = [*_DESCRIPTION, *((WEIGHTS, LUNGS) if weights else (GRAPH,)), *(_VIEWS if views else ())]
+    names = [*_DESCRIPTION, GRAPH, WEIGHTS, LUNGS, *(_VIEWS if views else ())]
     # hf_xet reads it at its first download; by default it waits half an hour for a silent server.
     os.environ.setdefault("HF_XET_CLIENT_READ_TIMEOUT", f"{TIMEOUT}s")
     try:
@@ -218,11 +219,37 @@ def calibration_mark(folder: Path) -> str:
 
 
 def version(folder: Path) -> str:
-    """A short hash of a bundle's graph (without one, of its weights) and calibration."""
-    network = next((folder / name for name in (GRAPH, WEIGHTS) if (folder / name).exists()), None)
-    with (network or folder / CONFIG).open("rb") as file:
-        content = hashlib.file_digest(file, "sha256").hexdigest()
-    return hashlib.sha256(f"{content} {calibration_mark(folder)}".encode()).hexdigest()[:12]
+    """A short hash of a bundle's calibration and graph, which names the hash of the weights.
+
+    Without a graph, the weights take its place.
+    """
+    network = next((folder / name for name in (GRAPH, WEIGHTS) if (folder / name).exists()), folder / CONFIG)
+    return hashlib.sha256(f"{digest(network)} {calibration_mark(folder)}".encode()).hexdigest()[:12]
+
+
+def weight_files(sees_lungs: bool) -> tuple[str, ...]:
+    """The names of the files that a bundle's graph reads its weights from."""
+    return (WEIGHTS, LUNGS) if sees_lungs else (WEIGHTS,)
+
+
+def digest(file: Path) -> str:
+    """The SHA-256 of a file in hex digits."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def require_weights(description: Manifest) -> None:
+    """Raise BundleError unless a bundle's weights are those that its graph was made from."""
+    folder = description.folder
+    graph = (folder / GRAPH).read_bytes()
+    for name in weight_files(description.sees_lungs):
+        if not (folder / name).is_file():
+            raise BundleError(f"{folder} holds no {name}, which {GRAPH} reads. Fetch the bundle again.")
+        if digest(folder / name).encode() not in graph:  # as export writes it
+            raise BundleError(
+                f"{folder / GRAPH} was not made from the {name} beside it; one of them is damaged, or of "
+                f"another version. Fetch the bundle again, or run `xray-hf export {folder}`."
+            )
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -86,23 +86,26 @@ print(dict(zip(model.pretrained_cfg["label_names"], probabilities.tolist())))
 
 
 def _onnx_runtime(description: Manifest, repo_id: str | None) -> Snippet:
-    fetch, graph, side = "", text(f"{description.folder}/{manifest.GRAPH}"), description.side
+    imports, folder, side = "", text(str(description.folder)), description.side
     if repo_id:
-        fetch = "from huggingface_hub import hf_hub_download\n"
-        graph = f"hf_hub_download({text(repo_id)}, {text(manifest.GRAPH)})"
+        imports = "from huggingface_hub import snapshot_download\n"
+        files = text([manifest.GRAPH, "*.safetensors"])
+        folder = f"snapshot_download({text(repo_id)}, allow_patterns={files})"
     return Snippet(
         "ONNX Runtime alone",
         "python",
-        "One file, no torch. The graph scales the pixels itself; its logits are not calibrated.",
+        "No torch. The graph reads its weights from the safetensors beside it and scales the pixels itself; "
+        "its logits are not calibrated.",
         f"""\
 import numpy as np
 import onnxruntime
-{fetch}from PIL import Image
+{imports}from PIL import Image
 
 labels = {text(list(description.labels))}
 image = Image.open("{FILE}").convert("L").resize(({side}, {side}), Image.Resampling.BILINEAR)
 pixels = np.asarray(image)[None, None]  # (1, 1, {side}, {side}) uint8
-session = onnxruntime.InferenceSession({graph})
+folder = {folder}
+session = onnxruntime.InferenceSession(f"{{folder}}/{manifest.GRAPH}")
 logits = session.run(["logits"], {{"{manifest.GRAPH_INPUT}": pixels}})[0][0]
 shares = np.exp(logits - logits.max())
 print(dict(zip(labels, (shares / shares.sum()).tolist())))

@@ -42,7 +42,7 @@ def load_engines(sources: Sequence[Path | str], backend: str) -> dict[str, Engin
 
     Raises BundleError for an incomplete bundle, and for models of different classes.
     """
-    folders = {source: manifest.locate(source, weights=backend == "torch", views=True) for source in sources}
+    folders = {source: manifest.locate(source, views=True) for source in sources}
     loaded = [(source, Engine.from_pretrained(at, backend=backend)) for source, at in folders.items()]
     if len({engine.labels for _, engine in loaded}) > 1:
         said = "; ".join(f"{source}: {', '.join(engine.labels)}" for source, engine in loaded)

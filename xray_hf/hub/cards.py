@@ -80,7 +80,7 @@ def _render(bundle: Path, repo_id: str | None, data_set: str | None, with_names:
         with_names=with_names,
         mark=report.mark,
         snippets=snippets.of_model(description, repo_id),
-        version=manifest.version(bundle),
+        version=_version(bundle),
         config=_read(bundle, manifest.CONFIG),
         training=training,
         start=_start(training),
@@ -92,7 +92,7 @@ def _render(bundle: Path, repo_id: str | None, data_set: str | None, with_names:
         intervals=markdown.paragraph(sentences.INTERVALS),
         evaluation=_evaluation(report),
         parameters=_parameters(bundle),
-        megabytes={name: _megabytes(bundle / name) for name in (manifest.WEIGHTS, manifest.GRAPH)},
+        megabytes=round((bundle / manifest.WEIGHTS).stat().st_size / 1e6, 1),
     )
 
 
@@ -241,12 +241,13 @@ def _parameters(bundle: Path) -> int:
         ) from error
 
 
-def _megabytes(path: Path) -> float:
-    if not path.is_file():
+def _version(bundle: Path) -> str:
+    if not (bundle / manifest.GRAPH).is_file():
         raise BundleError(
-            f"{path} is missing, and the card states its size; run `xray-hf export {path.parent}`."
+            f"{bundle / manifest.GRAPH} is missing, and the card states its version; "
+            f"run `xray-hf export {bundle}`."
         )
-    return round(path.stat().st_size / 1e6, 1)
+    return manifest.version(bundle)
 
 
 def _changes(augmentation: Mapping[str, float]) -> str:

@@ -7,19 +7,22 @@ answers a single image soonest, a call on every core answers many. Calls from mo
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import numpy as np
 
 from xray_hf import cores
 from xray_hf.errors import BundleError, ConfigError
-from xray_hf.manifest import GRAPH, GRAPH_INPUT, Manifest, read
+from xray_hf.manifest import GRAPH, GRAPH_INPUT, Manifest, read, require_weights, weight_files
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,8 @@ class OpenVino:
             "INFERENCE_NUM_THREADS": threads * calls,
             "NUM_STREAMS": calls,
         }
-        self._model = core.compile_model(str(manifest.folder / GRAPH), "CPU", options)
+        with _without_links(manifest) as folder:
+            self._model = core.compile_model(str(folder / GRAPH), "CPU", options)
         self._names = [output.get_any_name() for output in self._model.outputs]
         self._local = threading.local()  # since a request serves one call at a time
 
@@ -88,6 +92,22 @@ class OpenVino:
             self._local.request = self._model.create_infer_request()
         results = self._local.request.infer([pixels])
         return _outputs(self._names, [np.array(results[name]) for name in self._names])
+
+
+@contextmanager
+def _without_links(manifest: Manifest) -> Iterator[Path]:
+    """The bundle's folder, or a copy while it is read if it has links, as in the Hub's cache.
+
+    OpenVINO refuses weights that a link leads out of the graph's folder to.
+    """
+    files = [manifest.folder / name for name in (GRAPH, *weight_files(manifest.sees_lungs))]
+    if not any(file.is_symlink() for file in files):
+        yield manifest.folder
+        return
+    with TemporaryDirectory(prefix="xray-hf-") as copy:
+        for file in files:
+            shutil.copy(file, copy)
+        yield Path(copy)
 
 
 class Torch:
@@ -125,8 +145,8 @@ DEFAULT = "onnxruntime"
 def load(name: str, manifest: Manifest, *, threads: int, calls: int = 1) -> Backend:
     """Load a bundle's network. threads: how many one call may use. calls: how many may run at a time.
 
-    Raises ConfigError for a backend that does not exist or is not installed, BundleError if the file that
-    the backend needs is missing or damaged.
+    Raises ConfigError for a backend that does not exist or is not installed, BundleError if a file that the
+    backend needs is missing or damaged, or if graph and weights do not belong together.
     """
     if name not in BACKENDS:
         raise ConfigError(f"there is no backend {name!r}; expected one of {', '.join(BACKENDS)}.")
@@ -137,6 +157,8 @@ def load(name: str, manifest: Manifest, *, threads: int, calls: int = 1) -> Back
             f"{manifest.folder} holds no {GRAPH}; run `xray-hf export {manifest.folder}`, or choose "
             "backend torch."
         )
+    if name != "torch":
+        require_weights(manifest)
     try:
         return BACKENDS[name](manifest, threads, calls)
     except Exception as error:  # the runtimes' own kinds have no common base

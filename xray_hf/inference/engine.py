@@ -120,7 +120,7 @@ class Engine:
         """
         if threads is not None and threads < 1:
             raise ConfigError(f"threads is {threads}; expected 1 or more, or None for all cores.")
-        folder = manifest.locate(source, weights=backend == "torch")
+        folder = manifest.locate(source)
         return cls(manifest.read(folder), calibration.read(folder), backend, threads or cores.usable())
 
     @property
