@@ -22,7 +22,7 @@ from xray_hf.data.synthetic import sample_images
 from xray_hf.errors import BundleError, ConfigError, DataError
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.files import write_json
-from xray_hf.inference import Engine
+from xray_hf.inference import Engine, reference
 from xray_hf.report.report import Report
 from xray_hf.task import PAPER_CLASSES
 
@@ -90,6 +90,7 @@ def test_a_release_is_complete_and_answers(shipped: Path, runs: Path) -> None:
     assert {"test", "external", "controls", "subgroups", "source"} <= measured.keys()
     assert measured["external"]["else-where"]["n"] == 4
     assert Engine.from_pretrained(bundle).calibration.detector is not None
+    assert reference.check(bundle) < reference.TOLERANCE  # of what was calibrated after the export
 
 
 def test_a_cropped_network_of_several_sources_and_another_side_is_released_under_its_own_name(

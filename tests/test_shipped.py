@@ -21,7 +21,7 @@ from xray_hf.data.sources import ReadOptions, coronahack
 from xray_hf.demo import examples
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.hub import cards
-from xray_hf.inference import Engine
+from xray_hf.inference import Engine, reference
 from xray_hf.task import PAPER_CLASSES, SPLITS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,6 +31,7 @@ FILES = (
     manifest.CONFIG,
     manifest.WEIGHTS,
     manifest.GRAPH,
+    manifest.REFERENCE,
     manifest.CALIBRATION,
     manifest.TRAINING,
     manifest.SPLITS,
@@ -63,7 +64,7 @@ def test_it_is_complete_and_trained_on_real_patients(bundle: Path) -> None:
 
 
 def test_all_of_it_is_small() -> None:
-    assert sum(file.stat().st_size for file in (ROOT / "pretrained").rglob("*")) < 55e6
+    assert sum(file.stat().st_size for file in (ROOT / "pretrained").rglob("*")) < 30e6
 
 
 @of_each
@@ -123,6 +124,12 @@ def test_it_answers_about_a_synthetic_patient_with_all_that_was_fitted(bundle: P
     found = engine.predict(examples.find(None, tmp_path)[0].file)
     assert tuple(found.probabilities) == PAPER_CLASSES
     assert found.heatmap is not None
+
+
+@of_each
+@pytest.mark.parametrize("backend", ["onnxruntime", "torch"])
+def test_it_gives_its_reference_predictions(bundle: Path, backend: str) -> None:
+    assert reference.check(bundle, backend) < reference.TOLERANCE
 
 
 @of_each

@@ -228,18 +228,34 @@ def report(bundle: Path, data: SourceOptions, side: int | None, sheets: Path | N
     print(f"written: {folder / manifest.CONTROLS}")
 
 
-@commands.command(help="write a bundle's model.onnx, which the engine runs")
+@commands.command(help="write a bundle's model.onnx, which the engine runs, and its reference predictions")
 @bundle
 def export(bundle: Path) -> None:
     folder = _local(bundle)
     _hide_loading()
     from xray_hf.export import export
+    from xray_hf.inference import reference
 
     found = export(folder)
+    reference.write(folder)
     print(
         f"{folder / manifest.GRAPH}: {found['bytes'] / 1e3:.0f} kB beside the weights; "
         f"{', '.join(found['outputs'])}; logits within {found['max_logit_difference']:.1e} of torch"
     )
+
+
+@commands.command(help="answer a bundle's reference images again, and compare with its reference.json")
+@bundle
+@option("--backend", default="onnxruntime", help="onnxruntime, openvino or torch")
+@option("--tolerance", type=float, default=1e-3, help="largest difference to accept; bfloat16 needs 0.05")
+def check(bundle: Path, backend: str, tolerance: float) -> None:
+    folder = _local(bundle)
+    if backend == "torch":
+        _hide_loading()
+    from xray_hf.inference import reference
+
+    found = reference.check(folder, backend, tolerance)
+    print(f"{folder}: within {found:.1e} of {manifest.REFERENCE} on {backend}")
 
 
 @commands.command(
@@ -260,7 +276,7 @@ def calibrate(bundle: Path, risk: float, data: SourceOptions, side: int | None, 
         raise ConfigError("the OOD detector is fitted with both --source and --ood-dir; pass both or none.")
     folder = _local(bundle)
     from xray_hf.calibration import fit, fit_ood
-    from xray_hf.inference import backends
+    from xray_hf.inference import backends, reference
 
     if ood_dir:
         fit_ood.find(ood_dir)  # before minutes are spent on decoding
@@ -269,6 +285,8 @@ def calibrate(bundle: Path, risk: float, data: SourceOptions, side: int | None, 
         print(_redrawn(folder, "ood"), end="\n\n")  # should the other half fail, this one is done
     fit.fit_bundle(folder, risk)
     print(_redrawn(folder, "calibration"))
+    if (folder / manifest.REFERENCE).exists():  # its probabilities are calibrated
+        reference.write(folder)
     print(f"written: {folder / manifest.CALIBRATION}")
 
 

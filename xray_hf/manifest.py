@@ -5,6 +5,7 @@ lungs.safetensors                of networks that see the lungs only: what finds
 preprocessor_config.json, *.py   xray-cnn only: what AutoModel needs to load it without this package
 model.onnx                       the same network as a graph, grey pixels -> logits, class activation maps; it
                                  reads its weights from the safetensors files
+reference.json, reference/       synthetic X-rays and what the network says of them, to check a port by
 calibration.json                 temperature, abstention, operating points, detector of OOD input
 training.json                    configuration, seed, fingerprints, versions, device, duration, history
 splits.json                      which file went where
@@ -31,6 +32,7 @@ from xray_hf.task import SYNTHETIC_MARK
 
 CONFIG, WEIGHTS, PREPROCESSOR = "config.json", "model.safetensors", "preprocessor_config.json"
 GRAPH, CALIBRATION, LUNGS = "model.onnx", "calibration.json", "lungs.safetensors"
+REFERENCE, REFERENCE_IMAGES = "reference.json", "reference"
 GRAPH_INPUT = "pixels"  # of the graph: (B, 1, side, side) uint8
 TRAINING, SPLITS, PREDICTIONS, METRICS = "training.json", "splits.json", "predictions.parquet", "metrics.json"
 FIGURES, EXTERNAL, CONTROLS, CARD = "figures", "external", "controls", "README.md"

@@ -81,6 +81,7 @@ def _render(bundle: Path, repo_id: str | None, data_set: str | None, with_names:
         mark=report.mark,
         snippets=snippets.of_model(description, repo_id),
         version=_version(bundle),
+        has_reference=(bundle / manifest.REFERENCE).is_file(),
         config=_read(bundle, manifest.CONFIG),
         training=training,
         start=_start(training),

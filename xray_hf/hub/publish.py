@@ -64,6 +64,7 @@ _TAG = re.compile(r"[\w.][\w.-]*")
 _PARTS = (
     *(manifest.CONFIG, manifest.WEIGHTS, manifest.PREPROCESSOR, manifest.GRAPH, manifest.CALIBRATION),
     *(manifest.LUNGS, manifest.TRAINING, manifest.METRICS, f"{manifest.FIGURES}/*.png"),
+    *(manifest.REFERENCE, f"{manifest.REFERENCE_IMAGES}/*.png"),
     *("configuration_xray_cnn.py", "modeling_xray_cnn.py"),
 )
 # They name files and patients.
