@@ -126,8 +126,7 @@ def _add_models(engines: Engines) -> gr.CheckboxGroup:
     return gr.CheckboxGroup(
         list(engines),
         value=events.preferred(engines),
-        label="Models",
-        info="Those trained on the most sources answer unless you choose.",
+        label="Models; those trained on the most sources answer unless you choose",
         visible=len(engines) > len(events.preferred(engines)),
         elem_classes="models",
     )
