@@ -103,7 +103,9 @@ def test_models_of_the_most_sources_answer_unless_others_are_chosen(
 ) -> None:
     engines = {"a": of_sources(engine, "coronahack"), "b": of_sources(engine, "coronahack", "folder")}
     assert events.preferred(engines) == ["b"]
-    assert list(events.choose(engines)) == list(events.choose(engines, ["c"])) == ["b"]
+    for wrong in (None, [], ["c"], 3, "a", {"a": 1}, [["a"], {}, None]):
+        assert list(events.choose(engines, wrong)) == ["b"]
+    assert events.choose({}) == {}
     assert list(events.choose(engines, ["b", "a"])) == ["a", "b"]
     uploads = [unpack([str(each)]) for each in patients[:3]]
     found = [own for (own,) in events.answer_visitors(engines, uploads, [None, ["a"], ["b"]])]

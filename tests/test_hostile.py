@@ -356,7 +356,7 @@ def test_an_archive_of_thousands_keeps_nobody_waiting(site: Site, xray: Path) ->
     (path,) = site.upload(archives(xray.read_bytes())["10,001 members"], b"many.zip").json()
     functions = site.ask("GET", "/config").json()["dependencies"]
     show = next(each["id"] for each in functions if each["api_name"] == "show")
-    call = {"fn_index": show, "session_hash": "s", "data": [[as_file(path)]]}
+    call = {"fn_index": show, "session_hash": "s", "data": [[as_file(path)], None]}
     begun = time.monotonic()
     assert site.ask("POST", "/gradio_api/queue/join", json=call).status_code == 200
     found = site.ask("GET", "/gradio_api/queue/data?session_hash=s").text

@@ -62,14 +62,17 @@ def _name(source: Path | str, engine: Engine) -> str:
 
 def preferred(engines: Engines) -> list[str]:
     """The models that answer if nobody chooses: those that were trained on the most sources."""
-    most = max(len(engine.manifest.sources) for engine in engines.values())
+    most = max((len(engine.manifest.sources) for engine in engines.values()), default=0)
     return [name for name, engine in engines.items() if len(engine.manifest.sources) == most]
 
 
-def choose(engines: Engines, names: Sequence[str] | None = None) -> Engines:
-    """The models of these names; those preferred if no name is one of a model."""
-    wanted = set(names or ()) & set(engines) or preferred(engines)
-    return {name: engine for name, engine in engines.items() if name in wanted}
+def choose(engines: Engines, names: Any = None) -> Engines:
+    """The models of these names; those preferred if `names` is no list, or none of them is a model's.
+
+    A program can send anything as a visitor's choice, and must not spoil the batch of others.
+    """
+    known = [name for name in engines if isinstance(names, list | tuple) and name in names]
+    return {name: engines[name] for name in known or preferred(engines)}
 
 
 def describe(engines: Engines) -> dict[str, Any]:
@@ -90,7 +93,7 @@ def answer(engines: Engines, uploads: Sequence[Upload]) -> list[Answer]:
 
 
 def answer_visitors(
-    engines: Engines, uploads: Sequence[Sequence[Upload]], names: Sequence[Sequence[str] | None]
+    engines: Engines, uploads: Sequence[Sequence[Upload]], names: Sequence[Any]
 ) -> list[list[Answer]]:
     """Each visitor's answers by the models that they chose.
 
