@@ -1,4 +1,4 @@
-"""Compare recipes for several sources by leaving one out: train without it, judge on it.
+"""Compare recipes for several sources: train without some of them, judge on these.
 
 python scripts/ablate_sources.py --source coronahack=A --source folder:clinic=B --hold-out clinic  # resumes
 python scripts/ablate_sources.py … --hold-out clinic+web ward --only base "whole image" --seeds 0 1 2

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import io
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,12 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import train
-from xray_hf.data.cache import PixelSource
+from xray_hf.data.cache import Viewed
 from xray_hf.errors import exit_on_error
 from xray_hf.models.create import logits_of
+from xray_hf.models.lungs import standardise
 from xray_hf.training.loop import Trainer
+from xray_hf.views import View
 
 
 def main() -> None:
@@ -57,7 +59,7 @@ class Variant(Trainer):
         super().__init__(*given)
         options, classes = self.options, len(self.network.classes)
         if options.view:
-            self.pixels = Seen(self.pixels, options.view)
+            self.pixels = Viewed(self.pixels, as_view(VIEWS[options.view]))
         if options.more_augmentation:
             self.augment.layers += [collimate, mark, sharpen, re_encode]
         names, source = np.unique(self.sources, return_inverse=True)
@@ -125,14 +127,11 @@ class Variant(Trainer):
         return losses.mean() + nn.functional.cross_entropy(guess, source)
 
 
-def standardised(images: torch.Tensor) -> torch.Tensor:
-    """Mean 1/2 and standard deviation 1/5: (B, 1, side, side) in 0..1 -> the same."""
-    deviation = images.std(dim=(2, 3), keepdim=True) + 1e-3
-    return (0.5 + 0.2 * (images - images.mean(dim=(2, 3), keepdim=True)) / deviation).clamp(0, 1)
-
-
 def flattened(images: torch.Tensor) -> torch.Tensor:
-    """As `standardised`, but of each neighbourhood, an eighth of the side wide: (B, 1, side, side)."""
+    """As models.lungs.standardise, but by neighbourhood, an eighth of the side wide.
+
+    (B, 1, side, side) in 0..1 -> the same.
+    """
     width = images.shape[-1] // 8 | 1
 
     def around(values: torch.Tensor) -> torch.Tensor:
@@ -150,8 +149,18 @@ VIEWS = {
     "flattened": flattened,
     "equalised": enhance.equalize,
     "clahe": lambda images: enhance.equalize_clahe(images, 2.0, (8, 8)),
-    "standardised": standardised,
+    "standardised": lambda images: standardise(255 * images) / 255,
 }
+
+
+def as_view(change: Callable[[torch.Tensor], torch.Tensor]) -> View:
+    """A change of (B, 1, side, side) in 0..1 as one of uint8 images (B, side, side)."""
+
+    def view(images: np.ndarray) -> np.ndarray:
+        changed = change(torch.from_numpy(images).unsqueeze(1) / 255)
+        return np.asarray((255 * changed).squeeze(1).byte())
+
+    return view
 
 
 class Reverse(torch.autograd.Function):
@@ -180,19 +189,6 @@ def coral(features: torch.Tensor, labels: torch.Tensor, group: torch.Tensor) -> 
             distance = distance + (one.T.cov() - other.T.cov()).square().mean()
             pairs += 1
     return distance / max(pairs, 1)
-
-
-@dataclass(frozen=True)
-class Seen:
-    """Another source's images with their grey values changed, in training and in tests alike."""
-
-    source: PixelSource
-    view: str
-
-    def gather(self, rows: np.ndarray) -> np.ndarray:
-        """As PixelSource.gather."""
-        images = torch.from_numpy(self.source.gather(rows)).unsqueeze(1) / 255
-        return np.asarray((255 * VIEWS[self.view](images)).squeeze(1).byte())
 
 
 def _some(images: torch.Tensor, share: float) -> np.ndarray:

@@ -36,6 +36,7 @@ side = option("--side", type=IntRange(1), default=DEFAULT_SIDE, help="pixels")
 side_of_bundle = option("--side", type=IntRange(1), hidden=True)  # of version 0.1: a bundle has its own
 seed = option("--seed", type=IntRange(0), default=0)
 protocol = option("--protocol", type=Choice(PROTOCOLS), default=PROTOCOLS[0])
+backend = option("--backend", default="onnxruntime", help="onnxruntime, openvino or torch")
 hold_out = option(
     "--hold-out", multiple=True, metavar="NAME", help="hold a source out for external validation; repeatable"
 )
@@ -246,7 +247,7 @@ def export(bundle: Path) -> None:
 
 @commands.command(help="answer a bundle's reference images again, and compare with its reference.json")
 @bundle
-@option("--backend", default="onnxruntime", help="onnxruntime, openvino or torch")
+@backend
 @option("--tolerance", type=float, default=1e-3, help="largest difference to accept; bfloat16 needs 0.05")
 def check(bundle: Path, backend: str, tolerance: float) -> None:
     folder = _local(bundle)
@@ -307,7 +308,7 @@ def calibrate(bundle: Path, risk: float, data: SourceOptions, side: int | None, 
 )
 @option("--resume", is_flag=True, help="continue a stopped run, or start one")
 @option("--batch-size", type=int, default=8, help="images in one call")
-@option("--backend", default="onnxruntime", help="onnxruntime, openvino or torch")
+@backend
 @option("--split", help="of data sets of the Hub (default: the only one)")
 @option("--image-column", help="of Parquet and data sets (default: the first of type Image, else `image`)")
 def predict(

@@ -100,16 +100,13 @@ def answer_visitors(
     Images of visitors with the same models go through the networks together.
     """
     chosen = [tuple(choose(engines, each)) for each in names]
-    answers = {
-        each: iter(
-            answer(
-                choose(engines, each),
-                [one for k, own in enumerate(uploads) if chosen[k] == each for one in own],
-            )
-        )
-        for each in set(chosen)
-    }
-    return [[next(answers[each]) for _ in own] for each, own in zip(chosen, uploads, strict=True)]
+    found: list[list[Answer]] = [[] for _ in uploads]
+    for models in set(chosen):
+        visitors = [k for k, each in enumerate(chosen) if each == models]
+        answers = iter(answer(choose(engines, models), [one for k in visitors for one in uploads[k]]))
+        for k in visitors:
+            found[k] = [next(answers) for _ in uploads[k]]
+    return found
 
 
 def answer_in_bulk(

@@ -157,8 +157,8 @@ def _heat(network: Backend, pixels: PixelSource, rows: np.ndarray, bar: tqdm[Any
             if outputs.lungs is not None:
                 looks_for_lungs = True
                 inside[part] = share_within(evidence, outputs.lungs)
-                crop = outputs.heatmaps.any(axis=1).astype(np.float32)
-                uniform[part] = share_within(np.asarray(crop), outputs.lungs)
+                crop = np.asarray(outputs.heatmaps.any(axis=1), np.float32)
+                uniform[part] = share_within(crop, outputs.lungs)
     found = {"heat_in_lungs": inside, "uniform_in_lungs": uniform} if looks_for_lungs else {}
     return {"heat_lungs": lungs, "heat_border": border, **found}
 
