@@ -54,7 +54,8 @@ train: install $(if $(filter $(SYNTHETIC),$(DATA)),$(SYNTHETIC))
 reproduce: install
 	@test "$(DATA)" != "$(SYNTHETIC)" || { echo "error: pass DATA=, the folder of CoronaHack" >&2; exit 2; }
 	$(BIN)/python scripts/reproduce.py --data-dir $(DATA) $(SOURCES:%=--source %) $(ARGS)
-	$(BIN)/python scripts/write_results.py --runs runs/reproduce
+	$(BIN)/python scripts/collect_results.py runs/reproduce
+	$(BIN)/python scripts/write_results.py
 
 bench-train: install
 	$(BIN)/python benchmarks/bench_train.py $(if $(filter-out $(SYNTHETIC),$(DATA)),--data-dir $(DATA)) $(ARGS)

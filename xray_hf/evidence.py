@@ -39,7 +39,7 @@ def draw(folder: Path) -> dict[str, Any]:
     predictions = Predictions.read(folder / manifest.PREDICTIONS)
     training = manifest.read_json(folder / manifest.TRAINING)
     fitted = calibration.read(folder)
-    external = _external(folder, predictions)
+    external = external_sets(folder, predictions)
     summary: dict[str, Any] = {"classes": list(predictions.classes)}
     for subset in SUBSETS:
         if len(part := predictions.select(subset)):
@@ -65,6 +65,18 @@ def draw(folder: Path) -> dict[str, Any]:
             figures.save(figure, temporary / name)
     write_json(folder / manifest.METRICS, summary)
     return summary
+
+
+def external_sets(folder: Path, predictions: Predictions) -> dict[str, Predictions]:
+    """{name: rows} of the external test sets: sources held out in training, and the tables in external/.
+
+    predictions: those of the bundle. A table in external/ also has the engine's decisions, so it replaces a
+    held-out source of its name. Raises BundleError for a damaged table.
+    """
+    again = "run `xray-hf evaluate BUNDLE --source …` again"
+    paths = sorted((folder / manifest.EXTERNAL).glob("[!.]*.parquet"))
+    records = {path.stem: Predictions.read(path, again) for path in paths}
+    return dict(sorted((predictions.select(EXTERNAL).by_source() | records).items()))
 
 
 def _numbers(part: Predictions, fitted: Calibration) -> dict[str, Any]:
@@ -93,17 +105,6 @@ def _by_source(part: Predictions, fitted: Calibration) -> dict[str, Any]:
     """{source: its numbers}; empty for rows of one source."""
     parts = part.by_source()
     return {name: _numbers(own, fitted) for name, own in parts.items()} if len(parts) > 1 else {}
-
-
-def _external(folder: Path, predictions: Predictions) -> dict[str, Predictions]:
-    """{name: rows} of the external test sets: sources held out in training, and the tables in external/.
-
-    A table there also has the engine's decisions, so it replaces a held-out source of its name.
-    """
-    again = "run `xray-hf evaluate BUNDLE --source …` again"
-    paths = sorted((folder / manifest.EXTERNAL).glob("[!.]*.parquet"))
-    records = {path.stem: Predictions.read(path, again) for path in paths}
-    return dict(sorted((predictions.select(EXTERNAL).by_source() | records).items()))
 
 
 def _draw_controls(summary: Mapping[str, Any], mark: str) -> dict[str, Figure]:

@@ -99,6 +99,27 @@ def curves(history: Sequence[Mapping[str, Any]], title: str) -> Figure:
     return figure
 
 
+def swing(groups: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], title: str) -> Figure:
+    """Validation and test accuracy after every epoch: a panel for each {name: histories}, a line a history.
+
+    A history: one mapping an epoch with epoch, validation_accuracy and test_accuracy (0 to 1).
+    """
+    figure = _figure(4.6 * len(groups), 4.8, title)
+    for place, (name, histories) in enumerate(groups.items(), start=1):
+        axes = _plot(figure, "Epoch", "Accuracy" if place == 1 else "", (1, len(groups), place))
+        axes.set_title(name, fontsize=TEXT)
+        for index, subset in enumerate(("validation", "test")):
+            for number, history in enumerate(histories):
+                values = [row[f"{subset}_accuracy"] for row in history]
+                label = subset if number == 0 else None
+                axes.plot([row["epoch"] for row in history], values, "o-", color=PALETTE[index], label=label)
+        axes.set_ylim(0.6, 1.01)
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _legend_below(figure, figure.axes[0])
+    return figure
+
+
 def roc(predictions: Predictions, title: str = "ROC, each class against the rest") -> Figure:
     """One ROC curve a class with its area; a class without cases is named as such, not drawn."""
     labels, probabilities = predictions.label, predictions.probabilities
