@@ -6,8 +6,9 @@ python scripts/release.py --recipe multisource --data-dir data/coronahack --sour
 
 `robust` makes pretrained/MODEL, `multisource` pretrained/MODEL-multisource; pass the sources of training.
 It takes the median by balanced accuracy on validation (cross entropy among equals), since the best run would
-be better than the recipe promises. It stores the weights in half precision if no logit moves by more than
-0.01 and no decision changes on validation and test rows. Then it exports, calibrates and reports.
+be better than the recipe promises. All rows are predicted again in float32. The weights are stored in half
+precision if no logit moves by more than 0.01 and no decision changes on validation and test rows. Then it
+exports, calibrates and reports.
 """
 
 from __future__ import annotations
@@ -90,7 +91,9 @@ def complete(folder: Path, options: argparse.Namespace) -> None:
     """Shrink, export, calibrate, evaluate and report."""
     description = manifest.read(folder)
     data = SourceOptions(source=tuple(options.source), classes=description.labels).open(description.side)
-    print(f"half precision: {'yes' if shrink(folder, data) else 'no, it changes what the network says'}")
+    print(
+        f"half precision: {'yes' if predict_again(folder, data) else 'no, it changes what the network says'}"
+    )
     cli.main(["export", str(folder)])
     sources = [f"--source={source}" for source in options.source]
     cli.main(["calibrate", str(folder), *sources, f"--ood-dir={options.ood_dir}", f"--risk={options.risk}"])
@@ -100,27 +103,36 @@ def complete(folder: Path, options: argparse.Namespace) -> None:
     cli.main(["report", str(folder), *sources])
 
 
-def shrink(folder: Path, data: XrayData) -> bool:
-    """Store large weights in half precision, and their predictions; False, and nothing, if it matters."""
-    before = Predictions.read(folder / manifest.PREDICTIONS)
+def predict_again(folder: Path, data: XrayData) -> bool:
+    """Replace the predictions by those in float32; whether of large weights in half precision, then stored.
+
+    Raises DataError if the bundle's sources are not all there.
+    """
+    recorded = Predictions.read(folder / manifest.PREDICTIONS)
     network = bundle.load(folder)
-    bundle.round_to_half(network.module)
     row_of = {(sample.source, sample.file_name): row for row, sample in enumerate(data.samples)}
-    if missing := set(before.source.tolist()) - {sample.source for sample in data.samples}:
+    if missing := set(recorded.source.tolist()) - {sample.source for sample in data.samples}:
         raise DataError(f"the run also has images of {', '.join(sorted(missing))}; pass --source for each.")
-    rows = np.asarray([row_of[each] for each in zip(before.source, before.file_name, strict=True)])
+    rows = np.asarray([row_of[each] for each in zip(recorded.source, recorded.file_name, strict=True)])
     accelerator, pixels = Accelerator(cpu=True), data.pixels
     if network.lungs:
         side = network.preprocessing.side
         pixels = crop_lungs(network.lungs, pixels, len(data.samples), side, accelerator)
-    logits = predict_rows(network.module, network, pixels, rows, accelerator, autocast=False)
-    after = replace(before, logits=logits)
-    has_moved = abs(after.logits - before.logits).max() > MAX_LOGIT_CHANGE
-    if has_moved or (after.predicted != before.predicted)[before.split != "train"].any():
-        return False
-    bundle.store_in_half(folder)
-    after.write(folder / manifest.PREDICTIONS)  # calibrate draws figures and metrics from them
-    return True
+
+    def predictions() -> Predictions:
+        logits = predict_rows(network.module, network, pixels, rows, accelerator, autocast=False)
+        return replace(recorded, logits=logits)
+
+    whole = predictions()
+    bundle.round_to_half(network.module)
+    half = predictions()
+    has_moved = abs(half.logits - whole.logits).max() > MAX_LOGIT_CHANGE
+    has_moved |= bool((half.predicted != whole.predicted)[recorded.split != "train"].any())
+    if not has_moved:
+        bundle.store_in_half(folder)
+    # calibrate draws figures and metrics from them
+    (whole if has_moved else half).write(folder / manifest.PREDICTIONS)
+    return not has_moved
 
 
 if __name__ == "__main__":

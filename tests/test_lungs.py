@@ -134,7 +134,7 @@ def test_training_sees_the_crops_of_the_rows_that_it_asks_for(patients: np.ndarr
     rows = np.asarray([3, 0, 3])
     images = torch.from_numpy(patients[rows]).float().unsqueeze(1)
     expected = standardise(crop(images, lungs(images)[0], 80)).squeeze(1).detach().numpy()
-    assert np.abs(cropped.gather(rows) - expected).max() <= 0.51
+    assert np.abs(cropped.gather(rows) - expected).max() <= 1e-3
 
 
 def test_boxes_are_found_once(patients: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,8 +165,7 @@ def test_the_engine_sees_what_training_saw(trained: Path, synthetic: Path, backe
     files = {path.name: path for path in synthetic.rglob("*.jpeg")}
     for row in (0, len(table) // 2, len(table) - 1):
         found = engine.predict(files[str(table.file_name[row])])
-        # Training rounds a crop to whole grey values, the graph does not.
-        np.testing.assert_allclose(found.logits, table.logits[row], atol=0.02)
+        np.testing.assert_allclose(found.logits, table.logits[row], atol=1e-3)
         assert found.lungs is not None
         assert found.lungs.any()
         assert found.heatmap is not None

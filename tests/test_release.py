@@ -290,8 +290,12 @@ def test_weights_stay_whole_where_half_precision_would_matter(
     folder = Path(shutil.copytree(source, tmp_path / "bundle"))
 
     table = Predictions.read(folder / manifest.PREDICTIONS)
-    logits, test = table.logits.copy(), np.flatnonzero(table.split == "test")[0]
-    logits[test] = logits[test][[1, 2, 0]] * 1e-3 if change == "a decision" else logits[test] + 0.02
-    monkeypatch.setattr(release, "predict_rows", lambda *_, **__: logits)
-    assert not release.shrink(folder, open_coronahack(synthetic, SIDE))
+    whole, test = table.logits.copy(), np.flatnonzero(table.split == "test")[0]
+    whole[test] = [1e-3, 0, 0]
+    half = whole.copy()
+    half[test] = [0, 1e-3, 0] if change == "a decision" else whole[test] + 0.02
+    found = iter([whole, half])
+    monkeypatch.setattr(release, "predict_rows", lambda *_, **__: next(found))
+    assert not release.predict_again(folder, open_coronahack(synthetic, SIDE))
     assert (folder / manifest.WEIGHTS).read_bytes() == (source / manifest.WEIGHTS).read_bytes()
+    assert np.array_equal(Predictions.read(folder / manifest.PREDICTIONS).logits, whole)

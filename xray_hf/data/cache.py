@@ -46,7 +46,7 @@ class PixelSource(Protocol):
     """Where batches come from: rows in, grey images out."""
 
     def gather(self, rows: np.ndarray) -> np.ndarray:
-        """(B,) row numbers -> (B, side, side) uint8."""
+        """(B,) row numbers -> (B, side, side), 0 to 255, uint8 unless they were computed."""
         ...
 
 

@@ -39,7 +39,7 @@ class Preprocessing:
             raise ValueError(f"preprocessing {self}; expected a side of 32 to 2048, 3 means, 3 deviations")
 
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(B, side, side) uint8 -> (B, 3, side, side) float32, channels_last, on the same device."""
+        """(B, side, side), 0 to 255 -> (B, 3, side, side) float32, channels_last, on the same device."""
         # One multiplication and addition per channel, written straight into channels_last memory.
         shift, scale = _shift_and_scale(self, pixels.device)
         grey = pixels.to(torch.float32).unsqueeze(-1)

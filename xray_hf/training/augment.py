@@ -26,7 +26,7 @@ class Augmentation:
         self.layers = _layers(options, side)
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(B, side, side) uint8 -> the same, or float32 in 0..255 where grey values were computed."""
+        """(B, side, side), 0 to 255 -> the same; float32 where grey values were computed."""
         if self.flip:
             pixels = random_flip(pixels)
         if not self.layers:
@@ -38,7 +38,7 @@ class Augmentation:
 
 
 def random_flip(pixels: torch.Tensor) -> torch.Tensor:
-    """Mirror each image with probability 1/2: (B, H, W) uint8 -> same."""
+    """Mirror each image with probability 1/2: (B, H, W) -> same."""
     chosen = torch.rand(len(pixels)) < 0.5
     return torch.where(chosen.to(pixels.device, non_blocking=True)[:, None, None], pixels.flip(-1), pixels)
 

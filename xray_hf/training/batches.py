@@ -59,7 +59,7 @@ def share_of(batch: np.ndarray, rank: int, world: int) -> np.ndarray:
 def load_ahead(
     source: PixelSource, batches: Iterable[np.ndarray], pin: bool = False
 ) -> Iterator[torch.Tensor]:
-    """Yield the pixels of each batch, (B, side, side) uint8, read one batch ahead in a thread."""
+    """Yield the pixels of each batch, (B, side, side), 0 to 255, read one batch ahead in a thread."""
 
     def load(rows: np.ndarray) -> torch.Tensor:
         pixels = torch.from_numpy(source.gather(rows))

@@ -200,7 +200,7 @@ class Trainer:
         return sums
 
     def _forward(self, grey: torch.Tensor, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Losses (B,) and the number correct of grey images (B, side, side) uint8."""
+        """Losses (B,) and the number correct of grey images (B, side, side), 0 to 255."""
         device, options = self.accelerator.device, self.config.augmentation
         grey = self.augment(grey.to(device, non_blocking=True))
         labels = torch.from_numpy(self.labels[rows]).to(device, non_blocking=True)
