@@ -4,9 +4,9 @@ python benchmarks/recompute.py pretrained/xray-cnn --data-dir data/coronahack
 python benchmarks/recompute.py pretrained/xray-cnn-multisource --data-dir data/coronahack \\
     --source radiography=data/radiography --source thorax_scan=data/thorax_scan …
 
-Classes and the official test images are those of CoronaHack's own CSV; the classes of every other source are in
-its labels.csv. The bundle's splits.json names the other test images. transformers cannot crop to the lungs, so
-a bundle that does answers through its graph, in plain ONNX Runtime.
+Classes and the official test images are those of CoronaHack's own CSV; the classes of other sources are in
+its labels.csv. The bundle's splits.json names the other test images. transformers cannot crop to the lungs,
+so a bundle that does answers through its graph, in plain ONNX Runtime.
 """
 
 import argparse
