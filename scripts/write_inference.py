@@ -1,11 +1,11 @@
-"""Write docs/inference.md: speed, agreement, and what the engine rejects, of two bundles.
+"""Write docs/inference.md: speed, agreement, and what the engine rejects, of some bundles.
 
-python scripts/write_inference.py BUNDLE BUNDLE --whole ORIGINALS --external DIR
+python scripts/write_inference.py BUNDLE … --whole ORIGINALS
 
-No number of the tables is typed in: rejections are read from the bundles' calibration.json, speed from
+No number of the tables is typed in: rejections are read from the bundles' calibration.json and external/, speed from
 docs/bench_inference.md (`make bench-inference ARGS="--out docs/bench_inference.json"`), agreement from
 docs/agreement.md (`benchmarks/agreement.py --out docs/agreement.json`). ORIGINALS holds files of the data set
-at their original size, DIR frontal X-rays of other hospitals.
+at their original size.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ files of the data set have their original size, proportions and colours. Most ar
 detector's rejections here say little."""
 EXTERNAL = """### Frontal X-rays of other hospitals
 
-Adults who took part in no fit and no threshold. Every rejection here is wrong: the detector has seen
-children of one hospital and a few dozen adults. [The log](log.md) explains how weighting the classes,
-chosen on the training images, changed this number."""
+Adults who took part in no fit and no threshold; every rejection here is wrong. The detectors of xray-resnet18
+and xray-cnn have seen children of one hospital and a few dozen adults. [The log](log.md) explains how
+weighting the classes, chosen on the training images, changed this number."""
 
 
 def main() -> None:
@@ -71,16 +71,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0], allow_abbrev=False)
     parser.add_argument("bundles", type=Path, nargs="+")
     parser.add_argument("--whole", type=Path, required=True, help="files of the data set at original size")
-    parser.add_argument("--external", type=Path, required=True, help="frontal X-rays of other hospitals")
     options = parser.parse_args()
     sections = [introduction(options.bundles)]
     for title, page in PARTS.items():
         sections.append(f"## {title}\n\n{TEXTS[title]}\n\n{page.read_text(encoding='utf-8').strip()}")
     sections.append(f"## OOD detection\n\n{OOD}")
-    sections += [rejection(Report.read(folder, manifest.read(folder).name)) for folder in options.bundles]
-    engines = [Engine.from_pretrained(folder) for folder in options.bundles]
-    sections.append(f"{WHOLE}\n\n{rejected(engines, options.whole)}")
-    sections.append(f"{EXTERNAL}\n\n{rejected(engines, options.external)}")
+    reports = [Report.read(folder, folder.name) for folder in options.bundles]
+    sections += [rejection(report) for report in reports]
+    sections.append(f"{WHOLE}\n\n{rejected(options.bundles, options.whole)}")
+    sections.append(f"{EXTERNAL}\n\n{rejected_elsewhere(reports)}")
     write_text(DOCS / "inference.md", "\n\n".join(sections) + "\n")
 
 
@@ -105,17 +104,34 @@ def rejection(report: Report) -> str:
     return f"### {report.name}\n\n{markdown.table(tables.ood([report]))}\n\n![{figure.alt}]({place})"
 
 
-def rejected(engines: Sequence[Engine], images: Path) -> str:
+def rejected_elsewhere(reports: Sequence[Report]) -> str:
+    """How many X-rays of each external set are rejected, as a table."""
+    rows = []
+    for report in reports:
+        for name, own in report.external.items():
+            if own.decisions:
+                counts = (round(own.decisions.withheld.get(REJECTED, 0) * own.n), own.n)
+                rows.append([report.name, name, part_of(counts), percent(exact(*counts))])
+    return markdown.rows_below(["model", "X-rays", "rejected", "share"], rows)
+
+
+def exact(count: int, total: int) -> Rate:
+    """A share with its exact interval."""
+    interval = binomtest(count, total).proportion_ci(method="exact")
+    return Rate(count / total, (interval.low, interval.high))
+
+
+def rejected(folders: Sequence[Path], images: Path) -> str:
     """How many frontal X-rays of a folder are rejected, and by what, as a table."""
     files = [item.source for item in inputs.find([str(images)])]
     rows = []
-    for engine in engines:
+    for folder in folders:
+        engine = Engine.from_pretrained(folder)
         reasons = [each.reason for each in engine.predict(files) if each.decision == REJECTED]
         by_rule = sum(reason != UNLIKE for reason in reasons)
-        interval = binomtest(len(reasons), len(files)).proportion_ci(method="exact")
-        share = Rate(len(reasons) / len(files), (interval.low, interval.high))
-        counts = part_of((len(reasons), len(files)))
-        rows.append([engine.name, counts, percent(share), percent(Rate(by_rule / len(files)))])
+        counts = (len(reasons), len(files))
+        share = percent(Rate(by_rule / len(files)))
+        rows.append([folder.name, part_of(counts), percent(exact(*counts)), share])
     return markdown.rows_below(["model", "rejected", "share", "by a rule"], rows)
 
 

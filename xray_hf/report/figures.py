@@ -114,7 +114,7 @@ def swing(groups: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], title: st
                 label = subset if number == 0 else None
                 axes.plot([row["epoch"] for row in history], values, "o-", color=PALETTE[index], label=label)
         axes.set_ylim(0.6, 1.01)
-        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _legend_below(figure, figure.axes[0])
     return figure
