@@ -2,10 +2,10 @@
 
 python scripts/write_inference.py BUNDLE … --whole ORIGINALS
 
-No number of the tables is typed in: rejections are read from the bundles' calibration.json and external/, speed from
-docs/bench_inference.md (`make bench-inference ARGS="--out docs/bench_inference.json"`), agreement from
-docs/agreement.md (`benchmarks/agreement.py --out docs/agreement.json`). ORIGINALS holds files of the data set
-at their original size.
+No number of the tables is typed in: rejections are read from the bundles' calibration.json and external/,
+speed from docs/bench_inference.md (`make bench-inference ARGS="--out docs/bench_inference.json"`),
+agreement from docs/agreement.md (`benchmarks/agreement.py --out docs/agreement.json`). ORIGINALS holds
+files of the data set at their original size.
 """
 
 from __future__ import annotations
