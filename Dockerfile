@@ -1,23 +1,23 @@
-# The demo with the models of pretrained/; it writes nowhere but in /tmp.
+# The demo with the models of pretrained/; it writes to /tmp only.
 #   docker build --tag xray_hf .
 #   docker run --rm --read-only --tmpfs /tmp --publish 7860:7860 xray_hf
 FROM python:3.11-slim
 WORKDIR /app
 
-# What changes least comes first, so that a new model or a line of code does not install all of it again.
+# What changes least comes first, so that a new model or a change of code does not reinstall the packages.
 COPY requirements-demo.txt ./
 RUN pip install --no-cache-dir --requirement requirements-demo.txt
 COPY pretrained pretrained
 COPY LICENSE app.py ./
 COPY xray_hf xray_hf
-# Once and for all: later nobody may write here.
+# Compiled now, since the container runs with a read-only root.
 RUN python -m compileall -q app.py xray_hf
 
-# A number, for orchestrators that refuse root by it; without an account it needs a home, for the Hub's cache.
+# A numeric id, by which orchestrators refuse root. It has no account, so HOME is set, for the Hub's cache.
 USER 1000
 ENV HOME=/tmp GRADIO_SERVER_NAME=0.0.0.0
 EXPOSE 7860
 HEALTHCHECK --start-period=60s --timeout=5s \
     CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:7860/health', timeout=4)"]
-# Not by way of a shell, which would keep SIGTERM to itself: running answers are finished first.
+# Not through a shell, which would swallow SIGTERM: the demo finishes running answers before it stops.
 CMD ["python", "app.py"]
