@@ -339,7 +339,8 @@ def test_the_command_prints_a_table_and_draws_the_sheet_outside(
 ) -> None:
     before = files_of(folder)
     cli.main(["report", str(folder), "--data-dir", str(two_sources), "--sheets", str(tmp_path / "private")])
-    printed = capsys.readouterr().out
+    printed, log = capsys.readouterr()
+    assert "images/s" not in log  # no progress bar where nobody watches
     for said in ("lungs blacked out ", "Subgroups of the internal test set", "by embedding", "in train"):
         assert said in printed
     assert (tmp_path / "private" / SHEET).stat().st_size > 1000

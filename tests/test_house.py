@@ -91,6 +91,19 @@ def test_every_make_word_of_the_readme_exists() -> None:
     assert set(re.findall(r"\bmake ([a-z-]+)", ci)) == {"check", "test"}
 
 
+def test_no_progress_bar_fills_a_redirected_log() -> None:
+    paths = [ROOT / "train.py", *(ROOT / "xray_hf").rglob("*.py"), *(ROOT / "scripts").glob("*.py")]
+    nodes = [(path, node) for path in paths for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+    calls = [
+        (path.name, node.lineno, {word.arg for word in node.keywords})
+        for path, node in nodes
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "tqdm"
+    ]
+    assert calls
+    # disable=None hides the bar where stderr is no terminal.
+    assert [place for *place, words in calls if "disable" not in words] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_and_pictures_exist(page: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))

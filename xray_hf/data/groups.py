@@ -80,7 +80,8 @@ def _candidates(thumbnails: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     plain = _view(thumbnails, _MOVES[0])
     found, edges = [], []
     blocks = range(0, len(thumbnails), _BLOCK)
-    for start in tqdm(blocks, desc="comparing", unit=" blocks", disable=len(blocks) < 2, leave=False):
+    hidden = True if len(blocks) < 2 else None  # None: shown on a terminal only
+    for start in tqdm(blocks, desc="comparing", unit=" blocks", disable=hidden, leave=False):
         rows = thumbnails[start : start + _BLOCK]
         views = [_view(rows, moves) for moves in _MOVES]
         best = views[0] @ plain[start:].T

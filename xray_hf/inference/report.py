@@ -63,7 +63,9 @@ def report(folder: Path, data: XrayData, sheets: Path | None = None) -> None:
     is_of_class = data.labels == data.classes.index(sites.label)
     shared = np.flatnonzero(is_of_class & np.isin(places, (sites.smaller, sites.larger)))
     network = backends.load(backends.DEFAULT, description, threads=cores.usable())
-    with tqdm(total=len(rows) * (1 + len(VIEWS)) + len(shared), desc="report", unit=" images") as bar:
+    total = len(rows) * (1 + len(VIEWS)) + len(shared)
+    # None: shown on a terminal only.
+    with tqdm(total=total, desc="report", unit=" images", disable=None) as bar:
         views = {name: _logits(network, Viewed(data.pixels, view), rows, bar) for name, view in VIEWS.items()}
         about_test = {**_about(data, rows), **_heat(network, data.pixels, rows, bar)}
         about_sites = _tell_site(network, data, shared, places[shared] == sites.smaller, bar)
