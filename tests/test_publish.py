@@ -17,7 +17,7 @@ from hub_client import BUNDLE, NAME, ROOT, Push, changed, held, listed, pusher, 
 from hub_server import SILENT, Fault, Hub, running_hub
 from hub_store import Blob, Repo
 
-from xray_hf import manifest
+from xray_hf import cli, manifest
 from xray_hf.errors import ConfigError
 from xray_hf.hub import publish
 
@@ -136,6 +136,14 @@ def test_names_of_files_and_patients_stay_here_if_asked(hub: Hub, push: Push) ->
     card = files[manifest.CARD].content.decode()
     assert manifest.PREDICTIONS not in card
     assert "--no-names" not in done.stdout
+
+
+def test_the_card_on_disk_can_be_the_one_that_is_pushed(tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(BUNDLE, tmp_path / "bundle"))
+    cli.main(["card", str(bundle), "--repo-id", NAME, "--no-names"])
+    pushed = publish.of_bundle(bundle, NAME, with_names=False).files[manifest.CARD]
+    assert (bundle / manifest.CARD).read_bytes() == pushed
+    assert "The split and the predictions are not here" in (bundle / manifest.CARD).read_text()
 
 
 def test_a_history_with_names_is_not_opened_where_names_must_stay_here(hub: Hub, push: Push) -> None:

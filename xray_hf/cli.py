@@ -335,14 +335,18 @@ def predict(
 @bundle
 @option("--repo-id", metavar="OWNER/NAME", help="where it will be loaded from (default: where it lies)")
 @of_data_set
-def card(bundle: Path, repo_id: str | None, data_set: str | None) -> None:
+@option(
+    "--no-names", is_flag=True, help="as `push --no-names` sends it: splits and predictions are not there"
+)
+def card(bundle: Path, repo_id: str | None, data_set: str | None, no_names: bool) -> None:
     from xray_hf.files import write_text
     from xray_hf.hub import cards, publish
 
     if repo_id:
         publish.require_repo_id(repo_id)
     folder = _local(bundle)
-    write_text(folder / manifest.CARD, cards.render(folder, repo_id, data_set=data_set))
+    text = cards.render(folder, repo_id, data_set=data_set, with_names=not no_names)
+    write_text(folder / manifest.CARD, text)
     print(f"written: {folder / manifest.CARD}")
 
 
