@@ -243,6 +243,21 @@ def test_nothing_runs_over_the_edge_of_a_phone(browser: Browser, url: str, patie
     phone.close()
 
 
+def test_the_table_of_two_models_fits_a_window_of_1200_pixels(
+    browser: Browser, url: str, patients: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "letter.png").write_text("Dear doctor")
+    visitor = browser.new_page(viewport={"width": 1200, "height": 900})
+    visitor.goto(f"{url}/#many")
+    visitor.get_by_role("button", name="I have understood").click()
+    upload(visitor, *patients, tmp_path / "letter.png")
+    table = visitor.get_by_role("region", name="Answers")
+    expect(table.locator("tbody tr")).to_have_count(4)
+    assert table.evaluate("(box) => box.scrollWidth - box.clientWidth") == 0
+    expect(table.locator(".error")).to_have_css("color", "rgb(153, 27, 27)")
+    visitor.close()
+
+
 def test_the_page_can_be_used_without_a_mouse(page: Page) -> None:
     page.locator('button[role="tab"]').first.focus()
     page.keyboard.press("Tab")
