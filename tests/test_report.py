@@ -383,6 +383,17 @@ def test_the_terminal_names_the_files_of_the_lowest_self_confidence(tmp_path: Pa
     assert "a.png" not in page(report)
 
 
+@pytest.mark.parametrize("test_set", ["of one class", "predicted as one"])
+def test_a_model_that_names_one_class_doubts_no_label(tmp_path: Path, files: Files, test_set: str) -> None:
+    matrix = [[4, 5, 3], [0, 0, 0], [0, 0, 0]] if test_set == "of one class" else [[12, 0, 0]] * 3
+    files["metrics.json"]["test"]["confusion_matrix"] = matrix
+    report = read(tmp_path / "bundle", files)
+    for text in (page(report), in_markdown(report), in_terminal(report)):
+        assert "Label errors cannot be found for a" in " ".join(text.split())
+        assert "looks like" not in text
+        assert "Not measured for a; `xray-hf report`" not in text
+
+
 def test_likely_label_errors_are_counted_by_kind(tmp_path: Path, files: Files) -> None:
     row = cells(page(read(tmp_path / "bundle", files)), "Likely label errors in the internal test set", "a")
     assert row[:2] == ["4", "2 Normal → Pneumonia, 2 Pneumonia → COVID-19"]

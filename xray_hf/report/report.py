@@ -255,6 +255,12 @@ class Report:
         return self.subsets.get("test")
 
     @property
+    def names_one_class(self) -> bool:
+        """Whether all images of the internal test set are of one class, or all predicted as one."""
+        matrix = self.test.matrix if self.test else []
+        return 1 in (sum(map(any, matrix)), sum(map(any, zip(*matrix, strict=True))))
+
+    @property
     def has_real_images(self) -> bool:
         """Whether any source is of real patients; the numbers are marked where another is synthetic."""
         return not self.is_synthetic or not all(each.is_synthetic for each in self.sources)

@@ -142,8 +142,10 @@ def subgroups(reports: Sequence[Report]) -> Section:
 
 
 def label_errors(reports: Sequence[Report]) -> Section:
-    """Likely label errors."""
-    return _section("Likely label errors", "xray-hf report", reports, [tables.label_errors(reports)])
+    """Likely label errors, of the models that can tell any."""
+    able = [each for each in reports if not each.names_one_class]
+    own = _section("Likely label errors", "xray-hf report", able, [tables.label_errors(able)])
+    return replace(own, text=_each(reports, sentences.no_label_errors))
 
 
 def training(reports: Sequence[Report]) -> Section:

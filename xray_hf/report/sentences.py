@@ -302,6 +302,16 @@ def web_images(model: str, own: SourceDetection) -> str:
     return f"{model} was trained on {trained} of these {counted(own.images or 0, 'image')} of {patients}."
 
 
+def no_label_errors(report: Report) -> list[str]:
+    """Why a model that names one class only cannot doubt a label."""
+    if not report.names_one_class:
+        return []
+    return [
+        f"Label errors cannot be found for {report.name}: all images of its internal test set are of one "
+        "class, or all are predicted as one."
+    ]
+
+
 def not_recorded(reports: Sequence[Report]) -> list[str]:
     """The subgroups that cannot be formed."""
     reasons = dict.fromkeys(each.not_recorded for each in reports if each.not_recorded)

@@ -388,7 +388,8 @@ def label_errors(reports: Sequence[Report]) -> Table:
 
 def least_self_confidence(report: Report, at_most: int = 5) -> Table:
     """The files whose labels the network contradicts most."""
-    least = report.label_errors.least[:at_most] if report.label_errors else ()
+    own = None if report.names_one_class else report.label_errors
+    least = own.least[:at_most] if own else ()
     rows = [Row(file, "", [label, other, f"{share:.1%}"]) for file, label, other, share in least]
     return Table("Lowest self-confidence", ["label", "looks like", "probability of that"], rows)
 

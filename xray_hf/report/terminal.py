@@ -47,7 +47,11 @@ def external(report: Report) -> str:
 def controls(report: Report) -> str:
     """The shortcut controls, and the files with the lowest self-confidence."""
     found = [make([report]) for make in (sections.controls, sections.subgroups, sections.label_errors)]
-    said = [*sentences.not_recorded([report]), *sentences.duplicates(report)]
+    said = [
+        *sentences.no_label_errors(report),
+        *sentences.not_recorded([report]),
+        *sentences.duplicates(report),
+    ]
     least = tables.least_self_confidence(report)
     parts = [*map(section, found), *map(paragraph, said), table(least) if least.rows else ""]
     return "\n\n".join(filter(None, parts))
