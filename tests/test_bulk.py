@@ -221,7 +221,7 @@ def test_memory_does_not_grow_with_the_number_of_images(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     class Stub:
-        labels, manifest = PAPER_CLASSES, SimpleNamespace(folder=tmp_path, is_synthetic=False)
+        labels, manifest = PAPER_CLASSES, SimpleNamespace(folder=tmp_path, mark="")
         calibration = Calibration()
 
         def stream(self, sources: Iterable[str], _: int) -> Iterator[ImageError]:

@@ -241,7 +241,7 @@ def test_real_sources_beside_synthetic_patients_are_named(copy: Path) -> None:
     changed(copy, manifest.TRAINING, "sources", value=sets)
     about = sources.reader("rsna").ABOUT
     text = cards.render(copy, "owner/name")
-    assert "# SYNTHETIC patients: xray-cnn" in text
+    assert "# PARTLY SYNTHETIC patients: xray-cnn" in text
     assert "Trained partly on synthetic patients" in text
     assert "- Synthetic patients, drawn from a statistical atlas, 60 images." in text
     assert f"[{about.title}]({about.url}), 90 images: {about.origin} Licence: {about.licence}" in text

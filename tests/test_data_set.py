@@ -210,7 +210,7 @@ def test_a_real_source_beside_synthetic_patients_keeps_its_label(data: XrayData,
     mixed = replace(data, samples=samples, reports=[*data.reports, SourceReport("rsna", "", "rsna")])
     card = DatasetCard(bytes(data_set.plan(mixed, "owner/data", tmp_path).files[manifest.CARD]).decode())  # type: ignore[arg-type]
     about = reader("rsna").ABOUT
-    assert card.data.pretty_name.startswith("SYNTHETIC patients: ")
+    assert card.data.pretty_name.startswith("PARTLY SYNTHETIC patients: ")
     assert card.data.license == "other"
     assert f"[{about.title}]({about.url})." in card.text
     assert card.text.count("Drawn by `xray-hf atlas`") == 1

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from xray_hf.errors import BundleError, ConfigError, as_sentence, hub_errors
-from xray_hf.task import SYNTHETIC_MARK
+from xray_hf.task import PARTLY_MARK, SYNTHETIC_MARK
 
 CONFIG, WEIGHTS, PREPROCESSOR = "config.json", "model.safetensors", "preprocessor_config.json"
 GRAPH, CALIBRATION, LUNGS = "model.onnx", "calibration.json", "lungs.safetensors"
@@ -55,7 +55,7 @@ class Manifest:
     name: the network's, as "xray-resnet18". labels: the class names in the order of the logits.
     side: height and width of the input in pixels. is_synthetic: whether it was trained on synthetic
     patients, so that its answers mean nothing. sources: the kind of each source that it was trained on.
-    sees_lungs: whether it crops its input to the lungs.
+    sees_lungs: whether it crops its input to the lungs. mark: as of `mark_of`.
     """
 
     folder: Path
@@ -65,6 +65,7 @@ class Manifest:
     is_synthetic: bool
     sources: tuple[str, ...]
     sees_lungs: bool = False
+    mark: str = ""
 
     def require_side(self, side: int) -> None:
         """Raise ConfigError unless data opened at so many pixels fit the network."""
@@ -106,7 +107,8 @@ def read(folder: Path | str) -> Manifest:
             f"{folder / TRAINING} has sources of another form ({type(error).__name__}: {error}); expected a "
             "list of objects with kind and name"
         ) from error
-    return Manifest(folder, name_of(config), labels, side, is_synthetic, sources, crops_to_lungs(config))
+    name, sees_lungs, mark = name_of(config), crops_to_lungs(config), mark_of(training)
+    return Manifest(folder, name, labels, side, is_synthetic, sources, sees_lungs, mark)
 
 
 def _damaged(problem: str) -> BundleError:
@@ -141,7 +143,14 @@ def mark_of(training: Mapping[str, Any]) -> str:
     """A prefix of titles and tables, unless the numbers are of whole X-rays of real people."""
     view = view_of(training)
     of_view = "" if view == WHOLE else f"control view {view}: "
-    return (SYNTHETIC_MARK if training.get("is_synthetic") else "") + of_view
+    return (_synthetic_mark(training) if training.get("is_synthetic") else "") + of_view
+
+
+def _synthetic_mark(training: Mapping[str, Any]) -> str:
+    named, held_out = training.get("sources"), held_out_of(training)
+    sources = [each for each in named if isinstance(each, dict)] if isinstance(named, list) else []
+    is_partly = any(each.get("is_synthetic") is False for each in sources if each.get("name") not in held_out)
+    return PARTLY_MARK if is_partly else SYNTHETIC_MARK
 
 
 def locate(source: Path | str, *, views: bool = False) -> Path:

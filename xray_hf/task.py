@@ -20,6 +20,7 @@ PROTOCOLS = ("grouped", "paper")  # how to split
 FOLDS = 6  # disjoint validation parts of 15 %
 
 SYNTHETIC_MARK = "SYNTHETIC patients: "  # in front of every title and table made from the atlas
+PARTLY_MARK = "PARTLY SYNTHETIC patients: "  # likewise, where there are real ones as well
 
 
 def check_classes(names: Sequence[str]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xray_hf.errors import DataError
+from xray_hf.task import PARTLY_MARK, SYNTHETIC_MARK
 
 SYNTHETIC = "synthetic"  # the site of images drawn from the atlas
 SYNTHETIC_PREFIX = "SYNTHETIC-"  # and what their file names begin with
@@ -127,6 +128,13 @@ class SourceReport:
 def is_synthetic(samples: Sequence[Sample]) -> bool:
     """Whether any image is drawn from the atlas instead of taken of a person."""
     return any(sample.site == SYNTHETIC for sample in samples)
+
+
+def mark_of(samples: Sequence[Sample]) -> str:
+    """A prefix of titles and tables, unless all images are of real people."""
+    if not is_synthetic(samples):
+        return ""
+    return SYNTHETIC_MARK if all(sample.site == SYNTHETIC for sample in samples) else PARTLY_MARK
 
 
 def labels_of(samples: Sequence[Sample], classes: Sequence[str]) -> NDArray[np.int64]:

@@ -15,14 +15,14 @@ import numpy as np
 from xray_hf import manifest
 from xray_hf.data import splits
 from xray_hf.data.dataset import XrayData, columns_of_samples, split_data
-from xray_hf.data.sample import is_synthetic
+from xray_hf.data.sample import is_synthetic, mark_of
 from xray_hf.data.sources import reader
 from xray_hf.data.splits import Split
 from xray_hf.errors import ConfigError, DataError
 from xray_hf.files import atomic_file
 from xray_hf.hub import cards
 from xray_hf.hub.publish import Plan, require_repo_id
-from xray_hf.task import SPLITS, SYNTHETIC_MARK
+from xray_hf.task import SPLITS
 from xray_hf.text import counted
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _card(data: XrayData, may_go: np.ndarray, found: dict[str, Split], repo_id: 
         "dataset.md",
         Path(repo_id),
         repo_id=repo_id,
-        mark=SYNTHETIC_MARK if any(source["is_synthetic"] for source in sources) else "",
+        mark=mark_of(data.samples),
         is_synthetic=all(source["is_synthetic"] for source in sources),
         sources=sources,
         labels=data.classes,

@@ -38,7 +38,6 @@ from xray_hf.inference.inputs import Content, Inputs, Item
 from xray_hf.inference.overlay import Pictures
 from xray_hf.inference.tables import PIECE, WRITERS, Pieces, Row, columns, to_row
 from xray_hf.signals import Signals
-from xray_hf.task import SYNTHETIC_MARK
 from xray_hf.text import counted
 
 
@@ -46,8 +45,8 @@ from xray_hf.text import counted
 class Summary:
     """The result of a run; `str` of it is for a person.
 
-    computed: images computed in `seconds` by this run, not by an interrupted one before it. lacks: as
-    Calibration.lacks.
+    computed: images computed in `seconds` by this run, not by an interrupted one before it. mark: as
+    Manifest.mark. lacks: as Calibration.lacks.
     """
 
     out: Path
@@ -57,11 +56,11 @@ class Summary:
     skipped: Counter[str]
     computed: int
     seconds: float
-    is_synthetic: bool
+    mark: str
     lacks: str
 
     def __str__(self) -> str:
-        lines = [f"{SYNTHETIC_MARK}the model was trained on them"] if self.is_synthetic else []
+        lines = [f"{self.mark}the model was trained on them"] if self.mark else []
         if self.lacks:
             lines.append(f"the model is {self.lacks}; `xray-hf calibrate` fits that")
         lines.append(f"{self.images:>9,}  {'image' if self.images == 1 else 'images'}")
@@ -150,8 +149,8 @@ def predict_in_bulk(
         errors, decisions = run.merge(total)
         computed = total - sum(pieces.size(number, total) for number in run.kept)
     seconds = time.monotonic() - started
-    is_synthetic, lacks = engine.manifest.is_synthetic, engine.calibration.lacks
-    return Summary(out, total, errors, decisions, inputs.skipped, computed, seconds, is_synthetic, lacks)
+    mark, lacks = engine.manifest.mark, engine.calibration.lacks
+    return Summary(out, total, errors, decisions, inputs.skipped, computed, seconds, mark, lacks)
 
 
 @dataclass(frozen=True)

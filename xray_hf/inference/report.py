@@ -32,7 +32,6 @@ from xray_hf.files import atomic_folder
 from xray_hf.inference import backends
 from xray_hf.inference.backends import Backend, Outputs
 from xray_hf.report import figures
-from xray_hf.task import SYNTHETIC_MARK
 from xray_hf.views import VIEWS, evidence_for, share_within, shares_of_mass
 
 FOLDS = 5
@@ -75,8 +74,7 @@ def report(folder: Path, data: XrayData, sheets: Path | None = None) -> None:
         controls.write_test_rows(temporary / controls.TEST_TABLE, about_test)
         controls.write_site_rows(temporary / controls.SITE_TABLE, about_sites, sites)
     if sheets:
-        mark = SYNTHETIC_MARK if description.is_synthetic else ""
-        figures.save(_mistakes(test, data, mark), sheets / SHEET)
+        figures.save(_mistakes(test, data, description.mark), sheets / SHEET)
 
 
 def _require_private(sheets: Path, folder: Path) -> None:

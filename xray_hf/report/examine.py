@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 
 from xray_hf.data import confounding, splits
 from xray_hf.data.dataset import XrayData
-from xray_hf.data.sample import Sample, is_synthetic
+from xray_hf.data.sample import Sample, mark_of
 from xray_hf.errors import ConfigError
 from xray_hf.files import write_json, write_text
 from xray_hf.report import figures
-from xray_hf.task import OFFICIAL_SPLITS, SPLITS, SYNTHETIC_MARK
+from xray_hf.task import OFFICIAL_SPLITS, SPLITS
 
 EXAMPLES_PER_CLASS = 4
 
@@ -27,7 +27,7 @@ def examine(data: XrayData, out: Path, seed: int = 0) -> str:
     seed: of the paper's split, which is the rebalancing shown, and of the choice of examples.
     """
     tables = distributions(data, _papers_split(data, seed))
-    mark = SYNTHETIC_MARK if is_synthetic(data.samples) else ""
+    mark = mark_of(data.samples)
     text = f"{mark}\n\n{as_markdown(tables)}" if mark else as_markdown(tables)
     write_json(out / "distribution.json", tables)
     write_text(out / "distribution.md", text)
