@@ -100,7 +100,7 @@ def test_page_carries_the_statement_and_asks_nobody_else(url: str) -> None:
     page = urlopen(url).read().decode()
     assert "Not a medical device." in page
     assert "never use it to decide about" in page
-    assert "Trained on synthetic patients" in page
+    assert "trained and tested on synthetic patients" in page
     assert "is not calibrated: it is never unsure, only rules reject OOD images." in page
     assert "fonts.googleapis.com" not in page
     assert "cdnjs" not in page
@@ -239,22 +239,45 @@ def test_calls_that_wait_go_through_the_network_together(
     assert not list(tmp_path.rglob("scan.png"))
 
 
-def test_the_introduction_names_the_classes_of_every_model(cnn_bundle: Path, tmp_path: Path) -> None:
+def words_of(engines: dict[str, Engine]) -> str:
+    """What the page of these models says before any answer."""
     from xray_hf.demo import layout
-
-    other = Path(shutil.copytree(cnn_bundle, tmp_path / "other"))
-    config = json.loads((other / "config.json").read_text())
-    names = {"0": "Normal", "1": "Pneumonia", "2": "Tuberculosis"}
-    (other / "config.json").write_text(json.dumps({**config, "id2label": names}))
-    engines = {"one": Engine.from_pretrained(cnn_bundle), "other": Engine.from_pretrained(other)}
 
     async def build() -> str:  # outside a loop, Gradio leaves loops open
         page = layout.build(engines, [], settings.parse(["--bundle", "a/b"]))
         return " ".join(str(getattr(block, "value", "")) for block in page.blocks.values())
 
-    words = " ".join(asyncio.run(build()).split())
+    return " ".join(asyncio.run(build()).split())
+
+
+def test_the_introduction_names_the_classes_of_every_model(cnn_bundle: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(cnn_bundle, tmp_path / "other"))
+    config = json.loads((other / "config.json").read_text())
+    names = {"0": "Normal", "1": "Pneumonia", "2": "Tuberculosis"}
+    (other / "config.json").write_text(json.dumps({**config, "id2label": names}))
+    words = words_of({"one": Engine.from_pretrained(cnn_bundle), "other": Engine.from_pretrained(other)})
     assert "one and other say how likely" in words
     assert "X-ray shows Normal, Pneumonia, COVID-19 or Tuberculosis, or " in words
+
+
+def test_the_statement_is_of_the_models_that_answer_and_the_lesson_of_those_that_may(tmp_path: Path) -> None:
+    shipped = ROOT / "pretrained" / "xray-cnn"
+    several = Path(shutil.copytree(shipped, tmp_path / "several"))
+    training = json.loads((several / "training.json").read_text())
+    names = ("coronahack", "radiography", "thorax_scan", "web_covid")
+    sources = [{"kind": "folder", "name": name, "images": 100} for name in names]
+    (several / "training.json").write_text(json.dumps({**training, "sources": sources}))
+    alone = {"alone": Engine.from_pretrained(shipped)}
+    of_children = "In its training data Normal and Pneumonia are children"
+    words = words_of(alone)
+    assert words.count(of_children) == 2  # in the welcome, too
+    assert "Kept as a lesson" not in words
+    words = words_of({**alone, "several": Engine.from_pretrained(several)})
+    assert words.count("In its training data COVID-19 comes from other hospitals") == 2
+    assert of_children not in words
+    assert (
+        words.count("Kept as a lesson: alone. Trained on CoronaHack alone") == 2
+    )  # on each tab with a choice
 
 
 @contextmanager

@@ -348,6 +348,59 @@ def test_synthetic_models_are_marked(tmp_path: Path, files: Files) -> None:
     assert terminal.part(report, "splits").startswith("SYNTHETIC patients")
 
 
+def test_models_of_real_and_synthetic_patients_are_marked_as_such(tmp_path: Path, files: Files) -> None:
+    files["training.json"]["is_synthetic"] = True
+    for source, is_synthetic in zip(files["training.json"]["sources"], (True, False), strict=True):
+        source["is_synthetic"] = is_synthetic
+    report = read(tmp_path / "bundle", files)
+    assert "a: trained and tested partly on synthetic patients" in page(report)
+    assert terminal.part(report, "splits").startswith("PARTLY SYNTHETIC patients")
+    files["training.json"]["config"]["data"]["hold_out"] = ["ward"]
+    assert read(tmp_path / "without", files).mark == "SYNTHETIC patients: "
+
+
+def test_models_of_several_sources_say_first_that_a_source_may_be_recognised(
+    tmp_path: Path, files: Files
+) -> None:
+    report = read(tmp_path / "bundle", files)
+    assert sentences.about_data([report])[0].startswith("a learnt from clinic and ward. Where a class comes")
+    found = sentences.shortcut(report)
+    assert found
+    assert found.title == "Hospitals differ."
+
+
+def test_this_projects_own_mixture_says_that_covid_19_has_hospitals_of_its_own(
+    tmp_path: Path, files: Files
+) -> None:
+    sources = [
+        {"kind": "coronahack", "name": "coronahack", "images": 5000},
+        *(
+            {"kind": "folder", "name": name, "images": 100}
+            for name in ("radiography", "thorax_scan", "web_covid")
+        ),
+    ]
+    alone = copy.deepcopy(files)
+    alone["training.json"]["sources"] = sources[:1]
+    files["training.json"]["sources"] = sources
+    pair = [read(tmp_path / "one", alone, "one"), read(tmp_path / "four", files, "four")]
+    several, one, _ = sentences.about_data(pair)
+    assert several.startswith(
+        "four learnt from coronahack, radiography, thorax_scan and web_covid. No hospital has"
+    )
+    assert one.startswith("In CoronaHack, ")
+    titles = [found.title for each in pair if (found := sentences.shortcut(each))]
+    assert titles == [
+        "Children and adults come from different sources.",
+        "COVID-19 has hospitals of its own.",
+    ]
+    assert sentences.sources(pair[1])[1].startswith(
+        "`radiography`, a source of kind `folder`, 100 images: adults of the COVID-19 Radiography Database"
+    )
+    assert "owner's own images" not in "".join(sentences.sources(pair[1]))
+    errors = [line for line in sentences.limits(pair[1:]) if "36 pairs" in line]
+    assert errors == ["CoronaHack chest X-ray data set: 36 pairs of images show the same picture."]
+
+
 def test_coronahack_is_spoken_of_only_where_it_was_trained_on(tmp_path: Path, files: Files) -> None:
     assert "CoronaHack" not in page(read(tmp_path / "other", files))
     del files["training.json"]["sources"]  # as before there were several

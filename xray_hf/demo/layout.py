@@ -17,7 +17,7 @@ from xray_hf.demo.settings import Settings
 from xray_hf.demo.uploads import MAX_FILES, Upload, unpack
 from xray_hf.images import FORMATS
 from xray_hf.manifest import Manifest
-from xray_hf.report import html
+from xray_hf.report import html, sentences
 from xray_hf.report.report import Report
 
 # {name in the address, as #many: words on it}
@@ -38,28 +38,35 @@ for (const each of element.querySelectorAll(".address"))
 """
 KINDS = f"{', '.join(FORMATS)}, DICOM"
 _HERE = Path(__file__).parent
+Reports = Mapping[str, Report]  # by model
 
 
 def build(engines: Engines, examples: Sequence[Example], settings: Settings) -> gr.Blocks:
     """Build the page for these models; it needs `looks`, too."""
     with gr.Blocks(title="Chest X-ray classifier", analytics_enabled=False) as page:
         about = {name: engine.manifest for name, engine in engines.items()}
-        synthetic = [name for name, each in about.items() if each.is_synthetic]
         labels = dict.fromkeys(label for each in about.values() for label in each.labels)
-        # Their classes come from two collections, of children and of adults.
-        is_confounded = any(
-            each.sources == ("coronahack",) and not each.is_synthetic for each in about.values()
+        reports = {name: Report.read(each.folder, name) for name, each in about.items()}
+        # Of the models that answer if nobody chooses; the others are spoken of where they are chosen.
+        found = dict.fromkeys(sentences.shortcut(reports[name]) for name in events.preferred(engines))
+        shortcuts = [each for each in found if each]
+        gr.HTML(render("welcome", engines=engines, shortcuts=shortcuts), elem_id="welcome")
+        gr.HTML(render("statement", shortcuts=shortcuts), elem_id="statement")
+        gr.HTML(
+            render(
+                "introduction",
+                engines=engines,
+                labels=labels,
+                synthetic=sentences.synthetic([*reports.values()]),
+            )
         )
-        gr.HTML(render("welcome", engines=engines, is_confounded=is_confounded), elem_id="welcome")
-        gr.HTML(render("statement", is_confounded=is_confounded), elem_id="statement")
-        gr.HTML(render("introduction", engines=engines, labels=labels, synthetic=synthetic))
         with gr.Tabs():
             with gr.Tab(TABS["read"], id="read"):
-                _add_reading(engines, examples, settings)
+                _add_reading(engines, reports, examples, settings)
             with gr.Tab(TABS["many"], id="many"):
-                _add_many(engines)
+                _add_many(engines, reports)
             with gr.Tab(TABS["evidence"], id="evidence"):
-                gr.HTML(html.page([Report.read(each.folder, name) for name, each in about.items()]))
+                gr.HTML(html.page([*reports.values()]))
             with gr.Tab(TABS["use"], id="use"):
                 _add_use(about, settings)
         api.add(engines, settings)
@@ -76,11 +83,11 @@ def looks() -> dict[str, Any]:
     }
 
 
-def _add_reading(engines: Engines, examples: Sequence[Example], settings: Settings) -> None:
+def _add_reading(engines: Engines, reports: Reports, examples: Sequence[Example], settings: Settings) -> None:
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
             files = _add_upload(f"X-rays ({KINDS})")
-            models = _add_models(engines)
+            models = _add_models(engines, reports)
             gr.HTML(render("privacy"))
             _add_examples(examples, files)
         with gr.Column(scale=5, min_width=280):
@@ -104,10 +111,10 @@ def _few(uploads: list[Upload]) -> list[Upload]:
     return [*uploads[:MAX_AT_ONCE], Upload.refused("The others", words)]
 
 
-def _add_many(engines: Engines) -> None:
+def _add_many(engines: Engines, reports: Reports) -> None:
     gr.HTML(render("many", files=MAX_FILES))
     files = _add_upload(f"X-rays ({KINDS}), or a ZIP")
-    models = _add_models(engines)
+    models = _add_models(engines, reports)
     table = gr.HTML(elem_id="table", min_height=60, apply_default_css=False)
 
     def classify(
@@ -121,15 +128,21 @@ def _add_many(engines: Engines) -> None:
     gr.on([files.change, models.change], classify, [files, models], table, **options, **api.IN_BULK)
 
 
-def _add_models(engines: Engines) -> gr.CheckboxGroup:
-    """Which models answer; hidden where there is no choice."""
-    return gr.CheckboxGroup(
+def _add_models(engines: Engines, reports: Reports) -> gr.CheckboxGroup:
+    """Which models answer, and why there are others; hidden where there is no choice."""
+    preferred = events.preferred(engines)
+    models = gr.CheckboxGroup(
         list(engines),
-        value=events.preferred(engines),
+        value=preferred,
         label="Models; those trained on the most sources answer unless you choose",
-        visible=len(engines) > len(events.preferred(engines)),
-        elem_classes="models",
+        visible=len(engines) > len(preferred),
+        elem_classes="choice",
     )
+    others = [reports[name] for name in engines if name not in preferred]
+    lessons = [each.name for each in others if sentences.of_coronahack_alone(each) and not each.is_synthetic]
+    if lessons:
+        gr.HTML(render("lesson", models=lessons))
+    return models
 
 
 def _add_upload(label: str) -> gr.File:

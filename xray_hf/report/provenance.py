@@ -2,20 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 from xray_hf.data import sources
 from xray_hf.data.sources import About
 
-# {kind: why class and source are confounded in that collection}
-SHORTCUTS: Mapping[str, str] = {
-    "coronahack": (
+
+@dataclass(frozen=True)
+class Shortcut:
+    """Why class and source are confounded in the data of a model.
+
+    title, brief: for the demo's page, a sentence each. full: for cards and reports.
+    """
+
+    title: str
+    brief: str
+    full: str
+
+
+# {kind: of a collection by itself}
+SHORTCUTS: Mapping[str, Shortcut] = {
+    "coronahack": Shortcut(
+        "Children and adults come from different sources.",
+        "In its training data Normal and Pneumonia are children, and COVID-19 are mostly adults from other "
+        "sources.",
         "In CoronaHack, Normal and Pneumonia are X-rays of children from one hospital; COVID-19 is 58 images "
         "collected from the web, mostly of adults. Age, hospital, machine, view, picture format and disease "
         "change together, so a model can separate COVID-19 from the rest by recognising the source. The sex, "
-        "origin and exact age of the children are not recorded, so fairness is unknown."
+        "origin and exact age of the children are not recorded, so fairness is unknown.",
     ),
 }
+
+# {names of the sources: of these together}, for the mixture of this project's own models.
+_MIXTURES: Mapping[frozenset[str], Shortcut] = {
+    frozenset({"coronahack", "radiography", "thorax_scan", "web_covid"}): Shortcut(
+        "COVID-19 has hospitals of its own.",
+        "In its training data COVID-19 comes from other hospitals than Normal and Pneumonia.",
+        "No hospital has both COVID-19 and another class in numbers, so these data cannot show whether a "
+        "model finds the disease or recognises the hospital. Nearly all Normal and Pneumonia come from NIH "
+        "(adults) and one hospital in Guangzhou (children); COVID-19 comes from BIMCV (Valencia) and the "
+        "web. Pooled numbers reward recognising the hospital. Trust the external numbers and, of the "
+        "within-source ones, that of Pneumonia: within `radiography`, too, COVID-19 and Normal come from "
+        "different hospitals.",
+    ),
+}
+_SEVERAL = Shortcut(
+    "Hospitals differ.",
+    "Its training data come from several sources, which differ in more than disease.",
+    "Where a class comes mostly from one source, a model can recognise the source instead of the disease. "
+    "Pooled numbers reward that; trust the external and the within-source numbers.",
+)
 
 # {(smaller, larger) site of one class: in words}
 SITES: Mapping[tuple[str, str], tuple[str, str]] = {
@@ -43,6 +80,33 @@ EXTERNAL_SETS: Mapping[str, str] = {
         "part of its lung outlines."
     ),
 }
+
+# What the folders of those mixtures hold, by name.
+_FOLDERS: Mapping[str, str] = {
+    "radiography": (
+        "adults of the COVID-19 Radiography Database: Normal of NIH, read by RSNA, and COVID-19, mostly of "
+        "BIMCV. Licence: those of the merged collections."
+    ),
+    "thorax_scan": (
+        "adults of NIH, Normal and Pneumonia (lung opacity), read by RSNA; from ThoraxScan. Licence: RSNA's "
+        "terms, for research, with attribution."
+    ),
+    "web_covid": (
+        "COVID-19 collected from the web by COVID-CXNet. Licence: CC BY 4.0 for the collection; most images "
+        "state none."
+    ),
+}
+
+
+def of_sources(names: Collection[str]) -> Shortcut:
+    """Why class and source are confounded in several sources together."""
+    return _MIXTURES.get(frozenset(names), _SEVERAL)
+
+
+def folder(name: str, names: Collection[str]) -> str:
+    """What one of these sources holds that has no museum label."""
+    known = _FOLDERS if frozenset(names) in _MIXTURES else {}
+    return known.get(name, "its owner's own images.")
 
 
 def about(kind: str) -> About | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from xray_hf.data.sources import About
 from xray_hf.report import provenance
 from xray_hf.report.numbers import Rate, count, decimal, part_of, percent
+from xray_hf.report.provenance import Shortcut
 from xray_hf.report.report import CORONAHACK, Measured, Report, SourceDetection
 from xray_hf.text import counted, listed
 
@@ -78,17 +80,34 @@ def of_coronahack_alone(report: Report) -> bool:
     return {each.kind for each in report.sources} == {CORONAHACK}
 
 
+def shortcut(report: Report) -> Shortcut | None:
+    """Why class and source are confounded in a model's data, as far as it is known; None if it is not."""
+    names = [each.name for each in report.sources]
+    if len(names) > 1:
+        return provenance.of_sources(names)
+    return next((provenance.SHORTCUTS.get(kind) for kind in collections([report])), None)
+
+
 def about_data(reports: Sequence[Report]) -> list[str]:
-    """Known shortcuts in the data, and what the numbers cannot say."""
-    shortcuts = (provenance.SHORTCUTS.get(kind) for kind in collections(reports))
-    return [*filter(None, shortcuts), "No number here says how good a model is for patients."]
+    """Known shortcuts in the data, those of several sources first, and what the numbers cannot say."""
+    models = defaultdict(list)
+    for each in reports:
+        if len(each.sources) > 1:
+            models[tuple(source.name for source in each.sources)].append(each.name)
+    mixtures = [
+        f"{listed(own)} learnt from {listed(names)}. {provenance.of_sources(names).full}"
+        for names, own in models.items()
+    ]
+    known = [own.full for kind in collections(reports) if (own := provenance.SHORTCUTS.get(kind))]
+    return [*mixtures, *known, "No number here says how good a model is for patients."]
 
 
 def limits(reports: Sequence[Report]) -> list[str]:
     """All known limits."""
     known = collections(reports).values()
+    is_only_one = len({source.kind for report in reports for source in report.sources}) == 1
     errors = [
-        f"{each.title}: {error}" if len(known) > 1 else error for each in known for error in each.known_errors
+        error if is_only_one else f"{each.title}: {error}" for each in known for error in each.known_errors
     ]
     closed = [
         f"{len(names)} classes only: any other finding gets one of the names {listed(names, 'or')}."
@@ -109,18 +128,22 @@ def sources(report: Report) -> list[str]:
         elif label:
             lines.append(f"[{label.title}]({label.url}){images}: {label.origin} Licence: {label.licence}")
         else:
-            lines.append(f"`{each.name}`, a source of kind `{each.kind}`{images}: its owner's own images.")
+            own = provenance.folder(each.name, [source.name for source in report.sources])
+            lines.append(f"`{each.name}`, a source of kind `{each.kind}`{images}: {own}")
     return lines
 
 
 def synthetic(reports: Sequence[Report]) -> list[str]:
-    """The models that were trained on synthetic patients."""
-    names = ", ".join(each.name for each in reports if each.is_synthetic)
-    said = (
-        f"{names}: trained and tested on synthetic patients, drawn from a statistical atlas. "
-        "The numbers show that the software works, nothing more."
-    )
-    return [said] if names else []
+    """The models that were trained on synthetic patients, or partly on them."""
+    lines = []
+    for partly, is_partly in (("", False), ("partly ", True)):
+        found = [each for each in reports if each.is_synthetic and each.has_real_images == is_partly]
+        if names := ", ".join(each.name for each in found):
+            lines.append(
+                f"{names}: trained and tested {partly}on synthetic patients, drawn from a statistical atlas. "
+                "The numbers show that the software works, nothing more."
+            )
+    return lines
 
 
 def headline(report: Report) -> list[str]:
