@@ -299,6 +299,16 @@ def name_of(config: dict[str, Any]) -> str:
     return XRAY_CNN
 
 
+def title(source: Path | str, name: str) -> str:
+    """A model's name for readers: that of its network, or of the bundle's folder or Hub repository if it
+    begins so, as xray-cnn-multisource does.
+
+    source: the folder, or owner/name or owner/name@revision. name: the network's.
+    """
+    own = str(source).partition("@")[0].rstrip("/").rpartition("/")[2]
+    return own if own.startswith(name) else name
+
+
 def crops_to_lungs(config: Mapping[str, Any]) -> bool:
     """Whether a config.json is of a network that sees the lungs only; raises LookupError for another crop."""
     name, value = next(iter(CROPPED.items()))

@@ -37,8 +37,7 @@ class Answer:
 def load_engines(sources: Sequence[Path | str], backend: str) -> dict[str, Engine]:
     """Load bundles from folders or the Hub.
 
-    A model is called as its network, or as its folder or repository if that name begins with the network's:
-    xray-cnn-multisource. Names that occur twice get their source in brackets.
+    They are named as by manifest.title; names that occur twice get their source in brackets.
 
     Raises BundleError for an incomplete bundle, and for models of different classes.
     """
@@ -47,17 +46,12 @@ def load_engines(sources: Sequence[Path | str], backend: str) -> dict[str, Engin
     if len({engine.labels for _, engine in loaded}) > 1:
         said = "; ".join(f"{source}: {', '.join(engine.labels)}" for source, engine in loaded)
         raise BundleError(f"the models have different classes ({said}); serve them one by one.")
-    names = [_name(source, engine) for source, engine in loaded]
+    names = [manifest.title(source, engine.name) for source, engine in loaded]
     times = Counter(names)
     return {
         f"{name} ({source})" if times[name] > 1 else name: engine
         for name, (source, engine) in zip(names, loaded, strict=True)
     }
-
-
-def _name(source: Path | str, engine: Engine) -> str:
-    own = str(source).partition("@")[0].rstrip("/").rpartition("/")[2]
-    return own if own.startswith(engine.name) else engine.name
 
 
 def preferred(engines: Engines) -> list[str]:

@@ -54,7 +54,8 @@ def _render(bundle: Path, repo_id: str | None, data_set: str | None, with_names:
     description = manifest.read(bundle)
     training = _read(bundle, manifest.TRAINING)
     splits = _read(bundle, manifest.SPLITS)
-    report = Report.read(bundle, description.name)
+    title = manifest.title(repo_id or bundle, description.name)
+    report = Report.read(bundle, title)
     if report.gaps:
         raise BundleError(_MISSING.format(report.gaps[0]))
     if not report.test:
@@ -66,6 +67,7 @@ def _render(bundle: Path, repo_id: str | None, data_set: str | None, with_names:
         bundle,
         metadata=_metadata(description, training, report, data_set).to_yaml().strip(),
         name=description.name,
+        title=title,
         labels=description.labels,
         side=description.side,
         sees_lungs=description.sees_lungs,
@@ -178,7 +180,7 @@ def _metadata(
         datasets=[data_set] if data_set else None,
         base_model=None if start == "random" or training.get("loaded_weights") else start,
         metrics=[name for name, _ in _METRICS.values()],
-        model_name=f"{report.mark}{description.name}",
+        model_name=f"{report.mark}{report.name}",
         eval_results=list(_results(training, report, data_set)),
     )
 
