@@ -53,6 +53,8 @@ VARIANTS: dict[str, list[str]] = {
 # The same in options of train_variant.py.
 CHANGES: dict[str, list[str]] = {
     "re-encoded, sharpened, marked, collimated": ["--more-augmentation"],
+    "lungs masked": ["--view", "masked"],
+    "head first": ["--epochs", "2", "--probe", "1"],
     "flattened": ["--view", "flattened"],
     "equalised": ["--view", "equalised"],
     "CLAHE": ["--view", "clahe"],

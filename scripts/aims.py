@@ -131,5 +131,6 @@ ENGINES = (
     Aim("openist, spain_twitter: frontal X-rays rejected", 0.03, False, answers("rejected")),
     Aim("photographs, knees, brain MRI, CT rejected", 0.98, True, lambda report, _: rejected(report, False)),
     Aim("lateral chest X-rays rejected", 0.90, True, lambda report, _: rejected(report, True)),
-    Aim("openist: COVID-19 among the answers to healthy adults", 0.02, False, answers("wrong")),
+    Aim("openist: healthy adults who are answered COVID-19", 0.02, False, answers("called")),
+    Aim("openist: COVID-19 among all classes given to healthy adults", 0.02, False, answers("wrong")),
 )

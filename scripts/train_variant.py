@@ -9,6 +9,7 @@ import argparse
 import io
 import sys
 from collections.abc import Callable
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ import train
 from xray_hf.data.cache import Viewed
 from xray_hf.errors import exit_on_error
 from xray_hf.models.create import logits_of
-from xray_hf.models.lungs import standardise
+from xray_hf.models.lungs import SIDE as LUNGS_SIDE
+from xray_hf.models.lungs import LungCrop, LungUNet, masks_of, standardise
 from xray_hf.training.loop import Trainer
 from xray_hf.views import View
 
@@ -145,7 +147,26 @@ def flattened(images: torch.Tensor) -> torch.Tensor:
     return (0.5 + 0.2 * detail / deviation).clamp(0, 1)
 
 
+@cache
+def _lungs() -> LungUNet:
+    return LungCrop.load().segment
+
+
+@torch.inference_mode()
+def masked(images: torch.Tensor) -> torch.Tensor:
+    """The mean grey outside the lungs and a narrow rim around them: (B, 1, side, side) in 0..1 -> the same.
+
+    For crops to the lungs; whole where no lungs are found.
+    """
+    small = nn.functional.interpolate(images, (LUNGS_SIDE, LUNGS_SIDE), mode="bilinear")
+    inside = nn.functional.max_pool2d(masks_of(_lungs()(small)[:, :1]), 9, 1, 4)
+    inside = torch.where(inside.mean(dim=(1, 2, 3), keepdim=True) > 0.1, inside, 1)
+    inside = nn.functional.interpolate(inside, images.shape[-2:], mode="bilinear")
+    return inside * images + (1 - inside) * images.mean(dim=(2, 3), keepdim=True)
+
+
 VIEWS = {
+    "masked": masked,
     "flattened": flattened,
     "equalised": enhance.equalize,
     "clahe": lambda images: enhance.equalize_clahe(images, 2.0, (8, 8)),

@@ -177,6 +177,22 @@ def glance(shipped: Sequence[Report]) -> str:
     return "\n\n".join([picture, TEXTS["glance"], markdown.rows_below(heads, rows)])
 
 
+def in_short(shipped: Sequence[Report]) -> str:
+    """The table of README.md: internal against external, without intervals."""
+    rows = []
+    for each in shipped:
+        own = elsewhere.measure(each.folder)
+        if "external" in own:
+            numbers = [
+                each.subsets["test"].balanced_accuracy,
+                *map(elsewhere.rate, (own["external"], own["called"])),
+            ]
+            sources = counted(len(each.sources), "source")
+            rows.append([f"`{each.name}`", sources, *(f"{number.value or 0:.0%}" for number in numbers)])
+    heads = ["", "trained on", "internal test set", "other hospitals", "healthy adults there called COVID-19"]
+    return markdown.rows_below(heads, rows)
+
+
 def inside_and_outside(shipped: Sequence[Report]) -> figures.Figure:
     """Internal and external balanced accuracy of each shipped model, with the chance line."""
     shares: dict[str, dict[str, float]] = {}
@@ -185,7 +201,8 @@ def inside_and_outside(shipped: Sequence[Report]) -> figures.Figure:
         own = elsewhere.measure(each.folder).get("external")
         inside = each.subsets["test"].balanced_accuracy
         found = {"internal test set": inside, **({"external sets": elsewhere.rate(own)} if own else {})}
-        name = each.name.replace("-multisource", "\nfour sources")
+        network, _, _ = each.name.partition("-multisource")
+        name = f"{network}\n{'CoronaHack' if network == each.name else 'four sources'}"
         shares[name] = {what: number.value or 0 for what, number in found.items()}
         ends[name] = {what: number.interval or (0, 0) for what, number in found.items()}
     drawn = figures.rates(shares, ends, "Inside and outside the hospitals of training", "Balanced accuracy")
