@@ -6,7 +6,7 @@ python benchmarks/recompute.py pretrained/xray-cnn-multisource --data-dir data/c
 
 Classes and the official test images are those of CoronaHack's own CSV; the classes of other sources are in
 its labels.csv. The bundle's splits.json names the other test images. transformers cannot crop to the lungs,
-so a bundle that does answers through its graph, in plain ONNX Runtime.
+so a bundle that does answers through its own graph, in plain ONNX Runtime.
 """
 
 import argparse
@@ -44,8 +44,10 @@ for source in folders.keys() - {CORONAHACK}:
     }
 
 split = json.loads((options.bundle / "splits.json").read_text())["files"]
-if set(split["test"]) - set(folders):  # of one source, it names files alone
+sources = json.loads((options.bundle / "training.json").read_text()).get("sources", [CORONAHACK])
+if len(sources) == 1:  # it names files alone
     split = {part: {CORONAHACK: files} for part, files in split.items()}
+assert split["test"].keys() <= folders.keys(), f"pass --source for each of {[*split['test']]}"
 in_part = {part: {(source, name) for source in own for name in own[source]} for part, own in split.items()}
 official = [(CORONAHACK, name) for name in rows.index[rows.Dataset_type == "TEST"]]
 test = [*official, *sorted(in_part["test"] - {*official})]

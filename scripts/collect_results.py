@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import elsewhere
+import external_sets
 import numpy as np
 
 from xray_hf import manifest
@@ -88,7 +88,7 @@ def of_run(bundle: Path, recipe: str) -> dict[str, Any]:
         "seconds": training["seconds"],
         "leak": manifest.read_json(bundle / manifest.SPLITS)["leak"],
         "unleaked": unleaked(Predictions.read(bundle / manifest.PREDICTIONS)),
-        "elsewhere": elsewhere.measure(bundle),
+        "external_sets": external_sets.measure(bundle),
         "metrics": {
             subset: {
                 **{key: metrics[subset][key] for key in keys},

@@ -91,9 +91,8 @@ def complete(folder: Path, options: argparse.Namespace) -> None:
     """Shrink, export, calibrate, evaluate and report."""
     description = manifest.read(folder)
     data = SourceOptions(source=tuple(options.source), classes=description.labels).open(description.side)
-    print(
-        f"half precision: {'yes' if predict_again(folder, data) else 'no, it changes what the network says'}"
-    )
+    is_half = predict_and_round(folder, data)
+    print(f"half precision: {'yes' if is_half else 'no, it changes what the network says'}")
     cli.main(["export", str(folder)])
     sources = [f"--source={source}" for source in options.source]
     cli.main(["calibrate", str(folder), *sources, f"--ood-dir={options.ood_dir}", f"--risk={options.risk}"])
@@ -103,10 +102,10 @@ def complete(folder: Path, options: argparse.Namespace) -> None:
     cli.main(["report", str(folder), *sources])
 
 
-def predict_again(folder: Path, data: XrayData) -> bool:
-    """Replace the predictions by those in float32; whether of large weights in half precision, then stored.
+def predict_and_round(folder: Path, data: XrayData) -> bool:
+    """Predict all rows in float32, with weights in half precision if that changes nothing.
 
-    Raises DataError if the bundle's sources are not all there.
+    Returns whether the weights are now stored so. Raises DataError if the bundle's sources are not all there.
     """
     recorded = Predictions.read(folder / manifest.PREDICTIONS)
     network = bundle.load(folder)

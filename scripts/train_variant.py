@@ -175,11 +175,11 @@ VIEWS = {
 
 
 def as_view(change: Callable[[torch.Tensor], torch.Tensor]) -> View:
-    """A change of (B, 1, side, side) in 0..1 as one of uint8 images (B, side, side)."""
+    """A change of (B, 1, side, side) in 0..1 as one of images (B, side, side) in 0..255."""
 
     def view(images: np.ndarray) -> np.ndarray:
         changed = change(torch.from_numpy(images).unsqueeze(1) / 255)
-        return np.asarray((255 * changed).squeeze(1).byte())
+        return np.asarray((255 * changed).squeeze(1))
 
     return view
 

@@ -15,10 +15,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from scipy.stats import binomtest
+import external_sets
+from aims import exact
 
-from xray_hf import manifest
+from xray_hf import evidence, manifest
 from xray_hf.errors import exit_on_error
+from xray_hf.evaluation.predictions import Predictions
 from xray_hf.files import write_text
 from xray_hf.inference import Engine, inputs
 from xray_hf.inference.engine import REJECTED, UNLIKE
@@ -105,20 +107,14 @@ def rejection(report: Report) -> str:
 
 
 def rejected_elsewhere(reports: Sequence[Report]) -> str:
-    """How many X-rays of each external set are rejected, as a table."""
+    """How many X-rays of each external set are rejected, as a table; intervals are over patients."""
     rows = []
     for report in reports:
-        for name, own in report.external.items():
-            if own.decisions:
-                counts = (round(own.decisions.withheld.get(REJECTED, 0) * own.n), own.n)
-                rows.append([report.name, name, part_of(counts), percent(exact(*counts))])
+        own = Predictions.read(report.folder / manifest.PREDICTIONS)
+        for name, table in evidence.external_sets(report.folder, own).items():
+            found = external_sets.share(table, table.decision == REJECTED, table.decision != "")
+            rows.append([report.name, name, part_of(found["counts"]), percent(external_sets.rate(found))])
     return markdown.rows_below(["model", "X-rays", "rejected", "share"], rows)
-
-
-def exact(count: int, total: int) -> Rate:
-    """A share with its exact interval."""
-    interval = binomtest(count, total).proportion_ci(method="exact")
-    return Rate(count / total, (interval.low, interval.high))
 
 
 def rejected(folders: Sequence[Path], images: Path) -> str:

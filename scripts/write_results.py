@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import aims
-import elsewhere
+import external_sets
 import numpy as np
 from collect_results import MODELS
 from results_texts import TEXTS
@@ -35,6 +35,7 @@ from xray_hf.text import counted, listed
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS, PRETRAINED = ROOT / "docs", ROOT / "pretrained"
+README = ROOT / "README.md"
 RECORD, PICTURES = "results.json", "results"
 SHIPPED = (*MODELS, *(f"{model}-multisource" for model in MODELS))
 RECIPES = {
@@ -44,6 +45,7 @@ RECIPES = {
     "multisource": "**four sources**",
 }
 PAPER_RECIPES = ("paper", "paper-grouped")
+MARKS = ("<!-- scripts/write_results.py writes this table -->", "<!-- end of the table -->")
 RANDOM = "random"  # initial weights
 # İbişoğlu and Akçay 2021, table 1 and section III.C: percentages as printed, and right images of 638.
 PAPER = {
@@ -99,7 +101,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     record = json.loads((DOCS / RECORD).read_text(encoding="utf-8"))
     shipped = read_shipped()
     write_text(DOCS / "results.md", page(record, shipped))
-    figures.save(inside_and_outside(shipped), DOCS / PICTURES / "external.png")
+    write_text(README, with_table(README.read_text(encoding="utf-8"), in_short(shipped)))
+    figures.save(internal_and_external(shipped), DOCS / PICTURES / "external.png")
     if histories := watched(record["runs"]):
         title = "The paper's recipe: one epoch more or less"
         figures.save(figures.swing(histories, title), DOCS / PICTURES / "swing.png")
@@ -123,12 +126,12 @@ def page(record: Mapping[str, Any], shipped: Sequence[Report]) -> str:
     runs = [run for run in record["runs"] if run["recipe"] in RECIPES]
     views = [run for run in record["runs"] if run["recipe"].startswith(VIEW)]
     speed = sorted(DOCS.glob("bench_train*.md"))
-    parts = [opening(shipped), glance(shipped)]
+    parts = [opening(runs, shipped)]
     parts += ["## Does the paper come back?", overview(runs), epochs(runs)]
     parts += [which_is_better(runs, record["compared"]), leak_meter(runs)]
     parts += ["## What do more sources change?", more_sources(runs, shipped)]
     parts += [in_full(own) for own in (sections.external(shipped), sections.sources(shipped)) if own]
-    parts += ["## What still fails?", TEXTS["fails"]]
+    parts += ["## What still fails?", what_fails(shipped)]
     parts += [in_full(sections.controls(shipped)), trained_on_views(views)]
     parts += ["## More numbers", TEXTS["more"]]
     parts += [in_full(make(shipped)) for make in DETAILS]
@@ -143,69 +146,145 @@ def in_full(own: sections.Section) -> str:
     return markdown.section(replace(own, figures=()), 3, lambda _: "")
 
 
-def opening(shipped: Sequence[Report]) -> str:
-    """What the page can tell, before any number."""
+def opening(runs: Runs, shipped: Sequence[Report]) -> str:
+    """Three answers and a figure, then what the data cannot tell."""
+    answers = [*answer_paper(runs), *answer_sources(shipped), *answer_fails(shipped)]
+    picture, table = glance(shipped)
     about = sentences.about_data(shipped)
     how = f"{TEXTS['how to read']} {sentences.INTERVALS} [Limitations](limitations.md) has the rest."
-    return "\n\n".join(["# Results", TEXTS["opening"], *map(markdown.paragraph, [*about, how])])
+    after = ["## What the data cannot tell", *map(markdown.paragraph, [*about, how])]
+    return "\n\n".join(["# Results", TEXTS["opening"], "\n".join(answers), picture, table, *after])
 
 
-def glance(shipped: Sequence[Report]) -> str:
-    """Internal and external performance of the shipped models, as a figure and a table."""
-    found = [(each, elsewhere.measure(each.folder)) for each in shipped]
-    rows = []
-    for each, own in found:
-        if "external" in own:
-            answers = own.get("decisions", {})
-            shares = [own["called"], answers.get("called", {}), own["found"], answers.get("found", {})]
-            balanced = [each.subsets["test"].balanced_accuracy, elsewhere.rate(own["external"])]
-            rows.append(
-                [each.name, *map(percent, balanced), *(percent(elsewhere.rate(share)) for share in shares)]
-            )
-    if not rows:
-        return ""
-    heads = [
-        "",
-        "internal, balanced",
-        "external, balanced",
-        "healthy adults called COVID-19",
-        "… by the engine",
+def answer_paper(runs: Runs) -> list[str]:
+    """Does the paper come back, in a sentence."""
+    own = [
+        f"{spread(kind.of(runs), 'test', 'accuracy')} % ({kind.name})" for kind in of_recipe(runs, "paper")
     ]
-    heads += ["COVID-19 found", "… by the engine"]
-    alt = "; ".join(f"{row[0]}: internal {row[1]}, external {row[2]}" for row in rows)
-    picture = f"![Balanced accuracy of the shipped models. {alt}. Chance is 33.3%.]({PICTURES}/external.png)"
-    return "\n\n".join([picture, TEXTS["glance"], markdown.rows_below(heads, rows)])
+    ours = [
+        f"{spread(kind.of(runs), 'test', 'accuracy')} % ({kind.name})" for kind in of_recipe(runs, "robust")
+    ]
+    printed = listed(f"{PAPER[model]['test']:.1f} % ({model})" for model in MODELS)
+    lines = [
+        f"It prints a test accuracy of {printed}.",
+        f"Its recipe gives us {listed(own)}; ours {listed(ours)}.",
+    ]
+    return bullet("Does the paper come back?", lines)
+
+
+def of_recipe(runs: Runs, recipe: str) -> list[Kind]:
+    """The kinds of runs of one recipe."""
+    return [kind for kind in kinds_of(runs) if kind.recipe == recipe]
+
+
+def answer_sources(shipped: Sequence[Report]) -> list[str]:
+    """What more sources change, a sentence for each network that ships both ways."""
+    known = {each.name: external_sets.measure(each.folder) for each in shipped}
+    lines = []
+    for model in MODELS:
+        one, several = known.get(model, {}), known.get(f"{model}-multisource", {})
+        if "balanced_accuracy" in one and "balanced_accuracy" in several:
+            keys = ("balanced_accuracy", "covid_false_positives", "covid_sensitivity")
+            (balanced, wrongly, found) = (
+                f"{one[key]['value']:.0%} to {several[key]['value']:.0%}" for key in keys
+            )
+            lines.append(
+                f"{model} on the external sets: balanced accuracy goes from {balanced}, healthy adults of "
+                f"openist called COVID-19 from {wrongly}, COVID-19 of spain_twitter found from {found}."
+            )
+    return bullet("What do more sources change?", lines)
+
+
+def bullet(question: str, lines: Sequence[str]) -> list[str]:
+    """One item of a list; none without lines."""
+    return [f"- **{question}** {' '.join(lines)}"] if lines else []
+
+
+def answer_fails(shipped: Sequence[Report]) -> list[str]:
+    """What still fails, two sentences for each model of several sources."""
+    lines = []
+    for each in shipped:
+        own = external_sets.measure(each.folder)
+        if each.name not in MODELS and "engine" in own:
+            shares = [*own["mixed"].values(), own["engine"]["decided"]]
+            found, wrongly, decided = ("{} of {}".format(*share["counts"]) for share in shares)
+            lines.append(
+                f"{each.name} finds {found} Pneumonia of nih_figure1 and calls "
+                f"{wrongly} healthy adults there COVID-19. Its engine gives a class to {decided} healthy "
+                "adults of openist."
+            )
+    return bullet("What still fails?", lines)
+
+
+def glance(shipped: Sequence[Report]) -> tuple[str, str]:
+    """Internal and external performance of the shipped models, as a figure and a table; "" without any."""
+    rows = []
+    for each in shipped:
+        own = external_sets.measure(each.folder)
+        if "balanced_accuracy" in own:
+            engine = own.get("engine", {})
+            keys = ("covid_false_positives", "covid_sensitivity")
+            shares = [own["balanced_accuracy"], *(own[key] for key in keys), engine.get("decided", {})]
+            shares += [engine.get(key, {}) for key in keys]
+            numbers = [each.subsets["test"].balanced_accuracy, *map(external_sets.rate, shares)]
+            rows.append([each.name, *map(percent, numbers)])
+    if not rows:
+        return "", ""
+    heads = ["", "internal, balanced accuracy", "external, balanced accuracy"]
+    heads += ["healthy adults called COVID-19", "COVID-19 found", "engine: healthy adults who get a class"]
+    heads += ["engine: healthy adults called COVID-19", "engine: COVID-19 found"]
+    said = "; ".join(f"{row[0]}: internal {row[1]}, external {row[2]}" for row in rows)
+    picture = f"![Balanced accuracy of the shipped models. {said}. Chance is 33.3%.]({PICTURES}/external.png)"
+    risks = [
+        f"that of {each.name} at or below {percent(Rate(each.fitted.target_risk), 0)}"
+        for each in shipped
+        if each.fitted
+    ]
+    note = TEXTS["glance"].format(risks=listed(risks))
+    return picture, f"{note}\n\n{markdown.rows_below(heads, rows)}"
 
 
 def in_short(shipped: Sequence[Report]) -> str:
     """The table of README.md: internal against external, without intervals."""
     rows = []
     for each in shipped:
-        own = elsewhere.measure(each.folder)
-        if "external" in own:
-            numbers = [
-                each.subsets["test"].balanced_accuracy,
-                *map(elsewhere.rate, (own["external"], own["called"])),
-            ]
-            sources = counted(len(each.sources), "source")
-            rows.append([f"`{each.name}`", sources, *(f"{number.value or 0:.0%}" for number in numbers)])
-    heads = ["", "trained on", "internal test set", "other hospitals", "healthy adults there called COVID-19"]
+        own = external_sets.measure(each.folder)
+        shares = (
+            external_sets.rate(own.get(key, {})) for key in ("balanced_accuracy", "covid_false_positives")
+        )
+        numbers = [each.subsets["test"].balanced_accuracy, *shares]
+        cells = (percent(Rate(number.value), 0) for number in numbers)
+        rows.append([f"`{each.name}`", counted(len(each.sources), "source"), *cells])
+    heads = [
+        "",
+        "trained on",
+        "internal test set",
+        "external sets",
+        "healthy adults of openist called COVID-19",
+    ]
     return markdown.rows_below(heads, rows)
 
 
-def inside_and_outside(shipped: Sequence[Report]) -> figures.Figure:
-    """Internal and external balanced accuracy of each shipped model, with the chance line."""
+def with_table(text: str, table: str) -> str:
+    """README.md with its table replaced, which stands between two marks."""
+    before, _, rest = text.partition(MARKS[0])
+    _, _, after = rest.partition(MARKS[1])
+    return f"{before}{MARKS[0]}\n\n{table}\n\n{MARKS[1]}{after}"
+
+
+def internal_and_external(shipped: Sequence[Report]) -> figures.Figure:
+    """Balanced accuracy of each shipped model on both kinds of test sets, with the chance line."""
     shares: dict[str, dict[str, float]] = {}
     ends: dict[str, dict[str, Sequence[float]]] = {}
     for each in shipped:
-        own = elsewhere.measure(each.folder).get("external")
-        inside = each.subsets["test"].balanced_accuracy
-        found = {"internal test set": inside, **({"external sets": elsewhere.rate(own)} if own else {})}
+        outside = external_sets.rate(external_sets.measure(each.folder).get("balanced_accuracy", {}))
         network, _, _ = each.name.partition("-multisource")
         name = f"{network}\n{'CoronaHack' if network == each.name else 'four sources'}"
-        shares[name] = {what: number.value or 0 for what, number in found.items()}
-        ends[name] = {what: number.interval or (0, 0) for what, number in found.items()}
-    drawn = figures.rates(shares, ends, "Inside and outside the hospitals of training", "Balanced accuracy")
+        numbers = {"internal test set": each.subsets["test"].balanced_accuracy, "external sets": outside}
+        known = {what: number for what, number in numbers.items() if number.value is not None}
+        shares[name] = {what: number.value or 0 for what, number in known.items()}
+        ends[name] = {what: number.interval or (0, 0) for what, number in known.items()}
+    drawn = figures.rates(shares, ends, "Internal and external test sets", "Balanced accuracy")
     chance = 1 / len(shipped[0].classes) if shipped else 0
     axes = drawn.axes[0]
     axes.axhline(chance, color=figures.GREY, linestyle="--", linewidth=1)
@@ -217,11 +296,22 @@ def more_sources(runs: Runs, shipped: Sequence[Report]) -> str:
     """The aims of the preset `multisource`, networks over seeds and engines as shipped; what a run costs."""
     several = {kind.model: kind.of(runs) for kind in kinds_of(runs) if kind.recipe == "multisource"}
     costs = [
-        f"{model}: {minutes(own)} minutes a run, {images_a_second(own)} images per second."
+        f"Training {model} on four sources takes {minutes(own)} minutes ({images_a_second(own)} images per "
+        "second)."
         for model, own in several.items()
     ]
     tables = [aims.of_networks(several, shipped), aims.of_engines(shipped)]
     return "\n\n".join([TEXTS["more sources"], *tables, *costs])
+
+
+def what_fails(shipped: Sequence[Report]) -> str:
+    """The aims that are missed, model by model, and what no number of this page can repair."""
+    missed = [
+        f"- {each.name} as shipped misses {len(own)} of {aims.COUNT} aims: {listed(own)}."
+        for each in shipped
+        if each.name not in MODELS and (own := aims.missed(each))
+    ]
+    return "\n\n".join(["\n".join(missed), TEXTS["fails"]]) if missed else TEXTS["fails"]
 
 
 def trained_on_views(runs: Runs) -> str:
@@ -307,8 +397,13 @@ def which_is_better(runs: Runs, compared: Iterable[Mapping[str, Any]]) -> str:
     heads += ["only ResNet18 right", "only the CNN right", "p"]
     text = TEXTS["better"].format(right=right, total=PAPER_TEST, p_value=p_value)
     found = [text, *means_apart(runs), markdown.rows_below(heads, rows)]
-    seeds = {recipe: [row for row in pairs if row["recipe"] == recipe] for recipe in RECIPES}
-    verdicts = [survives(RECIPES[recipe], rows) for recipe, rows in seeds.items() if rows]
+    seeds: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in pairs:
+        seeds.setdefault((row["recipe"], row["initial_weights"]), []).append(row)
+    verdicts = [
+        survives(f"{RECIPES[recipe]}, ResNet18 from {in_words(start)}", rows)
+        for (recipe, start), rows in seeds.items()
+    ]
     return "\n\n".join(["### Is one of the two models better?", *found, "\n".join(verdicts)])
 
 
@@ -360,7 +455,7 @@ def leak_meter(runs: Runs) -> str:
     if not rows:
         return ""
     heads = ["", "seeds", "leak, image", "leak, patient", "validation"]
-    heads += ["validation, what is not in training", "test", "gap"]
+    heads += ["validation, unleaked", "test", "gap"]
     gap = TEXTS["gap"].format(less=by_kind(runs, "paper", leaking), ours=by_kind(runs, "robust", behind))
     title = "### How much of 99.9 % was leak"
     return f"{title}\n\n{TEXTS['leak']}\n\n{markdown.rows_below(heads, rows)}\n\n{gap}"
@@ -391,7 +486,11 @@ def epochs(runs: Runs) -> str:
     for name, histories in watched(runs).items():
         tests = [[row["test_accuracy"] for row in history] for history in histories]
         ends = "; ".join(f"{min(own):.1%} to {max(own):.1%}" for own in tests)
-        lines.append(f"{' '.join(name.split())}, seed by seed: {ends}")
+        steps = 100 * np.mean([np.abs(np.diff(own)).mean() for own in tests])
+        name = " ".join(name.split())
+        lines.append(
+            f"{name}, seed by seed: {ends}; from one epoch to the next by {steps:.1f} points on average"
+        )
     if not lines:
         return ""
     alt = f"Test accuracy over the epochs of the paper's recipe. {'. '.join(lines)}."

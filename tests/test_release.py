@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import aims
 import collect_results
-import elsewhere
+import external_sets
 import numpy as np
 import pytest
 import release
@@ -24,6 +25,7 @@ from xray_hf.errors import BundleError, ConfigError, DataError
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.files import write_json
 from xray_hf.inference import Engine, reference
+from xray_hf.report.report import Report
 from xray_hf.task import PAPER_CLASSES
 
 SIDE = 64
@@ -94,6 +96,14 @@ def test_a_release_is_complete_and_answers(shipped: Path, runs: Path) -> None:
     assert reference.check(bundle) < reference.TOLERANCE  # of what was calibrated after the export
 
 
+def test_recorded_logits_are_those_of_the_stored_weights(shipped: Path, synthetic: Path) -> None:
+    bundle = shipped / "pretrained" / "xray-cnn"
+    table = Predictions.read(bundle / manifest.PREDICTIONS)
+    files = {path.name: path for path in synthetic.rglob("*.jpeg")}
+    found = Engine.from_pretrained(bundle).predict([files[name] for name in table.file_name[:4]])
+    np.testing.assert_allclose([each.logits for each in found], table.logits[:4], atol=1e-4)
+
+
 def test_a_cropped_network_of_several_sources_and_another_side_is_released_under_its_own_name(
     shipped: Path, synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,8 +163,6 @@ def test_the_page_has_the_run_and_the_bundle(shipped: Path) -> None:
     assert (shipped / "docs" / "results" / "external.png").is_file()
     own = json.loads((shipped / "pretrained" / "xray-cnn" / "metrics.json").read_text())
     assert f"→ {own['external']['else-where']['calibration']['after']['ece']:.3f} |" in page
-    joint = np.asarray(own["label_noise"]["joint"])
-    assert f"| xray-cnn | {joint.sum() - joint.trace()} | " in page
 
 
 def external_table(name: str, labels: list[int], said: list[int], decisions: list[str]) -> Predictions:
@@ -171,45 +179,107 @@ def external_table(name: str, labels: list[int], said: list[int], decisions: lis
     )
 
 
-def test_external_sets_are_measured_together(shipped: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def with_external(shipped: Path, tmp_path: Path) -> Path:
+    """A bundle with the three external sets."""
     normal, _, covid = PAPER_CLASSES
-    bundle = Path(shutil.copytree(shipped / "pretrained" / "xray-cnn", tmp_path / "bundle"))
-    assert elsewhere.measure(bundle) == {}  # it knows neither the three sets nor thorax_scan
-    answers = [normal, covid, "unsure", elsewhere.REJECTED]
-    tables = [
+    bundle = Path(shutil.copytree(shipped / "pretrained" / "xray-cnn", tmp_path / "xray-cnn"))
+    answers = [normal, covid, "unsure", external_sets.REJECTED]
+    for table in (
         external_table("openist", [0, 0, 0, 0], [0, 2, 2, 0], answers),
         external_table("spain_twitter", [2, 2], [2, 0], [covid, "unsure"]),
         external_table("nih_figure1", [0, 1, 2, 2], [0, 1, 1, 2], [normal] * 4),
-    ]
-    for table in tables:
+    ):
         table.write(bundle / "external" / f"{table.source[0]}.parquet")
-    found = elsewhere.measure(bundle)
-    shares = {name: found[name]["counts"] for name in ("called", "found")}
-    assert shares == {"called": [2, 4], "found": [1, 2]}
-    assert {name: own["counts"] for name, own in found["decisions"].items()} == {
-        "called": [1, 4],
-        "found": [1, 2],
-        "answered": [2, 4],
-        "wrong": [1, 2],
+    return bundle
+
+
+def test_a_bundle_without_these_sets_has_no_such_numbers(shipped: Path) -> None:
+    assert external_sets.measure(shipped / "pretrained" / "xray-cnn") == {}
+
+
+def test_the_page_compares_internal_and_external_performance(with_external: Path) -> None:
+    report = Report.read(with_external)
+    picture, table = write_results.glance([report])
+    assert "external 70.0%" in picture
+    row = table.splitlines()[-1]
+    assert row.startswith("| xray-cnn | ")
+    assert [cell.split("%")[0].strip() for cell in row.split("|")[3:9]] == [
+        "70.0",
+        "50.0",
+        "50.0",
+        "50.0",
+        "25.0",
+        "50.0",
+    ]
+    assert write_results.in_short([report]).endswith("| 70% | 50% |")
+    drawn = write_results.internal_and_external([report])
+    assert len(drawn.axes[0].patches) == 2
+
+
+def test_missed_aims_are_named(with_external: Path) -> None:
+    report = Report.read(with_external)
+    said = aims.missed(report)
+    assert any(line.startswith("openist: healthy adults called COVID-19 50.0%") for line in said)
+    assert "| **" not in aims.of_networks({}, [report]).splitlines()[3]  # 50 % where 3 % were wanted
+    several = replace(report, name="xray-cnn-multisource")
+    assert f"as shipped misses {len(said)} of {aims.COUNT} aims" in write_results.what_fails([several])
+    assert "finds 1 of 1 Pneumonia" in write_results.answer_fails([several])[0]
+
+
+def test_what_more_sources_change_is_said_where_both_ship(with_external: Path, tmp_path: Path) -> None:
+    several = Path(shutil.copytree(with_external, tmp_path / "xray-cnn-multisource"))
+    reports = [Report.read(each) for each in (with_external, several)]
+    assert write_results.answer_sources(reports[:1]) == []
+    assert "balanced accuracy goes from 70% to 70%" in write_results.answer_sources(reports)[0]
+
+
+def test_intervals_of_shares_are_over_patients() -> None:
+    table = external_table("openist", [0] * 40, [0] * 20 + [2] * 20, ["x"] * 40)
+    of_two = replace(table, patient_id=np.repeat(["a", "b"], 20))
+    of_many, of_few = (
+        external_sets.share(each, each.predicted == 2, np.ones(40, bool))["interval"]
+        for each in (table, of_two)
+    )
+    assert of_few == [0.0, 1.0]
+    assert 0.2 < of_many[0] < 0.5 < of_many[1] < 0.8
+
+
+def test_external_sets_are_measured_together(with_external: Path) -> None:
+    found = external_sets.measure(with_external)
+    counts = {name: own["counts"] for name, own in found.items() if "counts" in own}
+    assert counts == {"covid_false_positives": [2, 4], "covid_sensitivity": [1, 2]}
+    assert {name: own["counts"] for name, own in found["engine"].items()} == {
+        "covid_false_positives": [1, 4],
+        "covid_sensitivity": [1, 2],
+        "decided": [2, 4],
+        "covid_among_decided": [1, 2],
         "rejected": [1, 6],
     }
-    assert found["external"]["n"] == 10
-    assert found["external"]["value"] == pytest.approx((3 / 5 + 1 + 2 / 4) / 3)
+    assert {name: own["counts"] for name, own in found["mixed"].items()} == {
+        "pneumonia_sensitivity": [1, 1],
+        "covid_false_positives": [0, 1],
+    }
+    assert found["balanced_accuracy"]["n"] == 10
+    assert found["balanced_accuracy"]["value"] == pytest.approx((3 / 5 + 1 + 2 / 4) / 3)
     # Pairs of one COVID-19 and one Normal image: the sure COVID-19 wins 2 of 4 and ties 2, the other ties 2.
     assert found["covid_auroc"]["value"] == pytest.approx((2 + 2 / 2 + 2 / 2) / 8)
 
 
 def test_patients_of_two_sets_are_not_the_same(shipped: Path) -> None:
     one, other = (external_table(name, [0, 0], [0, 0], ["", ""]) for name in ("openist", "spain_twitter"))
-    assert len(set(elsewhere.pool([one, other]).patient_id)) == 4
+    assert len(set(external_sets.pool([one, other]).patient_id)) == 4
 
 
 def test_an_aim_is_bold_where_it_is_reached() -> None:
-    called = next(aim for aim in aims.NETWORKS if aim.limit == 0.03)
-    runs = [{"elsewhere": {"called": {"value": value}}} for value in (0.01, 0.03)]
-    assert called.over_seeds(runs) == "**2.0% ± 1.4%**"
-    assert called.over_seeds([*runs, {"elsewhere": {"called": {"value": 0.09}}}]) == "4.3% ± 4.2%"
-    assert called.over_seeds([{"elsewhere": {}}]) == "-"
+    aim = next(each for each in aims.NETWORKS if each.limit == 0.03)
+    runs = [{"external_sets": {"covid_false_positives": {"value": value}}} for value in (0.01, 0.03)]
+    assert aim.over_seeds(runs) == "**2.0% ± 1.4%**"
+    assert (
+        aim.over_seeds([*runs, {"external_sets": {"covid_false_positives": {"value": 0.09}}}])
+        == "4.3% ± 4.2%"
+    )
+    assert aim.over_seeds([{"external_sets": {}}]) == "-"
 
 
 def test_a_record_keeps_what_is_not_collected_again(tmp_path: Path) -> None:
@@ -296,6 +366,6 @@ def test_weights_stay_whole_where_half_precision_would_matter(
     half[test] = [0, 1e-3, 0] if change == "a decision" else whole[test] + 0.02
     found = iter([whole, half])
     monkeypatch.setattr(release, "predict_rows", lambda *_, **__: next(found))
-    assert not release.predict_again(folder, open_coronahack(synthetic, SIDE))
+    assert not release.predict_and_round(folder, open_coronahack(synthetic, SIDE))
     assert (folder / manifest.WEIGHTS).read_bytes() == (source / manifest.WEIGHTS).read_bytes()
     assert np.array_equal(Predictions.read(folder / manifest.PREDICTIONS).logits, whole)

@@ -305,7 +305,8 @@ def title(source: Path | str, name: str) -> str:
 
     source: the folder, or owner/name or owner/name@revision. name: the network's.
     """
-    own = str(source).partition("@")[0].rstrip("/").rpartition("/")[2]
+    is_folder = Path(source).is_dir()
+    own = Path(source).resolve().name if is_folder else str(source).partition("@")[0].rpartition("/")[2]
     return own if own.startswith(name) else name
 
 

@@ -44,19 +44,31 @@ _MIXTURES: Mapping[frozenset[str], Shortcut] = {
         "(adults) and one hospital in Guangzhou (children); COVID-19 comes from BIMCV (Valencia) and the "
         "web. Pooled numbers reward recognising the hospital. Trust the external numbers and, of the "
         "within-source ones, that of Pneumonia: within `radiography`, too, COVID-19 and Normal come from "
-        "different hospitals.",
+        "different hospitals. `radiography` and `thorax_scan` name no patients: there each image counts as "
+        "one, so a patient may be in two splits, and intervals may be too narrow.",
     ),
 }
 _SEVERAL = Shortcut(
     "Hospitals differ.",
     "Its training data come from several sources, which differ in more than disease.",
     "Where a class comes mostly from one source, a model can recognise the source instead of the disease. "
-    "Pooled numbers reward that; trust the external and the within-source numbers.",
+    "Pooled numbers reward that; trust the external and the within-source numbers, where there are any.",
 )
 
-# {(smaller, larger) site of one class: in words}
-SITES: Mapping[tuple[str, str], tuple[str, str]] = {
-    ("Cohen", "Kermany"): ("web collection", "children's hospital"),
+# {(smaller, larger) site of one class: both in words, and what it means if they can be told apart}
+SITES: Mapping[tuple[str, str], tuple[str, str, str]] = {
+    ("Cohen", "Kermany"): (
+        "web collection",
+        "children's hospital",
+        "{label} also has a few images from the web. If these can be separated from the children's, the "
+        "source itself is visible.",
+    ),
+    ("Kermany", "NIH"): (
+        "children of Guangzhou",
+        "adults of NIH",
+        "{label} of Kermany are children, of NIH adults. If these can be separated, age or site is visible; "
+        "nothing tells which.",
+    ),
 }
 
 # External test sets that this project made itself, by name.
@@ -106,7 +118,7 @@ def of_sources(names: Collection[str]) -> Shortcut:
 def folder(name: str, names: Collection[str]) -> str:
     """What one of these sources holds that has no museum label."""
     known = _FOLDERS if frozenset(names) in _MIXTURES else {}
-    return known.get(name, "its owner's own images.")
+    return known.get(name, "no published description is known.")
 
 
 def about(kind: str) -> About | None:

@@ -261,6 +261,11 @@ class Report:
         return 1 in (sum(map(any, matrix)), sum(map(any, zip(*matrix, strict=True))))
 
     @property
+    def sees_lungs(self) -> bool:
+        """Whether the network crops to the lungs, so that the share of its maps inside them is known."""
+        return any(own.in_lungs.value is not None for own in self.cam.values())
+
+    @property
     def has_real_images(self) -> bool:
         """Whether any source is of real patients; the numbers are marked where another is synthetic."""
         return not self.is_synthetic or not all(each.is_synthetic for each in self.sources)
@@ -283,7 +288,7 @@ class Report:
             if "decisions" not in own.of:  # null: they were made with another calibration
                 own.miss("decisions")
         return cls(
-            name=name or str(training.of.get("model") or folder.name),
+            name=name or manifest.title(folder, str(training.of.get("model") or folder.name)),
             folder=folder,
             classes=classes,
             mark=manifest.mark_of(dict(training.of)),

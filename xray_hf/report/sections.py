@@ -132,7 +132,8 @@ def controls(reports: Sequence[Report]) -> Section:
         *([detection] if detection.rows else []),  # not of data from one site
     ]
     figures = ["control_views", "control_sensitivity"]
-    return _section("Shortcut controls", "xray-hf report", reports, found, [sentences.CONTROLS], figures)
+    text = [sentences.CONTROLS, *_each(reports, sentences.crops_after_views)]
+    return _section("Shortcut controls", "xray-hf report", reports, found, text, figures)
 
 
 def subgroups(reports: Sequence[Report]) -> Section:

@@ -17,11 +17,12 @@ INTERVALS = (
     "interval of that many patients."
 )
 EXTERNAL = (
-    "Images of other people, hospitals and machines than those of training. An AUROC below 0.5 ranks the "
-    "images the wrong way round."
+    "Images of other collections than those of training. An AUROC below 0.5 ranks the images the wrong way "
+    "round."
 )
 INTERNAL = (
-    "Patients of the training sources who took no part in training, selection or calibration. Sensitivity: "
+    "Test images of the training sources. Neither they nor, where patients are known, other images of the "
+    "same patients took part in training or calibration. Sensitivity: "
     "the share of a class's images that are predicted as this class. Specificity: the share of the other "
     "images that are not. False positives: the other images that are. Precision: the share of the images "
     "predicted as a class that are of it. Every image counts here with the class that the network gives it, "
@@ -301,20 +302,18 @@ def uncalibrated(report: Report) -> list[str]:
 
 def two_sites(own: SourceDetection) -> str:
     """What is recognised, in a title."""
-    web, children = provenance.SITES.get((own.smaller, own.larger), (own.smaller, own.larger))
-    return f"{own.label}: {web} against {children}"
+    sites = own.smaller, own.larger
+    smaller, larger, *_ = provenance.SITES.get(sites, sites)
+    return f"{own.label}: {smaller} against {larger}"
 
 
 def why_two_sites(own: SourceDetection) -> str:
     """What it means if the sites can be recognised."""
-    if (own.smaller, own.larger) in provenance.SITES:
-        return (
-            f"{own.label} also has a few images from the web. If these can be separated from the children's, "
-            "the source itself is visible."
-        )
+    if known := provenance.SITES.get((own.smaller, own.larger)):
+        return known[2].format(label=own.label)
     return (
-        f"{own.label} has images of {own.smaller} and of {own.larger}. If these can be separated, the site "
-        "itself is visible."
+        f"{own.label} has images of {own.smaller} and of {own.larger}. If these can be separated, something "
+        "that differs between the sites is visible; it need not be the machine or the processing."
     )
 
 
@@ -322,7 +321,17 @@ def web_images(model: str, own: SourceDetection) -> str:
     """How many images of the smaller site the network was trained on."""
     _, trained = own.called["train"]
     patients = counted(own.patients or 0, "patient")
-    return f"{model} was trained on {trained} of these {counted(own.images or 0, 'image')} of {patients}."
+    return f"{model} was trained on {trained:,} of these {counted(own.images or 0, 'image')} of {patients}."
+
+
+def crops_after_views(report: Report) -> list[str]:
+    """What ablated inputs cannot show of a network that crops to the lungs."""
+    if not report.sees_lungs:
+        return []
+    return [
+        f"{report.name} looks for the lungs in the ablated input. Where they are hidden, it classifies the "
+        "whole image, which it never saw in training: its rows show neither a shortcut nor the absence of one."
+    ]
 
 
 def no_label_errors(report: Report) -> list[str]:
