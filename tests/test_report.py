@@ -118,7 +118,7 @@ def test_an_external_set_without_a_class_shows_sensitivities_alone(tmp_path: Pat
     first = next(iter(own["class_counts"]))
     own["confusion_matrix"][0] = [0] * len(own["confusion_matrix"])
     [said] = sentences.headline(read(tmp_path / "bundle", files))
-    assert f"The set has no {first}, so its accuracy" in said
+    assert f"**; the set has no {first}." in said
     assert ": sensitivity " in said
     assert "where chance is" not in said
 

@@ -165,22 +165,20 @@ def _headline(report: Report, name: str, own: Measured) -> str:
     if missing:
         present = {label: numbers for label, numbers in own.classes.items() if numbers.images}
         found = listed(f"{percent(numbers.sensitivity)} for {label}" for label, numbers in present.items())
-        parts = [
-            f"**{of}: sensitivity {found}**. The set has no {listed(missing, 'or')}, so its accuracy and "
-            "balanced accuracy do not compare with those of other sets."
-        ]
+        parts = [f"**{of}: sensitivity {found}**; the set has no {listed(missing, 'or')}."]
     else:
         parts = [
             f"**{of}: balanced accuracy {percent(own.balanced_accuracy)}**, where chance is "
             f"{percent(report.chance)}; accuracy {percent(own.accuracy)}."
         ]
-    if report.test:
+    if report.test and not missing:
         parts.append(
             f"On the internal test set the balanced accuracy is {percent(report.test.balanced_accuracy)} and "
             f"the accuracy {percent(report.test.accuracy)}; read these in the light of the external numbers."
         )
-    wrongly = ", ".join(f"{label} {part_of(of.false_positives)}" for label, of in own.classes.items())
-    return " ".join([*parts, f"False positives: {wrongly}.", *_decided(own)])
+    counts = {label: of.false_positives for label, of in own.classes.items()}
+    wrongly = ", ".join(f"{label} {part_of(own)}" for label, own in counts.items() if own and own[1])
+    return " ".join([*parts, *([f"False positives: {wrongly}."] if wrongly else []), *_decided(own)])
 
 
 def _decided(own: Measured) -> list[str]:
@@ -330,7 +328,7 @@ def crops_after_views(report: Report) -> list[str]:
         return []
     return [
         f"{report.name} looks for the lungs in the ablated input. Where they are hidden, it classifies the "
-        "whole image, which it never saw in training: its rows show neither a shortcut nor the absence of one."
+        "whole image, which it never saw in training. So its rows neither show a shortcut nor rule one out."
     ]
 
 
