@@ -32,29 +32,31 @@ from xray_hf.text import counted
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PARTS = {"Speed": DOCS / "bench_inference.md", "Agreement": DOCS / "agreement.md"}
 TEXTS = {
-    "Speed": """`make bench-inference IMAGES=… BUNDLES="…"`, each way in its own process, in
-interleaved rounds; medians of the rounds with their spread. `ours` reads any format with all checks and
-gives class activation maps and OOD detection besides probabilities; the others give probabilities only.
-The `floor` is only decoding and resizing with Pillow plus the bare network; the `ceiling` is what its CPU
-seconds allow on all cores. ONNX Runtime computes in float32, OpenVINO in bfloat16 where the CPU
-has it. `pipeline` is transformers' default image-classification pipeline in float32, and with
-`dtype="bfloat16"`; in bulk at the best of its batch sizes 1, 8 and 32. `loader` is a timm-style script: a
-DataLoader with one worker per core and batches of 64, in float32. Speed-ups are relative to the float32
-pipeline.""",
+    "Speed": """Of xray-resnet18 and xray-cnn, before their graphs read the weights from `model.safetensors` ([the
+log](log.md) has what that changed: loading, not answering). `make bench-inference IMAGES=…
+BUNDLES="…"`, each way in its own process, in interleaved rounds; medians of the rounds with their
+spread. `ours` reads any format with all checks and gives class activation maps and OOD detection
+besides probabilities; the others give probabilities only. The `floor` is only decoding and resizing
+with Pillow plus the bare network; the `ceiling` is what its CPU seconds allow on all cores. ONNX
+Runtime computes in float32, OpenVINO in bfloat16 where the CPU has it. `pipeline` is transformers'
+default image-classification pipeline in float32, and with `dtype="bfloat16"`; in bulk at the best of
+its batch sizes 1, 8 and 32. `loader` is a timm-style script: a DataLoader with one worker per core and
+batches of 64, in float32. Speed-ups are relative to the float32 pipeline.""",
     "Agreement": """Probabilities before calibration, of the engine in Python, `xray-hf predict`, and
 transformers' pipeline on the same bundle (`benchmarks/agreement.py`). Images with a colour tint are left
 out: our reader converts them to grey, as in training; the pipeline keeps their colours.""",
 }
-OOD = """An image is rejected as `not a frontal chest X-ray` by simple rules (colour, proportions, size,
-contrast) or by a detector, a logistic regression on the network's embedding and a standardised thumbnail
-of 32×32 pixels. The detector is fitted on the bundle's training images against half of the OOD images; its
-threshold rejects 1 % of the validation images. The table reports the other half and the internal test set;
-brackets hold exact 95 % intervals. [The log](log.md) has the detectors that were tried.
+OOD = """An image is rejected as `not a frontal chest X-ray` by simple rules (colour, proportions, size, contrast)
+or by a detector, a logistic regression on the network's embedding and a standardised thumbnail of 32×32
+pixels. The detector is fitted on the bundle's training images against half of the OOD images; its
+threshold rejects 1 % of the validation images of the source whose images look most unusual. The table
+reports the other half and the internal test set; brackets hold exact 95 % intervals. [The log](log.md)
+has the detectors that were tried.
 
 Two caveats apply. A few of the data set's COVID-19 images are lateral views, one of them in the test set:
 the detector is right to reject them, but they count as wrong rejections. Several of the CT slices and
-lateral views come from one publication, some in the tuning half, some in the reported half and some in the
-data set itself ([limitations](limitations.md), 11): for these kinds the shares say less about new
+lateral views come from one publication, some in the tuning half, some in the reported half and some in
+the data set itself ([limitations](limitations.md), 11): for these kinds the shares say less about new
 publications than for the others."""
 WHOLE = """### Files at original size
 
@@ -88,15 +90,15 @@ def main() -> None:
 def introduction(folders: Sequence[Path]) -> str:
     """What was measured."""
     trained = []
-    for run in (manifest.read_json(folder / manifest.TRAINING) for folder in folders):
+    for folder in folders:
+        run = manifest.read_json(folder / manifest.TRAINING)
         config = run["config"]
         trained.append(
-            f"{run['model']} from {run['initial_weights']} weights, protocol `{config['data']['protocol']}`, "
+            f"- {folder.name}: from {run['initial_weights']} weights, "
+            f"protocol `{config['data']['protocol']}`, "
             f"{counted(config['optimization']['epochs'], 'epoch')}, seed {config['run']['seed']}"
         )
-    return (
-        f"# Inference\n\nMeasured with {'; '.join(trained)}. Nothing below is evidence for any clinical use."
-    )
+    return "\n\n".join(["# Inference", "\n".join(trained), "Nothing below is evidence for any clinical use."])
 
 
 def rejection(report: Report) -> str:
