@@ -32,8 +32,8 @@ from xray_hf.text import counted
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PARTS = {"Speed": DOCS / "bench_inference.md", "Agreement": DOCS / "agreement.md"}
 TEXTS = {
-    "Speed": """Of xray-resnet18 and xray-cnn, before their graphs read the weights from `model.safetensors` ([the
-log](log.md) has what that changed: loading, not answering). `make bench-inference IMAGES=…
+    "Speed": """Of xray-resnet18 and xray-cnn, before their graphs read the weights from `model.safetensors`
+([the log](log.md) has what that changed: loading, not answering). `make bench-inference IMAGES=…
 BUNDLES="…"`, each way in its own process, in interleaved rounds; medians of the rounds with their
 spread. `ours` reads any format with all checks and gives class activation maps and OOD detection
 besides probabilities; the others give probabilities only. The `floor` is only decoding and resizing
@@ -46,8 +46,8 @@ batches of 64, in float32. Speed-ups are relative to the float32 pipeline.""",
 transformers' pipeline on the same bundle (`benchmarks/agreement.py`). Images with a colour tint are left
 out: our reader converts them to grey, as in training; the pipeline keeps their colours.""",
 }
-OOD = """An image is rejected as `not a frontal chest X-ray` by simple rules (colour, proportions, size, contrast)
-or by a detector, a logistic regression on the network's embedding and a standardised thumbnail of 32×32
+OOD = """An image is rejected as `not a frontal chest X-ray` by simple rules (colour, proportions, size,
+contrast) or by a detector, a logistic regression on the network's embedding and a standardised thumbnail of 32×32
 pixels. The detector is fitted on the bundle's training images against half of the OOD images; its
 threshold rejects 1 % of the validation images of the source whose images look most unusual. The table
 reports the other half and the internal test set; brackets hold exact 95 % intervals. [The log](log.md)
