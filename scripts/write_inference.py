@@ -47,17 +47,17 @@ transformers' pipeline on the same bundle (`benchmarks/agreement.py`). Images wi
 out: our reader converts them to grey, as in training; the pipeline keeps their colours.""",
 }
 OOD = """An image is rejected as `not a frontal chest X-ray` by simple rules (colour, proportions, size,
-contrast) or by a detector, a logistic regression on the network's embedding and a standardised thumbnail of 32×32
-pixels. The detector is fitted on the bundle's training images against half of the OOD images; its
+contrast) or by a detector, a logistic regression on the network's embedding and a standardised thumbnail
+of 32×32 pixels. The detector is fitted on the bundle's training images against half of the OOD images; its
 threshold rejects 1 % of the validation images of the source whose images look most unusual. The table
-reports the other half and the internal test set; brackets hold exact 95 % intervals. [The log](log.md)
-has the detectors that were tried.
+reports the other half and the internal test set; brackets hold exact 95 % intervals. [The log](log.md) has
+the detectors that were tried.
 
-Two caveats apply. A few of the data set's COVID-19 images are lateral views, one of them in the test set:
-the detector is right to reject them, but they count as wrong rejections. Several of the CT slices and
-lateral views come from one publication, some in the tuning half, some in the reported half and some in
-the data set itself ([limitations](limitations.md), 11): for these kinds the shares say less about new
-publications than for the others."""
+Two caveats apply. A few of CoronaHack's COVID-19 images are lateral views, one of them in the test set: the
+detector is right to reject them, but they count as wrong rejections. Several of the CT slices and lateral
+views come from one publication, some in the tuning half, some in the reported half and some in CoronaHack
+itself ([limitations](limitations.md), 11): for these kinds the shares say less about new publications than
+for the others."""
 WHOLE = """### Files at original size
 
 The test images are kept at the network's size, so only the contrast rule can be tested on them. These
