@@ -240,7 +240,7 @@ def glance(shipped: Sequence[Report]) -> tuple[str, str]:
         for each in shipped
         if each.fitted
     ]
-    note = TEXTS["glance"].format(risks=listed(risks))
+    note = markdown.paragraph(TEXTS["glance"].format(risks=listed(risks)))
     return picture, f"{note}\n\n{markdown.rows_below(heads, rows)}"
 
 
@@ -368,7 +368,8 @@ def overview(runs: Runs) -> str:
                 rows.append([kind.title, len(own), *cells, minutes(own)])
     heads = ["accuracy, %", "seeds", *NAMES.values(), "test, balanced", "minutes"]
     where = sorted({f"{run['device']}, {run['precision']}, torch {run['torch']}" for run in runs})
-    return f"{TEXTS['overview'].format(where='; '.join(where))}\n\n{markdown.rows_below(heads, rows)}"
+    text = markdown.paragraph(TEXTS["overview"].format(where="; ".join(where)))
+    return f"{text}\n\n{markdown.rows_below(heads, rows)}"
 
 
 def images_a_second(runs: Runs) -> str:
@@ -395,7 +396,7 @@ def which_is_better(runs: Runs, compared: Iterable[Mapping[str, Any]]) -> str:
         rows.append([f"{RECIPES[row['recipe']]}, ResNet18 from {start}", row["seed"], *cells, *counts])
     heads = ["recipe", "seed", "accuracy", "balanced accuracy"]
     heads += ["only ResNet18 right", "only the CNN right", "p"]
-    text = TEXTS["better"].format(right=right, total=PAPER_TEST, p_value=p_value)
+    text = markdown.paragraph(TEXTS["better"].format(right=right, total=PAPER_TEST, p_value=p_value))
     found = [text, *means_apart(runs), markdown.rows_below(heads, rows)]
     seeds: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in pairs:
@@ -456,7 +457,8 @@ def leak_meter(runs: Runs) -> str:
         return ""
     heads = ["", "seeds", "leak, image", "leak, patient", "validation"]
     heads += ["validation, unleaked", "test", "gap"]
-    gap = TEXTS["gap"].format(less=by_kind(runs, "paper", leaking), ours=by_kind(runs, "robust", behind))
+    ours = by_kind(runs, "robust", behind)
+    gap = markdown.paragraph(TEXTS["gap"].format(less=by_kind(runs, "paper", leaking), ours=ours))
     title = "### How much of 99.9 % was leak"
     return f"{title}\n\n{TEXTS['leak']}\n\n{markdown.rows_below(heads, rows)}\n\n{gap}"
 
