@@ -28,6 +28,8 @@ ADULTS, PATIENTS = "openist", "spain_twitter"
 UNSEEN = (ADULTS, PATIENTS)
 MIXED = "nih_figure1"
 ALL = (*UNSEEN, MIXED)
+# A picture that radiography has, too, and that was trained on: the search for near-duplicates missed it.
+KNOWN_PICTURE = (PATIENTS, "covid19_271.jpg")
 ONE_HOSPITAL = "thorax_scan"  # adults, Normal and Pneumonia, of one hospital and one processing
 
 
@@ -41,6 +43,8 @@ def measure(bundle: Path) -> dict[str, Any]:
     unseen ones, where it was asked.
     """
     predictions = Predictions.read(bundle / manifest.PREDICTIONS)
+    is_twin = (predictions.source == KNOWN_PICTURE[0]) & (predictions.file_name == KNOWN_PICTURE[1])
+    predictions = predictions.take(~is_twin)
     test = predictions.select("test")
     numbers: dict[str, Any] = {}
     if contrast := against_normal(test.take(test.source == ONE_HOSPITAL), PNEUMONIA):
@@ -49,14 +53,9 @@ def measure(bundle: Path) -> dict[str, Any]:
     if not set(ALL) <= sets.keys():
         return numbers
     every, unseen = (pool([sets[name] for name in names]) for names in (ALL, UNSEEN))
-    matrix = metrics.confusion_matrix(every.label, every.predicted, len(every.classes))
     is_adult, is_covid = unseen.source == ADULTS, predicted_as(unseen, COVID)
     return numbers | {
-        "balanced_accuracy": {
-            "n": len(every),
-            "value": float(metrics.balanced_accuracy(matrix)),
-            "interval": uncertainty.describe(every)["intervals"]["balanced_accuracy"],
-        },
+        "balanced_accuracy": balanced_accuracy(every),
         "covid_auroc": against_normal(unseen, COVID),
         "covid_false_positives": share(unseen, is_covid, is_adult),
         "covid_sensitivity": share(unseen, is_covid, ~is_adult),
@@ -66,9 +65,10 @@ def measure(bundle: Path) -> dict[str, Any]:
 
 
 def of_mixed(rows: Predictions) -> dict[str, Any]:
-    """Of MIXED: pneumonia_sensitivity, and covid_false_positives among its healthy adults."""
+    """Of MIXED: balanced_accuracy, pneumonia_sensitivity, covid_false_positives of its healthy adults."""
     is_normal, is_pneumonia = (rows.label == rows.classes.index(name) for name in (NORMAL, PNEUMONIA))
     return {
+        "balanced_accuracy": balanced_accuracy(rows),
         "pneumonia_sensitivity": share(rows, predicted_as(rows, PNEUMONIA), is_pneumonia),
         "covid_false_positives": share(rows, predicted_as(rows, COVID), is_normal),
     }
@@ -90,6 +90,13 @@ def of_engine(unseen: Predictions) -> dict[str, Any]:
         "covid_among_decided": share(unseen, is_covid, is_adult & has_class),
         "rejected": share(unseen, unseen.decision == REJECTED, unseen.label >= 0),
     }
+
+
+def balanced_accuracy(rows: Predictions) -> dict[str, Any]:
+    """{value, interval} of the balanced accuracy."""
+    matrix = metrics.confusion_matrix(rows.label, rows.predicted, len(rows.classes))
+    interval = uncertainty.describe(rows)["intervals"]["balanced_accuracy"]
+    return {"value": float(metrics.balanced_accuracy(matrix)), "interval": interval}
 
 
 def predicted_as(rows: Predictions, label: str) -> NDArray[np.bool_]:

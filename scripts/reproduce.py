@@ -1,4 +1,4 @@
-"""Train everything that docs/results.md reports, from random weights: every recipe, both models, all seeds.
+"""Train everything that docs/results.md reports: every recipe, both models, all seeds.
 
 python scripts/reproduce.py --data-dir data/coronahack --source folder:adults=data/adults   # hours; resumes
 python scripts/reproduce.py --data-dir data/coronahack --recipes robust --seeds 0 1

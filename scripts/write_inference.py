@@ -49,7 +49,7 @@ out: our reader converts them to grey, as in training; the pipeline keeps their 
 OOD = """An image is rejected as `not a frontal chest X-ray` by simple rules (colour, proportions, size,
 contrast) or by a detector, a logistic regression on the network's embedding and a standardised thumbnail
 of 32×32 pixels. The detector is fitted on the bundle's training images against half of the OOD images; its
-threshold rejects 1 % of the validation images of the source whose images look most unusual. The table
+threshold rejects at most 1 % of the validation images of any source. The table
 reports the other half and the internal test set; brackets hold exact 95 % intervals. [The log](log.md) has
 the detectors that were tried.
 
@@ -63,7 +63,7 @@ WHOLE = """### Files at original size
 The test images are kept at the network's size, so only the contrast rule can be tested on them. These
 files of the data set have their original size, proportions and colours. Most are training images, so the
 detector's rejections here say little."""
-EXTERNAL = """### Frontal X-rays of other hospitals
+EXTERNAL = """### Frontal X-rays of other collections
 
 Adults who took part in no fit and no threshold; every rejection here is wrong. The detectors of xray-resnet18
 and xray-cnn have seen children of one hospital and a few dozen adults. [The log](log.md) explains how

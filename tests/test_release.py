@@ -204,17 +204,11 @@ def test_the_page_compares_internal_and_external_performance(with_external: Path
     assert "external 70.0%" in picture
     row = table.splitlines()[-1]
     assert row.startswith("| xray-cnn | ")
-    assert [cell.split("%")[0].strip() for cell in row.split("|")[3:9]] == [
-        "70.0",
-        "50.0",
-        "50.0",
-        "50.0",
-        "25.0",
-        "50.0",
-    ]
-    assert write_results.in_short([report]).endswith("| 70% | 50% |")
+    cells = [cell.split("%")[0].strip() for cell in row.split("|")]
+    assert cells[3:9] == ["70.0", "83.3", "50.0", "50.0", "50.0", "25.0"]
+    assert write_results.in_short([report]).endswith("| 70% | 83% | 50% | 0% |")
     drawn = write_results.internal_and_external([report])
-    assert len(drawn.axes[0].patches) == 2
+    assert len(drawn.axes[0].patches) == 3
 
 
 def test_missed_aims_are_named(with_external: Path) -> None:
@@ -256,11 +250,10 @@ def test_external_sets_are_measured_together(with_external: Path) -> None:
         "covid_among_decided": [1, 2],
         "rejected": [1, 6],
     }
-    assert {name: own["counts"] for name, own in found["mixed"].items()} == {
+    assert {name: own["counts"] for name, own in found["mixed"].items() if "counts" in own} == {
         "pneumonia_sensitivity": [1, 1],
         "covid_false_positives": [0, 1],
     }
-    assert found["balanced_accuracy"]["n"] == 10
     assert found["balanced_accuracy"]["value"] == pytest.approx((3 / 5 + 1 + 2 / 4) / 3)
     # Pairs of one COVID-19 and one Normal image: the sure COVID-19 wins 2 of 4 and ties 2, the other ties 2.
     assert found["covid_auroc"]["value"] == pytest.approx((2 + 2 / 2 + 2 / 2) / 8)

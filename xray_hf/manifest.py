@@ -22,7 +22,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -299,15 +299,18 @@ def name_of(config: dict[str, Any]) -> str:
     return XRAY_CNN
 
 
-def title(source: Path | str, name: str) -> str:
-    """A model's name for readers: that of its network, or of the bundle's folder or Hub repository if it
-    begins so, as xray-cnn-multisource does.
+def title(source: Path | str, name: str, sources: Sized) -> str:
+    """A model's name for readers: that of the bundle's folder or Hub repository if it begins with the
+    network's, as xray-cnn-multisource does; else the network's, with "-multisource" behind it if it was
+    trained on several.
 
-    source: the folder, or owner/name or owner/name@revision. name: the network's.
+    source: the folder, or owner/name or owner/name@revision. name: the network's. sources: of its training.
     """
     is_folder = Path(source).is_dir()
-    own = Path(source).resolve().name if is_folder else str(source).partition("@")[0].rpartition("/")[2]
-    return own if own.startswith(name) else name
+    own = Path(source).absolute().name if is_folder else str(source).partition("@")[0].rpartition("/")[2]
+    if own.startswith(name):
+        return own
+    return f"{name}-multisource" if len(sources) > 1 else name
 
 
 def crops_to_lungs(config: Mapping[str, Any]) -> bool:

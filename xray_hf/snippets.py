@@ -11,7 +11,8 @@ from xray_hf.manifest import Manifest
 
 FILE = "chest.png"  # the X-ray in every snippet
 WHOLE_IMAGE = (
-    "Sees the whole image as it is, not the standardised crop that it was trained on: its answers differ."
+    "For fine-tuning and features, not for classifying: it shows the network the whole image, not the "
+    "standardised crop to the lungs that it was trained on, and many answers are wrong."
 )
 _CACHED = "models--"  # how a Hub repository's folder begins in huggingface_hub's cache
 

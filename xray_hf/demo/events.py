@@ -46,7 +46,7 @@ def load_engines(sources: Sequence[Path | str], backend: str) -> dict[str, Engin
     if len({engine.labels for _, engine in loaded}) > 1:
         said = "; ".join(f"{source}: {', '.join(engine.labels)}" for source, engine in loaded)
         raise BundleError(f"the models have different classes ({said}); serve them one by one.")
-    names = [manifest.title(source, engine.name) for source, engine in loaded]
+    names = [manifest.title(source, engine.name, engine.manifest.sources) for source, engine in loaded]
     times = Counter(names)
     return {
         f"{name} ({source})" if times[name] > 1 else name: engine

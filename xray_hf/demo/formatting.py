@@ -74,14 +74,16 @@ def _said(found: Prediction | ImageError) -> dict[str, Any]:
 
 
 def verdict(predictions: Mapping[str, Prediction | ImageError]) -> tuple[str, bool]:
-    """The models' decisions in a sentence, and whether they agree."""
+    """The models' decisions in a sentence, and whether they agree; one that is unsure disagrees with none."""
     decisions = {name: each.decision for name, each in predictions.items() if isinstance(each, Prediction)}
     if len(decisions) < 2:
         return "", True
     if len(set(decisions.values())) == 1:
-        return f"All models say: {next(iter(decisions.values()))}.", True
-    parts = [f"{name} says {decision}" for name, decision in decisions.items()]
-    return f"The models disagree: {', '.join(parts)}. Trust none.", False
+        return f"All of them say: {next(iter(decisions.values()))}.", True
+    said = ", ".join(f"{name} says {decision}" for name, decision in decisions.items())
+    if len({decision for decision in decisions.values() if decision != UNSURE}) == 1:
+        return f"{said}.", True
+    return f"The models disagree: {said}. Trust none.", False
 
 
 def _shown(answer: Answer) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def _render(bundle: Path, repo_id: str | None, data_set: str | None, with_names:
     description = manifest.read(bundle)
     training = _read(bundle, manifest.TRAINING)
     splits = _read(bundle, manifest.SPLITS)
-    title = manifest.title(repo_id or bundle, description.name)
+    title = manifest.title(repo_id or bundle, description.name, description.sources)
     report = Report.read(bundle, title)
     if report.gaps:
         raise BundleError(_MISSING.format(report.gaps[0]))
@@ -170,11 +170,12 @@ def _metadata(
     return ModelCardData(
         license="other" if own_terms else "cc-by-nc-4.0",
         license_name="terms-of-the-training-images" if own_terms else None,
-        library_name="transformers" if is_cnn else "timm",
+        # transformers and timm load a cropped network, but cannot crop: its answers come from the graph.
+        library_name="onnx" if description.sees_lungs else "transformers" if is_cnn else "timm",
         pipeline_tag="image-classification",
         tags=[
             *("chest-x-ray", "radiology", "medical-imaging", "onnx", "xray_hf"),
-            *(["transformers"] if not is_cnn else ["custom_code"]),
+            *(["custom_code"] if is_cnn else [] if description.sees_lungs else ["transformers"]),
             *(["synthetic"] if is_synthetic else []),
         ],
         datasets=[data_set] if data_set else None,

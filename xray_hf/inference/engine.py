@@ -225,7 +225,9 @@ class Engine:
             label = self.labels[int(probabilities[row].argmax())]
             decision, reason = self._decide(given, label, probabilities[row].max(), ood_score)
             lungs = None if outputs.lungs is None else outputs.lungs[row]
-            warnings = given.reading.warnings if lungs is None else given.reading.warnings + _about(lungs)
+            warnings = given.reading.warnings
+            if lungs is not None and decision != REJECTED:
+                warnings += _about(lungs)
             found.append(
                 Prediction(
                     probabilities=dict(zip(self.labels, probabilities[row].tolist(), strict=True)),

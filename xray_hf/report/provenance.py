@@ -25,7 +25,7 @@ class Shortcut:
 SHORTCUTS: Mapping[str, Shortcut] = {
     "coronahack": Shortcut(
         "Children and adults come from different sources.",
-        "In its training data Normal and Pneumonia are children, and COVID-19 are mostly adults from other "
+        "In the training data Normal and Pneumonia are children, and COVID-19 are mostly adults from other "
         "sources.",
         "In CoronaHack, Normal and Pneumonia are X-rays of children from one hospital; COVID-19 is 58 images "
         "collected from the web, mostly of adults. Age, hospital, machine, view, picture format and disease "
@@ -37,8 +37,8 @@ SHORTCUTS: Mapping[str, Shortcut] = {
 # {names of the sources: of these together}, for the mixture of this project's own models.
 _MIXTURES: Mapping[frozenset[str], Shortcut] = {
     frozenset({"coronahack", "radiography", "thorax_scan", "web_covid"}): Shortcut(
-        "COVID-19 has hospitals of its own.",
-        "In its training data COVID-19 comes from other hospitals than Normal and Pneumonia.",
+        "COVID-19 comes from other hospitals.",
+        "In the training data COVID-19 comes from other hospitals than Normal and Pneumonia.",
         "No hospital has both COVID-19 and another class in numbers, so these data cannot show whether a "
         "model finds the disease or recognises the hospital. Nearly all Normal and Pneumonia come from NIH "
         "(adults) and one hospital in Guangzhou (children); COVID-19 comes from BIMCV (Valencia) and the "
@@ -50,7 +50,7 @@ _MIXTURES: Mapping[frozenset[str], Shortcut] = {
 }
 _SEVERAL = Shortcut(
     "Hospitals differ.",
-    "Its training data come from several sources, which differ in more than disease.",
+    "The training data come from several sources, which differ in more than disease.",
     "Where a class comes mostly from one source, a model can recognise the source instead of the disease. "
     "Pooled numbers reward that; trust the external and the within-source numbers, where there are any.",
 )
@@ -83,8 +83,9 @@ EXTERNAL_SETS: Mapping[str, str] = {
     ),
     "spain_twitter": (
         "COVID-19 alone, of Spain. Nothing was trained, chosen or calibrated on this set. `radiography` has "
-        "4 of its 114 pictures, which runs that hold this set out leave out of training; other images of "
-        "these patients may be there, since `radiography` names no patients."
+        "4 of the collection's 114 pictures: 3 were left out of training, the fourth was missed and then "
+        "taken out of this set. Other images of these patients may be there, since `radiography` names no "
+        "patients."
     ),
     "openist": (
         "Normal adults alone, of one web atlas. No classifier was trained, chosen or calibrated on this set, "

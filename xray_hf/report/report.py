@@ -287,13 +287,14 @@ class Report:
         for _, own in metrics.get(manifest.EXTERNAL).parts():
             if "decisions" not in own.of:  # null: they were made with another calibration
                 own.miss("decisions")
+        sources = _sources(training)
         return cls(
-            name=name or manifest.title(folder, str(training.of.get("model") or folder.name)),
+            name=name or manifest.title(folder, str(training.of.get("model") or folder.name), sources),
             folder=folder,
             classes=classes,
             mark=manifest.mark_of(dict(training.of)),
             is_synthetic=training.of.get("is_synthetic") is True,
-            sources=_sources(training),
+            sources=sources,
             subsets=_sets(metrics, classes, SUBSETS),
             external=_sets(metrics.get(manifest.EXTERNAL), classes),
             held_out=manifest.held_out_of(training.of),
