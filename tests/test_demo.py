@@ -268,12 +268,12 @@ def test_the_statement_is_of_the_models_that_answer_and_the_lesson_of_those_that
     sources = [{"kind": "folder", "name": name, "images": 100} for name in names]
     (several / "training.json").write_text(json.dumps({**training, "sources": sources}))
     alone = {"alone": Engine.from_pretrained(shipped)}
-    of_children = "In its training data Normal and Pneumonia are children"
+    of_children = "In the training data Normal and Pneumonia are children"
     words = words_of(alone)
     assert words.count(of_children) == 2  # in the welcome, too
     assert "Kept as a lesson" not in words
     words = words_of({**alone, "several": Engine.from_pretrained(several)})
-    assert words.count("In its training data COVID-19 comes from other hospitals") == 2
+    assert words.count("In the training data COVID-19 comes from other hospitals") == 2
     assert of_children not in words
     assert (
         words.count("Kept as a lesson: alone. Trained on CoronaHack alone") == 2

@@ -369,7 +369,7 @@ def test_models_of_several_sources_say_first_that_a_source_may_be_recognised(
     assert found.title == "Hospitals differ."
 
 
-def test_this_projects_own_mixture_says_that_covid_19_has_hospitals_of_its_own(
+def test_this_projects_own_mixture_says_that_covid_19_comes_from_other_hospitals(
     tmp_path: Path, files: Files
 ) -> None:
     sources = [
@@ -391,7 +391,7 @@ def test_this_projects_own_mixture_says_that_covid_19_has_hospitals_of_its_own(
     titles = [found.title for each in pair if (found := sentences.shortcut(each))]
     assert titles == [
         "Children and adults come from different sources.",
-        "COVID-19 has hospitals of its own.",
+        "COVID-19 comes from other hospitals.",
     ]
     assert sentences.sources(pair[1])[1].startswith(
         "`radiography`, a source of kind `folder`, 100 images: adults of the COVID-19 Radiography Database"
