@@ -5,7 +5,7 @@ python benchmarks/recompute.py pretrained/xray-cnn-multisource --data-dir data/c
     --source radiography=data/radiography --source thorax_scan=data/thorax_scan …
 
 Classes and the official test images are those of CoronaHack's own CSV; the classes of other sources are in
-its labels.csv. The bundle's splits.json names the other test images. transformers cannot crop to the lungs,
+their labels.csv. The bundle's splits.json names the other test images. transformers cannot crop to the lungs,
 so a bundle that does answers through its own graph, in plain ONNX Runtime.
 """
 
@@ -45,12 +45,15 @@ for source in folders.keys() - {CORONAHACK}:
 
 split = json.loads((options.bundle / "splits.json").read_text())["files"]
 sources = json.loads((options.bundle / "training.json").read_text()).get("sources", [CORONAHACK])
-if len(sources) == 1:  # it names files alone
+is_single = len(sources) == 1
+if is_single:  # it names files alone
     split = {part: {CORONAHACK: files} for part, files in split.items()}
 assert split["test"].keys() <= folders.keys(), f"pass --source for each of {[*split['test']]}"
 in_part = {part: {(source, name) for source in own for name in own[source]} for part, own in split.items()}
 official = [(CORONAHACK, name) for name in rows.index[rows.Dataset_type == "TEST"]]
 test = [*official, *sorted(in_part["test"] - {*official})]
+if is_single:
+    assert all(labels[name] == 2 for name in {*test} - {*official}), "test has TRAIN images besides COVID-19"
 assert not (in_part["train"] | in_part["validation"]) & {*test}, "test images were trained on"
 
 paths = {
