@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import external_sets
 import numpy as np
 from collect_results import MODELS
-from scipy.stats import binomtest
 
 from xray_hf.report import markdown
 from xray_hf.report.numbers import UNKNOWN, Rate, decimal, percent
@@ -52,13 +51,7 @@ def rejected(report: Report, are_lateral: bool) -> Rate:
     """The share of OOD images rejected: lateral views, or all others."""
     kinds = report.ood.kinds.items() if report.ood else ()
     counts = [own.counts for kind, own in kinds if own.counts and ("lateral" in kind) == are_lateral]
-    return exact(sum(k for k, _ in counts), sum(n for _, n in counts)) if counts else Rate()
-
-
-def exact(count: int, total: int) -> Rate:
-    """A share with its exact interval, for images that no patient has two of."""
-    interval = binomtest(count, total).proportion_ci(method="exact")
-    return Rate(count / total, (interval.low, interval.high))
+    return external_sets.exact(sum(k for k, _ in counts), sum(n for _, n in counts)) if counts else Rate()
 
 
 def answers(key: str) -> Callable[[Report, Mapping[str, Any]], Rate]:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 from xray_hf import evidence, manifest
 from xray_hf.evaluation import metrics, uncertainty
@@ -33,6 +35,7 @@ KNOWN_PICTURE = (PATIENTS, "covid19_271.jpg")
 ONE_HOSPITAL = "thorax_scan"  # adults, Normal and Pneumonia, of one hospital and one processing
 
 
+@cache  # a page asks for the same numbers many times
 def measure(bundle: Path) -> dict[str, Any]:
     """The numbers that a bundle's records allow, each with its value and 95 % interval.
 
@@ -132,6 +135,12 @@ def share(rows: Predictions, are_true: NDArray[np.bool_], among: NDArray[np.bool
         return {"value": None, "interval": None, "counts": counts}
     draws = uncertainty.Draws(rows.patient_id[among])
     return {"value": counts[0] / counts[1], "interval": draws.share(are_true[among]), "counts": counts}
+
+
+def exact(count: int, total: int) -> Rate:
+    """A share with its exact interval, for images that no patient has two of."""
+    interval = binomtest(count, total).proportion_ci(method="exact")
+    return Rate(count / total, (interval.low, interval.high))
 
 
 def rate(own: Mapping[str, Any]) -> Rate:

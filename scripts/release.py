@@ -88,7 +88,7 @@ def median(bundles: list[Path]) -> Path:
 
 
 def complete(folder: Path, options: argparse.Namespace) -> None:
-    """Shrink, export, calibrate, evaluate and report."""
+    """Predict and round, export, calibrate, evaluate and report."""
     description = manifest.read(folder)
     data = SourceOptions(source=tuple(options.source), classes=description.labels).open(description.side)
     is_half = predict_and_round(folder, data)

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import external_sets
-from aims import exact
 
 from xray_hf import evidence, manifest
 from xray_hf.errors import exit_on_error
@@ -129,7 +128,7 @@ def rejected(folders: Sequence[Path], images: Path) -> str:
         by_rule = sum(reason != UNLIKE for reason in reasons)
         counts = (len(reasons), len(files))
         share = percent(Rate(by_rule / len(files)))
-        rows.append([folder.name, part_of(counts), percent(exact(*counts)), share])
+        rows.append([folder.name, part_of(counts), percent(external_sets.exact(*counts)), share])
     return markdown.rows_below(["model", "rejected", "share", "by a rule"], rows)
 
 

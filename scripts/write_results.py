@@ -100,8 +100,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     record = json.loads((DOCS / RECORD).read_text(encoding="utf-8"))
     shipped = read_shipped()
-    write_text(DOCS / "results.md", page(record, shipped))
-    write_text(README, with_table(README.read_text(encoding="utf-8"), in_short(shipped)))
+    text, readme = page(record, shipped), with_table(README.read_text(encoding="utf-8"), in_short(shipped))
+    write_text(DOCS / "results.md", text)
+    write_text(README, readme)
     figures.save(internal_and_external(shipped), DOCS / PICTURES / "external.png")
     if histories := watched(record["runs"]):
         title = "The paper's recipe: one epoch more or less"
@@ -158,23 +159,13 @@ def opening(runs: Runs, shipped: Sequence[Report]) -> str:
 
 def answer_paper(runs: Runs) -> list[str]:
     """Does the paper come back, in a sentence."""
-    own = [
-        f"{spread(kind.of(runs), 'test', 'accuracy')} % ({kind.name})" for kind in of_recipe(runs, "paper")
-    ]
-    ours = [
-        f"{spread(kind.of(runs), 'test', 'accuracy')} % ({kind.name})" for kind in of_recipe(runs, "robust")
-    ]
+    own, ours = (by_kind(runs, recipe, tested) for recipe in ("paper", "robust"))
     printed = listed(f"{PAPER[model]['test']:.1f} % ({model})" for model in MODELS)
     lines = [
         f"It prints a test accuracy of {printed}.",
-        f"Its recipe gives us {listed(own)}; ours {listed(ours)}.",
+        f"Its recipe gives us, in percent, {own}; ours {ours}.",
     ]
     return bullet("Does the paper come back?", lines)
-
-
-def of_recipe(runs: Runs, recipe: str) -> list[Kind]:
-    """The kinds of runs of one recipe."""
-    return [kind for kind in kinds_of(runs) if kind.recipe == recipe]
 
 
 def answer_sources(shipped: Sequence[Report]) -> list[str]:
@@ -265,7 +256,9 @@ def in_short(shipped: Sequence[Report]) -> str:
 
 
 def with_table(text: str, table: str) -> str:
-    """README.md with its table replaced, which stands between two marks."""
+    """README.md with its table replaced, which stands between two marks; raises BundleError without them."""
+    if any(mark not in text for mark in MARKS):
+        raise BundleError(f"{README} lacks the lines {' and '.join(MARKS)}; put them back around its table.")
     before, _, rest = text.partition(MARKS[0])
     _, _, after = rest.partition(MARKS[1])
     return f"{before}{MARKS[0]}\n\n{table}\n\n{MARKS[1]}{after}"
@@ -417,7 +410,7 @@ def means_apart(runs: Runs) -> list[str]:
         cnn = Kind(MODELS[1], kind.recipe, RANDOM).of(runs)
         if kind.model == MODELS[0] and kind.start != RANDOM and kind.recipe in PAPER_RECIPES and cnn:
             resnet = kind.of(runs)
-            means = [np.mean([run["metrics"]["test"]["accuracy"] for run in own]) for own in (resnet, cnn)]
+            means = [np.mean([tested(run) for run in own]) for own in (resnet, cnn)]
             lines.append(
                 f"- {RECIPES[kind.recipe]}, ResNet18 from {in_words(kind.start)}: test accuracy "
                 f"{spread(resnet, 'test', 'accuracy')} % over {counted(len(resnet), 'seed')}, of the CNN "
@@ -465,13 +458,18 @@ def leak_meter(runs: Runs) -> str:
     return f"{title}\n\n{TEXTS['leak']}\n\n{markdown.rows_below(heads, rows)}\n\n{gap}"
 
 
-def by_kind(runs: Runs, recipe: str, difference: Callable[[Mapping[str, Any]], float]) -> str:
-    """A recipe's difference in points, kind by kind: 2.3 ± 1.5 (xray-resnet18, from random weights) and …"""
+def by_kind(runs: Runs, recipe: str, share: Callable[[Mapping[str, Any]], float]) -> str:
+    """A share of a recipe's runs, kind by kind: 2.3 ± 1.5 (xray-resnet18 from random weights) and …"""
     return listed(
-        f"{mean_and_sd([difference(run) for run in kind.of(runs)])} ({kind.name})"
+        f"{mean_and_sd([share(run) for run in kind.of(runs)])} ({kind.name})"
         for kind in kinds_of(runs)
         if kind.recipe == recipe
     )
+
+
+def tested(run: Mapping[str, Any]) -> float:
+    """Its test accuracy."""
+    return float(run["metrics"]["test"]["accuracy"])
 
 
 def leaking(run: Mapping[str, Any]) -> float:
@@ -481,7 +479,7 @@ def leaking(run: Mapping[str, Any]) -> float:
 
 def behind(run: Mapping[str, Any]) -> float:
     """How much better validation is than test."""
-    return float(run["metrics"]["validation"]["accuracy"] - run["metrics"]["test"]["accuracy"])
+    return float(run["metrics"]["validation"]["accuracy"] - tested(run))
 
 
 def epochs(runs: Runs) -> str:

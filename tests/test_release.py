@@ -77,6 +77,8 @@ def shipped(runs: Path, synthetic: Path, tmp_path_factory: pytest.TempPathFactor
         patch.setattr(release, "PRETRAINED", root / "pretrained")
         patch.setattr(write_results, "PRETRAINED", root / "pretrained")
         patch.setattr(write_results, "DOCS", root / "docs")
+        patch.setattr(write_results, "README", root / "README.md")
+        (root / "README.md").write_text("\n".join(["before", *write_results.MARKS, "after"]))
         data = ["--data-dir", str(synthetic), "--ood-dir", str(root / "ood"), "--risk", "0.99"]
         external = ["--external", f"else-where={root / 'elsewhere'}"]
         release.main(["--runs", str(runs), "--models", "xray-cnn", *data, *external])
@@ -341,7 +343,16 @@ def test_the_page_can_be_written_again_without_the_runs(
     before = (shipped / "docs" / "results.md").read_text(encoding="utf-8")
     monkeypatch.setattr(write_results, "PRETRAINED", shipped / "pretrained")
     monkeypatch.setattr(write_results, "DOCS", shipped / "docs")
+    monkeypatch.setattr(write_results, "README", shipped / "README.md")
     write_results.main([])
+    readme = (shipped / "README.md").read_text(encoding="utf-8")
+    assert readme.startswith("before\n")
+    assert readme.endswith("after")
+    assert readme.count("| `xray-cnn` | 1 source | ") == 1
+    (shipped / "README.md").write_text("no table")
+    with pytest.raises(BundleError, match="put them back around its table"):
+        write_results.main([])
+    (shipped / "README.md").write_text(readme)
     assert (shipped / "docs" / "results.md").read_text(encoding="utf-8") == before
 
 

@@ -226,9 +226,8 @@ class _Index:
             _open_at(self.folder / PIXELS_NAME, self.rows * self.side**2) as pixels,
             _open_at(self.folder / THUMBNAILS_NAME, self.rows * THUMBNAIL_SIDE**2) as thumbnails,
             ThreadPoolExecutor(cores.usable()) as pool,
-            tqdm(
-                total=len(files), desc="decoding", unit=" images", disable=None
-            ) as bar,  # None: on a terminal
+            # None: shown on a terminal only.
+            tqdm(total=len(files), desc="decoding", unit=" images", disable=None) as bar,
         ):
             for start in range(0, len(files), _CHUNK):
                 chunk = files[start : start + _CHUNK]

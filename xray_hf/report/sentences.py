@@ -177,7 +177,7 @@ def _headline(report: Report, name: str, own: Measured) -> str:
             f"the accuracy {percent(report.test.accuracy)}; read these in the light of the external numbers."
         )
     counts = {label: of.false_positives for label, of in own.classes.items()}
-    wrongly = ", ".join(f"{label} {part_of(own)}" for label, own in counts.items() if own and own[1])
+    wrongly = ", ".join(f"{label} {part_of(found)}" for label, found in counts.items() if found and found[1])
     return " ".join([*parts, *([f"False positives: {wrongly}."] if wrongly else []), *_decided(own)])
 
 
