@@ -24,7 +24,7 @@ import numpy as np
 from xray_hf.data.cache import PixelSource
 from xray_hf.data.dataset import XrayData, open_data, split_data
 from xray_hf.data.sources import ReadOptions, coronahack, parse_specs
-from xray_hf.images import read_grey
+from xray_hf.reading import read_grey
 
 TIMES = 10
 MODEL, SIDE = "xray-cnn", 224

@@ -19,7 +19,7 @@ from xray_hf.data.sample import labels_of
 from xray_hf.data.sources import ReadOptions, parse_specs
 from xray_hf.errors import DataError, OutputError, exit_on_error
 from xray_hf.files import atomic_file
-from xray_hf.images import read_grey, resize
+from xray_hf.reading import read_grey, resize
 from xray_hf.task import PAPER_CLASSES
 
 SIDE = 112  # pixels: finer detail would be texture, which is drawn as noise

@@ -24,7 +24,7 @@ from PIL import Image, ImageOps
 
 from xray_hf import cores
 from xray_hf.data import groups
-from xray_hf.images import read_grey, resize
+from xray_hf.reading import read_grey, resize
 
 TILE = 160  # pixels
 CHANGED = 1500

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from xray_hf.errors import DataError, exit_on_error
 from xray_hf.files import atomic_file
-from xray_hf.images import read_grey, resize
+from xray_hf.reading import read_grey, resize
 from xray_hf.models.lungs import KINDS, SIDE, LungCrop, LungUNet, boxes, masks_of
 
 BATCH, RATE, EPOCHS = 16, 3e-3, 100

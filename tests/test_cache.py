@@ -22,7 +22,7 @@ from xray_hf.data.cache import Joined, PixelCache, default_cache_dir, find_dupli
 from xray_hf.data.groups import THUMBNAIL_SIDE
 from xray_hf.data.sample import Sample
 from xray_hf.errors import DataError, ImageError, OutputError
-from xray_hf.images import read_grey, resize
+from xray_hf.reading import read_grey, resize
 
 SIDE = 32
 

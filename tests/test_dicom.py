@@ -20,7 +20,7 @@ from pydicom import uid
 from pydicom.encaps import encapsulate
 
 from xray_hf.errors import ImageError
-from xray_hf.images import MAX_PIXELS, read
+from xray_hf.reading import MAX_PIXELS, read
 
 
 def shown(data: bytes) -> np.ndarray:
@@ -384,7 +384,7 @@ def test_reading_in_threads_gives_the_same_pictures_and_leaves_the_warning_filte
 
 def test_reading_a_jpeg_does_not_import_pydicom() -> None:
     code = (
-        "import io, sys; from PIL import Image; from xray_hf.images import read; stream = io.BytesIO();"
+        "import io, sys; from PIL import Image; from xray_hf.reading import read; stream = io.BytesIO();"
         "Image.new('L', (40, 40)).save(stream, 'JPEG'); read(stream.getvalue());"
         "assert not {'pydicom', 'imagecodecs'} & set(sys.modules)"
     )

@@ -28,7 +28,7 @@ import pytest
 from PIL import Image
 
 from xray_hf.errors import ImageError
-from xray_hf.images import Reading, read
+from xray_hf.reading import Reading, read
 
 COUNT = int(os.environ.get("XRAY_HF_FUZZ", "3000"))
 SEED = int(os.environ.get("XRAY_HF_FUZZ_SEED", "0"))

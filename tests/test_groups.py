@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from xray_hf.data import groups
 from xray_hf.data.groups import THUMBNAIL_SIDE, near_duplicates, patient_groups
 from xray_hf.data.synthetic import sample_images
-from xray_hf.images import resize
+from xray_hf.reading import resize
 
 
 def with_gamma(image: Image.Image, gamma: float) -> Image.Image:

@@ -21,7 +21,7 @@ from dicoms import COMPRESSED, compressed
 from PIL import Image, PngImagePlugin
 
 from xray_hf.errors import DataError, ImageError
-from xray_hf.images import MAX_BYTES, MAX_PIXELS, MIN_SIDE, from_array, from_image, read, read_grey, resize
+from xray_hf.reading import MAX_BYTES, MAX_PIXELS, MIN_SIDE, from_array, from_image, read, read_grey, resize
 
 HEIGHT, WIDTH = 48, 64
 
@@ -507,7 +507,7 @@ def test_the_largest_image_of_any_mode_needs_less_than_1_gb(kind: str, tmp_path:
     (tmp_path / "worst").write_bytes(worst(kind))
     # Not by getrusage: a child's ru_maxrss begins with its parent's.
     code = (
-        "import re, sys; from pathlib import Path; from xray_hf.images import read;"
+        "import re, sys; from pathlib import Path; from xray_hf.reading import read;"
         "print(read(sys.argv[1]).grey.size);"
         "print(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1])"
     )

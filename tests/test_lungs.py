@@ -21,7 +21,7 @@ from xray_hf.evaluation.predictions import Predictions
 from xray_hf.export import export
 from xray_hf.files import write_json
 from xray_hf.hub import publish
-from xray_hf.images import resize
+from xray_hf.reading import resize
 from xray_hf.inference import Engine
 from xray_hf.inference.engine import LUNGS_CUT, NO_LUNGS
 from xray_hf.models import create_model

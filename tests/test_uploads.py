@@ -11,7 +11,7 @@ import pytest
 from xray_hf.demo import uploads
 from xray_hf.demo.uploads import Upload, unpack
 from xray_hf.errors import ImageError
-from xray_hf.images import Reading
+from xray_hf.reading import Reading
 
 
 def archive(path: Path, members: dict[str, bytes]) -> str:

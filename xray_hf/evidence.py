@@ -19,7 +19,7 @@ from xray_hf.data.synthetic import sample_images
 from xray_hf.evaluation import controls, decisions, metrics, uncertainty
 from xray_hf.evaluation.predictions import SUBSETS, Predictions
 from xray_hf.files import atomic_folder, write_json
-from xray_hf.images import resize
+from xray_hf.reading import resize
 from xray_hf.report import figures
 from xray_hf.report.tables import control_title
 from xray_hf.task import EXTERNAL, PAPER_CLASSES, PNEUMONIA, SYNTHETIC_MARK

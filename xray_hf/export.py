@@ -25,7 +25,7 @@ from xray_hf import bundle, manifest
 from xray_hf.data.synthetic import sample_images
 from xray_hf.errors import ExportError, as_sentence
 from xray_hf.files import atomic_file
-from xray_hf.images import resize
+from xray_hf.reading import resize
 from xray_hf.models.one_pass import OUTPUTS, OnePass
 
 MAX_LOGIT_DIFFERENCE = 1e-4  # between the graph and torch

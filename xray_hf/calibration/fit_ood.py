@@ -26,7 +26,7 @@ from xray_hf.calibration.ood import Detector, rule_against, standardised, thumbn
 from xray_hf.data import splits
 from xray_hf.data.dataset import XrayData
 from xray_hf.errors import ConfigError, DataError
-from xray_hf.images import Reading, read, resize
+from xray_hf.reading import Reading, read, resize
 
 VALIDATION_REJECTED = 0.01  # share of a source's validation rows that the threshold gives up
 REGULARISATION = 1e-3  # C of the logistic regression; docs/log.md has the others that were tried

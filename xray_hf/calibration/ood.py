@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from xray_hf.images import Reading, resize
+from xray_hf.reading import Reading, resize
 
 MIN_SIDE = 96  # pixels; smaller ones are thumbnails
 ASPECTS = (0.5, 3.5)  # width to height; CoronaHack's widest child has 3.2

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from xray_hf import cores, manifest
 from xray_hf.demo.uploads import Upload
 from xray_hf.errors import BundleError, ImageError
-from xray_hf.images import Reading
+from xray_hf.reading import Reading
 from xray_hf.inference import Engine, Prediction
 from xray_hf.inference.engine import BATCH_SIZE
 

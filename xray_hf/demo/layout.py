@@ -15,7 +15,7 @@ from xray_hf.demo.examples import Example
 from xray_hf.demo.formatting import as_html, render
 from xray_hf.demo.settings import Settings
 from xray_hf.demo.uploads import MAX_FILES, Upload, unpack
-from xray_hf.images import FORMATS
+from xray_hf.reading import KINDS
 from xray_hf.manifest import Manifest
 from xray_hf.report import html, sentences
 from xray_hf.report.report import Report
@@ -36,7 +36,7 @@ SAY_ADDRESS = """
 for (const each of element.querySelectorAll(".address"))
   each.textContent = (location.origin + location.pathname).replace(/\\/$/, "");
 """
-KINDS = f"{', '.join(FORMATS)}, DICOM"
+READ = ", ".join(KINDS)
 _HERE = Path(__file__).parent
 Reports = Mapping[str, Report]  # by model
 
@@ -86,7 +86,7 @@ def looks() -> dict[str, Any]:
 def _add_reading(engines: Engines, reports: Reports, examples: Sequence[Example], settings: Settings) -> None:
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
-            files = _add_upload(f"X-rays ({KINDS})")
+            files = _add_upload(f"X-rays ({READ})")
             models = _add_models(engines, reports)
             gr.HTML(render("privacy"))
             _add_examples(examples, files)
@@ -113,7 +113,7 @@ def _few(uploads: list[Upload]) -> list[Upload]:
 
 def _add_many(engines: Engines, reports: Reports) -> None:
     gr.HTML(render("many", files=MAX_FILES))
-    files = _add_upload(f"X-rays ({KINDS}), or a ZIP")
+    files = _add_upload(f"X-rays ({READ}), or a ZIP")
     models = _add_models(engines, reports)
     table = gr.HTML(elem_id="table", min_height=60, apply_default_css=False)
 

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from xray_hf.errors import ImageError
-from xray_hf.images import MAX_BYTES, Reading, read
+from xray_hf.reading import MAX_BYTES, Reading, read
 
 MAX_FILES = 200  # at a time
 _ZIP = b"PK\x03\x04"

@@ -26,7 +26,7 @@ from zipfile import BadZipFile
 
 from xray_hf.errors import ConfigError, DataError, ImageError, as_sentence, hub_errors
 from xray_hf.files import COMPANIONS
-from xray_hf.images import MAX_BYTES
+from xray_hf.reading import MAX_BYTES
 
 Content = str | bytes | ImageError  # a path, a file's bytes, or why there is neither
 _HUB = "hf://datasets/"

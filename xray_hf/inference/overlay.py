@@ -14,7 +14,7 @@ from PIL import Image
 from xray_hf import cores
 from xray_hf.errors import ImageError
 from xray_hf.files import atomic_file
-from xray_hf.images import read
+from xray_hf.reading import read
 from xray_hf.inference.engine import REJECTED, Prediction
 from xray_hf.inference.inputs import Content
 

@@ -16,7 +16,7 @@ from xray_hf.data.sample import SYNTHETIC_PREFIX
 from xray_hf.data.synthetic import sample_images
 from xray_hf.errors import BundleError
 from xray_hf.files import atomic_folder, write_json
-from xray_hf.images import resize
+from xray_hf.reading import resize
 from xray_hf.inference import backends
 from xray_hf.inference.engine import Engine
 

@@ -1,0 +1,196 @@
+"""Bytes of any kind to one checked grey image: the only reader, for training, engine and demo.
+
+The content decides what a file is, never its suffix: CoronaHack holds PNG bytes under `.jpg` names.
+
+What comes may be hostile, so sizes are checked before anything is decoded, nothing is decoded that a known
+crafted file could turn into gigabytes, and errors name sizes and formats only, never a file's metadata.
+"""
+
+from __future__ import annotations
+
+import io
+import stat
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from xray_hf.errors import ImageError
+from xray_hf.reading import containers, kinds
+from xray_hf.reading.grey import Reading, image_of, reading_of
+from xray_hf.reading.limits import MAX_BYTES, MAX_PIXELS, check_size
+
+READER_VERSION = 2  # raise it when the same bytes would give other pixels: caches depend on it
+
+_BASELINE = (0xC0, 0xC1, 0xC2)  # frame headers of the JPEGs that Pillow reads, where they have 8 bits
+# By any of these Pillow, tifffile, the codecs and the EXIF reader report damage.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    ArithmeticError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+)
+
+
+def read(source: Path | str | bytes) -> Reading:
+    """Decode an X-ray.
+
+    source: a path, or the bytes of a PNG, JPEG, TIFF, WebP, BMP or DICOM file.
+    The image comes upright by its EXIF orientation; files of more than 8 bits are scaled to 0..255, not
+    clipped (xray_hf.reading.levels), DICOM by its own window.
+    Raises ImageError if the file is missing, empty, no image, truncated, too small, too large, too long, of
+    several pages, or carries another file behind its end.
+    """
+    name, data = _load(source)
+    kind = kinds.kind_of(data)
+    if kind is None:
+        raise ImageError(kinds.why_not_read(data, name))
+    try:
+        return _READERS[kind](data, name)
+    # The warning is Pillow's, above its own limit; it is raised only where warnings are errors. Silencing it
+    # here would change the filters of the whole process, which is not safe in threads.
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"{name} has too many pixels; the limit is {MAX_PIXELS:,}. Shrink it.") from error
+    except _DAMAGE as error:
+        raise ImageError(
+            f"{name} is a damaged or incomplete {kind} file; copy or download it again."
+        ) from error
+
+
+def read_grey(source: Path | str | bytes) -> Image.Image:
+    """`read`, the grey image (mode "L", H×W, 0..255) alone. Raises ImageError as `read` does."""
+    return read(source).grey
+
+
+def from_image(image: Image.Image, name: str = "the image") -> Reading:
+    """Make a PIL image of any mode a Reading; the same limits as for files.
+
+    name: what errors call it.
+    Raises ImageError if it is too small, too large, too long, animated, or cannot be decoded.
+    """
+    try:
+        return reading_of(image, name)
+    except _DAMAGE as error:
+        raise ImageError(f"{name} cannot be made grey (mode {image.mode}); convert it to RGB.") from error
+
+
+def from_array(values: np.ndarray, name: str = "the image") -> Reading:
+    """Make pixels a Reading; the same limits as for files.
+
+    values: (H, W) grey or (H, W, 3) RGB, of integers or floats; more than 8 bits, and floats, are scaled as
+    xray_hf.reading.levels says.
+    name: what errors call it.
+    Raises ImageError for any other shape, type, range or size.
+    """
+    shape: tuple[int, ...] = getattr(values, "shape", ())
+    if not (isinstance(values, np.ndarray) and (len(shape) == 2 or (len(shape) == 3 and shape[2] == 3))):
+        raise ImageError(
+            f"{name} has the shape {shape}; expected (H, W) or (H, W, 3). Squeeze or convert it."
+        )
+    if values.dtype.kind not in "uif":
+        raise ImageError(f"{name} has values of type {values.dtype}; expected integers or floats.")
+    check_size(name, shape[1], shape[0])
+    image, warnings = image_of(values, name)
+    whole = reading_of(image, name)
+    return Reading(whole.grey, whole.colour, warnings)
+
+
+def _load(source: Path | str | bytes) -> tuple[str, bytes]:
+    """What errors call the source, and its bytes. Raises ImageError before more than MAX_BYTES are read."""
+    if isinstance(source, bytes):
+        name, size = "the image", len(source)
+    else:
+        name, size = Path(source).name, _file_size(Path(source))
+    if size > MAX_BYTES:
+        raise ImageError(f"{name} has {size:,} bytes; the limit is {MAX_BYTES:,}. Save it smaller, as PNG.")
+    try:
+        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    except OSError as error:
+        raise ImageError(f"{name} cannot be opened: {error.strerror}.") from error
+    if not data:
+        raise ImageError(f"{name} is empty (0 bytes); copy or download it again.")
+    return name, data
+
+
+def _file_size(path: Path) -> int:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise ImageError(f"{path.name} cannot be opened: {error.strerror}.") from error
+    except ValueError as error:  # a NUL in the name
+        raise ImageError("the image's file name is not valid; rename the file.") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise ImageError(f"{path.name} cannot be opened: Is a directory; choose an image in it.")
+    if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever
+        raise ImageError(f"{path.name} cannot be opened: it is a pipe or device; expected an image file.")
+    return status.st_size
+
+
+def _read_png(data: bytes, name: str) -> Reading:
+    png = containers.png(data, name)
+    with Image.open(io.BytesIO(png.data), formats=("PNG",)) as image:
+        check_size(name, *image.size)
+        if png.depth < 16:
+            return reading_of(image, name)
+        import imagecodecs  # Pillow drops the low byte of colours, and of grey with transparency
+
+        return reading_of(image, name, imagecodecs.png_decode(png.data), png.stated)
+
+
+def _read_jpeg(data: bytes, name: str) -> Reading:
+    jpeg = containers.jpeg(data, name)
+    if jpeg.precision == 8 and jpeg.process in (*_BASELINE, 0):
+        return _read_by_pillow(data, name)
+    import imagecodecs  # 12 bits, or lossless
+
+    check_size(name, jpeg.width, jpeg.height)
+    header = Image.new("L", (jpeg.width, jpeg.height))
+    return reading_of(header, name, imagecodecs.jpeg8_decode(data), jpeg.precision)
+
+
+def _read_tiff(data: bytes, name: str) -> Reading:
+    from xray_hf.reading.tiff import read_tiff  # here, because importing tifffile takes longer than reading
+
+    return read_tiff(data, name)
+
+
+def _read_webp(data: bytes, name: str) -> Reading:
+    containers.check_webp(data, name)
+    return _read_by_pillow(data, name)
+
+
+def _read_by_pillow(data: bytes, name: str) -> Reading:
+    with Image.open(io.BytesIO(data), formats=("JPEG", "WEBP", "BMP")) as image:
+        return reading_of(image, name)
+
+
+def _read_dicom(data: bytes, name: str) -> Reading:
+    if kinds.is_also_another_kind(data):
+        raise ImageError(
+            f"{name} is DICOM and, by its first bytes, another kind of file too; export the X-ray as PNG."
+        )
+    from xray_hf.reading.dicom import read_dicom  # here, because importing pydicom takes longer than a JPEG
+
+    grey, warnings = read_dicom(data, name, check_size)
+    return Reading(grey, 0.0, warnings)
+
+
+_READERS: dict[str, Callable[[bytes, str], Reading]] = {
+    "PNG": _read_png,
+    "JPEG": _read_jpeg,
+    "TIFF": _read_tiff,
+    "WEBP": _read_webp,
+    "BMP": _read_by_pillow,
+    "DICOM": _read_dicom,
+}

@@ -1,0 +1,117 @@
+"""TIFF of any depth, sign, byte order, compression, planes and tiles: decoded by tifffile, or by Pillow."""
+
+from __future__ import annotations
+
+import io
+import re
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tifffile import EXTRASAMPLE, PHOTOMETRIC, PLANARCONFIG, SAMPLEFORMAT, TiffFile, TiffPage
+
+from xray_hf.errors import ImageError
+from xray_hf.reading.grey import Reading, reading_of, several_pages
+from xray_hf.reading.limits import MAX_PIXELS, check_size
+
+_PLAIN = (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.RGB)
+_MAX_PAGES = 64  # of all sizes; a pyramid has about 10
+_LARGEST_VALUE = ("MaxSampleValue", "SMaxSampleValue")
+# How ImageJ and OME-TIFF write into ImageDescription what the values reach to.
+_IMAGEJ = re.compile(r"^ImageJ=.*^max=(\d+)", re.DOTALL | re.MULTILINE)
+_OME = re.compile(r"<Pixels [^>]*SignificantBits=\"(\d+)\"")
+
+
+def read_tiff(data: bytes, name: str) -> Reading:
+    """Decode a TIFF (6.0, BigTIFF) with one picture; smaller versions of it and masks beside it are left out.
+
+    WhiteIsZero is turned. Bits a sample below 16, SMaxSampleValue, and the ImageDescription of ImageJ and OME
+    say how many bits hold the picture.
+    Raises ImageError for wrong sizes, several pages, and values that are no numbers; whatever tifffile and
+    Pillow raise for damage.
+    """
+    with TiffFile(_Metered(data)) as file:
+        page = _only_page(file, name)
+        check_size(name, page.imagewidth, page.imagelength)
+        if page.tilewidth * page.tilelength > MAX_PIXELS:  # decoded as a whole
+            raise ImageError(f"{name} has tiles larger than any image; save it as PNG.")
+        if page.photometric not in _PLAIN:
+            return _by_pillow(data, name)
+        header = Image.new("L", (page.imagewidth, page.imagelength))
+        header.getexif()[0x0112] = _number(page, "Orientation", 1)
+        return reading_of(header, name, _pixels(page), _stated_bits(page))
+
+
+class _Metered(io.BytesIO):
+    """A file that may be read a little over twice.
+
+    Every entry of a TIFF directory may name the whole file as its value, and its reader copies each.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.left = 3 * len(data) + 2**20
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        part = super().read(size)
+        self.left -= len(part)
+        if self.left < 0:
+            raise EOFError("the tables are larger than the file")
+        return part
+
+
+def _only_page(file: TiffFile, name: str) -> TiffPage:
+    pages = [page for page in islice(file.pages, _MAX_PAGES) if isinstance(page, TiffPage)]
+    whole = [page for page in pages if not page.subfiletype & 5]  # 1: reduced, 4: mask
+    if len(whole) > 1 or len(pages) == _MAX_PAGES:
+        raise several_pages(name)
+    return (whole or pages)[0]
+
+
+def _by_pillow(data: bytes, name: str) -> Reading:
+    """Palettes, CMYK, YCbCr and Lab, which have 8 bits."""
+    with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:
+        return reading_of(image, name)
+
+
+def _pixels(page: TiffPage) -> np.ndarray:
+    """(H, W) or (H, W, channels); black is the lowest value."""
+    pixels: np.ndarray = page.asarray()
+    samples = page.samplesperpixel
+    if samples > 1 and page.planarconfig == PLANARCONFIG.SEPARATE:
+        pixels = np.moveaxis(pixels, 0, -1)
+    if samples > 1:
+        channels = 3 if page.photometric == PHOTOMETRIC.RGB else 1
+        pixels = pixels[..., : channels + _has_alpha(page)]  # without masks and what else there may be
+    if page.photometric == PHOTOMETRIC.MINISWHITE:
+        highest = (
+            2**page.bitspersample - 1 if pixels.dtype.kind == "u" else -1 if pixels.dtype.kind == "i" else 0
+        )
+        pixels = highest - pixels
+    return pixels
+
+
+def _has_alpha(page: TiffPage) -> bool:
+    return bool(page.extrasamples) and page.extrasamples[0] in (
+        EXTRASAMPLE.ASSOCALPHA,
+        EXTRASAMPLE.UNASSALPHA,
+    )
+
+
+def _stated_bits(page: TiffPage) -> int | None:
+    """How many bits the picture has by what the file says; None if it says nothing."""
+    if page.bitspersample < 16:
+        return page.bitspersample
+    text = page.description
+    if (found := _OME.search(text)) and page.sampleformat == SAMPLEFORMAT.UINT:
+        return int(found[1])
+    largest = [_number(page, tag, 0) for tag in _LARGEST_VALUE] + [
+        int(each[1]) for each in _IMAGEJ.finditer(text)
+    ]
+    return next((value.bit_length() for value in largest if value), None)
+
+
+def _number(page: TiffPage, tag: str, default: int) -> int:
+    value: Any = page.tags.valueof(tag, default)
+    return int(value[0] if isinstance(value, tuple) else value)
