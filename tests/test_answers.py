@@ -20,9 +20,9 @@ from xray_hf.demo.events import Answer
 from xray_hf.demo.examples import MAX_EXAMPLES, find
 from xray_hf.demo.uploads import MAX_FILES, unpack
 from xray_hf.errors import BundleError, ConfigError, DataError, ImageError
-from xray_hf.reading import read, read_grey
 from xray_hf.inference import Engine, Prediction
 from xray_hf.inference.engine import UNSURE
+from xray_hf.reading import read, read_grey
 from xray_hf.task import PAPER_CLASSES
 
 

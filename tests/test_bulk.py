@@ -33,10 +33,10 @@ from xray_hf.calibration.calibration import Calibration
 from xray_hf.data.synthetic import sample_images
 from xray_hf.errors import ConfigError, DataError, ImageError, OutputError, exit_on_error
 from xray_hf.files import write_json
-from xray_hf.reading import read_grey
 from xray_hf.inference import Engine, bulk, inputs, overlay, tables
 from xray_hf.inference.engine import REJECTED
 from xray_hf.inference.inputs import Files, Inputs
+from xray_hf.reading import read_grey
 from xray_hf.task import PAPER_CLASSES
 
 ACCELERATE = "accelerate.commands.launch --multi_gpu --num_processes 2"  # which needs no GPU

@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 from xray_hf import bundle, evidence, manifest
 from xray_hf.errors import BundleError
 from xray_hf.evaluation.predictions import Predictions
-from xray_hf.reading import read_grey, resize
 from xray_hf.models import Network, create_model
 from xray_hf.models.create import logits_of
+from xray_hf.reading import read_grey, resize
 from xray_hf.task import PAPER_CLASSES
 
 # What a stranger runs: this package is blocked, even if it is installed.

@@ -25,11 +25,11 @@ from xray_hf.calibration.calibration import Calibration
 from xray_hf.calibration.ood import THUMBNAIL_SIDE, Detector, standardised
 from xray_hf.errors import BundleError, ConfigError, ImageError
 from xray_hf.files import write_json
-from xray_hf.reading import read_grey
 from xray_hf.inference import Engine, Prediction, backends
 from xray_hf.inference.backends import Outputs
 from xray_hf.inference.engine import REJECTED, UNSURE
 from xray_hf.models import create_model
+from xray_hf.reading import read_grey
 from xray_hf.task import PAPER_CLASSES
 
 EMBEDDING = 256  # xray-cnn's

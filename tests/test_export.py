@@ -18,10 +18,10 @@ from torch import nn
 from xray_hf import bundle, export, manifest
 from xray_hf.errors import BundleError, ExportError
 from xray_hf.files import write_json
-from xray_hf.reading import read_grey, resize
 from xray_hf.models import Network, create_model
 from xray_hf.models.lungs import LungCrop
 from xray_hf.models.one_pass import OnePass
+from xray_hf.reading import read_grey, resize
 
 SIDE = 224
 

@@ -21,12 +21,12 @@ from xray_hf.evaluation.predictions import Predictions
 from xray_hf.export import export
 from xray_hf.files import write_json
 from xray_hf.hub import publish
-from xray_hf.reading import resize
 from xray_hf.inference import Engine
 from xray_hf.inference.engine import LUNGS_CUT, NO_LUNGS
 from xray_hf.models import create_model
 from xray_hf.models.lungs import GRID, MARGIN, LungCrop, LungUNet, boxes, crop, standardise, uncrop
 from xray_hf.models.one_pass import OnePass
+from xray_hf.reading import resize
 from xray_hf.training import lung_crops
 from xray_hf.training.config import parse
 from xray_hf.training.lung_crops import crop_lungs

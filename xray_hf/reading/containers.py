@@ -23,11 +23,13 @@ class Png(NamedTuple):
     """data: the file without chunks that say nothing about the pixels (text, colour profiles, ...), which can
     be long or damaged beside whole pixels. depth: bits a sample. stated: the bits of a sample that hold the
     picture, as sBIT says (PNG, third edition, 11.3.2.6); None if it does not, or differs among channels.
+    exif: of its eXIf chunk.
     """
 
     data: bytes
     depth: int
     stated: int | None
+    exif: bytes
 
 
 class Jpeg(NamedTuple):
@@ -47,7 +49,7 @@ def png(data: bytes, name: str) -> Png:
 
     Raises ImageError for absurdly many chunks, an animation, or another file behind the end.
     """
-    kept, place, depth, stated = [data[:8]], 8, 0, None
+    kept, place, depth, stated, exif = [data[:8]], 8, 0, None, b""
     for _ in range(_MAX_PARTS):
         length, kind = struct.unpack_from(">I4s", data, place) if place + 8 <= len(data) else (len(data), b"")
         end = place + 12 + length
@@ -57,6 +59,7 @@ def png(data: bytes, name: str) -> Png:
         body = data[place + 8 : end - 4]
         if _is_needed(kind, body, data[end - 4 : end]):
             kept.append(data[place:end])
+            exif = body if kind == b"eXIf" else exif
         if kind == b"IHDR" and length == 13:
             depth = body[8]
         if kind == b"sBIT" and body and len(set(body)) == 1:
@@ -71,7 +74,9 @@ def png(data: bytes, name: str) -> Png:
     else:
         raise _too_many(name, "chunks")
     _check_tail(data[place:], name)
-    return Png(data if len(kept) > 1 and sum(map(len, kept)) == len(data) else b"".join(kept), depth, stated)
+    check_exif(exif, name)
+    is_whole = sum(map(len, kept)) == len(data)
+    return Png(data if is_whole else b"".join(kept), depth, stated, exif)
 
 
 def _is_needed(kind: bytes, body: bytes, crc: bytes) -> bool:

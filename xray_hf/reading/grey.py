@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -41,27 +42,26 @@ class Reading:
     warnings: tuple[str, ...] = ()
 
 
-def reading_of(
-    image: Image.Image, name: str, pixels: np.ndarray | None = None, stated: int | None = None
-) -> Reading:
+def reading_of(image: Image.Image, name: str, stated: int | None = None) -> Reading:
     """Make an opened PIL image of any mode a Reading.
 
-    name: what errors call it. pixels: its pixels (H, W) or (H, W, channels) where another decoder gave them.
-    stated: the bits of a sample that its file says it has.
-    Raises ImageError for wrong sizes, several frames, long EXIF and values that are no numbers; whatever
+    name: what errors call it. stated: the bits of a sample that its file says it has.
+    Raises ImageError for wrong sizes, several frames, long EXIF and values that are not finite; whatever
     Pillow raises for damage.
     """
     check_header(image, name)
-    if pixels is None:
-        image.load()
+    image.load()
     # Asked for after decoding: a PNG's EXIF may follow the pixels.
-    turn = _TURNS.get(_orientation(image, name))
-    if pixels is None and (image.mode.startswith("I") or image.mode == "F"):
-        pixels = np.asarray(image)  # "I;16", "I;16B" and "I": 16-bit PNG and TIFF
+    orientation = _orientation(image, name)
     warnings: tuple[str, ...] = ()
-    if pixels is not None:
-        image, warnings = image_of(pixels, name, stated)
-    grey = _grey(image)
+    if image.mode.startswith("I") or image.mode == "F":  # "I;16", "I;16B" and "I": 16-bit PNG and TIFF
+        image, warnings = image_of(np.asarray(image), name, stated)
+    return upright(image, orientation, warnings)
+
+
+def upright(image: Image.Image, orientation: Any = 1, warnings: tuple[str, ...] = ()) -> Reading:
+    """A decoded 8-bit image as a Reading. orientation: EXIF's and TIFF's 1 to 8; any other turns nothing."""
+    grey, turn = _grey(image), _TURNS.get(orientation)
     grey.info = {}  # EXIF and comments may name the patient
     return Reading(grey if turn is None else grey.transpose(turn), _colour(image), warnings)
 
@@ -78,8 +78,15 @@ def image_of(pixels: np.ndarray, name: str, stated: int | None = None) -> tuple[
         )
         return Image.fromarray(scaled), warnings
     scaled, warnings = to_eight_bits(pixels[..., :-1], name, stated)
-    alpha, _ = to_eight_bits(pixels[..., -1], name)
+    alpha = _opacity(pixels[..., -1])
     return Image.fromarray(np.concatenate([scaled, alpha[..., None]], axis=2)), warnings
+
+
+def _opacity(alpha: np.ndarray) -> np.ndarray:
+    """To 8 bits, of more: the largest value is opaque, since no file states the depth of this alone."""
+    if alpha.dtype == np.uint8:
+        return alpha
+    return np.rint(alpha * (255 / max(alpha.max(), 1))).clip(0, 255).astype(np.uint8)
 
 
 def resize(image: Image.Image, side: int, helper: Executor | None = None) -> np.ndarray:
@@ -111,11 +118,16 @@ def several_pages(name: str) -> ImageError:
     return ImageError(f"{name} has several pages or frames; expected one. Save the X-ray alone, as PNG.")
 
 
-def _orientation(image: Image.Image, name: str) -> int:
+def orientation_of(exif: bytes) -> Any:
     """The EXIF orientation, 1 to 8 (or whatever a damaged file holds there)."""
+    tags = Image.Exif()
+    tags.load(exif)
+    return tags.get(ExifTags.Base.Orientation, 1)
+
+
+def _orientation(image: Image.Image, name: str) -> Any:
     check_exif(image.info.get("exif") or image.info.get("Raw profile type exif") or b"", name)
-    orientation: int = image.getexif().get(ExifTags.Base.Orientation, 1)
-    return orientation
+    return image.getexif().get(ExifTags.Base.Orientation, 1)
 
 
 def _grey(image: Image.Image) -> Image.Image:

@@ -1,11 +1,11 @@
 """Pixel values of any type -> 8 bits.
 
-A 16-bit file often holds fewer bits: detectors give 10, 12 or 14. How many is taken from what the file states,
-as far as its values agree, or else from the histogram:
+A 16-bit file often holds fewer bits: detectors give 10, 12 or 14. How many is taken from what the file
+states, as far as its values agree, or else from the histogram:
 
-1. Unsigned values up to 65,535 have the fewest of 8, 10, 12, 14 and 16 bits that hold the picture. Hot pixels
-   and burned-in markers may lie above: at most 2 % of the pixels, with next to none (0.02 %) in the eighth of
-   the range just above. The tail of a real histogram is dense there.
+1. Unsigned values up to 65,535 have the fewest of 8, 10, 12, 14 and 16 bits that hold the picture. Hot
+   pixels and burned-in markers may lie above: at most 2 % of the pixels, and at most a tenth of these in the
+   eighth of the range just above. The tail of a real histogram is dense there.
 2. Float values from 0 to 1, and from 0 to 255, are what their range says.
 3. All others (signed, 32 bits and more) have no black and white of their own: the picture's lowest value
    becomes black, its highest white, and its ends are found in the same way.
@@ -23,8 +23,9 @@ from xray_hf.errors import ImageError
 
 _BITS = (8, 10, 12, 14)
 _MARKERS = 0.02  # the share of the pixels that may lie beyond the picture's values
-_GAP = 0.0002  # the share of the pixels up to which a part of the histogram counts as empty
 _NEXT = 8  # the part just beyond the picture's values is their range divided by this
+_DENSE = 0.1  # the share of what lies beyond that makes this part the histogram's tail
+_HOT = 0.0002  # the share of the pixels that may be hot or dead, wherever they lie
 _FEW = 2**20  # pixels that the range of signed and wide values is found from
 _STRIP = 2**20  # pixels converted at a time; copies of a whole image would cost hundreds of MB
 
@@ -65,8 +66,7 @@ def _scale(values: np.ndarray, name: str, stated: int | None) -> tuple[_Scale, t
     low, high = _ends(values)
     if low < 0 or high >= 2**16:
         return _linear(low, high), (
-            f"The values reach from {low:g} to {high:g}, and the file does not say which of them are black and "
-            "white: the lowest is shown black, the highest white.",
+            f"The image does not state which values are black and white; {low:g} and {high:g} were taken.",
         )
     if values.dtype.kind == "f" and high <= 255:
         return _linear(0, 1 if high <= 1 else 255), ()
@@ -82,10 +82,9 @@ def _as_16_bits(values: np.ndarray) -> np.ndarray:
 
 def _of_depth(values: np.ndarray, stated: int | None) -> tuple[_Scale, tuple[str, ...]]:
     """For uint8 and uint16."""
-    counts = sum(
-        np.bincount(values[rows].ravel(), minlength=2**16)
-        for rows in strips(values.shape[1], values.shape[0])
-    )
+    counts = np.zeros(2**16, np.int64)
+    for rows in strips(values.shape[1], values.shape[0]):
+        counts += np.bincount(values[rows].ravel(), minlength=2**16)
     # A PNG that states 12 bits may hold them scaled to 16, as its standard has it, or as they are.
     fits = stated is not None and _holds(counts, stated)
     bits = stated if fits and stated is not None else _bits(counts)
@@ -94,7 +93,7 @@ def _of_depth(values: np.ndarray, stated: int | None) -> tuple[_Scale, tuple[str
     warnings = (
         ()
         if fits or bits == 16
-        else (f"The file does not say how many of its 16 bits hold the picture; by its values it is {bits}.",)
+        else (f"The image does not state how many bits its values have; they suggest {bits}.",)
     )
     # Integers of more bits come here converted, so a strip may be of another type.
     return lambda strip: table[_indices(strip)], warnings
@@ -115,7 +114,7 @@ def _holds(counts: np.ndarray, bits: int) -> bool:
     full = 2**bits - 1
     picture = int(counts.sum() - counts[np.flatnonzero(counts)[0]])  # the lowest value is the background
     above, near = int(counts[full + 1 :].sum()), int(counts[full + 1 : full + 1 + full // _NEXT].sum())
-    return above <= _MARKERS * picture and near <= max(1, _GAP * picture)
+    return above <= _MARKERS * picture and near <= max(1, _HOT * picture, _DENSE * above)
 
 
 def _ends(values: np.ndarray) -> tuple[float, float]:
@@ -130,14 +129,12 @@ def _end(few: np.ndarray, highest: float) -> float:
     last = len(few) - 1
     first, body = int(_MARKERS * last), int((1 - _MARKERS) * last)
     step = (few[body] - few[first]) / _NEXT
-    beyond = np.searchsorted(few, few[body:] + step, side="right") - np.arange(body + 1, last + 2)
-    end = float(few[body + int(np.argmax(beyond <= max(1, _GAP * last)))])
+    above = last - np.arange(body, last + 1)
+    near = np.searchsorted(few, few[body:] + step, side="right") - np.arange(body + 1, last + 2)
+    end = float(few[body + int(np.argmax(near <= np.maximum(max(1, _HOT * last), _DENSE * above)))])
     return highest if highest <= end + step else end
 
 
 def _linear(low: float, high: float) -> _Scale:
-    if low == high:
-        return lambda strip: np.zeros(strip.shape, np.uint8)
-    return lambda strip: np.rint(((strip - np.float64(low)) * (255 / (high - low))).clip(0, 255)).astype(
-        np.uint8
-    )
+    factor = 255 / (high - low) if high > low else 0.0
+    return lambda strip: np.rint(((strip - np.float64(low)) * factor).clip(0, 255)).astype(np.uint8)

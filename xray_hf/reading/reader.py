@@ -20,7 +20,7 @@ from PIL import Image
 
 from xray_hf.errors import ImageError
 from xray_hf.reading import containers, kinds
-from xray_hf.reading.grey import Reading, image_of, reading_of
+from xray_hf.reading.grey import Reading, check_header, image_of, orientation_of, reading_of, upright
 from xray_hf.reading.limits import MAX_BYTES, MAX_PIXELS, check_size
 
 READER_VERSION = 2  # raise it when the same bytes would give other pixels: caches depend on it
@@ -102,8 +102,7 @@ def from_array(values: np.ndarray, name: str = "the image") -> Reading:
         raise ImageError(f"{name} has values of type {values.dtype}; expected integers or floats.")
     check_size(name, shape[1], shape[0])
     image, warnings = image_of(values, name)
-    whole = reading_of(image, name)
-    return Reading(whole.grey, whole.colour, warnings)
+    return upright(image, warnings=warnings)
 
 
 def _load(source: Path | str | bytes) -> tuple[str, bytes]:
@@ -139,13 +138,14 @@ def _file_size(path: Path) -> int:
 
 def _read_png(data: bytes, name: str) -> Reading:
     png = containers.png(data, name)
-    with Image.open(io.BytesIO(png.data), formats=("PNG",)) as image:
-        check_size(name, *image.size)
-        if png.depth < 16:
-            return reading_of(image, name)
-        import imagecodecs  # Pillow drops the low byte of colours, and of grey with transparency
+    with Image.open(io.BytesIO(png.data), formats=("PNG",)) as header:
+        if png.depth < 16 or header.mode.startswith("I"):
+            return reading_of(header, name, png.stated)
+        check_header(header, name)
+    import imagecodecs  # Pillow drops the low byte of colours, and of grey with transparency
 
-        return reading_of(image, name, imagecodecs.png_decode(png.data), png.stated)
+    image, warnings = image_of(imagecodecs.png_decode(png.data), name, png.stated)
+    return upright(image, orientation_of(png.exif), warnings)
 
 
 def _read_jpeg(data: bytes, name: str) -> Reading:
@@ -155,8 +155,8 @@ def _read_jpeg(data: bytes, name: str) -> Reading:
     import imagecodecs  # 12 bits, or lossless
 
     check_size(name, jpeg.width, jpeg.height)
-    header = Image.new("L", (jpeg.width, jpeg.height))
-    return reading_of(header, name, imagecodecs.jpeg8_decode(data), jpeg.precision)
+    image, warnings = image_of(imagecodecs.jpeg8_decode(data), name, jpeg.precision)
+    return upright(image, warnings=warnings)
 
 
 def _read_tiff(data: bytes, name: str) -> Reading:

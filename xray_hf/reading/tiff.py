@@ -8,12 +8,13 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageChops
 from tifffile import EXTRASAMPLE, PHOTOMETRIC, PLANARCONFIG, SAMPLEFORMAT, TiffFile, TiffPage
 
 from xray_hf.errors import ImageError
-from xray_hf.reading.grey import Reading, reading_of, several_pages
+from xray_hf.reading.grey import Reading, image_of, reading_of, several_pages, upright
 from xray_hf.reading.limits import MAX_PIXELS, check_size
+from xray_hf.reading.quiet import silenced
 
 _PLAIN = (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.RGB)
 _MAX_PAGES = 64  # of all sizes; a pyramid has about 10
@@ -31,16 +32,20 @@ def read_tiff(data: bytes, name: str) -> Reading:
     Raises ImageError for wrong sizes, several pages, and values that are no numbers; whatever tifffile and
     Pillow raise for damage.
     """
-    with TiffFile(_Metered(data)) as file:
+    with silenced("tifffile"), TiffFile(_Metered(data)) as file:
         page = _only_page(file, name)
+        if not page.imagewidth or not page.imagelength:
+            raise ValueError("no size")
         check_size(name, page.imagewidth, page.imagelength)
         if page.tilewidth * page.tilelength > MAX_PIXELS:  # decoded as a whole
             raise ImageError(f"{name} has tiles larger than any image; save it as PNG.")
         if page.photometric not in _PLAIN:
             return _by_pillow(data, name)
-        header = Image.new("L", (page.imagewidth, page.imagelength))
-        header.getexif()[0x0112] = _number(page, "Orientation", 1)
-        return reading_of(header, name, _pixels(page), _stated_bits(page))
+        _check_complete(page, len(data))
+        image, warnings = image_of(_pixels(page), name, _stated_bits(page))
+        if page.photometric == PHOTOMETRIC.MINISWHITE:
+            image = ImageChops.invert(image)
+        return upright(image, _number(page, "Orientation", 1), warnings)
 
 
 class _Metered(io.BytesIO):
@@ -69,6 +74,13 @@ def _only_page(file: TiffFile, name: str) -> TiffPage:
     return (whole or pages)[0]
 
 
+def _check_complete(page: TiffPage, size: int) -> None:
+    """Raise ValueError for parts that are missing; tifffile would show them black."""
+    parts = list(zip(page.dataoffsets, page.databytecounts, strict=True))
+    if not parts or any(not count or offset + count > size for offset, count in parts):
+        raise ValueError("not complete")
+
+
 def _by_pillow(data: bytes, name: str) -> Reading:
     """Palettes, CMYK, YCbCr and Lab, which have 8 bits."""
     with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:
@@ -76,19 +88,15 @@ def _by_pillow(data: bytes, name: str) -> Reading:
 
 
 def _pixels(page: TiffPage) -> np.ndarray:
-    """(H, W) or (H, W, channels); black is the lowest value."""
-    pixels: np.ndarray = page.asarray()
+    """(H, W) or (H, W, channels), as they are stored."""
+    pixels: np.ndarray = page.asarray(maxworkers=1)
     samples = page.samplesperpixel
     if samples > 1 and page.planarconfig == PLANARCONFIG.SEPARATE:
         pixels = np.moveaxis(pixels, 0, -1)
     if samples > 1:
         channels = 3 if page.photometric == PHOTOMETRIC.RGB else 1
-        pixels = pixels[..., : channels + _has_alpha(page)]  # without masks and what else there may be
-    if page.photometric == PHOTOMETRIC.MINISWHITE:
-        highest = (
-            2**page.bitspersample - 1 if pixels.dtype.kind == "u" else -1 if pixels.dtype.kind == "i" else 0
-        )
-        pixels = highest - pixels
+        is_kept = _has_alpha(page) and page.photometric != PHOTOMETRIC.MINISWHITE
+        pixels = pixels[..., : channels + is_kept]  # without masks and what else there may be
     return pixels
 
 
