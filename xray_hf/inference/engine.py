@@ -144,7 +144,7 @@ class Engine:
     ) -> Prediction | list[Prediction]:
         """Read and classify one image, or several in order.
 
-        sources: a path, a file's bytes, a PIL image, an array (H, W) or (H, W, 3) or what `images.read`
+        sources: a path, a file's bytes, a PIL image, an array (H, W) or (H, W, 3) or what `reading.read`
         returned or raised, or a sequence of them.
         Raises ImageError for the first that cannot be read or is none of these; `stream` goes on instead.
         """

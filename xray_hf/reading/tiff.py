@@ -82,7 +82,7 @@ def _check_complete(page: TiffPage, size: int) -> None:
 
 
 def _by_pillow(data: bytes, name: str) -> Reading:
-    """Palettes, CMYK, YCbCr and Lab, which have 8 bits."""
+    """Palettes, CMYK and YCbCr, which have 8 bits."""
     with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:
         return reading_of(image, name)
 
