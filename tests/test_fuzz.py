@@ -21,10 +21,13 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import dicoms
+import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from xray_hf.errors import ImageError
@@ -41,6 +44,12 @@ HUGE = (0, 1, 31, 0x7FFF, 0xFFFF, 60_000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 def saved(image: Image.Image, kind: str, **options: object) -> bytes:
     stream = io.BytesIO()
     image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def tiff(values: np.ndarray, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, values, photometric=options.pop("photometric", "minisblack"), **options)
     return stream.getvalue()
 
 
@@ -67,6 +76,17 @@ def originals() -> dict[str, bytes]:
         "tiff jpeg": saved(rgb, "TIFF", compression="jpeg"),
         "tiff 16": saved(wide, "TIFF"),
         "tiff float": saved(real, "TIFF"),
+        "tiff signed": tiff(
+            dicoms.values(16, signed=True), compression="zstd", predictor=True, byteorder=">"
+        ),
+        "tiff tiles": tiff(dicoms.values(12), tile=(16, 32), compression="deflate", bigtiff=True),
+        "tiff planes": tiff(
+            np.stack([dicoms.values(16)] * 3), photometric="rgb", planarconfig="separate", rowsperstrip=5
+        ),
+        "tiff packed": tiff(dicoms.values(16), compression="packbits", photometric="miniswhite"),
+        "png 16 rgb": bytes(imagecodecs.png_encode(np.dstack([dicoms.values(16)] * 3))),
+        "jpeg 12": bytes(imagecodecs.jpeg8_encode(dicoms.values(12), bitspersample=12)),
+        "jpeg lossless": bytes(imagecodecs.jpeg8_encode(dicoms.values(16), bitspersample=16, lossless=True)),
         "webp": saved(rgb, "WEBP"),
         "webp lossless": saved(rgb.convert("RGBA"), "WEBP", lossless=True),
         "bmp": saved(rgb, "BMP"),

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
+import zlib
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -21,7 +25,7 @@ def picture(highest: int = 4095) -> np.ndarray:
     return np.rint(np.linspace(0, highest, HEIGHT * WIDTH)).reshape(HEIGHT, WIDTH).astype(np.uint16)
 
 
-def written(*pages: np.ndarray, **options: Any) -> bytes:
+def written(*pages: Any, **options: Any) -> bytes:
     """A TIFF; options: of each page."""
     stream = io.BytesIO()
     with tifffile.TiffWriter(stream) as file:
@@ -125,3 +129,36 @@ def test_tiles_larger_than_any_image_are_refused() -> None:
         data = data[:place] + side.to_bytes(2, "little") + data[place + 2 :]
     with pytest.raises(ImageError, match="has tiles larger than any image"):
         read(data)
+
+
+@pytest.mark.parametrize("compression", ["webp", "jpegxl", "jpeg2000"])
+def test_other_compressions_are_refused_before_they_are_decoded(compression: str) -> None:
+    with pytest.raises(ImageError, match="a compression that is not supported; save it as PNG"):
+        read(written(np.zeros((64, 64, 3), np.uint8), photometric="rgb", compression=compression))
+
+
+@pytest.mark.parametrize("compression", ["deflate", "lzma", "zstd", "lzw", "packbits", "jpeg"])
+def test_a_part_that_decodes_to_far_more_than_the_image_costs_little(compression: str) -> None:
+    side = 9000  # of the picture within a part; the image has 64
+    bomb = {
+        "deflate": lambda: zlib.compress(bytes(side**2)),
+        "lzma": lambda: imagecodecs.lzma_encode(bytes(side**2)),
+        "zstd": lambda: imagecodecs.zstd_encode(bytes(side**2)),
+        "lzw": lambda: imagecodecs.lzw_encode(bytes(side**2)),
+        "packbits": lambda: b"\x81\0" * (side**2 // 128),
+        "jpeg": lambda: imagecodecs.jpeg8_encode(np.zeros((side, side), np.uint8)),
+    }[compression]()
+    data = written(
+        iter([bytes(bomb)]), shape=(64, 64), dtype="uint8", compression=compression, rowsperstrip=64
+    )
+    code = (
+        "import re, sys; from pathlib import Path; from xray_hf.errors import ImageError;"
+        "from xray_hf.reading import read; import xray_hf.reading.tiff;"
+        "peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1]);"
+        "data = sys.stdin.buffer.read(); before = peak()\n"
+        "try: read(data)\n"
+        "except ImageError: pass\n"
+        "print(peak() - before)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True, check=True)
+    assert int(run.stdout) < 30_000  # kB; the whole part has 80,000

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageChops
-from tifffile import EXTRASAMPLE, PHOTOMETRIC, PLANARCONFIG, SAMPLEFORMAT, TiffFile, TiffPage
+from tifffile import COMPRESSION, EXTRASAMPLE, PHOTOMETRIC, PLANARCONFIG, SAMPLEFORMAT, TiffFile, TiffPage
 
 from xray_hf.errors import ImageError
 from xray_hf.reading.grey import Reading, image_of, reading_of, several_pages, upright
@@ -17,6 +17,11 @@ from xray_hf.reading.limits import MAX_PIXELS, check_size
 from xray_hf.reading.quiet import silenced
 
 _PLAIN = (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.RGB)
+# tifffile limits how much comes out of these decoders. It does not limit JPEG; Pillow's libtiff does.
+_BOUNDED = tuple(
+    COMPRESSION[each] for each in ("NONE", "LZW", "ADOBE_DEFLATE", "DEFLATE", "PACKBITS", "LZMA", "ZSTD")
+)
+_BY_PILLOW = tuple(COMPRESSION[each] for each in ("JPEG", "CCITTRLE", "CCITT_T4", "CCITT_T6"))
 _MAX_PAGES = 64  # of all sizes; a pyramid has about 10
 _LARGEST_VALUE = ("MaxSampleValue", "SMaxSampleValue")
 # How ImageJ and OME-TIFF write into ImageDescription what the values reach to.
@@ -29,8 +34,8 @@ def read_tiff(data: bytes, name: str) -> Reading:
 
     WhiteIsZero is turned. Bits a sample below 16, SMaxSampleValue, and the ImageDescription of ImageJ and OME
     say how many bits hold the picture.
-    Raises ImageError for wrong sizes, several pages, and values that are no numbers; whatever tifffile and
-    Pillow raise for damage.
+    Raises ImageError for wrong sizes, several pages, compressions that cannot be decoded safely, and values
+    that are not finite; whatever tifffile and Pillow raise for damage.
     """
     with silenced("tifffile"), TiffFile(_Metered(data)) as file:
         page = _only_page(file, name)
@@ -39,7 +44,9 @@ def read_tiff(data: bytes, name: str) -> Reading:
         check_size(name, page.imagewidth, page.imagelength)
         if page.tilewidth * page.tilelength > MAX_PIXELS:  # decoded as a whole
             raise ImageError(f"{name} has tiles larger than any image; save it as PNG.")
-        if page.photometric not in _PLAIN:
+        if page.compression not in (*_BOUNDED, *_BY_PILLOW):
+            raise ImageError(f"{name} is a TIFF with a compression that is not supported; save it as PNG.")
+        if page.photometric not in _PLAIN or page.compression in _BY_PILLOW:
             return _by_pillow(data, name)
         _check_complete(page, len(data))
         image, warnings = image_of(_pixels(page), name, _stated_bits(page))
@@ -82,7 +89,7 @@ def _check_complete(page: TiffPage, size: int) -> None:
 
 
 def _by_pillow(data: bytes, name: str) -> Reading:
-    """Palettes, CMYK and YCbCr, which have 8 bits."""
+    """Palettes, CMYK, YCbCr, JPEG and fax, which have 8 bits or fewer."""
     with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:
         return reading_of(image, name)
 
