@@ -47,6 +47,7 @@ RECIPES = {
 PAPER_RECIPES = ("paper", "paper-grouped")
 MARKS = ("<!-- scripts/write_results.py writes this table -->", "<!-- end of the table -->")
 RANDOM = "random"  # initial weights
+START_FILE = "resnet18_imagenet_part.safetensors"
 # İbişoğlu and Akçay 2021, table 1 and section III.C: percentages as printed, and right images of 638.
 PAPER = {
     "xray-resnet18": {"train": 99.979, "validation": 99.885, "test": 79.623, "right": 508},
@@ -363,8 +364,10 @@ def overview(runs: Runs) -> str:
                 rows.append([kind.title, len(own), *cells, minutes(own)])
     heads = ["accuracy, %", "seeds", *NAMES.values(), "test, balanced", "minutes"]
     where = sorted({f"{run['device']}, {run['precision']}, torch {run['torch']}" for run in runs})
-    text = markdown.paragraph(TEXTS["overview"].format(where="; ".join(where)))
-    return f"{text}\n\n{markdown.rows_below(heads, rows)}"
+    texts = [markdown.paragraph(TEXTS["overview"].format(where="; ".join(where)))]
+    if any(run["initial_weights"] == START_FILE for run in runs):
+        texts.append(markdown.paragraph(TEXTS["start"]))
+    return "\n\n".join([*texts, markdown.rows_below(heads, rows)])
 
 
 def images_a_second(runs: Runs) -> str:
