@@ -16,7 +16,8 @@ partly silence. Its threshold allows this error on validation: {risks}.""",
     "overview": """\
 `make reproduce DATA=…`; {where}. The paper started ResNet18 from ImageNet weights. Nothing was chosen on
 test images.""",
-    "start": """The file `resnet18_imagenet_part.safetensors` holds 108 of the 122 tensors of torchvision's ResNet18, 18 of
+    "start": """\
+The file `resnet18_imagenet_part.safetensors` holds 108 of the 122 tensors of torchvision's ResNet18, 18 of
 its 20 convolutions among them; the last block and the classifier began with random weights.""",
     "epochs": """\
 The paper's recipe keeps the last of 8 epochs. Validation accuracy does not tell which epoch is good: it

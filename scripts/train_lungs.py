@@ -25,8 +25,8 @@ from tqdm import tqdm
 
 from xray_hf.errors import DataError, exit_on_error
 from xray_hf.files import atomic_file
-from xray_hf.reading import read_grey, resize
 from xray_hf.models.lungs import KINDS, SIDE, LungCrop, LungUNet, boxes, masks_of
+from xray_hf.reading import read_grey, resize
 
 BATCH, RATE, EPOCHS = 16, 3e-3, 100
 SUFFIXES = (".jpg", ".jpeg", ".png")

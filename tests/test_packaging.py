@@ -67,7 +67,9 @@ def test_the_wheel_has_every_file_of_the_package() -> None:
     assert files == named
 
 
-@pytest.mark.parametrize("module", ["demo.server", "demo.examples", "inference", "reading.dicom", "reading.tiff"])
+@pytest.mark.parametrize(
+    "module", ["demo.server", "demo.examples", "inference", "reading.dicom", "reading.tiff"]
+)
 def test_the_demo_needs_nothing_heavy(module: str) -> None:
     # pandas, which Gradio imports, takes pyarrow where it finds it.
     code = f"import sys; sys.modules['pyarrow'] = None; import xray_hf.{module}; print(*sys.modules)"

@@ -25,8 +25,8 @@ from xray_hf import bundle, manifest
 from xray_hf.data.synthetic import sample_images
 from xray_hf.errors import ExportError, as_sentence
 from xray_hf.files import atomic_file
-from xray_hf.reading import resize
 from xray_hf.models.one_pass import OUTPUTS, OnePass
+from xray_hf.reading import resize
 
 MAX_LOGIT_DIFFERENCE = 1e-4  # between the graph and torch
 _PROBES = 8  # synthetic patients of each class, besides noise and plain images

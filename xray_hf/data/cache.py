@@ -31,8 +31,8 @@ from xray_hf.data.groups import THUMBNAIL_SIDE
 from xray_hf.data.sample import Sample
 from xray_hf.errors import DataError, ImageError
 from xray_hf.files import output_errors, write_text
-from xray_hf.reading import READER_VERSION, read_grey, resize
 from xray_hf.manifest import WHOLE
+from xray_hf.reading import READER_VERSION, read_grey, resize
 from xray_hf.views import VIEWS, View
 
 PIXELS_NAME = "pixels.u8"

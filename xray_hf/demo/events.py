@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 from xray_hf import cores, manifest
 from xray_hf.demo.uploads import Upload
 from xray_hf.errors import BundleError, ImageError
-from xray_hf.reading import Reading
 from xray_hf.inference import Engine, Prediction
 from xray_hf.inference.engine import BATCH_SIZE
+from xray_hf.reading import Reading
 
 BUSY = "too many visitors are waiting; try again in a minute."
 Engines = Mapping[str, Engine]

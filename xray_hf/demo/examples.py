@@ -13,8 +13,8 @@ from xray_hf.data.sample import SYNTHETIC_PREFIX
 from xray_hf.data.synthetic import sample_images
 from xray_hf.errors import ConfigError, ImageError
 from xray_hf.files import atomic_file
-from xray_hf.reading import read
 from xray_hf.inference import inputs
+from xray_hf.reading import read
 
 SEED = 0
 MAX_EXAMPLES = 12

@@ -15,8 +15,8 @@ from xray_hf.demo.examples import Example
 from xray_hf.demo.formatting import as_html, render
 from xray_hf.demo.settings import Settings
 from xray_hf.demo.uploads import MAX_FILES, Upload, unpack
-from xray_hf.reading import KINDS
 from xray_hf.manifest import Manifest
+from xray_hf.reading import KINDS
 from xray_hf.report import html, sentences
 from xray_hf.report.report import Report
 

@@ -26,10 +26,10 @@ from xray_hf.calibration import calibration
 from xray_hf.calibration.calibration import Calibration
 from xray_hf.calibration.ood import rule_against, thumbnail_of
 from xray_hf.errors import BundleError, ConfigError, ImageError
-from xray_hf.reading import Reading, from_array, from_image, read, resize
 from xray_hf.inference import backends
 from xray_hf.inference.backends import Backend
 from xray_hf.manifest import Manifest
+from xray_hf.reading import Reading, from_array, from_image, read, resize
 from xray_hf.views import evidence_for, share_within
 
 UNSURE = "unsure"

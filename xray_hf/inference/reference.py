@@ -16,9 +16,9 @@ from xray_hf.data.sample import SYNTHETIC_PREFIX
 from xray_hf.data.synthetic import sample_images
 from xray_hf.errors import BundleError
 from xray_hf.files import atomic_folder, write_json
-from xray_hf.reading import resize
 from xray_hf.inference import backends
 from xray_hf.inference.engine import Engine
+from xray_hf.reading import resize
 
 SEED = 0
 TOLERANCE = 1e-3  # of any number; in float32 another CPU moves them by some 1e-6
