@@ -206,9 +206,21 @@ def test_a_folder_without_labels_is_one_clear_error(tmp_path: Path, files: tuple
     [
         ("file_name,class\na.png,Normal\n", ("a.png",), "has no column label; found: file_name, class"),
         (
-            "file_name;label\na.png;Normal\n",
+            "file_name|label\na.png|Normal\n",
             ("a.png",),
-            r"found: file_name;label\. Separate the columns with commas",
+            r"no column file_name, label; found: file_name\|label\.",
+        ),
+        ("file_name;class\na.png;Normal\n", ("a.png",), "has no column label; found: file_name, class"),
+        ("file_name,label,label\na.png,Normal,\n", ("a.png",), "has two columns label; leave one"),
+        (
+            "file_name,label,patient_id\na.png,Pneumonia, viral,7\n",
+            ("a.png",),
+            "has 3 columns, row 1 more cells: a.png, Pneumonia, viral, 7. Put a text",
+        ),
+        (
+            "file_name,label\né.png,Normal\n",
+            ("\u00e9.png", "e\u0301.png"),
+            "two files whose names look alike, \u00e9.png; rename one",
         ),
         ("file_name,label\nx.png,Normal\n", ("a/x.png", "b/x.png"), r"x\.png fits 2 files, .*write the path"),
         ("file_name,label\na.png,Normal\na.png,COVID-19\n", ("a.png",), r"two different rows for a\.png"),

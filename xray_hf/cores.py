@@ -11,8 +11,8 @@ def usable(root: Path = Path("/")) -> int:
     """The cores that this process may use, at least 1; a part of a core counts as one.
 
     The smallest of its CPU affinity and the limits of its control group and of all groups around that:
-    `cpu.max` of version 2, `cpu.cfs_quota_us` and `cpu.cfs_period_us` of version 1 (documentation of the Linux
-    kernel, admin-guide/cgroup-v2 and scheduler/sched-bwc). Where there are none, nothing is limited.
+    `cpu.max` of version 2, `cpu.cfs_quota_us` and `cpu.cfs_period_us` of version 1 (Linux kernel's documents,
+    admin-guide/cgroup-v2 and scheduler/sched-bwc). Where there are none, nothing is limited.
     root: below which /proc and /sys are.
     """
     own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
