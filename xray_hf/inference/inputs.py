@@ -230,8 +230,9 @@ def _images_or_parquet(
     """Images by name, or Parquet files where there are none; adds to `skipped` what is neither."""
     parquet = [] if images else [name for name in companions if companion(name.name) == _PARQUET]
     if not images and not parquet:
-        only = f"only {in_words(left_out)}" if left_out else "nor any other files"
-        raise DataError(f"there are no images in {path}, {only}.")
+        if not left_out:
+            raise DataError(f"there are no files in {path}.")
+        raise DataError(f"there are no images in {path}, only {in_words(left_out)}.")
     skipped.update(left_out - Counter({_PARQUET: len(parquet)}))
     return list(map(str, images)), list(map(str, parquet))
 
