@@ -169,6 +169,11 @@ def test_the_columns_are_those_that_are_documented(whole: Path) -> None:
         *(f"probability_{label}" for label in PAPER_CLASSES),
         *("ood_score", "heat_in_lungs", "warnings", "error"),
     ]
+    page = (ROOT / "docs" / "predict.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE) == [
+        *("source", "label", "decision", "reason", "probability_CLASS"),
+        *("ood_score", "heat_in_lungs", "warnings", "error"),
+    ]
 
 
 def test_a_run_is_summed_up(
@@ -474,9 +479,26 @@ def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
 
 def test_a_pattern_takes_each_file_once_though_links_go_in_circles(tmp_path: Path) -> None:
     root = linked(tmp_path)
-    (root / "all").unlink()
     found = [Path(name).resolve() for name in names(inputs.find([str(root / "**" / "x.png")]))]
     assert sorted(found) == [tmp_path / "elsewhere" / "deep" / "x.png", root / "own" / "x.png"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("**", ["a.png", "b/c.png", "b/d/c.jpg", "b/d/e.png"]),
+        ("**/*.png", ["a.png", "b/c.png", "b/d/e.png"]),
+        ("b/**/c.*", ["b/c.png", "b/d/c.jpg"]),
+        ("**/d/*", ["b/d/c.jpg", "b/d/e.png"]),
+        ("**/d/**/[a-d].*", ["b/d/c.jpg"]),
+        ("*/*.png", ["b/c.png"]),
+    ],
+)
+def test_a_pattern_finds_what_the_shell_would(pattern: str, found: list[str], tmp_path: Path) -> None:
+    for name in ("a.png", "b/c.png", "b/d/c.jpg", "b/d/e.png", "b/.f/c.png", "b/labels.csv"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert names(inputs.find([str(tmp_path / pattern)])) == [str(tmp_path / name) for name in found]
 
 
 def test_a_folder_without_images_says_what_is_there(tmp_path: Path) -> None:

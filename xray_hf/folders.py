@@ -38,7 +38,7 @@ def list_files(folder: Path, besides: Path | None = None, advice: str = "") -> L
     """Every file below a folder, each folder once, however many links lead to it.
 
     Links to folders are followed, except to those that hold `folder` itself. A link to nothing counts as an
-    image, which cannot be read. besides: a folder to leave out. advice: ends the error.
+    image, which cannot be read. besides: a folder below to leave out. advice: ends the error.
     Raises DataError if a folder cannot be listed.
     """
 
@@ -47,7 +47,7 @@ def list_files(folder: Path, besides: Path | None = None, advice: str = "") -> L
 
     found = Listing([], [], Counter())
     around = set(folder.resolve().parents)
-    seen = {besides.resolve()} if besides else set()
+    seen = {besides.resolve()} - {folder.resolve()} if besides else set()
     waiting = [folder]  # real folders before links: a file has the name without links, where it has both
     while waiting:
         for parent, inner, names in os.walk(waiting.pop(0), onerror=fail):

@@ -18,6 +18,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from pathlib import Path
 from tarfile import ReadError
@@ -215,13 +216,25 @@ def _files(path: str, besides: Path | None, skipped: Counter[str]) -> tuple[list
 
 
 def _matches(pattern: str) -> list[Path]:
-    """The files of a pattern, sorted; each once, though `**` follows links in circles."""
-    found: dict[tuple[str, str], Path] = {}
-    names = glob.iglob(pattern, recursive=True)  # noqa: PTH207  # Path.glob takes no absolute pattern
-    for name in sorted(map(Path, names), key=lambda name: (len(name.parts), str(name))):
-        if not name.is_dir():
-            found.setdefault((os.path.realpath(name.parent), name.name), name)
-    return sorted(found.values(), key=str)
+    """The files of a pattern, sorted; `**` finds what list_files does, since `glob` follows links in circles."""
+    parts = Path(pattern).parts
+    if "**" not in parts:
+        names = map(Path, glob.iglob(pattern))  # noqa: PTH207  # Path.glob takes no absolute pattern
+        return sorted((name for name in names if not name.is_dir()), key=str)
+    fixed = next(place for place, part in enumerate(parts) if glob.has_magic(part))
+    top = Path(*parts[:fixed])
+    listing = list_files(top)
+    files = [*listing.images, *listing.companions]
+    return sorted((file for file in files if _fits(file.relative_to(top).parts, parts[fixed:])), key=str)
+
+
+def _fits(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+    """Whether the parts of a path fit those of a pattern; `**` is any number of them."""
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        return any(_fits(parts[place:], pattern[1:]) for place in range(len(parts) + 1))
+    return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
 
 
 def _images_or_parquet(
