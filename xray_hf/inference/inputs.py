@@ -216,7 +216,7 @@ def _files(path: str, besides: Path | None, skipped: Counter[str]) -> tuple[list
 
 
 def _matches(pattern: str) -> list[Path]:
-    """The files of a pattern, sorted; `**` finds what list_files does, since `glob` follows links in circles."""
+    """The files of a pattern, sorted; `**` finds what list_files does: `glob` follows links in circles."""
     parts = Path(pattern).parts
     if "**" not in parts:
         names = map(Path, glob.iglob(pattern))  # noqa: PTH207  # Path.glob takes no absolute pattern
