@@ -7,6 +7,8 @@ import csv
 import io
 import json
 import shutil
+import zipfile
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -126,7 +128,7 @@ def test_models_of_different_classes_are_not_served_together(cnn_bundle: Path, t
 def test_every_file_has_the_answer_that_the_engine_gives(engine: Engine, patients: list[Path]) -> None:
     paths = [patients[n % 3] for n in range(20)]  # more than one batch
     for path, found in zip(paths, answers({"one": engine, "two": engine}, *paths), strict=True):
-        assert found.name == path.name
+        assert found.name.split(" (")[0] == path.name
         for said in found.predictions.values():
             assert not isinstance(said, ImageError)
             assert said.probabilities == pytest.approx(engine.predict(path).probabilities, abs=1e-5)
@@ -228,6 +230,26 @@ def test_the_table_says_why_and_shows_no_share_of_a_rejected_image(engine: Engin
     [cells] = map(rows.as_cells, found)
     assert cells["one: decision"] == "not a frontal chest X-ray"
     assert "it is almost uniform" in cells["one: reason"]
+    assert {cells[f"one: {label}"] for label in PAPER_CLASSES} == {None}
+    [line] = csv.DictReader(io.StringIO(rows.as_csv(found)))
+    assert {line[f"one: {label}"] for label in PAPER_CLASSES} == {""}
+
+
+def test_what_was_left_out_of_an_archive_is_said(
+    engine: Engine, patients: list[Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "scans.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        file.write(patients[0], "a/x.png")
+        file.write(patients[1], "b/x.png")
+        file.writestr("labels.csv", "a,b")
+        file.writestr("__MACOSX/._x.png", "")
+    left_out: Counter[str] = Counter()
+    found = rows.collect({"one": engine}, [str(path)], lambda *_, **__: None, left_out)
+    assert [(row.file, row.error) for row in found] == [("a/x.png", ""), ("b/x.png", "")]
+    for html in (rows.as_html({"one": engine}, found, left_out), formatting.as_html([], left_out)):
+        assert "2 more in the archive are no images and were left out: 1 .csv, 1 hidden." in html
+    assert "in the archive" not in rows.as_html({"one": engine}, found)
 
 
 def test_a_model_without_an_answer_leaves_the_others_theirs(engine: Engine, patients: list[Path]) -> None:

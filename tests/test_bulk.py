@@ -169,6 +169,11 @@ def test_the_columns_are_those_that_are_documented(whole: Path) -> None:
         *(f"probability_{label}" for label in PAPER_CLASSES),
         *("ood_score", "heat_in_lungs", "warnings", "error"),
     ]
+    page = (ROOT / "docs" / "predict.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE) == [
+        *("source", "label", "decision", "reason", "probability_CLASS"),
+        *("ood_score", "heat_in_lungs", "warnings", "error"),
+    ]
 
 
 def test_a_run_is_summed_up(
@@ -179,7 +184,7 @@ def test_a_run_is_summed_up(
     assert said.startswith("SYNTHETIC patients: ")
     assert f"{IMAGES}  images" in said
     assert "1  without an answer" in said
-    assert "taken for no images: 1 .csv, 1 dicomdir" in said
+    assert "taken for no images: 1 .csv, 1 dicomdir, 2 hidden" in said
     lacks = "it is never unsure, only rules reject OOD images"
     assert said.count(f"the model is not calibrated: {lacks}; `xray-hf calibrate` fits that") == 1
     assert re.search(rf"{IMAGES} images in [\d.]+ s, [\d.]+ images/s: .*results\.csv", said)
@@ -422,7 +427,7 @@ def test_a_folder_gives_all_below_it_but_companions_and_hidden_files(scans: Path
     assert names(given) == sorted(names(given))
     assert given.count == len(names(given)) == IMAGES
     assert str(scans / "sub" / "17.png") in names(given)
-    assert given.skipped == {".csv": 1, "dicomdir": 1}
+    assert given.skipped == {".csv": 1, "dicomdir": 1, "hidden": 2}
 
 
 def test_several_inputs_follow_one_another(scans: Path) -> None:
@@ -441,7 +446,88 @@ def test_a_pattern_reaches_below_folders(scans: Path) -> None:
 def test_a_link_to_nothing_is_an_image_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
     os.mkfifo(tmp_path / "pipe.png")
-    assert names(inputs.find([str(tmp_path)])) == [str(tmp_path / "gone.png")]
+    given = inputs.find([str(tmp_path)])
+    assert names(given) == [str(tmp_path / "gone.png")]
+    assert given.skipped == {"pipe or device": 1}
+
+
+def linked(tmp_path: Path) -> Path:
+    """A folder with an image of its own, links to three others, circles, and the same folder twice."""
+    root, outside = tmp_path / "scans", tmp_path / "elsewhere"
+    for folder in (root / "own", outside / "deep"):
+        folder.mkdir(parents=True)
+        (folder / "x.png").touch()
+    (outside / "y.png").touch()
+    (root / "a link").symlink_to(outside)
+    (root / "the same").symlink_to(outside / "deep")
+    (root / "before own").symlink_to(root / "own")
+    (root / "own" / "circle").symlink_to(root)
+    (outside / "circle").symlink_to(outside)
+    (root / "all").symlink_to(tmp_path)
+    (root / "z.png").symlink_to(outside / "y.png")
+    return root
+
+
+def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
+    root = linked(tmp_path)
+    given = inputs.find([str(root)])
+    assert [str(Path(name).relative_to(root)) for name in names(given)] == [
+        *("a link/deep/x.png", "a link/y.png", "own/x.png", "z.png")
+    ]
+    assert given.skipped == {"link to a folder around it": 1}
+
+
+def test_a_pattern_takes_each_file_once_though_links_go_in_circles(tmp_path: Path) -> None:
+    root = linked(tmp_path)
+    found = [Path(name).resolve() for name in names(inputs.find([str(root / "**" / "x.png")]))]
+    assert sorted(found) == [tmp_path / "elsewhere" / "deep" / "x.png", root / "own" / "x.png"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("**", ["a.png", "b/c.png", "b/d/c.jpg", "b/d/e.png"]),
+        ("**/*.png", ["a.png", "b/c.png", "b/d/e.png"]),
+        ("b/**/c.*", ["b/c.png", "b/d/c.jpg"]),
+        ("**/d/*", ["b/d/c.jpg", "b/d/e.png"]),
+        ("**/d/**/[a-d].*", ["b/d/c.jpg"]),
+        ("*/*.png", ["b/c.png"]),
+    ],
+)
+def test_a_pattern_finds_what_the_shell_would(pattern: str, found: list[str], tmp_path: Path) -> None:
+    for name in ("a.png", "b/c.png", "b/d/c.jpg", "b/d/e.png", "b/.f/c.png", "b/labels.csv"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert names(inputs.find([str(tmp_path / pattern)])) == [str(tmp_path / name) for name in found]
+
+
+def test_a_folder_without_images_says_what_is_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"there are no files in .*\.$"):
+        inputs.find([str(tmp_path)])
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini", "labels.xlsx"):
+        (tmp_path / name).touch()
+    with pytest.raises(DataError, match=r"only 1 \.xlsx, 1 desktop\.ini, 1 hidden, 1 thumbs\.db\."):
+        inputs.find([str(tmp_path)])
+
+
+@pytest.mark.parametrize("folder", [".git", "__MACOSX", "@eaDir", "$RECYCLE.BIN"])
+def test_what_systems_keep_in_folders_of_their_own_is_no_input(folder: str, tmp_path: Path) -> None:
+    for path in (tmp_path / "x.png", tmp_path / folder / "x.png"):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    given = inputs.find([str(tmp_path)])
+    assert names(given) == [str(tmp_path / "x.png")]
+    assert given.skipped == {"hidden": 1}
+
+
+def test_a_rejected_image_has_neither_class_nor_probabilities(folder: Path, tmp_path: Path) -> None:
+    Image.new("L", (300, 300), 128).save(tmp_path / "plain.png")
+    predict(folder, tmp_path / "plain.png", tmp_path / "results.parquet")
+    [row] = parquet.read_table(tmp_path / "results.parquet").to_pylist()
+    assert (row["decision"], row["error"]) == (REJECTED, None)
+    assert "almost uniform" in row["reason"]
+    empty = {"label", "heat_in_lungs", *(f"probability_{label}" for label in PAPER_CLASSES)}
+    assert {row[column] for column in empty} == {None}
 
 
 def test_what_the_run_writes_is_no_input(scans: Path, folder: Path, tmp_path: Path) -> None:

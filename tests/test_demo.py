@@ -144,7 +144,8 @@ def test_many_files_and_archives_are_rows_in_order(client: Client, xray: Path, t
     assert rows[1]["error"].startswith("scan.png is not an image")
     members = sorted(path.name for path in xray.parents[1].rglob("*.png"))
     assert len(members) == 2 * len(PAPER_CLASSES)
-    assert sorted(row["file"] for row in rows[2:]) == members
+    assert sorted(Path(row["file"]).name for row in rows[2:]) == members
+    assert len({row["file"] for row in rows}) == len(rows)
     assert all(row["xray-cnn: decision"] for row in rows[2:])
 
 

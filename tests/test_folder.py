@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -153,6 +154,99 @@ def test_a_link_to_a_folder_is_followed_and_a_circle_is_not(tmp_path: Path) -> N
     assert report.files_without_metadata == []
 
 
+def test_a_name_may_lead_through_a_link_inside_the_folder(tmp_path: Path) -> None:
+    rows = "file_name,label\nimages/x.png,Normal\nscans/y.png,Normal\nimages/../../secret.png,Normal\n"
+    root = write(tmp_path / "set", rows, ("scans/x.png", "scans/y.png"))
+    (root / "images").symlink_to(root / "scans")
+    (tmp_path / "secret.png").touch()
+    samples, report = read(root)
+    assert [sample.path for sample in samples] == [root / "scans" / "x.png", root / "scans" / "y.png"]
+    assert report.rows_without_file == ["images/../../secret.png"]
+
+
+def test_an_image_may_be_a_link_and_one_to_nothing_is_said(tmp_path: Path) -> None:
+    root = write(tmp_path / "set", "file_name,label\nx.png,Normal\ngone.png,Normal\n", ())
+    (tmp_path / "x.png").touch()
+    (root / "x.png").symlink_to(tmp_path / "x.png")
+    (root / "gone.png").symlink_to(tmp_path / "nowhere")
+    samples, report = read(root)  # whoever decodes it will say that it cannot be opened
+    assert [sample.path for sample in samples] == [root / "x.png", root / "gone.png"]
+    assert report.rows_without_file == []
+
+
+TABLE = "file_name,label,patient_id\na.png,Normal,7\n\u00e9.png,Pneumonia,\n"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+def test_a_table_is_read_however_a_spreadsheet_writes_it(
+    tmp_path: Path, encoding: str, separator: str, line_end: str
+) -> None:
+    root = write(tmp_path, files=("a.png", "\u00e9.png"))
+    text = TABLE.replace(",", separator).replace("\n", line_end)
+    (root / "labels.csv").write_bytes(text.encode(encoding))
+    found = [(sample.file_name, sample.findings, sample.patient_id) for sample in read(root)[0]]
+    assert found == [("a.png", ("Normal",), "7"), ("\u00e9.png", ("Pneumonia",), "file-\u00e9.png")]
+
+
+@pytest.mark.parametrize("name", ["labels.tsv", "labels.txt", "metadata.tsv", "Labels.CSV", "METADATA.csv"])
+def test_a_table_is_found_by_any_of_its_names(tmp_path: Path, name: str) -> None:
+    root = write(tmp_path, TABLE.replace(",", "\t"), ("scans/a.png", "scans/\u00e9.png"))
+    (root / "labels.csv").rename(root / name)
+    assert [sample.findings for sample in read(root)[0]] == [("Normal",), ("Pneumonia",)]
+    assert folder.fits(root)
+
+
+def test_commas_in_a_table_of_semicolons_stay_in_their_cells(tmp_path: Path) -> None:
+    rows = 'file_name;label;site\n"a;b,c.png";Normal;"Ward 3, left"\n'
+    [sample] = read(write(tmp_path, rows, ("a;b,c.png",)))[0]
+    assert (sample.file_name, sample.site) == ("a;b,c.png", "Ward 3, left")
+
+
+def test_blank_rows_and_cells_behind_the_table_do_not_count(tmp_path: Path) -> None:
+    samples, report = read(write(tmp_path, ",,,\nfile_name,label\n,,\na.png,Normal,,,\n ,\n", ("a.png",)))
+    assert ([sample.file_name for sample in samples], report.rows) == (["a.png"], 1)
+    report.require_clean(drop_bad=False)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "file_name,label\n\u00e9.png,Normal\n".encode("latin-1"),
+        "file_name,label\na.png,Normal\n".encode("utf-16-le"),
+        b"PK\x03\x04 a spreadsheet of another name \0",
+    ],
+)
+def test_a_table_that_is_no_text_says_how_to_save_it(tmp_path: Path, content: bytes) -> None:
+    root = write(tmp_path)
+    (root / "labels.csv").write_bytes(content)
+    with pytest.raises(
+        DataError, match=r"labels\.csv is text neither in UTF-8 nor .*; save it as CSV UTF-8\. "
+    ):
+        read(root)
+
+
+@pytest.mark.parametrize("name", ["labels.xlsx", "metadata.jsonl", "Labels.ods"])
+def test_labels_in_another_kind_of_file_are_not_taken_from_folders_instead(tmp_path: Path, name: str) -> None:
+    root = write(tmp_path, files=("scans/a.png", "more/b.png"))
+    (root / "labels.csv").rename(root / name)
+    with pytest.raises(DataError, match=f"{name} is not read; save it as CSV UTF-8, "):
+        read(root)
+
+
+def test_what_is_no_image_is_counted_in_the_report(tmp_path: Path) -> None:
+    files = ("a.png", "Thumbs.db", "notes.txt", "deep/Thumbs.db", ".DS_Store", "__MACOSX/._a.png")
+    report = read(write(tmp_path, "file_name,label\na.png,Normal\n", files))[1]
+    assert report.no_images == {"thumbs.db": 2, ".txt": 1, "hidden": 2}
+    assert re.search(r"^no images +5   1 \.txt, 2 hidden, 2 thumbs\.db$", report.as_table(), re.MULTILINE)
+
+
+def test_folders_of_splits_are_known_beside_those_of_a_system(tmp_path: Path) -> None:
+    sorted_by_class(tmp_path, "train/Normal/a.png", "test/Tuberculosis/a.png", "__MACOSX/train/._a.png")
+    assert {sample.findings for sample in read(tmp_path)[0]} == {("Normal",), ("Tuberculosis",)}
+
+
 def sorted_by_class(root: Path, *files: str) -> Path:
     for name in files:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -206,9 +300,21 @@ def test_a_folder_without_labels_is_one_clear_error(tmp_path: Path, files: tuple
     [
         ("file_name,class\na.png,Normal\n", ("a.png",), "has no column label; found: file_name, class"),
         (
-            "file_name;label\na.png;Normal\n",
+            "file_name|label\na.png|Normal\n",
             ("a.png",),
-            r"found: file_name;label\. Separate the columns with commas",
+            r"no column file_name, label; found: file_name\|label\.",
+        ),
+        ("file_name;class\na.png;Normal\n", ("a.png",), "has no column label; found: file_name, class"),
+        ("file_name,label,label\na.png,Normal,\n", ("a.png",), "has two columns label; leave one"),
+        (
+            "file_name,label,patient_id\na.png,Pneumonia, viral,7\n",
+            ("a.png",),
+            "has 3 columns, row 1 more cells: a.png, Pneumonia, viral, 7. Put a text",
+        ),
+        (
+            "file_name,label\né.png,Normal\n",
+            ("\u00e9.png", "e\u0301.png"),
+            "two files whose names look alike, \u00e9.png; rename one",
         ),
         ("file_name,label\nx.png,Normal\n", ("a/x.png", "b/x.png"), r"x\.png fits 2 files, .*write the path"),
         ("file_name,label\na.png,Normal\na.png,COVID-19\n", ("a.png",), r"two different rows for a\.png"),

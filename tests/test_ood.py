@@ -241,6 +241,27 @@ def test_bad_input_is_one_clear_error_and_writes_nothing(
     assert not (folder / manifest.CALIBRATION).exists()
 
 
+def test_what_is_no_image_among_the_kinds_is_left_out_and_counted(ood: Path) -> None:
+    expected, left_out = fit_ood.find(ood)
+    assert left_out == {}
+    for name in ("noise/Thumbs.db", "noise/.DS_Store", "stripes/desktop.ini", "stray.png", "README.md"):
+        (ood / name).write_bytes(b"x")
+    (ood / "__MACOSX").mkdir()
+    (ood / "__MACOSX" / "a.png").write_bytes(b"x")
+    found, left_out = fit_ood.find(ood)
+    assert found == expected
+    assert left_out == {"thumbs.db": 1, "hidden": 1, "desktop.ini": 1, "beside the folders": 2}
+
+
+def test_kinds_may_be_links_and_have_folders(ood: Path, tmp_path: Path) -> None:
+    (ood / "noise").rename(tmp_path / "elsewhere")
+    (ood / "noise").symlink_to(tmp_path / "elsewhere")
+    (ood / "stripes" / "more").mkdir()
+    (ood / "stripes" / "0.png").rename(ood / "stripes" / "more" / "0.png")
+    found, _ = fit_ood.find(ood)
+    assert {name: len(files) for name, files in found.items()} == dict.fromkeys(KINDS, FILES)
+
+
 def test_the_command_fits_both_halves_and_prints_their_tables(
     folder: Path, synthetic: Path, ood: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -255,8 +276,10 @@ def test_the_command_fits_both_halves_and_prints_their_tables(
         label=np.arange(3),
         logits=np.eye(3, dtype=np.float32),
     ).write(folder / manifest.PREDICTIONS)
+    (ood / "noise" / "Thumbs.db").write_bytes(b"x")
     cli.main(["calibrate", str(folder), "--data-dir", str(synthetic), "--ood-dir", str(ood)])
     printed = capsys.readouterr().out
+    assert f"files in {ood} that were taken for no OOD images: 1 thumbs.db\n" in printed
     assert re.search(r"noise +4 of 4 +100\.0%", printed)
     assert "temperature 0.050" in printed  # of three rows that are right
     assert str(folder / manifest.CALIBRATION) in printed

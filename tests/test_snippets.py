@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 import os
 import re
@@ -11,17 +12,24 @@ import subprocess
 import sys
 from html import unescape
 from pathlib import Path
+from textwrap import indent
 
+import imagecodecs
+import numpy as np
 import pytest
+import tifffile
 from conftest import random_bundle
+from PIL import ExifTags, Image, ImageOps
 from running import in_turn, running_app
 
 from xray_hf import manifest, snippets
 from xray_hf.demo import layout, usage
 from xray_hf.inference import Engine
 from xray_hf.manifest import Manifest
+from xray_hf.reading import read_grey
 from xray_hf.task import PAPER_CLASSES
 
+ROOT = Path(__file__).parents[1]
 DEMO = Path(usage.__file__).parent
 ADDRESS = "http://127.0.0.1:7860"
 
@@ -69,6 +77,167 @@ def test_every_snippet_gives_what_the_engine_gives(
     for printed in others:
         assert probabilities(printed) == pytest.approx(expected.probabilities, abs=2e-3)
     assert own.startswith(f"{expected.decision} {expected.reason} {{'Normal': ")
+
+
+# --- every kind of file
+
+MORE_THAN_8_BITS = "16"  # in the names of the files below that the code has to refuse
+TO_CLASSIFY = (
+    "rgba.png",
+    "cut_out_palette.png",
+    "turned_6.jpg",
+    "cmyk.jpg",
+    "turned.tif",
+)  # loading takes long
+
+
+def saved(image: Image.Image, form: str, **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, form, **options)
+    return stream.getvalue()
+
+
+def tiff(pixels: np.ndarray, **options: object) -> bytes:
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, pixels, **options)
+    return stream.getvalue()
+
+
+def turned(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    return exif
+
+
+def kinds_of(grey: Image.Image) -> dict[str, bytes]:
+    """{name of a file: one X-ray as people have it}."""
+    eight = np.asarray(grey)
+    twelve, sixteen = eight.astype(np.uint16) * 16 + 15, eight.astype(np.uint16) * 257
+    veil = Image.linear_gradient("L").resize(grey.size)
+    half = grey.convert("RGBA")
+    half.putalpha(veil)
+    grey_alpha = grey.convert("LA")
+    grey_alpha.putalpha(veil)
+    palette = grey.convert("RGB").quantize(64)
+    cut_out = palette.copy()
+    cut_out.info["transparency"] = 0
+    tinted = ImageOps.colorize(grey, (0, 0, 40), (255, 240, 220))
+    return {
+        "grey.png": saved(grey, "PNG"),
+        "one_bit.png": saved(grey.convert("1"), "PNG"),
+        "rgb.png": saved(grey.convert("RGB"), "PNG"),
+        "tinted.png": saved(tinted, "PNG"),
+        "rgba.png": saved(half, "PNG"),
+        "grey_alpha.png": saved(grey_alpha, "PNG"),
+        "palette.png": saved(palette, "PNG"),
+        "cut_out_palette.png": saved(cut_out, "PNG"),
+        **{f"turned_{number}.jpg": saved(grey, "JPEG", exif=turned(number)) for number in (3, 6, 8)},
+        "turned.png": saved(grey, "PNG", exif=turned(6)),
+        "cmyk.jpg": saved(tinted.convert("CMYK"), "JPEG", quality=95),
+        "grey.webp": saved(grey, "WEBP", lossless=True),
+        "grey.bmp": saved(grey, "BMP"),
+        "white_is_zero.tif": tiff(255 - eight, photometric="miniswhite"),
+        "turned.tif": tiff(eight, extratags=[("Orientation", 3, 1, 6, True)]),
+        "grey16_with_12.png": imagecodecs.png_encode(twelve),
+        "grey16.png": imagecodecs.png_encode(sixteen),
+        "grey_alpha16.png": imagecodecs.png_encode(np.stack([sixteen] * 2, -1)),
+        "rgb16_with_12.png": imagecodecs.png_encode(np.stack([twelve] * 3, -1)),
+        "rgb16.png": imagecodecs.png_encode(np.stack([sixteen] * 3, -1)),
+        "rgba16.png": imagecodecs.png_encode(np.stack([sixteen] * 4, -1)),
+        "uint16.tif": tiff(twelve),
+        "int16.tif": tiff(twelve.astype(np.int16) - 1024),
+        "uint16_white_is_zero.tif": tiff(65535 - sixteen, photometric="miniswhite"),
+        "rgb16.tif": tiff(np.stack([twelve] * 3, -1), photometric="rgb"),
+        "rgb16_deflate.tif": tiff(np.stack([twelve] * 3, -1), photometric="rgb", compression="deflate"),
+        "uint32_as_16.tif": tiff(twelve.astype(np.uint32) * 2**16),
+        "float_16.tif": tiff(eight.astype(np.float32) / 255),
+    }
+
+
+@pytest.fixture(scope="module")
+def kinds(xray: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("kinds")
+    for name, content in kinds_of(Image.open(xray).convert("L")).items():
+        (folder / name).write_bytes(content)
+    return sorted(folder.iterdir())
+
+
+def image_of(code: str, file: Path) -> Image.Image | str:
+    """`image` as the code that every snippet begins with makes it, or what it stops with."""
+    names: dict[str, Image.Image] = {"Image": Image, "ImageOps": ImageOps}
+    try:
+        exec(code.replace(f'"{snippets.FILE}"', repr(str(file))), names)
+    except SystemExit as end:
+        return str(end.code)
+    return names["image"]
+
+
+def test_printed_code_reads_the_pixels_that_the_engine_reads(kinds: list[Path]) -> None:
+    for file in kinds:
+        found = image_of(snippets.READ, file)
+        if MORE_THAN_8_BITS in file.name:
+            assert found == f"{file} has more than 8 bits a channel: scale it to 8, or use xray_hf."
+        else:
+            assert isinstance(found, Image.Image), found
+            assert found.mode == "L"
+            assert np.array_equal(np.asarray(found), np.asarray(read_grey(file))), file.name
+
+
+def test_all_printed_code_opens_a_file_in_these_lines() -> None:
+    assert snippets.READ in (ROOT / "README.md").read_text(encoding="utf-8")
+    function = indent(snippets.READ.replace(f'"{snippets.FILE}"', "path"), "    ")
+    assert f"def read(path):\n{function}    return image\n" in (ROOT / "docs" / "hub.md").read_text(
+        encoding="utf-8"
+    )
+    for path in [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("pretrained/*/README.md")]:
+        code = path.read_text(encoding="utf-8")
+        checks = len(re.findall(r'if image\.mode\[0\] in "IF" or ";16" in str\(image\.tile\):', code))
+        assert len(re.findall(r"= Image\.open\(", code)) == checks, path
+
+
+def answers(codes: list[str], files: list[Path], modules: Path) -> list[list[dict[str, float] | str]]:
+    """What each code prints of each file, or the words that it stops with; all in one process."""
+    program = f"""
+import contextlib, io, json
+said = []
+for program in {codes!r}:
+    said.append([])
+    for file in {list(map(str, files))!r}:
+        named = program.replace({f'"{snippets.FILE}"'!r}, repr(file))
+        try:
+            with contextlib.redirect_stdout(io.StringIO()) as lines:
+                exec(named, {{"__name__": "__main__"}})
+            said[-1].append(lines.getvalue().strip().splitlines()[-1])
+        except SystemExit as end:
+            said[-1].append("SystemExit: " + str(end))
+print(json.dumps(said))
+"""
+    environment = {**os.environ, "HF_MODULES_CACHE": str(modules)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    lines = json.loads(done.stdout.splitlines()[-1])
+    return [[each if each.startswith("SystemExit") else probabilities(each) for each in own] for own in lines]
+
+
+@pytest.mark.parametrize("model", ["cnn_bundle", "resnet_bundle"])
+def test_no_kind_of_file_gets_another_answer_from_printed_code(
+    model: str, kinds: list[Path], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    folder = request.getfixturevalue(model)
+    engine = Engine.from_pretrained(folder)
+    files = [file for file in kinds if MORE_THAN_8_BITS in file.name or file.name in TO_CLASSIFY]
+    *others, _ = snippets.of_model(manifest.read(folder))
+    for snippet, found in zip(others, answers([each.code for each in others], files, tmp_path), strict=True):
+        assert snippets.READ in snippet.code
+        for file, answer in zip(files, found, strict=True):
+            if file.name in TO_CLASSIFY:
+                expected = engine.predict(file).probabilities
+                assert answer == pytest.approx(expected, abs=2e-3), (snippet.title, file.name)
+            else:
+                assert isinstance(answer, str), (snippet.title, file.name)
+                assert answer.startswith(f"SystemExit: {file} has more than 8 bits a channel: ")
 
 
 def test_a_model_of_the_hub_is_named_by_its_id() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections import Counter
 from pathlib import Path
 from typing import IO
 
@@ -41,9 +42,60 @@ def test_a_zip_is_known_by_its_content(xray: Path, tmp_path: Path) -> None:
     ]
 
 
-def test_what_file_managers_add_is_left_out(xray: Path, tmp_path: Path) -> None:
-    members = {"__MACOSX/._a.png": b"x", ".DS_Store": b"x", "._b.png": b"x", "a.png": xray.read_bytes()}
-    assert [each.name for each in unpack([archive(tmp_path / "a.zip", members)])] == ["a.png"]
+def test_what_is_no_image_is_left_out_of_an_archive_and_counted(xray: Path, tmp_path: Path) -> None:
+    none = (
+        "__MACOSX/._a.png",
+        "__MACOSX/a.png",
+        ".DS_Store",
+        "._b.png",
+        ".git/c.png",
+        "@eaDir/a.png/THUMB.jpg",
+    )
+    tables = ("labels.csv", "set\\Thumbs.db", "LABELS.CSV")
+    members = dict.fromkeys((*none, *tables), b"x") | {"a.png": xray.read_bytes()}
+    left_out: Counter[str] = Counter()
+    assert [each.name for each in unpack([archive(tmp_path / "a.zip", members)], left_out)] == ["a.png"]
+    assert left_out == {"hidden": len(none), ".csv": 2, "thumbs.db": 1}
+    [only] = unpack([archive(tmp_path / "b.zip", {"labels.csv": b"x"})])
+    assert problem(only) == "b.zip is a ZIP archive without images, only 1 .csv."
+
+
+def test_a_table_that_is_sent_on_its_own_is_an_error_in_words(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_bytes(b"a,b")
+    [upload] = unpack([str(tmp_path / "labels.csv")])
+    assert problem(upload).startswith("labels.csv is not an image that can be read")
+
+
+@pytest.mark.parametrize(
+    ("archives", "names"),
+    [
+        ([["a/x.png", "b/x.png"]], ["a/x.png", "b/x.png"]),
+        ([["a\\x.png", "b\\x.png"]], ["a/x.png", "b/x.png"]),
+        ([["p/a/x.png", "q/a/x.png", "q/a/y.png"]], ["p/a/x.png", "q/a/x.png", "y.png"]),
+        ([["x.png"], ["x.png"]], ["0.zip/x.png", "1.zip/x.png"]),
+        ([["x.png", "a/x.png"]], ["0.zip/x.png", "a/x.png"]),
+        ([["x.png", "x.png"]], ["0.zip/x.png", "0.zip/x.png (2)"]),
+        ([["a/\u00e9.png", "b/e\u0301.png"]], ["a/\u00e9.png", "b/\u00e9.png"]),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_equal_names_are_told_apart(archives: list[list[str]], names: list[str], tmp_path: Path) -> None:
+    paths = []
+    for number, members in enumerate(archives):
+        paths.append(tmp_path / f"{number}.zip")
+        with zipfile.ZipFile(paths[-1], "w") as file:
+            for name in members:
+                file.writestr(name, b"x")
+    assert [each.name for each in unpack(map(str, paths))] == names
+
+
+def test_files_of_one_name_are_numbered_and_differ_from_members(xray: Path, tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x.png").write_bytes(xray.read_bytes())
+    paths = [str(tmp_path / "one" / "x.png"), str(tmp_path / "two" / "x.png")]
+    found = unpack([*paths, archive(tmp_path / "a.zip", {"x.png": xray.read_bytes()})])
+    assert [each.name for each in found] == ["x.png", "x.png (2)", "a.zip/x.png"]
 
 
 def test_a_file_that_was_deleted_meanwhile_is_asked_for_again(tmp_path: Path) -> None:
@@ -84,7 +136,7 @@ def test_a_name_that_no_disk_takes_is_no_file(tmp_path: Path) -> None:
 
 def test_an_empty_or_damaged_archive_is_one_error(tmp_path: Path) -> None:
     [empty] = unpack([archive(tmp_path / "empty.zip", {"folder/": b""})])
-    assert problem(empty) == "empty.zip is a ZIP archive without files."
+    assert problem(empty) == "empty.zip is a ZIP archive without images."
     (tmp_path / "torn.zip").write_bytes(b"PK\x03\x04 and no more")
     [torn] = unpack([str(tmp_path / "torn.zip")])
     assert problem(torn) == "torn.zip is a damaged ZIP archive; pack it again."
@@ -124,4 +176,6 @@ def test_of_a_huge_directory_only_the_beginning_is_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(uploads, "_MAX_MEMBERS", 3)
-    assert len(unpack([archive(tmp_path / "a.zip", {f"{n}.png": b"x" for n in range(9)})])) == 3
+    left_out: Counter[str] = Counter()
+    assert len(unpack([archive(tmp_path / "a.zip", {f"{n}.png": b"x" for n in range(9)})], left_out)) == 3
+    assert left_out == {"after the first 3": 6}

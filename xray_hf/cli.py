@@ -277,10 +277,13 @@ def calibrate(bundle: Path, risk: float, data: SourceOptions, side: int | None, 
         raise ConfigError("the OOD detector is fitted with both --source and --ood-dir; pass both or none.")
     folder = _local(bundle)
     from xray_hf.calibration import fit, fit_ood
+    from xray_hf.folders import in_words
     from xray_hf.inference import backends, reference
 
     if ood_dir:
-        fit_ood.find(ood_dir)  # before minutes are spent on decoding
+        _, left_out = fit_ood.find(ood_dir)  # before minutes are spent on decoding
+        if left_out:
+            print(f"files in {ood_dir} that were taken for no OOD images: {in_words(left_out)}", end="\n\n")
         embed = backends.load_embedder(folder)
         fit_ood.fit_bundle(folder, _open(data, side, folder), ood_dir, embed)
         print(_redrawn(folder, "ood"), end="\n\n")  # should the other half fail, this one is done

@@ -1,4 +1,4 @@
-"""Atomic writing: a temporary name first, then a rename. And names of files that are no images."""
+"""Atomic writing: a temporary name first, then a rename."""
 
 from __future__ import annotations
 
@@ -12,12 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from xray_hf.errors import OutputError
-
-# By suffix, or by the whole name; in small letters.
-COMPANIONS = frozenset(
-    {".csv", ".tsv", ".json", ".jsonl", ".txt", ".md", ".parquet", ".xml", ".yaml", ".yml", ".html"}
-    | {"dicomdir", "thumbs.db", "desktop.ini"}
-)
 
 
 @contextmanager

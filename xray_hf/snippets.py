@@ -14,6 +14,17 @@ WHOLE_IMAGE = (
     "For fine-tuning and features, not for classifying: it shows the network the whole image, not the "
     "standardised crop to the lungs that it was trained on, and many answers are wrong."
 )
+# Any file of 8 bits a channel -> `image` as xray_hf.reading has it: upright, on black, grey.
+# Of more bits Pillow makes white (grey) or nearly black (colours, whose depth only the tiles tell). A turned
+# TIFF that it opens by name comes garbled from memory mapping, so it gets an open file.
+READ = f"""\
+with open("{FILE}", "rb") as file:  # PNG, JPEG or TIFF of 8 bits; xray_hf reads DICOM and 16 bits, too
+    image = Image.open(file)
+    if image.mode[0] in "IF" or ";16" in str(image.tile):
+        raise SystemExit(f"{{file.name}} has more than 8 bits a channel: scale it to 8, or use xray_hf.")
+    image = ImageOps.exif_transpose(image).convert("RGBA")
+image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image).convert("L")
+"""
 _CACHED = "models--"  # how a Hub repository's folder begins in huggingface_hub's cache
 
 
@@ -57,10 +68,12 @@ def _transformers(source: str, is_cnn: bool) -> Snippet:
         "python",
         "Runs the code that lies in the bundle; read it first." if is_cnn else "Runs no code of the bundle.",
         f"""\
+from PIL import Image, ImageOps
 from transformers import pipeline
 
+{READ}
 classify = pipeline("image-classification", model={text(source)}{remote})
-print(classify("{FILE}"))
+print(classify(image))
 """,
     )
 
@@ -74,13 +87,13 @@ def _timm(source: str, is_on_hub: bool) -> Snippet:
         f"""\
 import timm
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
+{READ}
 model = timm.create_model({where}, pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
-image = Image.open("{FILE}").convert("L").convert("RGB")
 with torch.inference_mode():
-    probabilities = model(transform(image)[None]).softmax(dim=1)[0]
+    probabilities = model(transform(image.convert("RGB"))[None]).softmax(dim=1)[0]
 print(dict(zip(model.pretrained_cfg["label_names"], probabilities.tolist())))
 """,
     )
@@ -100,10 +113,11 @@ def _onnx_runtime(description: Manifest, repo_id: str | None) -> Snippet:
         f"""\
 import numpy as np
 import onnxruntime
-{imports}from PIL import Image
+{imports}from PIL import Image, ImageOps
 
+{READ}
 labels = {text(list(description.labels))}
-image = Image.open("{FILE}").convert("L").resize(({side}, {side}), Image.Resampling.BILINEAR)
+image = image.resize(({side}, {side}), Image.Resampling.BILINEAR)
 pixels = np.asarray(image)[None, None]  # (1, 1, {side}, {side}) uint8
 folder = {folder}
 session = onnxruntime.InferenceSession(f"{{folder}}/{manifest.GRAPH}")

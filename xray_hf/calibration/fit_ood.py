@@ -8,6 +8,7 @@ reported on.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,9 +24,10 @@ from xray_hf import manifest
 from xray_hf.calibration import calibration
 from xray_hf.calibration.calibration import Calibration
 from xray_hf.calibration.ood import Detector, rule_against, standardised, thumbnail_of
-from xray_hf.data import splits
+from xray_hf.data import splits, tables
 from xray_hf.data.dataset import XrayData
 from xray_hf.errors import ConfigError, DataError
+from xray_hf.folders import is_hidden, list_files
 from xray_hf.reading import Reading, read, resize
 
 VALIDATION_REJECTED = 0.01  # share of a source's validation rows that the threshold gives up
@@ -76,7 +78,8 @@ def fit_bundle(folder: Path, data: XrayData, ood_dir: Path, embed: Embed) -> dic
     rows = {name: np.unique(split.rows(name)) for name in ("train", "validation", "test")}
     if missing := [name for name, own in rows.items() if not len(own)]:
         raise DataError(f"the split of {folder} has no {missing[0]} rows; train with another split.")
-    kinds = {name: _features(embed, map(read, files), data.side) for name, files in find(ood_dir).items()}
+    files, _ = find(ood_dir)
+    kinds = {name: _features(embed, map(read, own), data.side) for name, own in files.items()}
     own = {name: _features(embed, _cached(data, part), data.side) for name, part in rows.items()}
     of_all = np.asarray([sample.source for sample in data.samples])
     sources = {name: of_all[part] for name, part in rows.items()}
@@ -165,22 +168,25 @@ def _shares(by_detector: np.ndarray, by_rule: np.ndarray) -> dict[str, Any]:
     }
 
 
-def find(ood_dir: Path) -> dict[str, list[Path]]:
-    """{kind: sorted files}; raises DataError for a folder without kinds, or with a kind of too few files."""
+def find(ood_dir: Path) -> tuple[dict[str, list[Path]], Counter[str]]:
+    """{kind: sorted images}, and how many other files were left out, by kind of file.
+
+    Raises DataError for a folder without kinds, or with a kind of too few images.
+    """
     if not ood_dir.is_dir():
         raise DataError(f"{ood_dir} is no folder; expected one with a folder of images for each kind.")
-    kinds = {
-        folder.name: sorted(file for file in folder.iterdir() if not file.name.startswith("."))
-        for folder in sorted(ood_dir.iterdir())
-        if folder.is_dir() and not folder.name.startswith(".")
-    }
+    listings = {folder.name: list_files(folder) for folder in tables.subfolders(ood_dir)}
+    kinds = {name: listing.images for name, listing in listings.items()}
+    left_out = sum((listing.left_out for listing in listings.values()), Counter[str]())
+    beside = sum(path.is_file() and not is_hidden(path.name) for path in ood_dir.iterdir())
+    left_out["beside the folders"] = beside
     small = [f"{name} ({len(files)})" for name, files in kinds.items() if len(files) < 2]
     if not kinds or small:
         raise DataError(
             f"{ood_dir} has too few images to tune on half and report on half: "
             f"{', '.join(small) or 'no folder'}; expected a folder of two or more images for each kind."
         )
-    return kinds
+    return kinds, +left_out
 
 
 def _cached(data: XrayData, rows: np.ndarray) -> Iterator[Reading]:

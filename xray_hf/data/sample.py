@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xray_hf.errors import DataError
+from xray_hf.folders import in_words
 from xray_hf.task import PARTLY_MARK, SYNTHETIC_MARK
 
 SYNTHETIC = "synthetic"  # the site of images drawn from the atlas
@@ -58,7 +59,7 @@ class SourceReport:
     patients_from: what names the patients; None if nothing does. Files without metadata, exact duplicate rows
     and images that are not frontal are left out. Rows without a file, and files that cannot be decoded, are
     an error unless the user allows dropping them. without_class: {finding: images} that map to no class of
-    the task. complaints: {file name: why it cannot be used}.
+    the task. complaints: {file name: why it cannot be used}. no_images: {kind: how many files} that are none.
     """
 
     source: str
@@ -71,6 +72,7 @@ class SourceReport:
     not_frontal: list[str] = field(default_factory=list)
     rows_without_file: list[str] = field(default_factory=list)
     undecodable_files: list[str] = field(default_factory=list)
+    no_images: dict[str, int] = field(default_factory=dict)
     complaints: dict[str, str] = field(default_factory=dict)
     without_class: dict[str, int] = field(default_factory=dict)
 
@@ -91,6 +93,8 @@ class SourceReport:
             names = getattr(self, kind)
             first = f"   first: {', '.join(names[:3])}" if names else ""
             lines.append(f"{kind.replace('_', ' '):<25} {len(names):,}{first}")
+        if self.no_images:
+            lines.append(f"{'no images':<25} {sum(self.no_images.values()):,}   {in_words(self.no_images)}")
         for finding, count in self.without_class.items():
             lines.append(f"{'no class of this task':<25} {count:,} {finding}")
         lines.append(f"{'patients':<25} {self.patients_from or 'unknown: each file counts as one'}")

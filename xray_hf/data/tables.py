@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
-import os
+import io
 import posixpath
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from xray_hf.data.sources import KINDS, reader
 from xray_hf.errors import DataError
-from xray_hf.files import COMPANIONS
+from xray_hf.folders import is_hidden, list_files
 
 
 def require_folder(place: str | Path, how_to_get: str) -> Path:
@@ -32,7 +33,7 @@ def read_table(
 
     Raises DataError, which names the right kind of source where it can.
     """
-    path = next((folder / name for name in names if (folder / name).is_file()), None)
+    path = next(iter(files_of(folder, names)), None)
     if path is None:
         raise DataError(f"{folder} holds no {' or '.join(names)}. {right_kind(folder) or how_to_get}")
     if not has_table(folder, (path.name,), columns):
@@ -40,9 +41,22 @@ def read_table(
     return path, read_rows(path, columns, how_to_get, optional)
 
 
+def files_of(folder: Path, names: Sequence[str]) -> list[Path]:
+    """The files of these names in a folder, in the order of `names`; in capital or small letters."""
+    try:
+        there = {path.name.lower(): path for path in sorted(folder.iterdir())}
+    except OSError:
+        return []
+    found = (there[name.lower()] for name in names if name.lower() in there)
+    return [path for path in found if path.is_file()]
+
+
 def has_table(folder: Path, names: Sequence[str], columns: Sequence[str]) -> bool:
-    """Whether the folder holds one of these CSV files with all `columns`."""
-    return any(set(columns) <= set(_header(folder / name)) for name in names)
+    """Whether the folder holds one of these tables with all `columns`."""
+    try:
+        return any(set(columns) <= set(_parse(path, columns)[0]) for path in files_of(folder, names))
+    except (OSError, ValueError, csv.Error):
+        return False
 
 
 def right_kind(folder: Path) -> str:
@@ -54,27 +68,42 @@ def right_kind(folder: Path) -> str:
 def read_rows(
     path: Path, columns: Sequence[str], how_to_get: str, optional: Sequence[str] = ()
 ) -> list[dict[str, str]]:
-    """The columns of a CSV, row by row, without blanks around names and cells; a missing cell is "".
+    """The columns of a table, row by row, without blanks around names and cells; a missing cell is "".
 
+    Read are CSV (RFC 4180) with commas, semicolons or tabs, in UTF-8, or UTF-16 with a byte order mark, as
+    spreadsheets write them. Rows without any text are left out.
     how_to_get: ends every error. optional: columns that may be missing; their cells are "" then.
-    Raises DataError if the file cannot be read or lacks one of `columns`.
+    Raises DataError if the file cannot be read, lacks one of `columns` or has one twice, and for a row with
+    more cells than the header.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            table = csv.DictReader(stream)
-            table.fieldnames = header = [name.strip() for name in table.fieldnames or ()]
-            if missing := [column for column in columns if column not in header]:
-                found = ", ".join(header) or "none"
-                hint = "Separate the columns with commas, not ';'. " if ";" in found else ""
-                raise DataError(
-                    f"{path} has no column {', '.join(missing)}; found: {found}. {hint}{how_to_get}"
-                )
-            wanted = (*columns, *optional)
-            return [{column: (row.get(column) or "").strip() for column in wanted} for row in table]
+        header, rows = _parse(path, columns)
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist. {how_to_get}") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except UnicodeError as error:
+        raise DataError(
+            f"{path} is text neither in UTF-8 nor in UTF-16 with a byte order mark; save it as CSV UTF-8. "
+            f"{how_to_get}"
+        ) from error
+    except (OSError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as a CSV file ({error}). {how_to_get}") from error
+    wanted = [*columns, *(column for column in optional if column in header)]
+    if missing := [column for column in columns if column not in header]:
+        found = ", ".join(header) or "none"
+        raise DataError(f"{path} has no column {', '.join(missing)}; found: {found}. {how_to_get}")
+    if twice := [column for column in wanted if header.count(column) > 1]:
+        raise DataError(f"{path} has two columns {twice[0]}; leave one. {how_to_get}")
+    if longer := next((number for number, row in enumerate(rows, 1) if any(row[len(header) :])), None):
+        raise DataError(
+            f"{path} has {len(header)} columns, row {longer} more cells: {', '.join(rows[longer - 1])}. "
+            'Put a text that holds the separator into quotes, "a,b".'
+        )
+    places = {column: header.index(column) for column in wanted}
+    empty = dict.fromkeys(optional, "")
+    return [
+        empty | {column: row[place] if place < len(row) else "" for column, place in places.items()}
+        for row in rows
+    ]
 
 
 def without_repeats(
@@ -107,44 +136,55 @@ def normal_name(name: str) -> str:
 def subfolders(folder: Path) -> list[Path]:
     """The folders in a folder that are not hidden, sorted; none where it cannot be read."""
     try:
-        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        return sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
     except OSError:
         return []
 
 
 def images_below(folder: Path, how_to_get: str) -> dict[str, Path]:
-    """{normal name below the folder: file} of all that may be images, sorted.
+    """{normal name below the folder: file} of all that may be images, sorted, as list_files finds them.
 
-    Links to folders are followed, each folder once. Hidden files and folders are left out, and files that
-    are known to be no images. Raises DataError if a folder cannot be read.
+    Raises DataError if a folder cannot be read, and as by_name does.
     """
+    return by_name(folder, list_files(folder, advice=how_to_get).images)
 
-    def fail(error: OSError) -> None:
-        raise DataError(f"{error.filename} cannot be read: {error.strerror}. {how_to_get}") from error
 
+def by_name(folder: Path, files: Iterable[Path]) -> dict[str, Path]:
+    """{normal name below the folder: file}, sorted; raises DataError for two files of one name."""
     found: dict[str, Path] = {}
-    seen: set[Path] = set()
-    for parent, folders, names in os.walk(folder, onerror=fail, followlinks=True):
-        here, real = Path(parent), Path(parent).resolve()
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(each for each in folders if not each.startswith("."))
-        inner = here.relative_to(folder)
-        for name in names:
-            low = name.lower()
-            if low[0] == "." or {low, posixpath.splitext(low)[1]} & COMPANIONS:
-                continue
-            path = here / name
-            if path.is_file():
-                found[normal_name(f"{inner}/{name}")] = path
+    for path in files:
+        name = normal_name(path.relative_to(folder).as_posix())
+        if name in found:
+            raise DataError(f"{folder} holds two files whose names look alike, {name}; rename one.")
+        found[name] = path
     return dict(sorted(found.items()))
 
 
-def _header(path: Path) -> list[str]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            return [cell.strip() for cell in next(csv.reader(stream), [])]
-    except (OSError, UnicodeDecodeError, csv.Error):
-        return []
+def _parse(path: Path, columns: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """The header of a table and its rows, without blanks around the cells.
+
+    The separator is the first of comma, semicolon and tab that finds `columns`, or else the most columns.
+    Raises OSError, UnicodeError, csv.Error.
+    """
+    text = _text(path)
+    found: list[list[str]] = []
+    for separator in ",;\t":
+        lines = (
+            [cell.strip() for cell in row] for row in csv.reader(io.StringIO(text, ""), delimiter=separator)
+        )
+        rows = (row for row in lines if any(row))
+        header = next(rows, [])
+        if set(columns) <= set(header):
+            return header, list(rows)
+        found.append(header)
+    return max(found, key=len), []
+
+
+def _text(path: Path) -> str:
+    """Raises OSError, UnicodeError."""
+    data = path.read_bytes()
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16")
+    if b"\0" in data:
+        raise UnicodeError("binary, or UTF-16 that does not say so")
+    return data.decode("utf-8-sig")

@@ -47,7 +47,8 @@ def add(engines: Engines, settings: Settings) -> None:
 
         Returns:
             For each file, in order, {"file": its name, "error": words or "", "MODEL: decision": ...,
-            "MODEL: reason": why it is no class, "MODEL: CLASS": probability}.
+            "MODEL: reason": why it is no class, "MODEL: CLASS": probability, null if it was rejected}.
+            Members of a ZIP that are hidden, or no images by their names (labels.csv), have no row.
         """
         found = rows.collect(engines, [each["path"] for each in files or []], progress)
         return [rows.as_cells(row) for row in found]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -15,12 +16,14 @@ from PIL import Image
 
 from xray_hf.demo.events import Answer
 from xray_hf.errors import ImageError
+from xray_hf.folders import in_words
 from xray_hf.inference import Prediction
 from xray_hf.inference.engine import REJECTED, UNSURE
 from xray_hf.inference.overlay import layer
 from xray_hf.text import listed
 
 PREVIEW_SIDE = 768  # pixels, the longer side; a detector's full image would take seconds to send
+NOTHING: Mapping[str, int] = MappingProxyType({})
 LAYER_SIDE = 112  # pixels; heatmaps are 7×7 to 16×16, the browser smooths the rest
 
 TEMPLATES = Environment(
@@ -38,9 +41,13 @@ def render(template: str, **values: Any) -> str:
     return TEMPLATES.get_template(f"{template}.html").render(**values)
 
 
-def as_html(answers: Sequence[Answer]) -> str:
-    """The answers as the page shows them, each with a viewer of its X-ray and heatmaps."""
-    return render("answers", answers=map(_shown, answers))
+def as_html(answers: Sequence[Answer], left_out: Mapping[str, int] = NOTHING) -> str:
+    """The answers as the page shows them, each with a viewer of its X-ray and heatmaps.
+
+    left_out: {kind: how many} members of archives that are no images.
+    """
+    without = {"left_out": sum(left_out.values()), "kinds": in_words(left_out)}
+    return render("answers", answers=map(_shown, answers), **without)
 
 
 def as_json(answer: Answer) -> dict[str, Any]:

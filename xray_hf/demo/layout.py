@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -95,9 +96,13 @@ def _add_reading(engines: Engines, reports: Reports, examples: Sequence[Example]
 
     def read(given: list[list[dict[str, Any]] | None], names: list[list[str] | None]) -> tuple[list[str]]:
         # A batch of several visitors.
-        uploads = [_few(unpack(file["path"] for file in each or [])) for each in given]
+        left_out: list[Counter[str]] = [Counter() for _ in given]
+        uploads = [
+            _few(unpack((file["path"] for file in each or []), own))
+            for each, own in zip(given, left_out, strict=True)
+        ]
         found = events.answer_visitors(engines, uploads, names)
-        return ([as_html(each) for each in found],)
+        return ([as_html(each, own) for each, own in zip(found, left_out, strict=True)],)
 
     options = {"api_name": "show", "api_visibility": "private", "trigger_mode": "always_last"}
     gr.on([files.change, models.change], read, [files, models], answers, **options, **api.together(settings))
@@ -121,8 +126,9 @@ def _add_many(engines: Engines, reports: Reports) -> None:
         given: list[dict[str, Any]] | None, names: list[str] | None, progress: gr.Progress = api.PROGRESS
     ) -> str:
         chosen = events.choose(engines, names)
-        found = rows.collect(chosen, [file["path"] for file in given or []], progress)
-        return rows.as_html(chosen, found) if found else ""
+        left_out: Counter[str] = Counter()
+        found = rows.collect(chosen, [file["path"] for file in given or []], progress, left_out)
+        return rows.as_html(chosen, found, left_out) if found else ""
 
     options = {"api_visibility": "private", "trigger_mode": "always_last"}
     gr.on([files.change, models.change], classify, [files, models], table, **options, **api.IN_BULK)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import base64
 import csv
 import io
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from xray_hf.demo import events
 from xray_hf.demo.events import Answer, Engines
-from xray_hf.demo.formatting import picture, reduced, render, said
+from xray_hf.demo.formatting import NOTHING, picture, reduced, render, said
 from xray_hf.demo.uploads import unpack
 from xray_hf.errors import ImageError
+from xray_hf.folders import in_words
 from xray_hf.inference import Prediction
 
 THUMBNAIL_SIDE = 64  # pixels
@@ -38,9 +40,17 @@ def of(answer: Answer) -> Row:
     return Row(answer.name, thumbnail=thumbnail, models=answer.predictions)
 
 
-def collect(engines: Engines, paths: Sequence[str], progress: Callable[..., Any]) -> list[Row]:
-    """The lines of all files and members of archives, in order. progress: called with (done, all)."""
-    uploads = unpack(paths)
+def collect(
+    engines: Engines,
+    paths: Sequence[str],
+    progress: Callable[..., Any],
+    left_out: Counter[str] | None = None,
+) -> list[Row]:
+    """The lines of all files and members of archives, in order.
+
+    progress: called with (done, all). left_out: counts members that are no images, by kind.
+    """
+    uploads = unpack(paths, left_out)
     found: list[Row] = []
     for batch in events.answer_in_bulk(engines, uploads, of):
         found += batch
@@ -48,22 +58,27 @@ def collect(engines: Engines, paths: Sequence[str], progress: Callable[..., Any]
     return found
 
 
-def as_html(engines: Engines, rows: Sequence[Row]) -> str:
-    """A table that page.js sorts, below the CSV to download."""
+def as_html(engines: Engines, rows: Sequence[Row], left_out: Mapping[str, int] = NOTHING) -> str:
+    """A table that page.js sorts, below the CSV to download. left_out: {kind: how many} of archives."""
     labels = next(iter(engines.values())).labels
     content = base64.b64encode(as_csv(rows).encode()).decode()
     shown = [{"row": row, "said": [said(found) for found in row.models.values()]} for row in rows]
-    return render("table", rows=shown, models=list(engines), labels=labels, csv=content)
+    without = {"left_out": sum(left_out.values()), "kinds": in_words(left_out)}
+    return render("table", rows=shown, models=list(engines), labels=labels, csv=content, **without)
 
 
 def as_cells(row: Row) -> dict[str, Any]:
-    """{column: text or number}: file, error, and of each model decision, reason and probabilities."""
+    """{column: text or number}: file, error, and of each model decision, reason and probabilities.
+
+    These are None for an image that the model rejected: there the page, too, shows none.
+    """
     cells: dict[str, Any] = {"file": row.file, "error": row.error}
     for name, found in row.models.items():
         shown = said(found)
         cells |= {f"{name}: decision": shown["decision"], f"{name}: reason": shown["reason"]}
         if isinstance(found, Prediction):
-            cells |= {f"{name}: {label}": round(share, 4) for label, share in found.probabilities.items()}
+            shares = {label: round(share, 4) for label, share in shown["shares"].items()}
+            cells |= {f"{name}: {label}": shares.get(label) for label in found.probabilities}
     return cells
 
 

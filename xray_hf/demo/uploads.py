@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+import unicodedata
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from xray_hf.errors import ImageError
+from xray_hf.folders import HIDDEN, companion, in_words, is_hidden
 from xray_hf.reading import MAX_BYTES, Reading, read
 
 MAX_FILES = 200  # at a time
 _ZIP = b"PK\x03\x04"
 _MAX_MEMBERS = 10_000  # of an archive, folders and companions included; its directory is read as a whole
 _RATIO = 200  # unpacked to packed size, where pictures have about 1 and empty DICOM pixels some dozens
-# Members that file managers add.
-_COMPANIONS = ("__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini")
 _DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError, NotImplementedError)
 
 
 @dataclass(frozen=True)
 class Upload:
-    """One file of a visitor. name: without folders. content: returns path or bytes, or raises ImageError."""
+    """One file of a visitor. name: for people. content: returns path or bytes, or raises ImageError."""
 
     name: str
     content: Callable[[], Path | bytes]
@@ -45,19 +46,45 @@ class Upload:
             return error
 
 
-def unpack(paths: Iterable[str]) -> list[Upload]:
+def unpack(paths: Iterable[str], left_out: Counter[str] | None = None) -> list[Upload]:
     """The files and the members of archives, in order, unread; one that cannot be opened has its error.
 
+    Members that are hidden, or no images by their names, are left out; `left_out` counts them, by kind.
+    A name has as many folders of its archive as set it apart from all others.
     Only the first MAX_FILES, so that one visitor does not keep all others waiting; the last one says so.
     """
-    found = [upload for path in paths for upload in _uploads(Path(path))]
-    if (left_out := len(found) - MAX_FILES) > 0:
-        words = f"{left_out:,} more files are left out; send at most {MAX_FILES} at a time."
+    counts: Counter[str] = Counter() if left_out is None else left_out
+    found = [upload for path in paths for upload in _uploads(Path(path), counts)]
+    names = _told_apart([upload.name for upload in found])
+    found = [replace(upload, name=name) for upload, name in zip(found, names, strict=True)]
+    if (more := len(found) - MAX_FILES) > 0:
+        words = f"{more:,} more files are left out; send at most {MAX_FILES} at a time."
         found[MAX_FILES:] = [Upload.refused("the others", words)]
     return found
 
 
-def _uploads(path: Path) -> Iterator[Upload]:
+def _told_apart(paths: Sequence[str]) -> list[str]:
+    """The shortest ends of paths that differ; equal paths are numbered."""
+    parts = [path.split("/") for path in paths]
+    depths = [1] * len(parts)
+    while True:
+        names = ["/".join(own[-depth:]) for own, depth in zip(parts, depths, strict=True)]
+        times = Counter(names)
+        unclear = [k for k, own in enumerate(parts) if times[names[k]] > 1 and depths[k] < len(own)]
+        if not unclear:
+            break
+        for k in unclear:
+            depths[k] += 1
+    seen: Counter[str] = Counter()
+    for k, name in enumerate(names):
+        seen[name] += 1
+        if seen[name] > 1:
+            names[k] = f"{name} ({seen[name]})"
+    return names
+
+
+def _uploads(path: Path, left_out: Counter[str]) -> Iterator[Upload]:
+    """The uploads of a file or archive, named by their whole paths in it."""
     try:
         # Left open for its members, since each opening reads the whole directory; it closes with the last.
         archive = zipfile.ZipFile(path) if _is_zip(path) else None
@@ -70,12 +97,28 @@ def _uploads(path: Path) -> Iterator[Upload]:
     if archive is None:
         yield Upload(path.name, lambda: path)
         return
-    infos = archive.infolist()[:_MAX_MEMBERS]
-    wanted = [info for info in infos if not info.is_dir() and not _is_companion(info)]
+    members = [info for info in archive.infolist() if not info.is_dir()]
+    own = Counter({f"after the first {_MAX_MEMBERS:,}": max(0, len(members) - _MAX_MEMBERS)})
+    wanted = []
+    for info in members[:_MAX_MEMBERS]:
+        parts = _parts(info)
+        kind = HIDDEN if any(map(is_hidden, parts)) else companion(parts[-1])
+        if kind:
+            own[kind] += 1
+        else:
+            wanted.append(info)
+    left_out += own
     if not wanted:
-        yield Upload.refused(path.name, f"{path.name} is a ZIP archive without files.")
+        only = f", only {in_words(own)}" if +own else ""
+        yield Upload.refused(path.name, f"{path.name} is a ZIP archive without images{only}.")
     for info in wanted:
-        yield Upload(PurePosixPath(info.filename).name, partial(_member, archive, info))
+        yield Upload("/".join((path.name, *_parts(info))), partial(_member, archive, info))
+
+
+def _parts(info: zipfile.ZipInfo) -> list[str]:
+    """A member's folders and name, as `a/é.png` or `a\\é.png` names them; é composed."""
+    name = unicodedata.normalize("NFC", info.filename.replace("\\", "/"))
+    return [part for part in name.split("/") if part not in ("", ".", "..")] or [info.filename]
 
 
 def _is_zip(path: Path) -> bool:
@@ -83,12 +126,8 @@ def _is_zip(path: Path) -> bool:
         return file.read(len(_ZIP)) == _ZIP
 
 
-def _is_companion(info: zipfile.ZipInfo) -> bool:
-    return any(part in _COMPANIONS or part.startswith("._") for part in PurePosixPath(info.filename).parts)
-
-
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    name = PurePosixPath(info.filename).name
+    name = _parts(info)[-1]
     if info.flag_bits & 1:
         raise ImageError(f"{name} is encrypted in its archive; pack it without a password.")
     if info.file_size > MAX_BYTES or info.file_size > _RATIO * max(info.compress_size, 1000):

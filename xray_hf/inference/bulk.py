@@ -32,6 +32,7 @@ from tqdm import tqdm
 from xray_hf import __version__, cores, manifest
 from xray_hf.errors import ConfigError, DataError, ImageError, OutputError, XrayHFError
 from xray_hf.files import atomic_file
+from xray_hf.folders import in_words
 from xray_hf.inference import backends
 from xray_hf.inference.engine import BATCH_SIZE, Engine
 from xray_hf.inference.inputs import Content, Inputs, Item
@@ -67,9 +68,8 @@ class Summary:
         lines += [f"{count:>9,}  {decision}" for decision, count in sorted(self.decisions.items())]
         if self.errors:
             lines.append(f"{self.errors:>9,}  without an answer; the column `error` says why")
-        left_out = [f"{count:,} {kind}" for kind, count in sorted(self.skipped.items()) if count]
-        if left_out:
-            lines.append(f"files in folders that were taken for no images: {', '.join(left_out)}")
+        if left_out := in_words(self.skipped):
+            lines.append(f"files in folders that were taken for no images: {left_out}")
         speed = self.computed / self.seconds
         images = counted(self.computed, "image")
         lines.append(f"{images} in {self.seconds:.1f} s, {speed:.1f} images/s: {self.out}")

@@ -3,7 +3,7 @@
 Each PATH is one of
 
 chest.png               a file, whatever its suffix, unless that is an obvious companion's
-scans/                  a folder and all below it, but no hidden files and no obvious companions (.csv, …)
+scans/                  a folder and all below it, links too, but no hidden files and no companions (.csv)
 'scans/**/*.png'        a pattern, for shells that do not expand it
 rows.parquet, set/      Parquet with a column of images; a folder that holds such files and no images
 hf://datasets/ID        a data set of the Hub, ID being owner/name or owner/name@revision
@@ -18,6 +18,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from pathlib import Path
 from tarfile import ReadError
@@ -25,11 +26,12 @@ from typing import Any
 from zipfile import BadZipFile
 
 from xray_hf.errors import ConfigError, DataError, ImageError, as_sentence, hub_errors
-from xray_hf.files import COMPANIONS
+from xray_hf.folders import companion, in_words, kinds, list_files
 from xray_hf.reading import MAX_BYTES
 
 Content = str | bytes | ImageError  # a path, a file's bytes, or why there is neither
 _HUB = "hf://datasets/"
+_PARQUET = ".parquet"
 _EXPECTED = f"expected an image, a folder, a pattern, a .parquet file or {_HUB}owner/name."
 _WHAT_ROWS_HOLD = (
     "a row holds the bytes of its image, or, in a data set of the Hub, names a file of its own repository."
@@ -137,7 +139,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Inputs:
-    """All images of a run, in order. skipped: how many files in folders were left out, by suffix."""
+    """All images of a run, in order. skipped: how many files in folders were left out, by kind."""
 
     parts: tuple[Files | Table, ...]
     skipped: Counter[str]
@@ -196,52 +198,56 @@ def find(
 def _files(path: str, besides: Path | None, skipped: Counter[str]) -> tuple[list[str], list[str]]:
     """The images that a path names, or its Parquet files if there are no images."""
     if Path(path).is_dir():
-        return _without_companions(path, sorted(_walk(path, besides)), skipped)
+        listing = list_files(Path(path), besides)
+        return _images_or_parquet(path, listing.images, listing.companions, listing.left_out, skipped)
     if os.path.lexists(path):
-        if _kind(path) == ".parquet":
+        kind = companion(path)
+        if kind == _PARQUET:
             return [], [path]
-        if _kind(path) in COMPANIONS:
+        if kind:
             raise DataError(f"{path} is no image; {_EXPECTED} Pass the folder of the images that it lists.")
         return [path], []
     if not glob.has_magic(path):
         raise DataError(f"{path} does not exist; {_EXPECTED}")
-    matches = glob.iglob(path, recursive=True)  # noqa: PTH207  # Path.glob takes no absolute pattern
-    names = sorted(name for name in matches if not Path(name).is_dir())
-    return _without_companions(path, names, skipped)
+    names = _matches(path)
+    images = [name for name in names if not companion(name.name)]
+    others = [name for name in names if companion(name.name)]
+    return _images_or_parquet(path, images, others, kinds(others), skipped)
 
 
-def _walk(folder: str, besides: Path | None) -> Iterator[str]:
-    """Every file below a folder except hidden ones; links to folders are not followed."""
-
-    def fail(error: OSError) -> None:
-        raise DataError(f"{error.filename} cannot be listed: {error.strerror}.") from error
-
-    left_out = besides.resolve() if besides else None
-    for parent, folders, names in os.walk(folder, onerror=fail):
-        here = Path(parent)
-        folders[:] = [name for name in folders if name[0] != "." and (here / name).resolve() != left_out]
-        for path in (here / name for name in names if name[0] != "."):
-            # A broken link is an image that cannot be read. Reading a pipe would never end.
-            if path.is_file() or not path.exists():
-                yield str(path)
+def _matches(pattern: str) -> list[Path]:
+    """The files of a pattern, sorted; `**` finds what list_files does: `glob` follows links in circles."""
+    parts = Path(pattern).parts
+    if "**" not in parts:
+        names = map(Path, glob.iglob(pattern))  # noqa: PTH207  # Path.glob takes no absolute pattern
+        return sorted((name for name in names if not name.is_dir()), key=str)
+    fixed = next(place for place, part in enumerate(parts) if glob.has_magic(part))
+    top = Path(*parts[:fixed])
+    listing = list_files(top)
+    files = [*listing.images, *listing.companions]
+    return sorted((file for file in files if _fits(file.relative_to(top).parts, parts[fixed:])), key=str)
 
 
-def _without_companions(path: str, names: list[str], skipped: Counter[str]) -> tuple[list[str], list[str]]:
-    images = [name for name in names if _kind(name) not in COMPANIONS]
-    parquet = [] if images else [name for name in names if _kind(name) == ".parquet"]
-    if not names:
-        raise DataError(f"there are no files in {path}; hidden ones do not count.")
+def _fits(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+    """Whether the parts of a path fit those of a pattern; `**` is any number of them."""
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        return any(_fits(parts[place:], pattern[1:]) for place in range(len(parts) + 1))
+    return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
+
+
+def _images_or_parquet(
+    path: str, images: list[Path], companions: list[Path], left_out: Counter[str], skipped: Counter[str]
+) -> tuple[list[str], list[str]]:
+    """Images by name, or Parquet files where there are none; adds to `skipped` what is neither."""
+    parquet = [] if images else [name for name in companions if companion(name.name) == _PARQUET]
     if not images and not parquet:
-        raise DataError(f"there are no images in {path}, only {', '.join(sorted(set(map(_kind, names))))}.")
-    skipped.update(kind for kind in map(_kind, names) if kind in COMPANIONS)
-    skipped.subtract([".parquet"] * len(parquet))
-    return images, parquet
-
-
-def _kind(name: str) -> str:
-    """A file's suffix, or its whole name where that tells more; in small letters."""
-    path = Path(name.lower())
-    return path.name if path.name in COMPANIONS else path.suffix
+        if not left_out:
+            raise DataError(f"there are no files in {path}.")
+        raise DataError(f"there are no images in {path}, only {in_words(left_out)}.")
+    skipped.update(left_out - Counter({_PARQUET: len(parquet)}))
+    return list(map(str, images)), list(map(str, parquet))
 
 
 def _stamp(name: str) -> str:

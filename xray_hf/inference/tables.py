@@ -15,7 +15,7 @@ import numpy as np
 
 from xray_hf.errors import ImageError, OutputError
 from xray_hf.files import made_folder, write_json, write_text
-from xray_hf.inference.engine import Prediction
+from xray_hf.inference.engine import REJECTED, Prediction
 
 PIECE = 1000  # rows, or a few more to fill the last batch
 JOB = "job.json"
@@ -109,18 +109,22 @@ def _short(value: object) -> str:
 
 
 def columns(labels: Iterable[str]) -> list[str]:
+    """The columns of a table; docs/predict.md says what each holds."""
     probabilities = [f"probability_{label}" for label in labels]
     return [*_TEXTS[:4], *probabilities, "ood_score", "heat_in_lungs", *_TEXTS[4:]]
 
 
 def to_row(source: str, found: Prediction | ImageError, labels: Iterable[str]) -> Row:
+    """An image's row; without class and probabilities if it was rejected, since they mean nothing then."""
     row: Row = dict.fromkeys(columns(labels)) | {"source": _printable(source)}
     if isinstance(found, ImageError):
         return row | {"error": _printable(str(found))}
-    row |= {"label": found.label, "decision": found.decision, "reason": found.reason}
+    row |= {"decision": found.decision, "reason": found.reason, "ood_score": _number(found.ood_score)}
+    row |= {"warnings": "; ".join(found.warnings)}
+    if found.decision == REJECTED:
+        return row
     row |= {f"probability_{label}": _number(value) for label, value in found.probabilities.items()}
-    row |= {"ood_score": _number(found.ood_score), "heat_in_lungs": _number(found.heat_in_lungs)}
-    return row | {"warnings": "; ".join(found.warnings)}
+    return row | {"label": found.label, "heat_in_lungs": _number(found.heat_in_lungs)}
 
 
 def _printable(text: str) -> str:

@@ -10,6 +10,7 @@ DIR/train/…, DIR/test/…   each like DIR, if there is nothing else: the offic
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -17,6 +18,7 @@ from xray_hf.data import tables
 from xray_hf.data.sample import UNKNOWN_PATIENT, Sample, SourceReport
 from xray_hf.data.sources import About, ReadOptions
 from xray_hf.errors import ConfigError, DataError
+from xray_hf.folders import kinds, list_files
 
 ABOUT = About(
     title="A folder of your own",
@@ -31,11 +33,17 @@ ABOUT = About(
 )
 CLASS_OF: dict[str, str] = {}
 CSV_NAMES = ("labels.csv", "metadata.csv")
+TABLES = (*CSV_NAMES, "labels.tsv", "metadata.tsv", "labels.txt", "metadata.txt")
 COLUMNS = ("file_name", "label")
 OPTIONAL = ("patient_id", "site", "view", "license")
 HOW_TO_MAKE = (
     f"Expected a folder of images with {' or '.join(CSV_NAMES)}, columns file_name and label, "
     "patient_id if known; or with one subfolder per class."
+)
+_OTHER_TABLES = tuple(
+    f"{name}{suffix}"
+    for name in ("labels", "metadata")
+    for suffix in (".xlsx", ".xls", ".ods", ".json", ".jsonl", ".parquet")
 )
 _SPLITS = {"train": "TRAIN", "test": "TEST"} | dict.fromkeys(("val", "valid", "validation", "dev"), "TRAIN")
 
@@ -55,18 +63,21 @@ def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Sou
     report = SourceReport(name, place, patients_from="file names" if pattern else None)
     samples = []
     for part, official_split in _parts(folder).items():
-        found = tables.images_below(part, HOW_TO_MAKE)
+        listing = list_files(part, advice=HOW_TO_MAKE)
+        found = tables.by_name(part, listing.images)
         table, rows = _labels(part, found)
         report.rows += len(rows)
+        report.no_images = dict(Counter(report.no_images) + listing.left_out - kinds([table]))
         if any(row["patient_id"] for row in rows):
             report.patients_from = str(table)
         by_name = _by_name(found)
         asked: set[Path] = set()
         for row in tables.without_repeats(rows, "file_name", table, report.duplicate_rows):
             file_name = row["file_name"] if part == folder else f"{part.name}/{row['file_name']}"
-            path = _only(file_name, by_name.get(tables.normal_name(row["file_name"]), []))
+            inner = tables.normal_name(row["file_name"])
+            path = _only(file_name, by_name.get(inner, [])) or _behind_link(part, inner, found)
             if path is None:
-                report.rows_without_file.append(file_name)
+                report.rows_without_file.append(file_name or "a row without file_name")
                 continue
             if path in asked:
                 raise DataError(f"{table} has two rows for {path}, one of them {file_name}; leave one.")
@@ -91,7 +102,7 @@ def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Sou
 
 def fits(folder: Path) -> bool:
     """Whether a folder holds one of the CSVs."""
-    return tables.has_table(folder, CSV_NAMES, COLUMNS)
+    return tables.has_table(folder, TABLES, COLUMNS)
 
 
 def _compiled(patient: str | None) -> re.Pattern[str] | None:
@@ -123,7 +134,7 @@ def _parts(folder: Path) -> dict[Path, str]:
 
 
 def _csvs(folder: Path) -> list[str]:
-    return [name for name in CSV_NAMES if (folder / name).is_file()]
+    return [path.name for path in tables.files_of(folder, TABLES)]
 
 
 def _labels(folder: Path, found: Iterable[str]) -> tuple[Path, list[dict[str, str]]]:
@@ -136,6 +147,8 @@ def _labels(folder: Path, found: Iterable[str]) -> tuple[Path, list[dict[str, st
         raise DataError(f"{folder} holds both {' and '.join(csvs)}. {HOW_TO_MAKE}")
     if csvs:
         return tables.read_table(folder, csvs, COLUMNS, HOW_TO_MAKE, OPTIONAL)
+    if others := tables.files_of(folder, _OTHER_TABLES):
+        raise DataError(f"{others[0]} is not read; save it as CSV UTF-8, {others[0].stem}.csv. {HOW_TO_MAKE}")
     if kind := tables.right_kind(folder):
         raise DataError(f"{folder} holds neither {' nor '.join(CSV_NAMES)}. {kind}")
     inner = {name: PurePosixPath(name).parts[0] for name in found if "/" in name}
@@ -156,6 +169,15 @@ def _by_name(found: Mapping[str, Path]) -> dict[str, list[Path]]:
     # A path says more than a name: it wins.
     files |= {i.removeprefix("images/"): [path] for i, path in found.items() if i.startswith("images/")}
     return files | {inner: [path] for inner, path in found.items()}
+
+
+def _behind_link(folder: Path, name: str, found: Mapping[str, Path]) -> Path | None:
+    """The file below a folder that a name leads to through a link; list_files names each file once."""
+    try:
+        inner = (folder / name).resolve().relative_to(folder.resolve())
+    except (ValueError, OSError):
+        return None
+    return found.get(tables.normal_name(inner.as_posix()))
 
 
 def _only(name: str, found: Sequence[Path]) -> Path | None:
