@@ -77,14 +77,15 @@ def _open(data: bytes, name: str) -> File:
         stream, meta = open_meta(data)
         stated = uid.UID(meta.text("TransferSyntaxUID"))
         dicom_content.check_kind(meta.text("MediaStorageSOPClassUID"), name)
-        if stated and stated not in dicom_pixels.SYNTAXES:
+        is_likely = has_preamble or not stated or stated.is_valid
+        if is_likely and stated and stated not in dicom_pixels.SYNTAXES:
             known = stated.name if stated.is_transfer_syntax and not stated.is_private else "unknown"
             raise ImageError(
                 f"{name} has a transfer syntax that is not supported ({known}); "
                 "export it as Explicit VR Little Endian."
             )
         file = read_header(stream, stated)
-        is_dicom = has_preamble or any(map(file.header.raw, ("SOPClassUID", "Modality", "Rows")))
+        is_dicom = has_preamble or is_likely and any(map(file.header.raw, ("SOPClassUID", "Modality", "Rows")))
     except ImageError:
         raise
     except Exception:
