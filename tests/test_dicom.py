@@ -298,7 +298,7 @@ def test_a_missing_decoder_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     text = refused(dicoms.example("lossless16"))
     assert "JPEG Lossless" in text
     assert "install the package imagecodecs" in text
-    assert read(dicoms.example("j2k12")).grey.size == (WIDTH, HEIGHT)  # Pillow's, always there
+    assert read(dicoms.example("j2k12")).grey.size == (WIDTH, HEIGHT)
 
 
 @pytest.mark.parametrize(

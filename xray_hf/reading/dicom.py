@@ -74,26 +74,15 @@ def _open(data: bytes, name: str) -> File:
     """The file's header. Raises ImageError unless it has pixels that can be decoded."""
     has_preamble = data[128:132] == b"DICM"
     try:
-        stream, meta = open_meta(data)
-        stated = uid.UID(meta.text("TransferSyntaxUID"))
-        dicom_content.check_kind(meta.text("MediaStorageSOPClassUID"), name)
-        is_likely = has_preamble or not stated or stated.is_valid
-        if is_likely and stated and stated not in dicom_pixels.SYNTAXES:
-            known = stated.name if stated.is_transfer_syntax and not stated.is_private else "unknown"
-            raise ImageError(
-                f"{name} has a transfer syntax that is not supported ({known}); "
-                "export it as Explicit VR Little Endian."
-            )
-        file = read_header(stream, stated)
-        is_dicom = has_preamble or is_likely and any(map(file.header.raw, ("SOPClassUID", "Modality", "Rows")))
+        file = _parse(data, name)
+        if not has_preamble and not any(map(file.header.raw, ("SOPClassUID", "Modality", "Rows"))):
+            raise ValueError("no DICOM")
     except ImageError:
         raise
     except Exception:
         if has_preamble:
             raise
-        is_dicom = False
-    if not is_dicom:
-        raise ImageError(kinds.why_not_read(data, name))
+        raise ImageError(kinds.why_not_read(data, name)) from None
     dicom_content.check_kind(file.header.text("SOPClassUID"), name)
     if file.tag and file.tag != PIXEL_DATA:
         raise ImageError(f"{name} has pixels of floating-point numbers; expected integers. Export it again.")
@@ -105,6 +94,21 @@ def _open(data: bytes, name: str) -> File:
             "export it again, as a DICOM file with file meta information."
         )
     return file
+
+
+def _parse(data: bytes, name: str) -> File:
+    stream, meta = open_meta(data)
+    syntax = uid.UID(meta.text("TransferSyntaxUID"))
+    if syntax and not syntax.is_valid:
+        raise ValueError("no UID")
+    dicom_content.check_kind(meta.text("MediaStorageSOPClassUID"), name)
+    if syntax and syntax not in dicom_pixels.SYNTAXES:
+        known = syntax.name if syntax.is_transfer_syntax and not syntax.is_private else "unknown"
+        raise ImageError(
+            f"{name} has a transfer syntax that is not supported ({known}); "
+            "export it as Explicit VR Little Endian."
+        )
+    return read_header(stream, syntax)
 
 
 def _format(header: Header, name: str) -> Format:

@@ -233,9 +233,9 @@ def _table(item: Header, low: float, high: float) -> tuple[np.ndarray, int, int,
     """
     count, first, bits = struct.unpack(f"{item.order}3H", item.raw("LUTDescriptor"))
     count, data = count or 2**16, item.raw("LUTData")
-    meets = [value <= high and value + count > low for value in (first, first - 2**16)]
-    if first >= 2**15 and (meets == [False, True] or (low < 0 and meets[1])):
-        first -= 2**16
+    if first >= 2**15:
+        readings = (first - 2**16, first) if low < 0 else (first, first - 2**16)
+        first = next((each for each in readings if each <= high and each + count > low), readings[0])
     if len(data) >= 2 * count:
         entries = np.frombuffer(data, f"{item.order}u2", count)
     elif len(data) in (count, count + 1):  # bytes, the first of two in the low half of a word
