@@ -8,6 +8,7 @@ RLE ten times as long.
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import Any, NamedTuple
 
@@ -37,6 +38,8 @@ _EXACT = (*NATIVE, uid.RLELossless, uid.JPEGLossless, uid.JPEGLosslessSV1)
 
 _JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"  # how a JP2 file begins
 _CODE_STREAM = b"\xff\x4f\xff\x51"
+# JFIF and Adobe, whose marker libjpeg passes over where it is shorter (pydicom's SC_rgb_jpeg.dcm).
+_COLOUR_MARKER = re.compile(rb"\xff\xe0..JFIF\0|\xff\xee\0[\x0e-\xff]Adobe", re.DOTALL)
 _FIRST = 4096  # bytes of a JPEG; markers about colours stand at its beginning
 _SUBSAMPLED = "YBR_FULL_422"  # two pixels share their colour
 
@@ -164,7 +167,7 @@ def _jpeg(frame: bytes, markers: tuple[int, ...], form: Format) -> np.ndarray:
         return _as_rgb(imagecodecs.jpegls_decode(frame), form)
     if form.samples == 1:
         return imagecodecs.jpeg8_decode(frame)
-    if markers is _JPEG and any(sign in frame[:_FIRST] for sign in (b"JFIF\0", b"Adobe")):
+    if markers is _JPEG and _COLOUR_MARKER.search(frame, 0, _FIRST):
         return imagecodecs.jpeg8_decode(frame)  # the stream itself says how to make it RGB
     return _as_rgb(imagecodecs.jpeg8_decode(frame, colorspace="rgb", outcolorspace="rgb"), form)
 
