@@ -150,6 +150,11 @@ def example(kind: str, **tags: Any) -> bytes:
     return compressed(syntax, frame, values(bits), bits, **tags)
 
 
+def bare(data: bytes) -> bytes:
+    """A file without preamble and file meta information."""
+    return data[144 + int.from_bytes(data[140:144], "little") :]
+
+
 def table(
     first: int, entries: np.ndarray, bits: int, count: int | None = None, packed: bool = False
 ) -> Sequence:

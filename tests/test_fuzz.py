@@ -9,6 +9,7 @@ number. XRAY_HF_FUZZ sets how many inputs, XRAY_HF_FUZZ_SEED others. The table b
 from __future__ import annotations
 
 import io
+import logging
 import os
 import re
 import selectors
@@ -76,6 +77,27 @@ def originals() -> dict[str, bytes]:
             syntax=dicoms.uid.ImplicitVRLittleEndian, RescaleSlope="2", RescaleIntercept="1"
         ),
         "dicom big endian": dicoms.native(syntax=dicoms.uid.ExplicitVRBigEndian),
+        "dicom padding": dicoms.native(PixelPaddingValue=0, PixelPaddingRangeLimit=50, HighBit=11),
+        "dicom modality": dicoms.native(ModalityLUTSequence=dicoms.table(0, np.arange(4096), 12)),
+        "dicom codes": dicoms.native(
+            ViewCodeSequence=dicoms.code("399348003", "SCT", "antero-posterior"),
+            AnatomicRegionSequence=dicoms.code("816094009", "SCT", "Chest"),
+            PixelSpacing=["0.1", "0.2"],
+            PatientOrientation=["L", "F"],
+        ),
+        "dicom rgb": dicoms.native(np.asarray(rgb), 8),
+        "dicom ybr jpeg": dicoms.compressed(
+            dicoms.uid.JPEGBaseline8Bit,
+            dicoms.pillow("JPEG"),
+            np.asarray(rgb),
+            8,
+            PhotometricInterpretation="YBR_FULL_422",
+        ),
+        "dicom rgb j2k": dicoms.compressed(
+            dicoms.uid.JPEG2000Lossless, dicoms.j2k(), np.asarray(rgb), 8, PhotometricInterpretation="YBR_RCT"
+        ),
+        "dicom no preamble": dicoms.native()[132:],
+        "dicom no meta": dicoms.bare(dicoms.native(syntax=dicoms.uid.ImplicitVRLittleEndian)),
         **{f"dicom {kind}": dicoms.example(kind) for kind in dicoms.COMPRESSED},
     }
 
@@ -180,6 +202,7 @@ def memory() -> int:
 def child(start: int, stop: int) -> None:
     """Read inputs start..stop; before and after each one line, so that the parent knows where it ended."""
     warnings.simplefilter("ignore")  # Pillow's, of damaged EXIF and the like
+    logging.disable()  # tifffile's, which would fill the pipe and stop the child
     files = originals()
     for data in files.values():
         assert outcome(data) == "read"
