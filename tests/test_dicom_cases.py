@@ -194,7 +194,7 @@ def test_a_table_with_fewer_entries_than_it_announces_is_not_used(held: int) -> 
     reading = read(native(VOILUTSequence=made))
     assert np.array_equal(np.asarray(reading.grey), spread(values(12)))
     assert reading.warnings == ("The file's window cannot be used; its whole range of values is shown.",)
-    assert "modality table that is not complete" in refused(native(ModalityLUTSequence=made))
+    assert "an incomplete modality table" in refused(native(ModalityLUTSequence=made))
 
 
 # 03, 04: slope and intercept
@@ -314,6 +314,7 @@ def test_one_frame_in_several_fragments(kind: str, listed: bool) -> None:
 def test_files_without_a_preamble(kind: str) -> None:
     data = encoded(kind, values(12), 12)
     assert np.array_equal(shown(data[132:]), shown(data))
+    assert np.array_equal(shown(data[128:]), shown(data))
 
 
 @pytest.mark.parametrize("kind", ["explicit", "implicit", "big endian"])
@@ -367,6 +368,7 @@ def test_a_stated_syntax_of_the_other_kind_of_vr_is_seen_through(kind: str) -> N
     "tags",
     [
         {"ViewPosition": "RL"},
+        {"ViewPosition": "PROFIL"},
         {"ViewCodeSequence": dicoms.code("R-10236", "SRT", "left lateral")},
         {"ViewCodeSequence": dicoms.code("R-10232", "SRT", "vue de profil droit")},
         {"ViewCodeSequence": dicoms.code("399067008", "SCT", "seitlich")},
@@ -550,6 +552,13 @@ def test_the_next_window_is_shown_where_the_first_shows_nothing() -> None:
     reading = read(native(WindowCenter=["-1000", "2048", "9"], WindowWidth=["100", "4096", "9"]))
     assert np.array_equal(np.asarray(reading.grey), spread(values(12)))
     assert "the next one is shown" in " ".join(reading.warnings)
+
+
+def test_no_more_windows_are_tried_than_any_viewer_offers() -> None:
+    assert (
+        "cannot be used"
+        in read(native(WindowCenter=["-9"] * 16 + ["2048"], WindowWidth=["4"] * 16 + ["4096"])).warnings[0]
+    )
 
 
 def test_a_window_between_the_values_shows_nothing() -> None:

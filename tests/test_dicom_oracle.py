@@ -136,7 +136,7 @@ def decimal(value: float) -> str:
 def numbers(low: float, high: float) -> st.SearchStrategy[float]:
     """Decimal strings' values, whole ones among them."""
     whole = st.integers(int(low), int(high)).map(float)
-    return st.one_of(whole, st.floats(low, high).map(lambda value: float(decimal(value))))
+    return st.one_of(whole, st.floats(low, high).map(lambda value: float(decimal(round(value, 4)))))
 
 
 @st.composite

@@ -87,10 +87,10 @@ def _is_lateral(header: Header) -> bool:
     position = header.text("ViewPosition")
     if position in ("LL", "RL") or ("LAT" in position and "DEC" not in position):  # LLD, RLD: decubitus
         return True
-    view = _meanings(header, "ViewCodeSequence", _VIEWS)
-    if _says_lateral(view):
+    views = (_words(position), _meanings(header, "ViewCodeSequence", _VIEWS))
+    if any(map(_says_lateral, views)):
         return True
-    if _FRONTAL.search(_words(position)) or _FRONTAL.search(view):
+    if any(map(_FRONTAL.search, views)):
         return False
     return any(
         _says_lateral(_words(header.text(keyword))) for keyword in ("SeriesDescription", "ProtocolName")

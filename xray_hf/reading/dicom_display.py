@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -19,6 +20,7 @@ from xray_hf.reading.dicom_pixels import Format
 from xray_hf.reading.levels import strips
 
 _DARK = 2  # bits: a table that leaves three quarters of its range unused holds fewer than it states
+_MAX_TRIED = 16  # tables and windows: each takes as long as the pixels
 _DAMAGED = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, struct.error)
 
 _NO_SLOPE = "The file's rescale slope is 0, so it was left out."
@@ -82,7 +84,7 @@ def _present(words: np.ndarray, form: Format, header: Header) -> np.ndarray:
 def _look_up(words: np.ndarray, table: np.ndarray) -> np.ndarray:
     grey = np.empty(words.shape, np.uint8)
     for rows in strips(*words.shape[::-1]):
-        np.take(table, words[rows], out=grey[rows], mode="clip")  # "raise" would copy; nothing is beyond
+        np.take(table, words[rows], out=grey[rows], mode="clip")  # nothing is beyond; "raise" would copy
     return grey
 
 
@@ -127,7 +129,7 @@ def _modality(
         try:
             entries, first, _, _ = _table(items[0], *_stored_range(form))
         except _DAMAGED:
-            raise ImageError(f"{name} has a modality table that is not complete; export it again.") from None
+            raise ImageError(f"{name} has an incomplete modality table; export it again.") from None
         return _looked_up(stored, entries, first).astype(np.float64), ()
     try:
         slope, intercept = _rescale(header)
@@ -168,7 +170,7 @@ def _show(
     values: (N,). shown: makes the picture (H, W) uint8 of the values' shares 0..1 of white.
     """
     tried = 0
-    for tried, transform in enumerate(_transforms(form, header), start=1):
+    for tried, transform in enumerate(islice(_transforms(form, header), _MAX_TRIED), start=1):
         try:
             shares, warnings = transform(values)
         except _DAMAGED:

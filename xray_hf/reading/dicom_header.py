@@ -114,7 +114,7 @@ class File(NamedTuple):
 def open_meta(data: bytes) -> tuple[io.BytesIO, Header]:
     """The file meta information (PS3.10, 7.1), and the file behind it. Preamble and meta may be missing."""
     stream = Bounded(data, _MAX_HEADER)
-    stream.seek(132 if data[128:132] == b"DICM" else 0)
+    stream.seek(132 if data[128:132] == b"DICM" else 4 if data[:4] == b"DICM" else 0)
     meta = read_dataset(
         stream, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2, specific_tags=_META
     )
