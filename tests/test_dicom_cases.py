@@ -293,6 +293,14 @@ def test_a_jp2_file_is_read_as_its_code_stream(bits: int) -> None:
     assert "damaged" in refused(cut)
 
 
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_signed_code_streams_of_jpeg_2000(bits: int) -> None:
+    stored = values(bits, signed=True)
+    assert np.array_equal(
+        shown(dicoms.compressed(uid.JPEG2000Lossless, dicoms.j2k(), stored, bits)), spread(stored)
+    )
+
+
 @pytest.mark.parametrize("kind", ["rle12", "extended12", "lossless16", "jpegls12", "j2k12"])
 @pytest.mark.parametrize("listed", [False, True])
 def test_one_frame_in_several_fragments(kind: str, listed: bool) -> None:
