@@ -138,6 +138,22 @@ def test_a_table_of_unsigned_values_begins_above_32767() -> None:
     assert np.array_equal(shown(data), np.rint((stored.astype(int) - 32768) * 2 / 65535 * 255))
 
 
+def test_a_first_value_that_could_be_of_either_sign_is_signed_where_values_can_be_negative() -> None:
+    stored = values(16)
+    entries = np.arange(65536)
+    data = native(stored, 16, RescaleIntercept="-100", VOILUTSequence=dicoms.table(40000, entries, 16))
+    places = (stored.astype(int) - 100 - (40000 - 65536)).clip(0, 65535)
+    assert np.array_equal(shown(data), np.rint(entries[places] / 65535 * 255))
+
+
+def test_only_values_that_are_there_count_after_a_modality_table() -> None:
+    stored = np.where(values(12) < 1000, 0, np.where(values(12) < 2000, 2048, 4095)).astype(np.uint16)
+    entries = np.minimum(np.arange(4096), 4095 - np.arange(4096)) * 8 + np.arange(4096)  # highest in between
+    entries[3000] = 60000
+    data = native(stored, ModalityLUTSequence=dicoms.table(0, entries, 16))
+    assert np.array_equal(shown(data), spread(entries[stored]))
+
+
 def test_a_first_value_that_no_pixel_could_reach_has_the_other_sign() -> None:
     stored = values(12)
     data = native(stored, VOILUTSequence=dicoms.table(-2048, np.arange(8192) * 8, 16))
@@ -355,7 +371,10 @@ def test_what_begins_as_dicom_by_chance_is_no_image(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("kind", ["explicit", "implicit"])
-def test_a_stated_syntax_of_the_other_kind_of_vr_is_seen_through(kind: str) -> None:
+def test_a_stated_syntax_of_the_other_kind_of_vr_is_seen_through(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pydicom.config.settings, "reading_validation_mode", pydicom.config.RAISE)
     data = encoded(kind, values(12), 12)
     stated, other = (
         (each + "\0" * (len(each) % 2)).encode()
@@ -610,9 +629,15 @@ def test_bits_are_taken_from_where_the_header_says(kind: str, signed: bool) -> N
 @pytest.mark.parametrize("kind", ["explicit", "big endian", "rle"])
 @pytest.mark.parametrize("signed", [False, True])
 def test_overlays_in_unused_bits_are_not_shown(kind: str, signed: bool) -> None:
-    stored = values(10, signed)
+    stored = values(10, signed) // 2 + 100
     overlay = (np.arange(HEIGHT)[:, None] % 2 << 14).astype(stored.dtype)
     assert np.array_equal(shown(encoded(kind, stored & 0x3FF | overlay, 10)), spread(stored))
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_signed_values_need_no_sign_in_the_unused_bits(kind: str) -> None:
+    stored = values(12, signed=True) // 3
+    assert np.array_equal(shown(encoded(kind, stored & 0xFFF, 12)), spread(stored))
 
 
 @pytest.mark.parametrize(
@@ -641,7 +666,8 @@ def test_the_presentation_shape_does_not_invert_again(photometric: str, shape: s
         ({"ImagerPixelSpacing": ["0.15", "0.1"]}, (WIDTH, 72)),
         ({"PixelAspectRatio": ["4", "3"]}, (WIDTH, 64)),
         ({"PixelSpacing": ["0.1", "0.1"], "PixelAspectRatio": ["4", "3"]}, (WIDTH, HEIGHT)),
-        ({"PixelSpacing": ["0.1439", "0.143"]}, (WIDTH, HEIGHT)),
+        ({"PixelSpacing": ["0.1", "0.1009"]}, (WIDTH, HEIGHT)),
+        ({"PixelSpacing": ["0.1", "0.1018"]}, (WIDTH + 1, HEIGHT)),
         ({"PixelSpacing": ["0", "0"], "PixelAspectRatio": ["1", "1"]}, (WIDTH, HEIGHT)),
         ({"PixelSpacing": ""}, (WIDTH, HEIGHT)),
     ],
