@@ -44,9 +44,7 @@ def read_dicom(data: bytes, name: str, check_size: Callable[[str, int, int], Non
     except ImageError:
         raise
     except Exception:  # noqa: BLE001  whatever pydicom and the codecs raise may quote a tag: none gets out
-        raise ImageError(
-            f"{name} is a damaged or incomplete DICOM file; export or copy it again."
-        ) from None
+        raise ImageError(f"{name} is a damaged or incomplete DICOM file; export or copy it again.") from None
 
 
 def _read(data: bytes, name: str, check_size: Callable[[str, int, int], None]) -> Reading:
