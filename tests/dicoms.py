@@ -35,8 +35,10 @@ def dataset(pixels: np.ndarray, bits: int, **tags: Any) -> Dataset:
     made.file_meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID = "1.2.3"
     made.PatientName = made.PatientID = made.StudyDescription = made.InstitutionName = SECRET
     made.Modality, made.ViewPosition = "CR", "PA"
-    made.Rows, made.Columns = pixels.shape
+    made.Rows, made.Columns = pixels.shape[:2]
     made.SamplesPerPixel, made.PhotometricInterpretation = 1, "MONOCHROME2"
+    if pixels.ndim == 3:
+        made.SamplesPerPixel, made.PhotometricInterpretation, made.PlanarConfiguration = 3, "RGB", 0
     made.BitsAllocated, made.BitsStored, made.HighBit = pixels.dtype.itemsize * 8, bits, bits - 1
     made.PixelRepresentation = int(pixels.dtype.kind == "i")
     for keyword, value in tags.items():
@@ -56,6 +58,13 @@ def written(made: Dataset, syntax: str, pixels: bytes) -> bytes:
     stream = io.BytesIO()
     dcmwrite(stream, made, enforce_file_format=True)
     return stream.getvalue()
+
+
+def fragments(data: bytes) -> list[bytes]:
+    """A frame cut in three, of even lengths."""
+    third = len(data) // 6 * 2
+    parts = [data[:third], data[third : 2 * third], data[2 * third :]]
+    return [part + b"\0" * (len(part) % 2) for part in parts]
 
 
 def native(
@@ -141,10 +150,29 @@ def example(kind: str, **tags: Any) -> bytes:
     return compressed(syntax, frame, values(bits), bits, **tags)
 
 
-def table(first: int, entries: np.ndarray, bits: int) -> Sequence:
-    """A modality or VOI lookup table."""
+def bare(data: bytes) -> bytes:
+    """A file without preamble and file meta information."""
+    return data[144 + int.from_bytes(data[140:144], "little") :]
+
+
+def table(
+    first: int, entries: np.ndarray, bits: int, count: int | None = None, packed: bool = False
+) -> Sequence:
+    """A modality or VOI lookup table.
+
+    count: how many entries it announces, instead of those it has. packed: two entries of 8 bits in a word.
+    """
     item = Dataset()
-    item.add_new("LUTDescriptor", "US", [len(entries) % 2**16, first % 2**16, bits])
-    item.add_new("LUTData", "OW", entries.astype("<u2").tobytes())
+    announced = (len(entries) if count is None else count) % 2**16
+    item.add_new("LUTDescriptor", "US", [announced, first % 2**16, bits])
+    raw = entries.astype("u1" if packed else "<u2").tobytes()
+    item.add_new("LUTData", "OW", raw + b"\0" * (len(raw) % 2))
     item.LUTExplanation = SECRET
+    return Sequence([item])
+
+
+def code(value: str, scheme: str, meaning: str) -> Sequence:
+    """A coded entry."""
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
     return Sequence([item])

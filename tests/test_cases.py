@@ -19,7 +19,7 @@ from xray_hf.reading import read
 CASES = ROOT.parent / "shared" / "cases"
 REFUSED = {
     "08": "is a lateral view",
-    "10": "PhotometricInterpretation",
+    "10": "photometric interpretation is missing",
     "28c": "JPEG XL",
 }
 MEAN = {"05": 112}  # with black padding at both sides

@@ -96,6 +96,27 @@ def originals() -> dict[str, bytes]:
             syntax=dicoms.uid.ImplicitVRLittleEndian, RescaleSlope="2", RescaleIntercept="1"
         ),
         "dicom big endian": dicoms.native(syntax=dicoms.uid.ExplicitVRBigEndian),
+        "dicom padding": dicoms.native(PixelPaddingValue=0, PixelPaddingRangeLimit=50, HighBit=11),
+        "dicom modality": dicoms.native(ModalityLUTSequence=dicoms.table(0, np.arange(4096), 12)),
+        "dicom codes": dicoms.native(
+            ViewCodeSequence=dicoms.code("399348003", "SCT", "antero-posterior"),
+            AnatomicRegionSequence=dicoms.code("816094009", "SCT", "Chest"),
+            PixelSpacing=["0.1", "0.2"],
+            PatientOrientation=["L", "F"],
+        ),
+        "dicom rgb": dicoms.native(np.asarray(rgb), 8),
+        "dicom ybr jpeg": dicoms.compressed(
+            dicoms.uid.JPEGBaseline8Bit,
+            dicoms.pillow("JPEG"),
+            np.asarray(rgb),
+            8,
+            PhotometricInterpretation="YBR_FULL_422",
+        ),
+        "dicom rgb j2k": dicoms.compressed(
+            dicoms.uid.JPEG2000Lossless, dicoms.j2k(), np.asarray(rgb), 8, PhotometricInterpretation="YBR_RCT"
+        ),
+        "dicom no preamble": dicoms.native()[132:],
+        "dicom no meta": dicoms.bare(dicoms.native(syntax=dicoms.uid.ImplicitVRLittleEndian)),
         **{f"dicom {kind}": dicoms.example(kind) for kind in dicoms.COMPRESSED},
     }
 

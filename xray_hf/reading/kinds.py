@@ -15,7 +15,7 @@ _STARTS = tuple(
         ("WEBP", rb"RIFF.{4}WEBP"),
         ("BMP", rb"BM"),
         # Without a preamble: the file meta group, or a data set that begins with its identifying group.
-        ("DICOM", rb"\x02\0[\0-\x16]\0|\x08\0[\0-\x18]\0|\0\x08\0[\0-\x18]"),
+        ("DICOM", rb"DICM|\x02\0[\0-\x16]\0|\x08\0[\0-\x18]\0|\0\x08\0[\0-\x18]"),
     )
 )
 # How files begin that are often taken for X-rays, what they are and what to do with them.

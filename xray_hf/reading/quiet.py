@@ -1,28 +1,56 @@
-"""Keep libraries that log what is in a file from doing so while we read one, and only then."""
+"""Libraries that say nothing of a file while we read it: in our thread, and for nobody else.
+
+Their warnings and log records quote what is in the file, which may name the patient. The filters of
+`warnings` belong to the whole process and cannot be changed safely while threads run. So a library's own view
+of that module is replaced by one that drops `warn` inside `quiet`, and is the module itself for everyone
+else; its loggers get a filter that does the same.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
 
 _thread = threading.local()
 
 
-class _NotWhileReading(logging.Filter):
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not getattr(_thread, "is_reading", False)
-
-
 @contextmanager
-def silenced(logger: str) -> Iterator[None]:
-    """Drop what this thread tells that logger; other threads, and calls that are not ours, log as ever."""
-    found = logging.getLogger(logger)
-    if not any(isinstance(each, _NotWhileReading) for each in found.filters):
-        found.addFilter(_NotWhileReading())
-    _thread.is_reading = True
+def quiet() -> Iterator[None]:
+    """Let the libraries that `can_be_quiet` was told of say nothing in this thread."""
+    before = _is_quiet()
+    _thread.is_quiet = True
     try:
         yield
     finally:
-        _thread.is_reading = False
+        _thread.is_quiet = before
+
+
+def can_be_quiet(*loggers: logging.Logger, warns: ModuleType | None = None) -> None:
+    """Prepare a library, once. loggers: its loggers. warns: its module that calls `warnings.warn`."""
+    for logger in loggers:
+        logger.addFilter(_keep)
+    if warns is not None:
+        vars(warns)["warnings"] = _Warnings()
+
+
+def _is_quiet() -> bool:
+    return getattr(_thread, "is_quiet", False)
+
+
+class _Warnings:
+    """The module `warnings`, as the library sees it."""
+
+    def __getattr__(self, name: str) -> Any:
+        return _drop if name == "warn" and _is_quiet() else getattr(warnings, name)
+
+
+def _drop(*args: Any, **options: Any) -> None: ...
+
+
+def _keep(record: logging.LogRecord) -> bool:
+    return not _is_quiet()

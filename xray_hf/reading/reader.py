@@ -182,8 +182,7 @@ def _read_dicom(data: bytes, name: str) -> Reading:
         )
     from xray_hf.reading.dicom import read_dicom  # here, because importing pydicom takes longer than a JPEG
 
-    grey, warnings = read_dicom(data, name, check_size)
-    return Reading(grey, 0.0, warnings)
+    return read_dicom(data, name, check_size)
 
 
 _READERS: dict[str, Callable[[bytes, str], Reading]] = {

@@ -9,12 +9,21 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageChops
-from tifffile import COMPRESSION, EXTRASAMPLE, PHOTOMETRIC, PLANARCONFIG, SAMPLEFORMAT, TiffFile, TiffPage
+from tifffile import (
+    COMPRESSION,
+    EXTRASAMPLE,
+    PHOTOMETRIC,
+    PLANARCONFIG,
+    SAMPLEFORMAT,
+    TiffFile,
+    TiffPage,
+    logger,
+)
 
 from xray_hf.errors import ImageError
 from xray_hf.reading.grey import Reading, image_of, reading_of, several_pages, upright
 from xray_hf.reading.limits import MAX_PIXELS, check_size
-from xray_hf.reading.quiet import silenced
+from xray_hf.reading.quiet import can_be_quiet, quiet
 
 _PLAIN = (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.RGB)
 # tifffile limits how much comes out of these decoders. It does not limit JPEG; Pillow's libtiff does.
@@ -29,6 +38,9 @@ _IMAGEJ = re.compile(r"^ImageJ=.*^max=(\d+)", re.DOTALL | re.MULTILINE)
 _OME = re.compile(r"<Pixels [^>]*SignificantBits=\"(\d+)\"")
 
 
+can_be_quiet(logger())
+
+
 def read_tiff(data: bytes, name: str) -> Reading:
     """Decode a TIFF (6.0, BigTIFF) with one picture; smaller versions of it and masks beside it are left out.
 
@@ -37,7 +49,7 @@ def read_tiff(data: bytes, name: str) -> Reading:
     Raises ImageError for wrong sizes, several pages, compressions that cannot be decoded safely, and values
     that are not finite; whatever tifffile and Pillow raise for damage.
     """
-    with silenced("tifffile"), TiffFile(_Metered(data)) as file:
+    with quiet(), TiffFile(_Metered(data)) as file:
         page = _only_page(file, name)
         if not page.imagewidth or not page.imagelength:
             raise ValueError("no size")
