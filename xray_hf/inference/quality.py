@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from PIL import Image
 
 from xray_hf.reading import resize
@@ -35,6 +34,8 @@ class QualityCheck:
     """The network, loaded; many threads may share it."""
 
     def __init__(self, graph: Path = GRAPH) -> None:
+        import onnxruntime
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1  # it computes for less than 0.1 ms
         options.log_severity_level = 3  # errors
