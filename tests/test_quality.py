@@ -13,8 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import train_quality
+from conftest import ROOT
 from PIL import Image, ImageOps
 
+from xray_hf import manifest
 from xray_hf.calibration.ood import THUMBNAIL_SIDE, Detector
 from xray_hf.data.synthetic import sample_images
 from xray_hf.demo import events, formatting
@@ -24,6 +27,7 @@ from xray_hf.inference.engine import CAUTIONS, CORRECTIONS, REJECTED, UNLIKE
 from xray_hf.inference.quality import FINDINGS, GRAPH, SIDE, QualityCheck, small_copy
 from xray_hf.reading import read_grey, resize
 
+DOCS = ROOT / "docs"
 MAX_BYTES = 250_000
 RECOGNISED, WRONG_ALARMS = 0.98, 0.01  # the aims
 EVERY = 50  # of the real images: 118 of 5,910
@@ -74,6 +78,19 @@ def test_an_image_is_judged_alike_alone_and_among_others(
     images = np.stack([small_copy(resize(image, 224)) for image in synthetic_patients])
     alone = np.concatenate([check.logits(image[None]) for image in images])
     np.testing.assert_allclose(check.logits(images), alone, atol=1e-4)
+
+
+def test_the_page_of_the_docs_shows_what_was_measured_of_this_graph() -> None:
+    report = manifest.read_json(DOCS / "quality.json")
+    assert report["graph"] == manifest.digest(GRAPH)
+    assert train_quality.as_table(report) in (DOCS / "quality.md").read_text(encoding="utf-8")
+
+
+def test_the_aims_were_reached_on_images_that_set_no_threshold() -> None:
+    sets = manifest.read_json(DOCS / "quality.json")["test"].values()
+    images = sum(each["images"] for each in sets)
+    assert all(sum(each["found"][name] for each in sets) >= RECOGNISED * images for name in CORRECTIONS)
+    assert all(each["alarms"]["any"] <= WRONG_ALARMS * each["images"] for each in sets)
 
 
 @pytest.mark.parametrize("finding", CHANGES)

@@ -37,6 +37,7 @@ UNSURE = "unsure"
 REJECTED = "not a frontal chest X-ray"
 NO_LUNGS = "No lungs were found, so the whole image was classified."
 LUNGS_CUT = "The lungs may be cut off at the edge of the image."
+_CUT = 0.35  # of an edge's length; more lung than this there is a cut, docs/lungs.md
 UNLIKE = "it is unlike the X-rays that the model was trained on"  # the detector's reason
 # What the quality check finds: for these an X-ray is rejected, since it would be misjudged ...
 CORRECTIONS = {
@@ -53,7 +54,6 @@ CAUTIONS = {
     "photograph": "This may be a photograph of a screen or film; export the X-ray itself, if you can.",
     "writing": "Writing or drawing covers much of the image; export the X-ray without it, if you can.",
 }
-_OF_THE_CHEST = ("mirrored", "cut off")  # says nothing of an image that is rejected
 BATCH_SIZE = 8  # images; larger ones are no faster on a CPU and answer later
 
 Source = Path | str | bytes | Image.Image | np.ndarray | Reading | ImageError
@@ -245,7 +245,9 @@ class Engine:
             quality = qualities[row]
             decision, reason = self._decide(given, label, probabilities[row].max(), ood_score, quality)
             lungs = None if outputs.lungs is None else outputs.lungs[row]
-            warnings = given.reading.warnings + _cautions(quality, lungs, is_rejected=decision == REJECTED)
+            warnings = given.reading.warnings
+            if decision != REJECTED:  # of a knee or a brain these would be wrong
+                warnings += _cautions(quality, lungs)
             found.append(
                 Prediction(
                     probabilities=dict(zip(self.labels, probabilities[row].tolist(), strict=True)),
@@ -311,15 +313,18 @@ class Engine:
             )
 
 
-def _cautions(quality: Sequence[str], lungs: np.ndarray | None, *, is_rejected: bool) -> tuple[str, ...]:
-    """Warnings about what the image shows. lungs: (g, g) or None."""
-    cautions = tuple(
-        CAUTIONS[finding]
-        for finding in quality
-        if finding in CAUTIONS and not (is_rejected and finding in _OF_THE_CHEST)
-    )
-    found_none = lungs is not None and not lungs.any() and not is_rejected
-    return (NO_LUNGS, *cautions) if found_none else cautions
+def _cautions(quality: Sequence[str], lungs: np.ndarray | None) -> tuple[str, ...]:
+    """Warnings about what the image shows, each once. lungs: (g, g) or None."""
+    about_lungs = () if lungs is None else _about(lungs)
+    return tuple(dict.fromkeys([*about_lungs, *(CAUTIONS[name] for name in quality if name in CAUTIONS)]))
+
+
+def _about(lungs: np.ndarray) -> tuple[str, ...]:
+    """Warnings about the lungs that were found, (g, g)."""
+    if not lungs.any():
+        return (NO_LUNGS,)
+    edges = (lungs[0], lungs[-1], lungs[:, 0], lungs[:, -1])
+    return (LUNGS_CUT,) if max(edge.mean() for edge in edges) > _CUT else ()
 
 
 @dataclass(frozen=True)
