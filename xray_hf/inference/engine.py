@@ -28,6 +28,7 @@ from xray_hf.calibration.ood import rule_against, thumbnail_of
 from xray_hf.errors import BundleError, ConfigError, ImageError
 from xray_hf.inference import backends
 from xray_hf.inference.backends import Backend
+from xray_hf.inference.quality import QualityCheck, small_copy
 from xray_hf.manifest import Manifest
 from xray_hf.reading import Reading, from_array, from_image, read, resize
 from xray_hf.views import evidence_for, share_within
@@ -38,6 +39,21 @@ NO_LUNGS = "No lungs were found, so the whole image was classified."
 LUNGS_CUT = "The lungs may be cut off at the edge of the image."
 _CUT = 0.35  # of an edge's length; more lung than this there is a cut, docs/lungs.md
 UNLIKE = "it is unlike the X-rays that the model was trained on"  # the detector's reason
+# What the quality check finds: for these an X-ray is rejected, since it would be misjudged ...
+CORRECTIONS = {
+    "negative": "looks like a negative, with dark bones; invert it and try again",
+    "upside down": "seems to be upside down; rotate it by 180° and try again",
+    "turned left": "seems to lie on its side, head to the left; rotate it clockwise and try again",
+    "turned right": "seems to lie on its side, head to the right; rotate it anticlockwise and try again",
+}
+# ... and of these it warns.
+CAUTIONS = {
+    "mirrored": "The image may be mirrored, or the heart lies on the right; check the side marker.",
+    "cut off": LUNGS_CUT,
+    "side by side": "There may be two images in this file; crop it to one X-ray.",
+    "photograph": "This may be a photograph of a screen or film; export the X-ray itself, if you can.",
+    "writing": "Writing or drawing covers much of the image; export the X-ray without it, if you can.",
+}
 BATCH_SIZE = 8  # images; larger ones are no faster on a CPU and answer later
 
 Source = Path | str | bytes | Image.Image | np.ndarray | Reading | ImageError
@@ -101,6 +117,7 @@ class Engine:
         # A single image is resized and computed on all cores; many get one core each.
         self._alone = backends.load(backend, description, threads=self._cores)
         self._of_many: Backend | None = self._alone if backend == "torch" else None
+        self._quality = QualityCheck()
         self._lock = threading.Lock()
         self._helper = ThreadPoolExecutor(self._cores, thread_name_prefix="xray-resize")
         self._require_answer()
@@ -206,12 +223,14 @@ class Engine:
         except ImageError as error:
             return error
         pixels = resize(reading.grey, self.manifest.side, helper)
-        return _Input(reading, pixels, thumbnail_of(pixels), 1000 * (time.perf_counter() - started))
+        milliseconds = 1000 * (time.perf_counter() - started)
+        return _Input(reading, pixels, thumbnail_of(pixels), small_copy(pixels), milliseconds)
 
     def _classify(self, inputs: Sequence[_Input], backend: Backend) -> list[Prediction | ImageError]:
         started = time.perf_counter()
         thumbnails = np.stack([each.thumbnail for each in inputs])
         outputs = backend.run(np.stack([each.pixels for each in inputs])[:, None])
+        qualities = self._quality.findings(np.stack([each.small for each in inputs]))
         network_ms = 1000 * (time.perf_counter() - started) / len(inputs)
         probabilities = self.calibration.probabilities(outputs.logits)
         detector = self.calibration.detector
@@ -223,11 +242,12 @@ class Engine:
                 continue
             ood_score = None if scores is None else float(scores[row])
             label = self.labels[int(probabilities[row].argmax())]
-            decision, reason = self._decide(given, label, probabilities[row].max(), ood_score)
+            quality = qualities[row]
+            decision, reason = self._decide(given, label, probabilities[row].max(), ood_score, quality)
             lungs = None if outputs.lungs is None else outputs.lungs[row]
             warnings = given.reading.warnings
-            if lungs is not None and decision != REJECTED:
-                warnings += _about(lungs)
+            if decision != REJECTED:  # of a knee or a brain these would be wrong
+                warnings += _cautions(quality, lungs)
             found.append(
                 Prediction(
                     probabilities=dict(zip(self.labels, probabilities[row].tolist(), strict=True)),
@@ -247,14 +267,22 @@ class Engine:
         return found
 
     def _decide(
-        self, given: _Input, label: str, probability: np.float32, ood_score: float | None
+        self,
+        given: _Input,
+        label: str,
+        probability: np.float32,
+        ood_score: float | None,
+        quality: Sequence[str],
     ) -> tuple[str, str]:
         """Decision and reason; float32, since the threshold was chosen among such probabilities."""
         lowest = self.calibration.abstain_below
         if rule := rule_against(given.reading, given.thumbnail):
             return REJECTED, rule
+        correction = next((CORRECTIONS[finding] for finding in quality if finding in CORRECTIONS), "")
         if ood_score is not None and ood_score > 0.5:
-            return REJECTED, UNLIKE
+            return REJECTED, f"{UNLIKE}; if it is a chest X-ray, it {correction}" if correction else UNLIKE
+        if correction:
+            return REJECTED, f"it {correction}"
         if probability < lowest:
             return UNSURE, f"no class has a probability of {lowest:.1%} or more"
         return label, ""
@@ -285,6 +313,12 @@ class Engine:
             )
 
 
+def _cautions(quality: Sequence[str], lungs: np.ndarray | None) -> tuple[str, ...]:
+    """Warnings about what the image shows, each once. lungs: (g, g) or None."""
+    about_lungs = () if lungs is None else _about(lungs)
+    return tuple(dict.fromkeys([*about_lungs, *(CAUTIONS[name] for name in quality if name in CAUTIONS)]))
+
+
 def _about(lungs: np.ndarray) -> tuple[str, ...]:
     """Warnings about the lungs that were found, (g, g)."""
     if not lungs.any():
@@ -295,11 +329,12 @@ def _about(lungs: np.ndarray) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class _Input:
-    """One image: as read, (side, side) uint8 for the network, and a small one for the detector."""
+    """One image: as read, (side, side) uint8 for the network, small ones for the detector and the check."""
 
     reading: Reading
     pixels: np.ndarray
     thumbnail: np.ndarray
+    small: np.ndarray
     read_ms: float
 
 
