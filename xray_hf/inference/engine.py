@@ -36,8 +36,6 @@ from xray_hf.views import evidence_for, share_within
 UNSURE = "unsure"
 REJECTED = "not a frontal chest X-ray"
 NO_LUNGS = "No lungs were found, so the whole image was classified."
-LUNGS_CUT = "The lungs may be cut off at the edge of the image."
-_CUT = 0.35  # of an edge's length; more lung than this there is a cut, docs/lungs.md
 UNLIKE = "it is unlike the X-rays that the model was trained on"  # the detector's reason
 # What the quality check finds: for these an X-ray is rejected, since it would be misjudged ...
 CORRECTIONS = {
@@ -49,7 +47,7 @@ CORRECTIONS = {
 # ... and of these it warns.
 CAUTIONS = {
     "mirrored": "The image may be mirrored, or the heart lies on the right; check the side marker.",
-    "cut off": LUNGS_CUT,
+    "cut off": "The lungs may be cut off at the edge of the image.",
     "side by side": "There may be two images in this file; crop it to one X-ray.",
     "photograph": "This may be a photograph of a screen or film; export the X-ray itself, if you can.",
     "writing": "Writing or drawing covers much of the image; export the X-ray without it, if you can.",
@@ -314,17 +312,10 @@ class Engine:
 
 
 def _cautions(quality: Sequence[str], lungs: np.ndarray | None) -> tuple[str, ...]:
-    """Warnings about what the image shows, each once. lungs: (g, g) or None."""
-    about_lungs = () if lungs is None else _about(lungs)
-    return tuple(dict.fromkeys([*about_lungs, *(CAUTIONS[name] for name in quality if name in CAUTIONS)]))
-
-
-def _about(lungs: np.ndarray) -> tuple[str, ...]:
-    """Warnings about the lungs that were found, (g, g)."""
-    if not lungs.any():
-        return (NO_LUNGS,)
-    edges = (lungs[0], lungs[-1], lungs[:, 0], lungs[:, -1])
-    return (LUNGS_CUT,) if max(edge.mean() for edge in edges) > _CUT else ()
+    """Warnings about what the image shows. lungs: (g, g), or None for a network that looks for none."""
+    without_lungs = lungs is not None and not lungs.any()
+    found = [CAUTIONS[name] for name in quality if name in CAUTIONS]
+    return (NO_LUNGS, *found) if without_lungs else tuple(found)
 
 
 @dataclass(frozen=True)
