@@ -1,16 +1,17 @@
 """Pixel values of any type -> 8 bits.
 
 A 16-bit file often holds fewer bits: detectors give 10, 12 or 14. How many is taken from what the file
-states, as far as its values agree, or else from the histogram:
+states, if it states fewer than 16 and its values agree; otherwise from all values, never from one:
 
-1. Unsigned values up to 65,535 have the fewest of 8, 10, 12, 14 and 16 bits that hold the picture. Hot
-   pixels and burned-in markers may lie above: at most 2 % of the pixels, and at most a tenth of these in the
-   eighth of the range just above. The tail of a real histogram is dense there.
-2. Float values from 0 to 1, and from 0 to 255, are what their range says.
-3. All others (signed, 32 bits and more) have no black and white of their own: the picture's lowest value
-   becomes black, its highest white, and its ends are found in the same way.
+1. Whole numbers from 0 to 65,535 have the fewest of 8, 10, 12, 14 and 16 bits that hold 95 % of the picture.
+   The rest may be hot pixels, burned-in markers, and what resizing and sharpening overshoot. The lowest value,
+   the background, does not count, nor does the highest if it stands alone, as white borders and markers do.
+2. Floats that reach to about 1, or to about 255, are what their range says.
+3. All others (signed, wider, floats, and a picture that lies far from black in a small part of its range) have
+   no black and white of their own: the picture's lowest value becomes black, its highest white. A lowest or
+   highest value that stands alone, and hot and dead pixels, do not count.
 
-Each guess gives a warning.
+Where fewer than 16 bits are found, and for every image of the third kind, there is a warning.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ import numpy as np
 from xray_hf.errors import ImageError
 
 _BITS = (8, 10, 12, 14)
-_MARKERS = 0.02  # the share of the pixels that may lie beyond the picture's values
-_NEXT = 8  # the part just beyond the picture's values is their range divided by this
-_DENSE = 0.1  # the share of what lies beyond that makes this part the histogram's tail
-_HOT = 0.0002  # the share of the pixels that may be hot or dead, wherever they lie
-_FEW = 2**20  # pixels that the range of signed and wide values is found from
+_BEYOND = 0.05  # the share of the picture that may lie beyond its values
+_HOT = 0.0002  # the share of the pixels that may be hot or dead
+_GAP = 1 / 8  # of the picture's range: a value with none so near stands alone
+_NARROW = 1 / 8  # of all values: a picture in a smaller part, and as far from black, has another black
+_FEW = 2**20  # pixels that ends are found from
 _STRIP = 2**20  # pixels converted at a time; copies of a whole image would cost hundreds of MB
+
+_Scale = Callable[[np.ndarray], np.ndarray]
 
 
 def to_eight_bits(
@@ -36,10 +39,12 @@ def to_eight_bits(
     """Scale integers or floats of any shape (H, W, ...) to uint8, 0..255; and warnings.
 
     name: what errors call the image. stated: the bits that its file says it has, None if it says nothing.
-    Raises ImageError for values that are not finite.
+    Raises ImageError for values that are not finite, or no numbers.
     """
     if values.dtype == np.uint8 and stated in (None, 8):
         return values, ()
+    if values.dtype.kind not in "buif":
+        raise ImageError(f"{name} has values of type {values.dtype}; expected integers or floats.")
     scale, warnings = _scale(values, name, stated)
     scaled = np.empty(values.shape, np.uint8)
     for rows in strips(values.shape[1], values.shape[0]):
@@ -53,86 +58,107 @@ def strips(width: int, height: int) -> Iterator[slice]:
     return (slice(top, min(top + rows, height)) for top in range(0, height, rows))
 
 
-_Scale = Callable[[np.ndarray], np.ndarray]
-
-
 def _scale(values: np.ndarray, name: str, stated: int | None) -> tuple[_Scale, tuple[str, ...]]:
-    if values.dtype.kind == "b":
+    kind = values.dtype.kind
+    if kind == "b":
         return lambda strip: strip * np.uint8(255), ()
     if values.dtype in (np.uint8, np.uint16):
-        return _of_depth(values, stated)
+        return _by_depth(values, stated, _BITS)
     if not (np.isfinite(values.min()) and np.isfinite(values.max())):
         raise ImageError(f"{name} has values that are not finite numbers; replace them and save it again.")
-    low, high = _ends(values)
-    if low < 0 or high >= 2**16:
-        return _linear(low, high), (
-            f"The image does not state which values are black and white; {low:g} and {high:g} were taken.",
-        )
-    if values.dtype.kind == "f" and high <= 255:
-        return _linear(0, 1 if high <= 1 else 255), ()
-    return _of_depth(_as_16_bits(values), stated)
+    few = _few(values)
+    low, high = _ends(few)
+    for white in (1, 255) if kind == "f" else ():
+        if low >= -white * _GAP and white / 2 <= high <= white * (1 + _GAP):
+            return _linear(0, white), ()
+    if low < 0 or high >= 2**16 or (few != np.rint(few)).any():
+        return _from_end_to_end(low, high)
+    positive = (8 * values.dtype.itemsize - 1,) if kind == "i" else ()  # a signed type without its sign
+    return _by_depth(_as_16_bits(values), stated, (*_BITS, *positive))
 
 
 def _as_16_bits(values: np.ndarray) -> np.ndarray:
     whole = np.empty(values.shape, np.uint16)
     for rows in strips(values.shape[1], values.shape[0]):
-        whole[rows] = np.rint(values[rows]).clip(0, 65535)
+        whole[rows] = np.rint(values[rows].astype(np.float64)).clip(0, 65535)
     return whole
 
 
-def _of_depth(values: np.ndarray, stated: int | None) -> tuple[_Scale, tuple[str, ...]]:
-    """For uint8 and uint16."""
+def _by_depth(
+    values: np.ndarray, stated: int | None, possible: tuple[int, ...]
+) -> tuple[_Scale, tuple[str, ...]]:
+    """For uint8 and uint16, and what they were made of. possible: bits, ascending."""
     counts = np.zeros(2**16, np.int64)
     for rows in strips(values.shape[1], values.shape[0]):
         counts += np.bincount(values[rows].ravel(), minlength=2**16)
+    picture = _without_ends(counts)
     # A PNG that states 12 bits may hold them scaled to 16, as its standard has it, or as they are.
-    fits = stated is not None and _holds(counts, stated)
-    bits = stated if fits and stated is not None else _bits(counts)
+    if stated is not None and 0 < stated < 16 and _holds(picture, stated):
+        return _from_black(stated), ()
+    bits = next((bits for bits in possible if _holds(picture, bits)), 16)
+    there = np.flatnonzero(picture)
+    low, high = (int(there[0]), int(there[-1])) if len(there) else (0, 2**16)
+    if high - low < _NARROW * 2**bits < low:
+        return _from_end_to_end(low, high)
+    warning = f"The image does not state how many bits its values have; they suggest {bits}."
+    return _from_black(bits), (warning,) if bits < 16 else ()
+
+
+def _without_ends(counts: np.ndarray) -> np.ndarray:
+    """A histogram without its background and, if it stands alone, its highest value."""
+    there = np.flatnonzero(counts)
+    picture = counts.copy()
+    picture[there[0]] = 0
+    if len(there) > 2 and there[-1] - there[-2] > _GAP * (there[-2] - there[1]):
+        picture[there[-1]] = 0
+    return picture
+
+
+def _holds(picture: np.ndarray, bits: int) -> bool:
+    """Whether the picture of a histogram (65536,) has at most so many bits."""
+    return 0 < picture.sum() and picture[2**bits :].sum() <= _BEYOND * picture.sum()
+
+
+def _few(values: np.ndarray) -> np.ndarray:
+    """At most about a million of the values, sorted float64, of all channels; with the least and the greatest."""
+    pixels = values.reshape(values.shape[0] * values.shape[1], -1)
+    chosen = pixels[:: -(-pixels.size // _FEW)].ravel()
+    return np.sort(np.concatenate([chosen, [values.min(), values.max()]]).astype(np.float64))
+
+
+def _ends(few: np.ndarray) -> tuple[float, float]:
+    """The lowest and highest value of the picture, of sorted values."""
+    few = _without_lone_highest(-_without_lone_highest(-few[::-1])[::-1])
+    return -_end(-few[::-1]), _end(few)
+
+
+def _without_lone_highest(few: np.ndarray) -> np.ndarray:
+    """Without the highest value if it stands alone; border, padding or marker have one, however large."""
+    rest = few[: np.searchsorted(few, few[-1])]
+    return rest if len(rest) and few[-1] - rest[-1] > _GAP * (rest[-1] - rest[0]) > 0 else few
+
+
+def _end(few: np.ndarray) -> float:
+    """The highest value of the picture: the first, beyond 95 %, with next to none in the gap behind it."""
+    last = len(few) - 1
+    body = int((1 - _BEYOND) * last)
+    gap = (few[body] - few[last - body]) * _GAP
+    near = np.searchsorted(few, few[body:] + gap, side="right") - np.arange(body + 1, last + 2)
+    end = float(few[body + int(np.argmax(near <= max(1, _HOT * last)))])
+    return float(few[-1]) if few[-1] <= end + gap else end
+
+
+def _from_black(bits: int) -> _Scale:
+    """From 0 to the most that so many bits hold."""
     full = 2**bits - 1
     table = ((np.arange(2**16).clip(max=full) * 255 + full // 2) // full).astype(np.uint8)
-    warnings = (
-        ()
-        if fits or bits == 16
-        else (f"The image does not state how many bits its values have; they suggest {bits}.",)
-    )
-    # Integers of more bits come here converted, so a strip may be of another type.
-    return lambda strip: table[_indices(strip)], warnings
+    # Other types were counted as uint16 and come here as they are.
+    return lambda strip: table[strip if strip.dtype.kind == "u" and strip.itemsize <= 2 else _as_16_bits(strip)]
 
 
-def _indices(strip: np.ndarray) -> np.ndarray:
-    if strip.dtype in (np.uint8, np.uint16):
-        return strip
-    return np.rint(strip).clip(0, 65535).astype(np.uint16)
-
-
-def _bits(counts: np.ndarray) -> int:
-    return next((bits for bits in _BITS if _holds(counts, bits)), 16)
-
-
-def _holds(counts: np.ndarray, bits: int) -> bool:
-    """Whether the picture of a histogram (65536,) of uint16 has at most so many bits."""
-    full = 2**bits - 1
-    picture = int(counts.sum() - counts[np.flatnonzero(counts)[0]])  # the lowest value is the background
-    above, near = int(counts[full + 1 :].sum()), int(counts[full + 1 : full + 1 + full // _NEXT].sum())
-    return above <= _MARKERS * picture and near <= max(1, _HOT * picture, _DENSE * above)
-
-
-def _ends(values: np.ndarray) -> tuple[float, float]:
-    """The lowest and highest value of the picture, without hot or dead pixels and burned-in markers."""
-    few = np.sort(values.ravel()[:: -(-values.size // _FEW)].astype(np.float64))
-    low, high = float(values.min()), float(values.max())
-    return -_end(-few[::-1], -low), _end(few, high)
-
-
-def _end(few: np.ndarray, highest: float) -> float:
-    """The highest value of the picture, of which `few` are sorted; `highest`: of all."""
-    last = len(few) - 1
-    first, body = int(_MARKERS * last), int((1 - _MARKERS) * last)
-    step = (few[body] - few[first]) / _NEXT
-    above = last - np.arange(body, last + 1)
-    near = np.searchsorted(few, few[body:] + step, side="right") - np.arange(body + 1, last + 2)
-    end = float(few[body + int(np.argmax(near <= np.maximum(max(1, _HOT * last), _DENSE * above)))])
-    return highest if highest <= end + step else end
+def _from_end_to_end(low: float, high: float) -> tuple[_Scale, tuple[str, ...]]:
+    warning = f"The image does not state which values are black and white; {low:g} and {high:g} were taken."
+    return _linear(low, high), (warning,)
 
 
 def _linear(low: float, high: float) -> _Scale:
