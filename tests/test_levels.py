@@ -56,6 +56,70 @@ def test_the_depth_is_found_whatever_is_burned_in(bits: int, white: int | None) 
         assert warnings == (() if bits == 16 else (SUGGESTED.format(bits),))
 
 
+@pytest.mark.parametrize("bits", [10, 12, 14])
+@pytest.mark.parametrize("width", [2, 5, 30])
+def test_a_white_border_of_any_width_decides_nothing(bits: int, width: int) -> None:
+    """PixelPaddingValue 65535, exported with the picture."""
+    for share in patients():
+        values = encoded(share / share.max(), bits)
+        edge = values.shape[1] * width // 100
+        values[:, :edge] = values[:, -edge:] = 65535
+        assert to_eight_bits(values, "it")[1] == (SUGGESTED.format(bits),)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+@pytest.mark.parametrize("scale", [0.4, 0.7, 1.6])
+def test_what_resizing_overshoots_decides_nothing(bits: int, scale: float) -> None:
+    for share in patients():
+        stretched = ((share - 0.02) / np.quantile(share, 0.99)).clip(0, 1)  # many pixels are white
+        image = Image.fromarray((stretched * (2**bits - 1)).astype(np.float32))
+        size = (int(image.width * scale), int(image.height * scale))
+        values = np.asarray(image.resize(size, Image.Resampling.LANCZOS)).clip(0, 65535).astype(np.uint16)
+        assert values.max() >= 2**bits
+        assert to_eight_bits(values, "it")[1] == (SUGGESTED.format(bits),)
+
+
+@pytest.mark.parametrize("padding", [-32768, -2000, 30_000])
+@pytest.mark.parametrize("share_of_it", [0.03, 0.1, 0.3])
+def test_padding_of_signed_values_does_not_move_their_ends(padding: int, share_of_it: float) -> None:
+    for share in patients():
+        values = np.rint(share / share.max() * 4095 - 1024).astype(np.int16)
+        rows = int(share_of_it * len(values))
+        expected = to_eight_bits(values[rows:], "it")[0]
+        values[:rows] = padding
+        found = to_eight_bits(values, "it")[0][rows:]
+        assert np.abs(found.astype(int) - expected).max() <= 3
+
+
+@pytest.mark.parametrize("reach", [1.0, 1.001, 1.1, 255, 255.5, 270, 4096.5, 12.0, 0.01])
+def test_floats_are_what_their_range_says(reach: float) -> None:
+    share = np.linspace(0, 1, 50_000).reshape(200, 250)
+    found, _ = to_eight_bits((share * reach).astype(np.float32), "it")
+    assert np.abs(found - np.rint(share * 255)).max() <= 26
+
+
+@pytest.mark.parametrize("offset", [32_768, 61_440])
+def test_values_far_from_black_have_another_black(offset: int) -> None:
+    """ImageJ's signed values, stored without sign; a negative by subtraction from 65,535."""
+    values = encoded(np.linspace(0, 1, 50_000).reshape(200, 250), 12) + np.uint16(offset)
+    found, (warning,) = to_eight_bits(values, "it")
+    assert np.abs(found - np.rint(np.linspace(0, 255, 50_000)).reshape(200, 250)).max() <= 1
+    assert "does not state which values are black and white" in warning
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.int16])
+def test_a_signed_type_that_uses_no_sign_has_a_bit_less(kind: type) -> None:
+    share = np.linspace(0, 1, 50_000).reshape(200, 250)
+    found, _ = to_eight_bits(np.rint(share * np.iinfo(kind).max).astype(kind), "it")
+    assert np.abs(found - np.rint(share * 255)).max() <= 1
+
+
+@pytest.mark.parametrize("stated", [16, 17, 32, 64, 0, -1])
+def test_a_statement_of_all_bits_or_none_says_nothing(stated: int) -> None:
+    values = encoded(np.linspace(0, 1, 2500).reshape(50, 50), 12)
+    assert to_eight_bits(values, "it", stated)[1] == (SUGGESTED.format(12),)
+
+
 @pytest.mark.parametrize("value", [0, 4095, 4200, 20_000, 65535])
 def test_one_pixel_decides_nothing(value: int) -> None:
     values = encoded(np.linspace(0, 1, 50 * 50).reshape(50, 50), 12)

@@ -183,6 +183,8 @@ def test_a_text_file_named_jpeg_is_refused(tmp_path: Path) -> None:
         (b"\0\0\0\x18ftypavif", "HEIC or AVIF"),
         (b"\0\0\0\x18ftypisom", "a video"),
         (b"\0\0\0\x0cjP  \r\n", "a JPEG 2000 image without DICOM"),
+        (b"\xff\xd8\xff\xf7\0", "a JPEG-LS image without DICOM; save it as PNG"),
+        (b"BMI,age,sex\n21,50,f\n", "Export the X-ray as PNG"),
         (b"\xff\x0a\xfa\x1f", "a JPEG XL image; save it as PNG"),
         (b"\0\0\0\x0cJXL \r\n", "a JPEG XL image; save it as PNG"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'>", "a web page or drawing"),
@@ -431,6 +433,49 @@ def test_exif_turns_a_16_bit_png_in_colour(orientation: int) -> None:
     assert found.tobytes() == expected.tobytes()
 
 
+@pytest.mark.parametrize("options", [{"bitspersample": 12}, {"lossless": True, "bitspersample": 16}])
+@pytest.mark.parametrize("kept", [0.2, 0.5, 0.9, 0.99])
+def test_a_truncated_jpeg_of_12_bits_is_refused(options: dict[str, Any], kept: float) -> None:
+    noise = np.random.default_rng(0).integers(0, 4096, (200, 200)).astype(np.uint16)
+    whole = bytes(imagecodecs.jpeg8_encode(noise, **options))
+    with pytest.raises(ImageError, match="is a damaged or incomplete JPEG file"):
+        read(whole[: int(kept * len(whole))])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_turns_a_jpeg_of_12_bits(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    segment = b"Exif\0\0" + exif.tobytes().removeprefix(b"Exif\0\0")
+    segment = b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment
+    deep = bytes(imagecodecs.jpeg8_encode(ramp().astype(np.uint16) * 16, bitspersample=12, level=100))
+    flat = encoded(Image.fromarray(ramp()), "JPEG", quality=100)
+    found, expected = (np.asarray(read_grey(jpeg[:2] + segment + jpeg[2:])) for jpeg in (deep, flat))
+    assert np.abs(found.astype(int) - expected).max() <= 3
+
+
+@pytest.mark.parametrize("junk", [b"Exif\0\0junk", b"II*\0", b"MM\0*\0\0\0\x08\xff\xff"])
+def test_damaged_exif_beside_whole_pixels_turns_nothing(junk: bytes) -> None:
+    png = grey_png()
+    found = read_grey(png[:33] + chunk(b"eXIf", junk) + png[33:])
+    np.testing.assert_array_equal(np.asarray(found), ramp())
+
+
+def test_what_was_read_is_not_the_callers() -> None:
+    values, image = ramp(), Image.fromarray(ramp())
+    readings = [from_array(values), from_image(image)]
+    values[:] = 0
+    image.paste(0, (0, 0, WIDTH, HEIGHT))
+    for reading in readings:
+        np.testing.assert_array_equal(np.asarray(reading.grey), ramp())
+
+
+@pytest.mark.parametrize("source", [None, "x.png", b"", np.zeros((40, 40), np.uint8)])
+def test_what_is_no_pil_image_is_said(source: Any) -> None:
+    with pytest.raises(ImageError, match=f"is a {type(source).__name__}; expected a PIL image"):
+        from_image(source)
+
+
 def test_no_text_of_the_file_is_in_an_error() -> None:
     info = PngImagePlugin.PngInfo()
     info.add_text("Comment", "Zebedee Quixote")
@@ -491,7 +536,7 @@ def test_a_pil_image_and_its_file_give_the_same() -> None:
 def test_a_pil_image_that_cannot_be_used_is_an_image_error() -> None:
     with pytest.raises(ImageError, match="my image is 5×5 pixels"):
         from_image(Image.new("L", (5, 5)), "my image")
-    with pytest.raises(ImageError, match="cannot be made grey"):
+    with pytest.raises(ImageError, match="cannot be decoded or made grey"):
         from_image(Image.open(io.BytesIO(encoded(Image.effect_noise((99, 99), 50), "PNG")[:-100])))
 
 
@@ -523,7 +568,7 @@ def test_colours_of_an_array_become_luma() -> None:
         (np.zeros((5, 40), np.uint8), "is 40×5 pixels"),
         (np.zeros((40, 400), np.uint8), "no side may be"),
         (np.broadcast_to(np.uint8(0), (6001, 6000)), "the limit is 36,000,000"),
-        ("a string", "expected"),
+        ("a string", "is a str; expected a NumPy array"),
     ],
 )
 def test_an_array_that_is_no_image_is_refused(values: Any, words: str) -> None:

@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import imagecodecs
@@ -127,8 +128,75 @@ def test_tiles_larger_than_any_image_are_refused() -> None:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
             place = file.pages.first.tags[tag].valueoffset
         data = data[:place] + side.to_bytes(2, "little") + data[place + 2 :]
-    with pytest.raises(ImageError, match="has tiles larger than any image"):
+    with pytest.raises(ImageError, match="larger tiles, than any X-ray"):
         read(data)
+
+
+def changed(data: bytes, tag: int, change: Callable[[bytes], bytes]) -> bytes:
+    """The TIFF with other bytes in place of a tag's entry, (tag, type, count, value or offset)."""
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        place = file.pages.first.tags[tag].offset
+    return data[:place] + change(data[place : place + 12]) + data[place + 12 :]
+
+
+@pytest.mark.parametrize("tag", [273, 279])
+def test_fewer_parts_than_the_picture_has_are_refused(tag: int) -> None:
+    data = written(picture(), rowsperstrip=12)
+    for each in (273, 279) if tag == 273 else (279,):
+        data = changed(data, each, lambda entry: entry[:4] + b"\3\0\0\0" + entry[8:])
+    with pytest.raises(ImageError, match="is a damaged or incomplete TIFF file"):
+        read(data)
+
+
+def test_a_file_that_does_not_say_what_is_black_is_refused() -> None:
+    data = changed(written(picture()), 262, lambda entry: b"\xff\xfe" + entry[2:])
+    with pytest.raises(ImageError, match="does not say whether low values are black or white"):
+        read(data)
+
+
+def test_a_file_without_its_depth_is_refused() -> None:
+    data = changed(written(picture()), 258, lambda entry: b"\xff\xfe" + entry[2:])
+    with pytest.raises(ImageError, match="is a damaged or incomplete TIFF file"):
+        read(data)
+
+
+def test_a_preview_alone_is_refused() -> None:
+    with pytest.raises(ImageError, match="holds a smaller version of its picture alone"):
+        read(written(picture(), subfiletype=1))
+
+
+def test_a_palette_with_a_smaller_version_is_read() -> None:
+    levels, colours = (picture(65535) // 257).astype(np.uint8), np.tile(np.arange(256) * 257, (3, 1))
+    stream = io.BytesIO()
+    with tifffile.TiffWriter(stream) as file:
+        for page, kind in ((levels[::2, ::2].copy(), 1), (levels, 0)):
+            file.write(page, photometric="palette", colormap=colours.astype(np.uint16), subfiletype=kind)
+    assert np.abs(shown(stream.getvalue()) - levels).max() <= 1
+
+
+def test_several_images_in_one_page_are_refused() -> None:
+    with pytest.raises(ImageError, match="has several pages or frames"):
+        read(written(picture(), description="ImageJ=1.54f\nimages=3\nslices=3\n"))
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "words"),
+    [
+        (np.zeros((64, 64, 64), np.uint8), {"photometric": "rgb", "planarconfig": "contig"}, "in colours"),
+        (np.zeros((64, 64), np.complex64), {}, "type complex64; expected integers or floats"),
+        (np.zeros((64, 64, 64), np.uint8), {"volumetric": True, "tile": (16, 16, 16)}, "several pages"),
+        (picture(), {"photometric": "cfa"}, "in colours that are not supported"),
+    ],
+    ids=["64 samples", "complex", "volume", "raw sensor"],
+)
+def test_other_kinds_are_refused_in_words(values: np.ndarray, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ImageError, match=words):
+        read(written(values, **options))
+
+
+def test_a_description_of_any_length_takes_no_time() -> None:
+    for text in ("ImageJ=\n" * 100_000, "<Pixels " * 100_000):
+        assert read(written(picture(), description=text)).grey.size == (WIDTH, HEIGHT)
 
 
 @pytest.mark.parametrize("compression", ["webp", "jpegxl", "jpeg2000"])

@@ -34,14 +34,16 @@ class Png(NamedTuple):
 
 class Jpeg(NamedTuple):
     """precision: bits a sample; process: the marker of the frame header, 0xC0 to 0xCF, 0 if there is none.
-    width, height, components: as it says.
+    width, height, components: as it says. is_whole: whether the end marker is there. exif: of its segment.
     """
 
-    precision: int
-    process: int
-    width: int
-    height: int
-    components: int
+    precision: int = 8
+    process: int = 0
+    width: int = 0
+    height: int = 0
+    components: int = 0
+    is_whole: bool = False
+    exif: bytes = b""
 
 
 def png(data: bytes, name: str) -> Png:
@@ -60,9 +62,13 @@ def png(data: bytes, name: str) -> Png:
         if _is_needed(kind, body, data[end - 4 : end]):
             kept.append(data[place:end])
             exif = body if kind == b"eXIf" else exif
+        if kind == b"CgBI":
+            raise ImageError(
+                f"{name} is a PNG in Apple's own form; save it again as PNG with another program."
+            )
         if kind == b"IHDR" and length == 13:
             depth = body[8]
-        if kind == b"sBIT" and body and len(set(body)) == 1:
+        if kind == b"sBIT" and _is_right(kind, body, data[end - 4 : end]) and body and len(set(body)) == 1:
             stated = body[0]
         if kind == b"acTL" and body[:4] not in (b"", b"\0\0\0\1"):
             raise ImageError(
@@ -83,7 +89,11 @@ def _is_needed(kind: bytes, body: bytes, crc: bytes) -> bool:
     if kind[:1].isupper() or not kind:  # critical: a decoder must understand these
         return True
     is_exif = kind == b"eXIf" or (kind in (b"zTXt", b"tEXt") and body.startswith(_RAW_EXIF))
-    return (kind == b"tRNS" or is_exif) and zlib.crc32(kind + body) == int.from_bytes(crc, "big")
+    return (kind == b"tRNS" or is_exif) and _is_right(kind, body, crc)
+
+
+def _is_right(kind: bytes, body: bytes, crc: bytes) -> bool:
+    return zlib.crc32(kind + body) == int.from_bytes(crc, "big")
 
 
 def jpeg(data: bytes, name: str) -> Jpeg:
@@ -91,8 +101,8 @@ def jpeg(data: bytes, name: str) -> Jpeg:
 
     Raises ImageError for more segments, scans or EXIF than any camera writes, or another file behind the end.
     """
-    place, scans, exif, pixels, end = 2, 0, 0, len(data), None
-    frame = Jpeg(8, 0, 0, 0, 0)
+    place, scans, exif, pixels, end = 2, 0, b"", len(data), None
+    frame = Jpeg()
     for _ in range(_MAX_PARTS):
         found = _MARKER.match(data, place)
         if found is None:
@@ -100,7 +110,7 @@ def jpeg(data: bytes, name: str) -> Jpeg:
             break
         kind, start = data[found.end() - 1], found.end()
         if kind == 0xD9:
-            end = start
+            frame, end = frame._replace(is_whole=True), start
             break
         if kind == 0x01 or 0xD0 <= kind <= 0xD8:  # markers without a length
             place = start
@@ -110,19 +120,18 @@ def jpeg(data: bytes, name: str) -> Jpeg:
             precision, height, width, components = struct.unpack_from(">BHHB", data, start + 2)
             frame = Jpeg(precision, kind, width, height, components)
         if kind == 0xE1 and data[start + 2 : start + 6] == b"Exif":
-            exif += place - start
+            exif += data[start + 2 : place]
         if kind == 0xDA:
             scans, pixels = scans + 1, min(pixels, place)
             after = _AFTER_SCAN.search(data, place)
             place = after.start() if after else len(data)
         if scans > _MAX_SCANS:
             raise _too_many(name, "scans")
-        if exif > MAX_EXIF:
-            raise _too_many(name, "bytes of EXIF")
+        check_exif(exif, name)
     else:
         raise _too_many(name, "segments")
     _check_tail(data[end:], name)
-    return frame
+    return frame._replace(exif=exif)
 
 
 def is_frame_header(marker: int) -> bool:

@@ -50,9 +50,14 @@ def reading_of(image: Image.Image, name: str, stated: int | None = None) -> Read
     Pillow raises for damage.
     """
     check_header(image, name)
+    return decoded(image, name, stated)
+
+
+def decoded(image: Image.Image, name: str, stated: int | None = None) -> Reading:
+    """`reading_of` an image whose header was checked."""
     image.load()
-    # Asked for after decoding: a PNG's EXIF may follow the pixels.
-    orientation = _orientation(image, name)
+    check_exif(image.info.get("exif") or image.info.get("Raw profile type exif") or b"", name)
+    orientation = _orientation(image.getexif)  # after decoding: a PNG's EXIF may follow the pixels
     warnings: tuple[str, ...] = ()
     if image.mode.startswith("I") or image.mode == "F":  # "I;16", "I;16B" and "I": 16-bit PNG and TIFF
         image, warnings = image_of(np.asarray(image), name, stated)
@@ -119,15 +124,21 @@ def several_pages(name: str) -> ImageError:
 
 
 def orientation_of(exif: bytes) -> Any:
-    """The EXIF orientation, 1 to 8 (or whatever a damaged file holds there)."""
-    tags = Image.Exif()
-    tags.load(exif)
-    return tags.get(ExifTags.Base.Orientation, 1)
+    """The EXIF orientation, 1 to 8 (or whatever a damaged file holds there); 1 for EXIF that is damaged."""
+
+    def parsed() -> Image.Exif:
+        tags = Image.Exif()
+        tags.load(exif)
+        return tags
+
+    return _orientation(parsed)
 
 
-def _orientation(image: Image.Image, name: str) -> Any:
-    check_exif(image.info.get("exif") or image.info.get("Raw profile type exif") or b"", name)
-    return image.getexif().get(ExifTags.Base.Orientation, 1)
+def _orientation(read: Callable[[], Image.Exif]) -> Any:
+    try:
+        return read().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # noqa: BLE001  of what is beside whole pixels
+        return 1
 
 
 def _grey(image: Image.Image) -> Image.Image:

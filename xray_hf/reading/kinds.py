@@ -10,10 +10,10 @@ _STARTS = tuple(
     (kind, re.compile(start, re.DOTALL))
     for kind, start in (
         ("PNG", rb"\x89PNG\r\n\x1a\n"),
-        ("JPEG", rb"\xff\xd8\xff"),
+        ("JPEG", rb"\xff\xd8\xff(?!\xf7)"),
         ("TIFF", rb"II[\x2a\x2b]\0|MM\0[\x2a\x2b]"),
         ("WEBP", rb"RIFF.{4}WEBP"),
-        ("BMP", rb"BM"),
+        ("BMP", rb"BM.{4}\0{4}"),
         # Without a preamble: the file meta group, or a data set that begins with its identifying group.
         ("DICOM", rb"DICM|\x02\0[\0-\x16]\0|\x08\0[\0-\x18]\0|\0\x08\0[\0-\x18]"),
     )
@@ -31,6 +31,7 @@ _STRANGERS = tuple(
         (rb".{4}ftyp(hei|hev|mif|msf|avi)", "HEIC or AVIF; save the photo as JPEG or PNG"),
         (rb".{4}ftyp", "a video; save one picture of it as PNG"),
         (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "a JPEG 2000 image without DICOM; save it as PNG"),
+        (rb"\xff\xd8\xff\xf7", "a JPEG-LS image without DICOM; save it as PNG"),
         (rb"\xff\x0a|\0\0\0\x0cJXL ", "a JPEG XL image; save it as PNG"),
         (
             rb"(\xef\xbb\xbf)?\s*(?i:<\?xml|<svg|<!doctype|<html|<\?php)",

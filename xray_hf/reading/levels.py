@@ -4,11 +4,11 @@ A 16-bit file often holds fewer bits: detectors give 10, 12 or 14. How many is t
 states, if it states fewer than 16 and its values agree; otherwise from all values, never from one:
 
 1. Whole numbers from 0 to 65,535 have the fewest of 8, 10, 12, 14 and 16 bits that hold 95 % of the picture.
-   The rest may be hot pixels, burned-in markers, and what resizing and sharpening overshoot. The lowest value,
-   the background, does not count, nor does the highest if it stands alone, as white borders and markers do.
+   The rest may be hot pixels, burned-in markers, and what resizing and sharpening overshoot. The lowest
+   value, the background, does not count, nor does the highest if it stands alone: a white border or marker.
 2. Floats that reach to about 1, or to about 255, are what their range says.
-3. All others (signed, wider, floats, and a picture that lies far from black in a small part of its range) have
-   no black and white of their own: the picture's lowest value becomes black, its highest white. A lowest or
+3. All others (signed, wider, other floats, and a picture far from black in a small part of its range) have no
+   black and white of their own: the picture's lowest value becomes black, its highest white. A lowest or
    highest value that stands alone, and hot and dead pixels, do not count.
 
 Where fewer than 16 bits are found, and for every image of the third kind, there is a warning.
@@ -16,7 +16,7 @@ Where fewer than 16 bits are found, and for every image of the third kind, there
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -73,8 +73,8 @@ def _scale(values: np.ndarray, name: str, stated: int | None) -> tuple[_Scale, t
             return _linear(0, white), ()
     if low < 0 or high >= 2**16 or (few != np.rint(few)).any():
         return _from_end_to_end(low, high)
-    positive = (8 * values.dtype.itemsize - 1,) if kind == "i" else ()  # a signed type without its sign
-    return _by_depth(_as_16_bits(values), stated, (*_BITS, *positive))
+    without_sign = {8 * values.dtype.itemsize - 1} if kind == "i" and values.dtype.itemsize <= 2 else set()
+    return _by_depth(_as_16_bits(values), stated, sorted({*_BITS, *without_sign}))
 
 
 def _as_16_bits(values: np.ndarray) -> np.ndarray:
@@ -85,7 +85,7 @@ def _as_16_bits(values: np.ndarray) -> np.ndarray:
 
 
 def _by_depth(
-    values: np.ndarray, stated: int | None, possible: tuple[int, ...]
+    values: np.ndarray, stated: int | None, possible: Sequence[int]
 ) -> tuple[_Scale, tuple[str, ...]]:
     """For uint8 and uint16, and what they were made of. possible: bits, ascending."""
     counts = np.zeros(2**16, np.int64)
@@ -116,11 +116,11 @@ def _without_ends(counts: np.ndarray) -> np.ndarray:
 
 def _holds(picture: np.ndarray, bits: int) -> bool:
     """Whether the picture of a histogram (65536,) has at most so many bits."""
-    return 0 < picture.sum() and picture[2**bits :].sum() <= _BEYOND * picture.sum()
+    return picture.sum() > 0 and picture[2**bits :].sum() <= _BEYOND * picture.sum()
 
 
 def _few(values: np.ndarray) -> np.ndarray:
-    """At most about a million of the values, sorted float64, of all channels; with the least and the greatest."""
+    """At most about a million values of all channels, sorted float64; with the least and the greatest."""
     pixels = values.reshape(values.shape[0] * values.shape[1], -1)
     chosen = pixels[:: -(-pixels.size // _FEW)].ravel()
     return np.sort(np.concatenate([chosen, [values.min(), values.max()]]).astype(np.float64))
@@ -153,7 +153,9 @@ def _from_black(bits: int) -> _Scale:
     full = 2**bits - 1
     table = ((np.arange(2**16).clip(max=full) * 255 + full // 2) // full).astype(np.uint8)
     # Other types were counted as uint16 and come here as they are.
-    return lambda strip: table[strip if strip.dtype.kind == "u" and strip.itemsize <= 2 else _as_16_bits(strip)]
+    return lambda strip: table[
+        strip if strip.dtype.kind == "u" and strip.itemsize <= 2 else _as_16_bits(strip)
+    ]
 
 
 def _from_end_to_end(low: float, high: float) -> tuple[_Scale, tuple[str, ...]]:

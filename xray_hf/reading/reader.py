@@ -13,6 +13,7 @@ import stat
 import struct
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from xray_hf.reading.limits import MAX_BYTES, MAX_PIXELS, check_size
 
 READER_VERSION = 2  # raise it when the same bytes would give other pixels: caches depend on it
 
-_BASELINE = (0xC0, 0xC1, 0xC2)  # frame headers of the JPEGs that Pillow reads, where they have 8 bits
+_BY_PILLOW = (0xC0, 0xC1, 0xC2, 0)  # frame headers of the JPEGs that Pillow reads, where they have 8 bits
 # By any of these Pillow, tifffile, the codecs and the EXIF reader report damage.
 _DAMAGE = (
     OSError,
@@ -76,13 +77,17 @@ def read_grey(source: Path | str | bytes) -> Image.Image:
 def from_image(image: Image.Image, name: str = "the image") -> Reading:
     """Make a PIL image of any mode a Reading; the same limits as for files.
 
+    Of a file use `read`: Pillow opens 16-bit RGB with 8 bits, and 16-bit TIFF with white as 0 as a negative.
     name: what errors call it.
-    Raises ImageError if it is too small, too large, too long, animated, or cannot be decoded.
+    Raises ImageError if it is no PIL image, too small, too large, too long, animated, or cannot be decoded.
     """
+    if not isinstance(image, Image.Image):
+        raise ImageError(f"{name} is a {type(image).__name__}; expected a PIL image.")
     try:
-        return reading_of(image, name)
+        reading = reading_of(image, name)
+        return replace(reading, grey=reading.grey.copy())  # the caller may go on painting
     except _DAMAGE as error:
-        raise ImageError(f"{name} cannot be made grey (mode {image.mode}); convert it to RGB.") from error
+        raise ImageError(f"{name} cannot be decoded or made grey (mode {image.mode}).") from error
 
 
 def from_array(values: np.ndarray, name: str = "the image") -> Reading:
@@ -93,15 +98,17 @@ def from_array(values: np.ndarray, name: str = "the image") -> Reading:
     name: what errors call it.
     Raises ImageError for any other shape, type, range or size.
     """
-    shape: tuple[int, ...] = getattr(values, "shape", ())
-    if not (isinstance(values, np.ndarray) and (len(shape) == 2 or (len(shape) == 3 and shape[2] == 3))):
+    if not isinstance(values, np.ndarray):
+        raise ImageError(f"{name} is a {type(values).__name__}; expected a NumPy array.")
+    shape = values.shape
+    if len(shape) != 2 and shape[2:] != (3,):
         raise ImageError(
             f"{name} has the shape {shape}; expected (H, W) or (H, W, 3). Squeeze or convert it."
         )
-    if values.dtype.kind not in "uif":
+    if values.dtype.kind == "b":
         raise ImageError(f"{name} has values of type {values.dtype}; expected integers or floats.")
     check_size(name, shape[1], shape[0])
-    image, warnings = image_of(values, name)
+    image, warnings = image_of(values.copy(), name)
     return upright(image, warnings=warnings)
 
 
@@ -150,13 +157,15 @@ def _read_png(data: bytes, name: str) -> Reading:
 
 def _read_jpeg(data: bytes, name: str) -> Reading:
     jpeg = containers.jpeg(data, name)
-    if jpeg.precision == 8 and jpeg.process in (*_BASELINE, 0):
+    if jpeg.precision == 8 and jpeg.process in _BY_PILLOW:
         return _read_by_pillow(data, name)
     import imagecodecs  # 12 bits, or lossless
 
     check_size(name, jpeg.width, jpeg.height)
+    if not jpeg.is_whole or jpeg.components not in (1, 3):  # the decoder would show the missing part grey
+        raise ValueError("not complete, or CMYK")
     image, warnings = image_of(imagecodecs.jpeg8_decode(data), name, jpeg.precision)
-    return upright(image, warnings=warnings)
+    return upright(image, orientation_of(jpeg.exif), warnings)
 
 
 def _read_tiff(data: bytes, name: str) -> Reading:
