@@ -38,7 +38,7 @@ def main() -> None:
         raise DataError(f"there are {len(files)} images; expected at least {options.images}.")
     chosen = np.random.default_rng(0).choice(len(files), options.images, replace=False)
     tries: dict[str, list[bool]] = {}
-    for number in tqdm(chosen):
+    for number in tqdm(chosen, disable=None):
         try:
             share = shrunk(read_grey(files[number]))
         except ImageError:
