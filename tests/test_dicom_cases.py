@@ -755,3 +755,106 @@ def test_settings_of_pydicom_do_not_change_the_picture(monkeypatch: pytest.Monke
     monkeypatch.undo()
     assert isinstance(grey, Reading)
     assert grey.grey.tobytes() == read(data).grey.tobytes()
+
+
+# Found by a second reader
+
+
+@pytest.mark.parametrize(
+    ("centers", "widths"),
+    [
+        (["", "2048"], ["400", "4096"]),
+        (["100", "2048"], ["", "4096"]),
+        (["", "2048"], ["", "4096"]),
+    ],
+)
+def test_an_empty_window_takes_no_number_of_the_next(centers: list[str], widths: list[str]) -> None:
+    data = native(WindowCenter=centers, WindowWidth=widths)
+    expected = native(WindowCenter="2048", WindowWidth="4096")
+    assert np.array_equal(shown(data), shown(expected))
+    assert read(data).warnings != ()
+
+
+def test_a_modality_table_of_16_bits_begins_below_zero() -> None:
+    entries = np.concatenate([np.zeros(100, int), np.arange(4096)])
+    data = native(values(12).astype(np.uint16), 16, ModalityLUTSequence=dicoms.table(-100, entries, 12))
+    assert np.abs(shown(data) - spread(values(12))).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["jpegls16", "j2k16"])
+def test_an_overlay_in_unused_bits_is_cut_from_numbers_without_loss(kind: str) -> None:
+    frame = dicoms.jpeg_ls() if kind == "jpegls16" else dicoms.j2k()
+    syntax = uid.JPEGLSLossless if kind == "jpegls16" else uid.JPEG2000Lossless
+    overlay = np.zeros((HEIGHT, WIDTH), np.uint16)
+    overlay[9:20, 9:30] = 0x1000
+    window = {"WindowCenter": "2048", "WindowWidth": "4096"}
+    found = shown(dicoms.compressed(syntax, frame, values(12) | overlay, 12, **window))
+    assert np.array_equal(found, shown(native(**window)))
+    high = dicoms.compressed(syntax, frame, values(12) << 4, 12, HighBit=15, **window)
+    assert np.array_equal(shown(high), shown(native(**window)))
+
+
+@pytest.mark.parametrize("bits", [8, 12])
+def test_a_table_with_one_entry_too_high_keeps_its_bits(bits: int) -> None:
+    entries = np.arange(1, 4097) * 2**bits // 4096  # the last needs one bit more
+    data = native(VOILUTSequence=dicoms.table(0, entries, bits))
+    assert np.abs(shown(data) - spread(values(12))).max() <= 1
+
+
+def grey_as_colours(photometric: str, samples: np.ndarray) -> bytes:
+    """Native samples (H, W, 3) uint8 that the header calls something."""
+    made = dicoms.dataset(samples[..., 0], 8, SamplesPerPixel=3, PhotometricInterpretation=photometric)
+    made.PlanarConfiguration = 0
+    return dicoms.written(made, uid.ExplicitVRLittleEndian, samples.tobytes())
+
+
+@pytest.mark.parametrize("photometric", ["RGB", "YBR_FULL"])
+@pytest.mark.parametrize("others", ["equal", "neutral"])
+def test_a_grey_picture_in_colours_is_read_whatever_the_header_calls_them(
+    photometric: str, others: str
+) -> None:
+    grey = values(8)
+    rest = grey if others == "equal" else np.full_like(grey, 128)
+    reading = read(grey_as_colours(photometric, np.dstack([grey, rest, rest])))
+    assert np.abs(np.asarray(reading.grey).astype(int) - grey).max() <= 1
+    assert reading.colour < 0.02
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"BodyPartExamined": "CHEST LAT"},
+        {"SeriesDescription": "Torax perfil"},
+        {"SeriesDescription": "Thorax LL"},
+        {"SeriesDescription": "Chest LLAT"},
+        {"SeriesDescription": "CHESTLAT"},
+        {"ProtocolName": "CHEST SIDE VIEW"},
+    ],
+)
+def test_more_words_for_laterals(tags: dict[str, str]) -> None:
+    assert "is a lateral view" in refused(native(ViewPosition=None, **tags))
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"ViewPosition": "PA", "PatientOrientation": ["PL", "F"]},
+        {"ViewPosition": None, "PatientOrientation": "PA"},
+        {"ViewPosition": None, "SeriesDescription": "Default Profile"},
+        {"ViewPosition": None, "SeriesDescription": "CHEST PA", "ProtocolName": "CHEST LAT"},
+    ],
+)
+def test_what_is_said_to_be_frontal_is_read(tags: dict[str, Any]) -> None:
+    assert read(native(**tags)).grey.size == (WIDTH, HEIGHT)
+
+
+@pytest.mark.parametrize("part", ["KUB", "LHAND", "BECKEN", "BWS", "KNIE", "GENOU"])
+def test_more_words_for_other_parts_of_the_body(part: str) -> None:
+    assert "another part of the body" in refused(native(BodyPartExamined=part))
+
+
+@pytest.mark.parametrize("tag", [b"\xfa\xff\xfa\xff", b"\xfc\xff\xfc\xff"])
+def test_what_follows_the_place_of_the_pixels_is_no_picture(tag: bytes) -> None:
+    data = native()
+    start = data.rindex(b"\xe0\x7f\x10\0")
+    assert "is DICOM without a picture" in refused(data[:start] + tag + b"OB\0\0\4\0\0\0\0\0\0\0")

@@ -54,7 +54,11 @@ class Case:
 
 
 def viewer(case: Case) -> tuple[np.ndarray, bool]:
-    """(H, W) grey levels 0..255, not rounded; and whether a rounding error could choose another window."""
+    """(H, W) grey levels 0..255, not rounded.
+
+    And whether that is sure: no rounding error could choose another window, and no table misses all values,
+    so that its first value may have been meant with another sign.
+    """
     stored = case.stored.astype(np.float64)
     padded = np.zeros(stored.shape, bool)
     if case.padding is not None:  # C.7.5.1.1.2
@@ -66,7 +70,7 @@ def viewer(case: Case) -> tuple[np.ndarray, bool]:
         values = stored * (case.slope or 1.0) + (case.intercept or 0.0)
     picture = values[~padded]
     low, high = picture.min(), picture.max()
-    level, is_sure = None, True
+    level, is_sure = None, case.modality is None or meets(case.modality, stored[~padded])
     for offered in (*case.tables, *case.windows):  # C.11.2: the table, or the window
         share = (
             of_table(values, offered)
@@ -75,6 +79,7 @@ def viewer(case: Case) -> tuple[np.ndarray, bool]:
         )
         if share is None:
             continue
+        is_sure &= not isinstance(offered, Table) or meets(offered, picture)
         inside = 255 * share[~padded]
         margin = np.minimum(inside - 0.5, 254.5 - inside)
         is_sure &= bool((margin > TIE).any() or (margin < -TIE).all())
@@ -86,6 +91,10 @@ def viewer(case: Case) -> tuple[np.ndarray, bool]:
     level = 255 - level if case.inverted else level
     level[padded] = 0
     return level, is_sure
+
+
+def meets(table: Table, values: np.ndarray) -> bool:
+    return bool(table.first <= values.max() and table.first + len(table.entries) > values.min())
 
 
 def mapped(values: np.ndarray, table: Table) -> np.ndarray:
@@ -144,7 +153,7 @@ def made_tables(draw: st.DrawFn, low: float, high: float) -> Table:
     """A table that begins near what could be looked up, as 16 bits can say it."""
     least, most = (-(2**15), 2**15 - 1) if low < 0 else (0, 2**16 - 1)
     count = draw(st.sampled_from([2, 3, 255, 256, 257, 1000, 4096, 65536]))
-    # It meets what could be looked up, or its sign could be doubted.
+    # It meets what could be looked up; whether it meets what is, the test looks at.
     first = draw(st.integers(max(least, int(low) - count + 1), max(least, min(most, int(high)))))
     bits = draw(st.sampled_from([8, 10, 11, 12, 14, 16, 3, 7, 17]))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))

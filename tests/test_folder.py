@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from xray_hf.data.sample import Sample, SourceReport
 from xray_hf.data.sources import ReadOptions, folder
@@ -340,3 +341,26 @@ def test_exactly_one_csv_is_expected(tmp_path: Path) -> None:
     (write(tmp_path) / "metadata.csv").write_text(ROWS)
     with pytest.raises(DataError, match=r"holds both labels\.csv and metadata\.csv"):
         read(tmp_path)
+
+
+def test_quotes_after_a_blank_are_quotes(tmp_path: Path) -> None:
+    Image.new("L", (40, 40)).save(tmp_path / "a, b.png")
+    (tmp_path / "labels.csv").write_text('"file_name", "label"\n"a, b.png", "Normal"\n', encoding="utf-8")
+    samples, _ = folder.read(str(tmp_path), "mine", ReadOptions())
+    assert [(sample.file_name, sample.findings) for sample in samples] == [("a, b.png", ("Normal",))]
+
+
+def test_classes_one_folder_deeper_are_no_class_of_their_own(tmp_path: Path) -> None:
+    for label in ("Normal", "Pneumonia"):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        Image.new("L", (40, 40)).save(tmp_path / "data" / label / "a.png")
+    with pytest.raises(DataError, match="has one subfolder, data, with more below it; pass that one"):
+        folder.read(str(tmp_path), "mine", ReadOptions())
+
+
+def test_splits_beside_other_folders_are_no_classes(tmp_path: Path) -> None:
+    for inner in ("train/Normal", "test/Normal", "extra/Normal"):
+        (tmp_path / inner).mkdir(parents=True)
+        Image.new("L", (40, 40)).save(tmp_path / inner / "a.png")
+    with pytest.raises(DataError, match=r"has subfolders of splits \(test, train\) beside others"):
+        folder.read(str(tmp_path), "mine", ReadOptions())

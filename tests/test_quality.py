@@ -10,6 +10,7 @@ import html
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -136,18 +137,32 @@ def test_a_turned_file_is_rejected_with_advice_in_every_answer(
     assert f"Why: {advice}." in html.unescape(formatting.as_html([answer]))
 
 
-def test_two_images_in_a_file_are_a_warning_in_every_answer(
+def test_two_images_in_a_file_are_rejected_with_advice(
     engine: Engine, synthetic_patients: list[Image.Image], tmp_path: Path
 ) -> None:
     file = tmp_path / "pair.png"
     pair = np.concatenate([resize(image, 300) for image in synthetic_patients[:2]], axis=1)
     Image.fromarray(pair).save(file)
-    caution = CAUTIONS["side by side"]
+    advice = CORRECTIONS["side by side"]
     found = engine.predict(file)
+    assert found.decision == REJECTED
+    assert advice in found.reason
+    assert advice in tables.to_row("pair.png", found, engine.labels)["reason"]
+    (answer,) = events.answer({"model": engine}, [Upload("pair.png", lambda: file)])
+    assert advice in html.unescape(formatting.as_html([answer]))
+
+
+def test_a_photograph_gets_a_warning_in_every_answer(engine: Engine, tmp_path: Path) -> None:
+    file = tmp_path / "chest.png"
+    sample_images(1, 0)[0][1].save(file)
+    warned = copy.copy(engine)
+    warned._quality = SimpleNamespace(findings=lambda pixels: [("photograph",)] * len(pixels))
+    caution = CAUTIONS["photograph"]
+    found = warned.predict(file)
     assert caution in found.warnings
     assert found.decision != REJECTED
-    assert caution in tables.to_row("pair.png", found, engine.labels)["warnings"]
-    (answer,) = events.answer({"model": engine}, [Upload("pair.png", lambda: file)])
+    assert caution in tables.to_row("chest.png", found, engine.labels)["warnings"]
+    (answer,) = events.answer({"model": warned}, [Upload("chest.png", lambda: file)])
     assert caution in formatting.as_json(answer)["warnings"]
     assert caution in formatting.as_html([answer])
 

@@ -169,9 +169,8 @@ def _parse(path: Path, columns: Sequence[str]) -> tuple[list[str], list[list[str
     text = _text(path)
     found: list[list[str]] = []
     for separator in ",;\t":
-        lines = (
-            [cell.strip() for cell in row] for row in csv.reader(io.StringIO(text, ""), delimiter=separator)
-        )
+        table = csv.reader(io.StringIO(text, ""), delimiter=separator, skipinitialspace=True)
+        lines = ([cell.strip() for cell in row] for row in table)
         rows = (row for row in lines if any(row))
         header = next(rows, [])
         if set(columns) <= set(header):

@@ -43,12 +43,12 @@ CORRECTIONS = {
     "upside down": "seems to be upside down; rotate it by 180° and try again",
     "turned left": "seems to lie on its side, head to the left; rotate it clockwise and try again",
     "turned right": "seems to lie on its side, head to the right; rotate it anticlockwise and try again",
+    "side by side": "seems to hold two images; crop it to one X-ray and try again",
 }
 # ... and of these it warns.
 CAUTIONS = {
     "mirrored": "The image may be mirrored, or the heart lies on the right; check the side marker.",
     "cut off": "The lungs may be cut off at the edge of the image.",
-    "side by side": "There may be two images in this file; crop it to one X-ray.",
     "photograph": "This may be a photograph of a screen or film; export the X-ray itself, if you can.",
     "writing": "Writing or drawing covers much of the image; export the X-ray without it, if you can.",
 }

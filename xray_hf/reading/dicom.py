@@ -15,7 +15,15 @@ from pydicom.pixels.decoders import base
 
 from xray_hf.errors import ImageError
 from xray_hf.reading import dicom_content, dicom_display, dicom_pixels, kinds
-from xray_hf.reading.dicom_header import PIXEL_DATA, UNDEFINED, File, Header, open_meta, read_header
+from xray_hf.reading.dicom_header import (
+    FLOAT_PIXELS,
+    PIXEL_DATA,
+    UNDEFINED,
+    File,
+    Header,
+    open_meta,
+    read_header,
+)
 from xray_hf.reading.dicom_pixels import Format
 from xray_hf.reading.grey import Reading, reading_of
 from xray_hf.reading.quiet import can_be_quiet, quiet
@@ -64,7 +72,7 @@ def _read(data: bytes, name: str, check_size: Callable[[str, int, int], None]) -
     if form.samples > 1:
         reading = reading_of(Image.fromarray(pixels), name)
     else:
-        keeps = dicom_pixels.keeps_unused_bits(file.syntax)
+        keeps = dicom_pixels.keeps_unused_bits(pixels, file.syntax, form)
         grey, shown = dicom_display.grey_of(pixels, keeps, form, file.header, name)
         reading = Reading(Image.fromarray(grey), 0.0, shown)
     picture = reading.grey
@@ -87,9 +95,9 @@ def _open(data: bytes, name: str) -> File:
             raise
         raise ImageError(kinds.why_not_read(data, name)) from None
     dicom_content.check_kind(file.header.text("SOPClassUID"), name)
-    if file.tag and file.tag != PIXEL_DATA:
+    if file.tag in FLOAT_PIXELS:
         raise ImageError(f"{name} has pixels of floating-point numbers; expected integers. Export it again.")
-    if not file.tag:
+    if file.tag != PIXEL_DATA:
         raise ImageError(f"{name} is DICOM without a picture; choose the file with the X-ray.")
     if not file.is_stated and file.length == UNDEFINED:
         raise ImageError(

@@ -32,7 +32,8 @@ _NO_PICTURES = (
 
 # Words of views and regions, in capitals. Whole words, unless they stand in both regions and compounds.
 _LATERAL = re.compile(
-    r"\b(LAT|LATL|LATERAL|LATERALE|LATERAUX|LATEROLATERAL|SAGITTAL|PROFILE?|SEITL|SEITLICHE?)\b"
+    r"\b([LR]?LAT|LATL|LATERAL|LATERALE|LATERAUX|LATEROLATERAL|CHESTLAT|LL|SAGITTAL|SIDE VIEW|PROFIL|PERFIL"
+    r"|SEITL|SEITLICHE?)\b"
 )
 _NOT_LATERAL = re.compile(r"DECUB|DEKUB|OBLIQUE|\bBILAT")  # lying on the side is a frontal view
 _FRONTAL = re.compile(r"\b(PA|AP|FRONTAL|POSTERO ?ANTERIOR|ANTERO ?POSTERIOR|FACE)\b")
@@ -44,8 +45,9 @@ _ELSEWHERE = re.compile(
     r"|TEETH|ZYGOMA|MASTOID|SHOULDER|SCAPULA|CLAVIC|ACROMIO|HUMER|ELBOW|FOREARM|WRIST|FINGER|THUMB|FEMUR|THIGH|KNEE"
     r"|PATELLA|TIBIA|FIBULA|ANKLE|CALCAN|TARSAL|BREAST|KIDNEY|URETER|URETHRA|URINARY|BLADDER|COLON|STOMACH|DUODEN"
     r"|RECTUM|BOWEL|INTESTINE|BILIARY|EXTREMIT|\b(UPPER|LOWER) ?(LIMB|ARM|LEG)"
-    r"|\b(ARMS?|LEGS?|HANDS?|HIPS?|FOOT|FEET|TOES?|HEADS?|NECK|JAW|EYES?|HEEL|ILIUM|ILEUM)\b"
+    r"|\b(ARMS?|LEGS?|[LR]?HANDS?|HIPS?|FOOT|FEET|TOES?|HEADS?|NECK|JAW|EYES?|HEEL|ILIUM|ILEUM|KUB|ABD|BECKEN|[BLH]WS|KNIE|GENOU)\b"
 )
+_DESCRIPTIONS = ("BodyPartExamined", "SeriesDescription", "ProtocolName")  # best first
 _VIEWS, _REGIONS = "CID4010", "CID4009"  # of PS3.16: DX view; DX anatomy imaged
 
 _TURNED = (
@@ -71,7 +73,8 @@ def check(header: Header, name: str) -> tuple[str, ...]:
             f"{name} is {kind} by its modality; expected a chest radiograph ({', '.join(RADIOGRAPHY)})."
         )
     directions = [direction[:1] for direction in header.texts("PatientOrientation")]
-    if _is_lateral(header) or {"A", "P"} & set(directions):
+    is_from_the_side = len(directions) == 2 and bool({"A", "P"} & set(directions)) and not _is_frontal(header)
+    if _is_lateral(header) or is_from_the_side:
         raise ImageError(f"{name} is a lateral view; choose the frontal one (PA or AP).")
     if _is_elsewhere(header):
         raise ImageError(
@@ -87,14 +90,22 @@ def _is_lateral(header: Header) -> bool:
     position = header.text("ViewPosition")
     if position in ("LL", "RL") or ("LAT" in position and "DEC" not in position):  # LLD, RLD: decubitus
         return True
-    views = (_words(position), _meanings(header, "ViewCodeSequence", _VIEWS))
-    if any(map(_says_lateral, views)):
+    if any(map(_says_lateral, _views(header))):
         return True
-    if any(map(_FRONTAL.search, views)):
+    if _is_frontal(header):
         return False
-    return any(
-        _says_lateral(_words(header.text(keyword))) for keyword in ("SeriesDescription", "ProtocolName")
-    )
+    words = (_words(header.text(keyword)) for keyword in _DESCRIPTIONS)
+    told = next((each for each in words if _LATERAL.search(each) or _FRONTAL.search(each)), "")
+    return _says_lateral(told)
+
+
+def _is_frontal(header: Header) -> bool:
+    """Whether the view's own attributes say so."""
+    return any(map(_FRONTAL.search, _views(header)))
+
+
+def _views(header: Header) -> tuple[str, str]:
+    return _words(header.text("ViewPosition")), _meanings(header, "ViewCodeSequence", _VIEWS)
 
 
 def _says_lateral(words: str) -> bool:

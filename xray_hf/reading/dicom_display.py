@@ -21,6 +21,7 @@ from xray_hf.reading.levels import strips
 
 _DARK = 2  # bits: a table that leaves three quarters of its range unused holds fewer than it states
 _MAX_TRIED = 16  # tables and windows: each takes as long as the pixels
+_MOST, _MANY = 0.99, 255  # the share of a table's entries that decides; in tables of so many
 _DAMAGED = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, struct.error)
 
 _NO_SLOPE = "The file's rescale slope is 0, so it was left out."
@@ -127,7 +128,7 @@ def _modality(
     """
     if items := header.items("ModalityLUTSequence"):
         try:
-            entries, first, _, _ = _table(items[0], *_stored_range(form))
+            entries, first, _, _ = _table(items[0], stored, _stored_range(form)[0])
         except _DAMAGED:
             raise ImageError(f"{name} has an incomplete modality table; export it again.") from None
         return _looked_up(stored, entries, first).astype(np.float64), ()
@@ -153,13 +154,12 @@ def _stored_range(form: Format) -> tuple[float, float]:
     return (-half, half - 1) if form.signed else (0, 2 * half - 1)
 
 
-def _modality_range(form: Format, header: Header) -> tuple[float, float]:
-    """The least and the greatest value that the modality transform could give."""
+def _lowest_of_modality(form: Format, header: Header) -> float:
+    """The least value that the modality transform could give."""
     if header.items("ModalityLUTSequence"):
-        return 0, 2**16 - 1  # tables give unsigned values (C.11.1.1)
+        return 0  # tables give unsigned values (C.11.1.1)
     slope, intercept = _rescale(header)
-    low, high = sorted(value * (slope or 1.0) + intercept for value in _stored_range(form))
-    return low, high
+    return min(value * (slope or 1.0) + intercept for value in _stored_range(form))
 
 
 def _show(
@@ -191,9 +191,9 @@ _Transform = Callable[[np.ndarray], tuple[np.ndarray, tuple[str, ...]]]
 
 def _transforms(form: Format, header: Header) -> Iterator[_Transform]:
     """What the header offers to show values by, best first: (N,) to shares 0..1 of white, and warnings."""
-    possible = _modality_range(form, header)
+    lowest = _lowest_of_modality(form, header)
     for item in header.items("VOILUTSequence"):
-        yield partial(_voi_table, item=item, possible=possible)
+        yield partial(_voi_table, item=item, lowest=lowest)
     if header.raw("WindowCenter") and header.raw("WindowWidth"):
         for number in range(len(header.texts("WindowCenter"))):
             yield partial(_window, header=header, number=number)
@@ -205,15 +205,13 @@ def _window(values: np.ndarray, header: Header, number: int) -> tuple[np.ndarray
     window.PhotometricInterpretation, window.BitsStored, window.PixelRepresentation = "MONOCHROME2", 1, 0
     window.VOILUTFunction = header.text("VOILUTFunction") or "LINEAR"
     for keyword in ("WindowCenter", "WindowWidth"):
-        window.add_new(keyword, "FD", float(header.numbers(keyword)[number]))
+        window.add_new(keyword, "FD", float(header.texts(keyword)[number]))  # each alone: one may be empty
     return apply_windowing(values, window), ()
 
 
-def _voi_table(
-    values: np.ndarray, item: Header, possible: tuple[float, float]
-) -> tuple[np.ndarray, tuple[str, ...]]:
+def _voi_table(values: np.ndarray, item: Header, lowest: float) -> tuple[np.ndarray, tuple[str, ...]]:
     """C.11.2.1.1. Not by pydicom's `apply_voi`, which wraps around in 8-bit tables of over 256 entries."""
-    entries, first, stated, held = _table(item, *possible)
+    entries, first, stated, held = _table(item, values, lowest)
     if not 8 <= stated <= 16:
         raise ValueError("no depth of a VOI table")
     is_wrong = held > stated or held <= stated - _DARK
@@ -226,17 +224,18 @@ def _looked_up(values: np.ndarray, entries: np.ndarray, first: int) -> np.ndarra
     return entries[(np.rint(values) - first).clip(0, len(entries) - 1).astype(np.intp)]
 
 
-def _table(item: Header, low: float, high: float) -> tuple[np.ndarray, int, int, int]:
+def _table(item: Header, values: np.ndarray, lowest: float) -> tuple[np.ndarray, int, int, int]:
     """A table's entries (N,), the value that the first belongs to, the bits it states, and those it needs.
 
-    low, high: what could be looked up. The first value is signed where that can be negative (C.11.1.1),
-    even if the file stores it as unsigned; read so that the table meets what could be looked up.
+    values: what is looked up. lowest: the least that could be. The first value is signed where that is
+    negative (C.11.1.1), even if the file stores it as unsigned; read so that the table meets the values.
     Raises ValueError or struct.error for a table with fewer entries than it states.
     """
     count, first, bits = struct.unpack(f"{item.order}3H", item.raw("LUTDescriptor"))
     count, data = count or 2**16, item.raw("LUTData")
     if first >= 2**15:
-        readings = (first - 2**16, first) if low < 0 else (first, first - 2**16)
+        readings = (first - 2**16, first) if lowest < 0 else (first, first - 2**16)
+        low, high = values.min(), values.max()
         first = next((each for each in readings if each <= high and each + count > low), readings[0])
     if len(data) >= 2 * count:
         entries = np.frombuffer(data, f"{item.order}u2", count)
@@ -245,4 +244,7 @@ def _table(item: Header, low: float, high: float) -> tuple[np.ndarray, int, int,
         entries = words.astype("<u2").view(np.uint8)[:count]
     else:
         raise ValueError("too few entries")
-    return entries, first, bits, int(entries.max()).bit_length()
+    held = int(entries.max()).bit_length()
+    if held > bits and count >= _MANY:  # by a few entries only: these are cut
+        held = max(bits, int(np.quantile(entries, _MOST)).bit_length())
+    return entries, first, bits, held

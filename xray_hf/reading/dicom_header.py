@@ -20,6 +20,7 @@ from pydicom.filereader import read_dataset, read_sequence
 from pydicom.tag import Tag
 
 PIXEL_DATA = 0x7FE00010
+FLOAT_PIXELS = (0x7FE00008, 0x7FE00009)
 UNDEFINED = 0xFFFFFFFF  # the length of compressed pixel data
 
 _WANTED = [
@@ -38,7 +39,6 @@ _WANTED = [
 ]
 _SEQUENCES = [tag for tag in _WANTED if dictionary_VR(tag) == "SQ"]
 _META = [Tag("MediaStorageSOPClassUID"), Tag("TransferSyntaxUID")]
-_FIRST_PIXELS = 0x7FE00008  # Float Pixel Data; Double Float and Pixel Data follow
 _NUMBERS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d"}  # as struct calls them
 
 _MAX_READS = 50_000  # of the header: pydicom keeps up to 2 kB for every element and item it meets
@@ -105,7 +105,7 @@ class File(NamedTuple):
     syntax: uid.UID  # the transfer syntax, guessed where the file states none
     is_stated: bool  # whether it states one
     header: Header
-    tag: int  # of the pixels: PIXEL_DATA, that of float ones, or 0 for none
+    tag: int  # where the header ends: PIXEL_DATA, one of FLOAT_PIXELS, a later one, or 0
     vr: str  # "OW" or "OB"; with big endian, bytes lie in another order in words
     place: int  # of the first byte of the pixels
     length: int  # of the pixels, or UNDEFINED
@@ -138,9 +138,9 @@ def read_header(stream: io.BytesIO, stated: uid.UID) -> File:
 
     def at_pixels(tag: int, vr: str | None, length: int) -> bool:
         nonlocal pixels
-        if tag >= _FIRST_PIXELS:
+        if tag >= FLOAT_PIXELS[0]:
             pixels = (int(tag), vr or "OW", stream.tell(), length)
-        return tag >= _FIRST_PIXELS
+        return tag >= FLOAT_PIXELS[0]
 
     header = read_dataset(stream, is_implicit, is_little, stop_when=at_pixels, specific_tags=_WANTED)
     for element in header.elements():

@@ -34,6 +34,7 @@ _FRAMES_ARE_JPEG = {
 }
 _JPEG_2000 = (uid.JPEG2000Lossless, uid.JPEG2000)
 SYNTAXES = (*NATIVE, *_FRAMES_ARE_JPEG, *_JPEG_2000, uid.RLELossless)  # what is read
+_LOSSLESS_NUMBERS = (uid.JPEGLSLossless, uid.JPEG2000Lossless)
 _EXACT = (*NATIVE, uid.RLELossless, uid.JPEGLossless, uid.JPEGLosslessSV1)
 
 _JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"  # how a JP2 file begins
@@ -41,6 +42,8 @@ _CODE_STREAM = b"\xff\x4f\xff\x51"
 # JFIF and Adobe, whose marker libjpeg passes over where it is shorter (pydicom's SC_rgb_jpeg.dcm).
 _COLOUR_MARKER = re.compile(rb"\xff\xe0..JFIF\0|\xff\xee\0[\x0e-\xff]Adobe", re.DOTALL)
 _FIRST = 4096  # bytes of a JPEG; markers about colours stand at its beginning
+_LOSS = 8  # grey levels by which lossy compression moves a sample
+_NEARLY_ALL = 0.99  # of the pixels
 _SUBSAMPLED = "YBR_FULL_422"  # two pixels share their colour
 
 
@@ -81,12 +84,12 @@ def decode(data: bytes, file: File, form: Format, name: str) -> np.ndarray:
     return pixels
 
 
-def keeps_unused_bits(syntax: uid.UID) -> bool:
+def keeps_unused_bits(words: np.ndarray, syntax: uid.UID, form: Format) -> bool:
     """Whether words have the bits that the file had around the stored ones.
 
     Other codecs give numbers, and lossy ones numbers a little too large, which would turn black if cut.
     """
-    return syntax in _EXACT
+    return syntax in _EXACT or (syntax in _LOSSLESS_NUMBERS and int(words.max()) >= 2**form.stored)
 
 
 def _native(data: bytes, file: File, form: Format, name: str) -> np.ndarray:
@@ -113,7 +116,11 @@ def _native(data: bytes, file: File, form: Format, name: str) -> np.ndarray:
     if form.samples > 1:
         options["planar_configuration"] = form.planar
     words = memoryview(data)[file.place : file.place + expected + expected % 2]
-    return get_decoder(file.syntax).as_array(words, index=0, **options)[0]
+    is_whole = form.photometric == "YBR_FULL"
+    if is_whole:  # pydicom would make it RGB even if it is
+        options["photometric_interpretation"] = "RGB"
+    pixels = get_decoder(file.syntax).as_array(words, index=0, **options)[0]
+    return _as_rgb(pixels, form) if is_whole or form.photometric == "RGB" else pixels
 
 
 def _frame(data: bytes, file: File) -> bytes:
@@ -173,10 +180,24 @@ def _jpeg(frame: bytes, markers: tuple[int, ...], form: Format) -> np.ndarray:
 
 
 def _as_rgb(samples: np.ndarray, form: Format) -> np.ndarray:
-    """Samples as they were coded; colours as RGB (PS3.3, C.7.6.3.1.2)."""
+    """Samples as they were coded; colours as RGB (PS3.3, C.7.6.3.1.2).
+
+    Of a grey picture the samples themselves tell which they are; what the header says is often wrong.
+    """
+    if form.samples == 1:
+        return samples
+    first, *others = (samples[..., channel].astype(np.int16) for channel in range(3))
+    if all(_are_near(other, first) for other in others):
+        return samples
+    if all(_are_near(other, 128) for other in others):
+        return np.repeat(samples[..., :1], 3, axis=2)
     if not form.photometric.startswith("YBR_FULL"):
         return samples
     return convert_color_space(samples, "YBR_FULL", "RGB")
+
+
+def _are_near(samples: np.ndarray, others: np.ndarray | int) -> bool:
+    return bool((np.abs(samples - others) <= _LOSS).mean() > _NEARLY_ALL)
 
 
 def _check_stream(found: tuple[int, int, int, int], form: Format, name: str) -> None:

@@ -157,6 +157,16 @@ def _labels(folder: Path, found: Iterable[str]) -> tuple[Path, list[dict[str, st
             f"{folder} holds neither {' nor '.join(CSV_NAMES)} nor subfolders with the images of each class. "
             f"{HOW_TO_MAKE}"
         )
+    classes = set(inner.values())
+    if len(classes) == 1 and all(len(PurePosixPath(name).parts) > 2 for name in inner):
+        raise DataError(
+            f"{folder} has one subfolder, {classes.pop()}, with more below it; pass that one. {HOW_TO_MAKE}"
+        )
+    if splits := sorted(each for each in classes if each.lower() in _SPLITS):
+        raise DataError(
+            f"{folder} has subfolders of splits ({', '.join(splits)}) beside others; leave either splits or "
+            f"classes. {HOW_TO_MAKE}"
+        )
     empty = dict.fromkeys(OPTIONAL, "")
     return folder, [{"file_name": name, "label": label, **empty} for name, label in inner.items()]
 
