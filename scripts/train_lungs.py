@@ -13,15 +13,15 @@ import argparse
 import hashlib
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from fitting import fit
 from PIL import Image
-from timm.utils import ModelEmaV3
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from xray_hf.errors import DataError, exit_on_error
 from xray_hf.files import atomic_file
@@ -93,27 +93,23 @@ def part_of(stem: str) -> str:
 
 
 def train(pairs: Pairs, epochs: int) -> LungUNet:
-    """Train with AdamW and one cycle of the rate; returns the average of the weights."""
+    """Train with augmentation; returns the average of the weights."""
     rows = pairs.rows("train")
     steps = math.ceil(len(rows) / BATCH)
     net = LungUNet().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(net.parameters(), lr=RATE, weight_decay=0.02, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, epochs * steps, pct_start=0.2)
-    average = ModelEmaV3(net, decay=0.995, use_warmup=True)
-    for step in tqdm(range(epochs * steps), unit=" steps", disable=None):
+    batches: Sequence[torch.Tensor] = ()
+
+    def loss_at(step: int) -> torch.Tensor:
+        nonlocal batches
         if step % steps == 0:
             batches = torch.from_numpy(rows)[torch.randperm(len(rows))].tensor_split(steps)
         batch = batches[step % steps]
         images, masks = augment(pairs.images[batch][:, None] / 255, pairs.masks[batch][:, None])
         with torch.autocast("cpu", torch.bfloat16):
             logits = net(images.contiguous(memory_format=torch.channels_last)).float()
-        loss_of(logits[torch.arange(len(batch)), pairs.kinds[batch]], masks[:, 0]).backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        schedule.step()
-        average.update(net, step=step + 1)
-    averaged: LungUNet = average.module.eval()
-    return averaged
+        return loss_of(logits[torch.arange(len(batch)), pairs.kinds[batch]], masks[:, 0])
+
+    return fit(net, epochs * steps, RATE, 0.995, loss_at)
 
 
 def loss_of(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:

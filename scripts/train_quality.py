@@ -27,9 +27,9 @@ import onnx
 import quality_changes as changes
 import torch
 from accelerate import Accelerator
+from fitting import fit
 from PIL import Image
 from scipy.stats import binomtest
-from timm.utils import ModelEmaV3
 from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -46,6 +46,7 @@ from xray_hf.inference import Engine, Prediction
 from xray_hf.inference.quality import FINDINGS, GRAPH, SIDE, QualityCheck, small_copy
 from xray_hf.models.lungs import MARGIN, LungCrop
 from xray_hf.reading import read_grey
+from xray_hf.report import markdown
 from xray_hf.training.lung_crops import crop_lungs
 
 DRAWN_SIDE = 160  # pixels at which changes are drawn for training
@@ -116,10 +117,8 @@ def main() -> None:
         with torch.no_grad():
             net.head.bias -= torch.from_numpy(chosen.astype(np.float32))
         save(net, GRAPH)
-    check, seen = (
-        QualityCheck(),
-        by_source([*(each for each in samples if each.official_split == "TEST"), *external]),
-    )
+    check = QualityCheck()
+    seen = by_source([*(each for each in samples if each.official_split == "TEST"), *external])
     pools = {name: open_pool(each, SEEN_SIDE, laterals[1::2]) for name, each in seen.items()}
     logits, sources = logits_by_source(check, validation)
     report = {
@@ -254,27 +253,22 @@ def _example(seed: int, row: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def train(images: torch.Tensor, targets: torch.Tensor, epochs: int) -> QualityNet:
-    """Train with AdamW and one cycle of the rate; returns the average of the weights."""
+    """Train on drawn examples; returns the average of the weights."""
     net = QualityNet().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     steps = len(images) // BATCH
-    optimizer = torch.optim.AdamW(net.parameters(), lr=RATE, weight_decay=0.02, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, epochs * steps, pct_start=0.2)
-    average = ModelEmaV3(net, decay=0.998, use_warmup=True)
-    for step in tqdm(range(epochs * steps), unit=" steps", disable=None):
+    order = torch.empty(0)
+
+    def loss_at(step: int) -> torch.Tensor:
+        nonlocal order
         if step % steps == 0:
             order = torch.randperm(len(images))
         batch = order[step % steps * BATCH :][:BATCH]
         wanted = targets[batch]
-        loss = F.binary_cross_entropy_with_logits(
+        return F.binary_cross_entropy_with_logits(
             net(images[batch][:, None]), wanted.clamp(min=0), (wanted != IGNORED).float()
         )
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        schedule.step()
-        average.update(net, step=step + 1)
-    averaged: QualityNet = average.module.eval()
-    return averaged
+
+    return fit(net, epochs * steps, RATE, 0.998, loss_at)
 
 
 def thresholds(logits: np.ndarray, sources: np.ndarray) -> np.ndarray:
@@ -343,27 +337,21 @@ def as_table(report: dict[str, Any]) -> str:
     """The report in Markdown."""
     sets = report["test"]
     images = sum(each["images"] for each in sets.values())
-    lines = [
-        "| finding | found | "
-        + " | ".join(sets)
-        + " | wrong alarms | "
-        + " | ".join(report["detector"])
-        + " |",
-        "| --- |" + " ---: |" * (len(sets) + 2 + len(report["detector"])),
-    ]
+    heads = ["finding", "found", *sets, "wrong alarms", *report["detector"]]
+    rows = []
     for name in FINDINGS:
         found = [each["found"][name] for each in sets.values()]
-        cells = [share(sum(found), images)]
-        cells += [share(each, own["images"]) for each, own in zip(found, sets.values(), strict=True)]
-        cells += [with_interval(sum(each["alarms"][name] for each in sets.values()), images)]
-        cells += [share(*each[name]) for each in report["detector"].values()]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    lines += ["", "| unchanged X-rays | images | any finding |", "| --- | ---: | ---: |"]
-    for part in ("validation", "test"):
-        for name, own in report[part].items():
-            found = with_interval(own["alarms"]["any"], own["images"])
-            lines.append(f"| {name}, {part} | {own['images']:,} | {found} |")
-    return "\n".join(lines)
+        alarms = sum(each["alarms"][name] for each in sets.values())
+        by_set = [share(each, own["images"]) for each, own in zip(found, sets.values(), strict=True)]
+        by_detector = [share(*each[name]) for each in report["detector"].values()]
+        rows.append([name, share(sum(found), images), *by_set, with_interval(alarms, images), *by_detector])
+    unchanged = [
+        [f"{name}, {part}", f"{own['images']:,}", with_interval(own["alarms"]["any"], own["images"])]
+        for part in ("validation", "test")
+        for name, own in report[part].items()
+    ]
+    below = markdown.rows_below(["unchanged X-rays", "images", "any finding"], unchanged)
+    return f"{markdown.rows_below(heads, rows)}\n\n{below}"
 
 
 def share(count: int, images: int) -> str:
