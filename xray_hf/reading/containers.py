@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from xray_hf.errors import ImageError
 from xray_hf.reading.kinds import stowaway
+from xray_hf.reading.limits import several_pages
 
 MAX_EXIF = 2**16  # bytes, one JPEG segment; Pillow may keep a copy of all of it per entry
 
@@ -71,9 +72,7 @@ def png(data: bytes, name: str) -> Png:
         if kind == b"sBIT" and _is_right(kind, body, data[end - 4 : end]) and body and len(set(body)) == 1:
             stated = body[0]
         if kind == b"acTL" and body[:4] not in (b"", b"\0\0\0\1"):
-            raise ImageError(
-                f"{name} has several pages or frames; expected one. Save the X-ray alone, as PNG."
-            )
+            raise several_pages(name)
         place = end
         if kind == b"IEND":
             break

@@ -143,9 +143,8 @@ def _modality(
 
 
 def _rescale(header: Header) -> tuple[float, float]:
-    return next(iter(header.numbers("RescaleSlope")), 1.0), next(
-        iter(header.numbers("RescaleIntercept")), 0.0
-    )
+    slope, intercept = header.numbers("RescaleSlope"), header.numbers("RescaleIntercept")
+    return slope[0] if slope else 1.0, intercept[0] if intercept else 0.0
 
 
 def _stored_range(form: Format) -> tuple[float, float]:

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image
 
-from xray_hf.errors import ImageError
 from xray_hf.reading.containers import check_exif
 from xray_hf.reading.levels import strips, to_eight_bits
-from xray_hf.reading.limits import check_size
+from xray_hf.reading.limits import check_size, several_pages
 
 _WORTH_SHARING = 300_000  # pixels; a thread costs as much as resizing so many
 _TURNS = {
@@ -116,11 +115,6 @@ def check_header(image: Image.Image, name: str) -> None:
     # A JPEG of several pictures (MPO) is a phone's photograph and its depth map; the first is read.
     if image.format != "MPO" and getattr(image, "is_animated", False):
         raise several_pages(name)
-
-
-def several_pages(name: str) -> ImageError:
-    """The error for a file of several pictures."""
-    return ImageError(f"{name} has several pages or frames; expected one. Save the X-ray alone, as PNG.")
 
 
 def orientation_of(exif: bytes) -> Any:

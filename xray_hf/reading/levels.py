@@ -30,8 +30,6 @@ _NARROW = 1 / 8  # of all values: a picture in a smaller part, and as far from b
 _FEW = 2**20  # pixels that ends are found from
 _STRIP = 2**20  # pixels converted at a time; copies of a whole image would cost hundreds of MB
 
-_Scale = Callable[[np.ndarray], np.ndarray]
-
 
 def to_eight_bits(
     values: np.ndarray, name: str, stated: int | None = None
@@ -45,11 +43,11 @@ def to_eight_bits(
         return values, ()
     if values.dtype.kind not in "buif":
         raise ImageError(f"{name} has values of type {values.dtype}; expected integers or floats.")
-    scale, warnings = _scale(values, name, stated)
-    scaled = np.empty(values.shape, np.uint8)
-    for rows in strips(values.shape[1], values.shape[0]):
-        scaled[rows] = scale(values[rows])
-    return scaled, warnings
+    if values.dtype.kind == "b":
+        return values * np.uint8(255), ()
+    if values.dtype in (np.uint8, np.uint16):
+        return _by_depth(values, stated, _BITS)
+    return _by_range(values, name, stated)
 
 
 def strips(width: int, height: int) -> Iterator[slice]:
@@ -58,50 +56,54 @@ def strips(width: int, height: int) -> Iterator[slice]:
     return (slice(top, min(top + rows, height)) for top in range(0, height, rows))
 
 
-def _scale(values: np.ndarray, name: str, stated: int | None) -> tuple[_Scale, tuple[str, ...]]:
-    kind = values.dtype.kind
-    if kind == "b":
-        return lambda strip: strip * np.uint8(255), ()
-    if values.dtype in (np.uint8, np.uint16):
-        return _by_depth(values, stated, _BITS)
+def _by_range(values: np.ndarray, name: str, stated: int | None) -> tuple[np.ndarray, tuple[str, ...]]:
+    """For signed and wider integers, and floats."""
     if not (np.isfinite(values.min()) and np.isfinite(values.max())):
         raise ImageError(f"{name} has values that are not finite numbers; replace them and save it again.")
+    kind, size = values.dtype.kind, values.dtype.itemsize
     few = _few(values)
     low, high = _ends(few)
     for white in (1, 255) if kind == "f" else ():
         if low >= -white * _GAP and white / 2 <= high <= white * (1 + _GAP):
-            return _linear(0, white), ()
+            return _linear(values, 0, white), ()
     if low < 0 or high >= 2**16 or (few != np.rint(few)).any():
-        return _from_end_to_end(low, high)
-    without_sign = {8 * values.dtype.itemsize - 1} if kind == "i" and values.dtype.itemsize <= 2 else set()
+        return _from_end_to_end(values, low, high)
+    without_sign = {8 * size - 1} if kind == "i" and size <= 2 else set()
     return _by_depth(_as_16_bits(values), stated, sorted({*_BITS, *without_sign}))
 
 
 def _as_16_bits(values: np.ndarray) -> np.ndarray:
-    whole = np.empty(values.shape, np.uint16)
+    return _mapped(values, lambda strip: np.rint(strip.astype(np.float64)).clip(0, 65535), np.uint16)
+
+
+def _mapped(
+    values: np.ndarray, scale: Callable[[np.ndarray], np.ndarray], kind: type[np.generic] = np.uint8
+) -> np.ndarray:
+    """The values of another type, made strip by strip."""
+    made = np.empty(values.shape, kind)
     for rows in strips(values.shape[1], values.shape[0]):
-        whole[rows] = np.rint(values[rows].astype(np.float64)).clip(0, 65535)
-    return whole
+        made[rows] = scale(values[rows])
+    return made
 
 
 def _by_depth(
     values: np.ndarray, stated: int | None, possible: Sequence[int]
-) -> tuple[_Scale, tuple[str, ...]]:
-    """For uint8 and uint16, and what they were made of. possible: bits, ascending."""
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """For uint8 and uint16. possible: bits, ascending."""
     counts = np.zeros(2**16, np.int64)
     for rows in strips(values.shape[1], values.shape[0]):
         counts += np.bincount(values[rows].ravel(), minlength=2**16)
     picture = _without_ends(counts)
     # A PNG that states 12 bits may hold them scaled to 16, as its standard has it, or as they are.
     if stated is not None and 0 < stated < 16 and _holds(picture, stated):
-        return _from_black(stated), ()
+        return _from_black(values, stated), ()
     bits = next((bits for bits in possible if _holds(picture, bits)), 16)
     there = np.flatnonzero(picture)
     low, high = (int(there[0]), int(there[-1])) if len(there) else (0, 2**16)
     if high - low < _NARROW * 2**bits < low:
-        return _from_end_to_end(low, high)
+        return _from_end_to_end(values, low, high)
     warning = f"The image does not state how many bits its values have; they suggest {bits}."
-    return _from_black(bits), (warning,) if bits < 16 else ()
+    return _from_black(values, bits), (warning,) if bits < 16 else ()
 
 
 def _without_ends(counts: np.ndarray) -> np.ndarray:
@@ -148,21 +150,18 @@ def _end(few: np.ndarray) -> float:
     return float(few[-1]) if few[-1] <= end + gap else end
 
 
-def _from_black(bits: int) -> _Scale:
-    """From 0 to the most that so many bits hold."""
+def _from_black(values: np.ndarray, bits: int) -> np.ndarray:
+    """From 0 to the most that so many bits hold; for uint8 and uint16."""
     full = 2**bits - 1
     table = ((np.arange(2**16).clip(max=full) * 255 + full // 2) // full).astype(np.uint8)
-    # Other types were counted as uint16 and come here as they are.
-    return lambda strip: table[
-        strip if strip.dtype.kind == "u" and strip.itemsize <= 2 else _as_16_bits(strip)
-    ]
+    return _mapped(values, lambda strip: table[strip])
 
 
-def _from_end_to_end(low: float, high: float) -> tuple[_Scale, tuple[str, ...]]:
+def _from_end_to_end(values: np.ndarray, low: float, high: float) -> tuple[np.ndarray, tuple[str, ...]]:
     warning = f"The image does not state which values are black and white; {low:g} and {high:g} were taken."
-    return _linear(low, high), (warning,)
+    return _linear(values, low, high), (warning,)
 
 
-def _linear(low: float, high: float) -> _Scale:
+def _linear(values: np.ndarray, low: float, high: float) -> np.ndarray:
     factor = 255 / (high - low) if high > low else 0.0
-    return lambda strip: np.rint(((strip - np.float64(low)) * factor).clip(0, 255)).astype(np.uint8)
+    return _mapped(values, lambda strip: np.rint(((strip - np.float64(low)) * factor).clip(0, 255)))

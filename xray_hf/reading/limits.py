@@ -1,4 +1,4 @@
-"""What any image may be at most, whatever its kind; checked before anything is decoded."""
+"""What any image may be, whatever its kind; checked before anything is decoded."""
 
 from __future__ import annotations
 
@@ -22,3 +22,8 @@ def check_size(name: str, width: int, height: int) -> None:
         raise ImageError(
             f"{name} has {width}×{height} pixels; the limit is {MAX_PIXELS:,} in all. Shrink it."
         )
+
+
+def several_pages(name: str) -> ImageError:
+    """The error for a file of several pictures."""
+    return ImageError(f"{name} has several pages or frames; expected one. Save the X-ray alone, as PNG.")

@@ -87,7 +87,9 @@ def from_image(image: Image.Image, name: str = "the image") -> Reading:
         reading = reading_of(image, name)
         return replace(reading, grey=reading.grey.copy())  # the caller may go on painting
     except _DAMAGE as error:
-        raise ImageError(f"{name} cannot be decoded or made grey (mode {image.mode}).") from error
+        raise ImageError(
+            f"{name} cannot be decoded or made grey (mode {image.mode}); convert it to RGB."
+        ) from error
 
 
 def from_array(values: np.ndarray, name: str = "the image") -> Reading:

@@ -21,8 +21,8 @@ from tifffile import (
 )
 
 from xray_hf.errors import ImageError
-from xray_hf.reading.grey import Reading, decoded, image_of, several_pages, upright
-from xray_hf.reading.limits import MAX_PIXELS, check_size
+from xray_hf.reading.grey import Reading, decoded, image_of, upright
+from xray_hf.reading.limits import MAX_PIXELS, check_size, several_pages
 from xray_hf.reading.quiet import can_be_quiet, quiet
 
 _PLAIN = (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.RGB)
@@ -57,7 +57,7 @@ def read_tiff(data: bytes, name: str) -> Reading:
         page = _only_page(file, name)
         text = page.description[:_MAX_TEXT]
         _check_kind(page, text, name)
-        if page.photometric in _COLOURS or page.compression in _BY_PILLOW:
+        if _is_for_pillow(page):
             return _by_pillow(data, page.index, name)
         _check_complete(page, len(data))
         image, warnings = image_of(_pixels(page), name, _stated_bits(page, text))
@@ -104,8 +104,7 @@ def _check_kind(page: TiffPage, text: str, name: str) -> None:
         raise several_pages(name)
     if "PhotometricInterpretation" not in page.tags:
         raise ImageError(f"{name} does not say whether low values are black or white; save it as PNG.")
-    by_pillow = page.photometric in _COLOURS or page.compression in _BY_PILLOW
-    if page.compression not in (*_BOUNDED, *_BY_PILLOW) or (by_pillow and page.bitspersample > 8):
+    if page.compression not in (*_BOUNDED, *_BY_PILLOW) or (_is_for_pillow(page) and page.bitspersample > 8):
         raise ImageError(f"{name} is a TIFF with a compression that is not supported; save it as PNG.")
     is_strange = page.photometric not in (*_PLAIN, *_COLOURS) or page.samplesperpixel > _MAX_SAMPLES
     if is_strange or (page.photometric == PHOTOMETRIC.RGB and page.samplesperpixel < 3):
@@ -126,6 +125,10 @@ def _check_complete(page: TiffPage, size: int) -> None:
     is_plain = page.compression == COMPRESSION.NONE and not page.is_tiled
     if is_plain and sum(page.databytecounts) > bits // 4 + page.imagelength:
         raise ValueError("twice as many bytes as its depth needs")
+
+
+def _is_for_pillow(page: TiffPage) -> bool:
+    return page.photometric in _COLOURS or page.compression in _BY_PILLOW
 
 
 def _by_pillow(data: bytes, index: int, name: str) -> Reading:
