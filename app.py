@@ -28,11 +28,11 @@ def main() -> None:
         os.environ["GRADIO_TEMP_DIR"] = f"{folder}/uploads"
         os.environ["MPLCONFIGDIR"] = f"{folder}/matplotlib"  # Gradio loads matplotlib with its first answer
         # Imported here, so that --help and a wrong option answer at once.
-        from xray_hf.demo import events, examples, server
+        from xray_hf.demo import examples, models, server
 
-        engines = events.load_engines(chosen.bundles, chosen.backend)
-        app = server.create_app(engines, examples.find(chosen.examples, Path(folder, "examples")), chosen)
-        print(f"{', '.join(engines)} at http://{chosen.host}:{chosen.port} (Ctrl-C stops)", file=sys.stderr)
+        served = models.load(chosen.bundles, chosen.backend)
+        app = server.create_app(served, examples.find(chosen.examples, Path(folder, "examples")), chosen)
+        print(f"{', '.join(served)} at http://{chosen.host}:{chosen.port} (Ctrl-C stops)", file=sys.stderr)
         server.serve(app, chosen)
 
 

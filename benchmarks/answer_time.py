@@ -18,8 +18,9 @@ from pathlib import Path
 
 from reporting import cpu_name
 
-from xray_hf.demo import events, formatting
-from xray_hf.demo.events import Answer, Engines
+from xray_hf.demo import answers, models, rendering
+from xray_hf.demo.answers import Answer
+from xray_hf.demo.models import Models
 from xray_hf.demo.uploads import unpack
 from xray_hf.errors import exit_on_error
 from xray_hf.inference import backends, inputs
@@ -32,25 +33,24 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, action="append", required=True, help="may be repeated")
     options = parser.parse_args()
     files = [item.source for item in inputs.find([str(options.images)])]
-    engines = events.load_engines(options.bundle, backends.DEFAULT)
+    served = models.load(options.bundle, backends.DEFAULT)
     ways: dict[str, Callable[[list[Answer]], object]] = {
-        "the page, class activation maps of all classes": formatting.as_html,
-        "`/read`": lambda found: [formatting.as_json(each) for each in found],
+        "the page, class activation maps of all classes": partial(rendering.as_html, served),
+        "`/read`": lambda found: [rendering.as_json(each) for each in found],
     }
-    models = ", ".join(engines)
-    print(f"{cpu_name()}, {os.cpu_count()} cores; {models}; {len(files)} images\n")
+    print(f"{cpu_name()}, {os.cpu_count()} cores; {', '.join(served)}; {len(files)} images\n")
     print("| answer | median, ms | 99th percentile, ms | longest, ms |\n| --- | ---: | ---: | ---: |")
     for name, show in ways.items():
-        answer = partial(_milliseconds, engines, show)
+        answer = partial(_milliseconds, served, show)
         answer(files[0])  # what is loaded at the first
         times = [answer(file) for file in files]
         last = statistics.quantiles(times, n=100)[98]
         print(f"| {name} | {statistics.median(times):.0f} | {last:.0f} | {max(times):.0f} |")
 
 
-def _milliseconds(engines: Engines, show: Callable[[list[Answer]], object], file: str) -> float:
+def _milliseconds(served: Models, show: Callable[[list[Answer]], object], file: str) -> float:
     started = time.perf_counter()
-    show(events.answer(engines, unpack([file])))
+    show(answers.answer(served, unpack([file])))
     return 1000 * (time.perf_counter() - started)
 
 

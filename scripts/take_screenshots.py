@@ -17,7 +17,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from xray_hf.demo.layout import TABS
+from xray_hf.demo.page import TABS
 from xray_hf.errors import ConfigError, exit_on_error
 from xray_hf.files import atomic_file
 

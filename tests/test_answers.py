@@ -17,9 +17,10 @@ import dicoms
 import pytest
 from PIL import Image
 
-from xray_hf.demo import events, formatting, rows
-from xray_hf.demo.events import Answer
+from xray_hf.demo import answers, models, rendering, table
+from xray_hf.demo.answers import Answer
 from xray_hf.demo.examples import MAX_EXAMPLES, find
+from xray_hf.demo.models import Model, Models
 from xray_hf.demo.uploads import MAX_FILES, unpack
 from xray_hf.errors import BundleError, ConfigError, DataError, ImageError
 from xray_hf.inference import Engine, Prediction
@@ -39,8 +40,18 @@ def plain(folder: Path) -> Path:
     return folder / "plain.png"
 
 
-def answers(engines: events.Engines, *paths: Path) -> list[Answer]:
-    return events.answer(engines, unpack(map(str, paths)))
+def answered(served: Models, *paths: Path) -> list[Answer]:
+    return answers.answer(served, unpack(map(str, paths)))
+
+
+@pytest.fixture(scope="module")
+def model(engine: Engine) -> Model:
+    return Model.of(engine, "one")
+
+
+@pytest.fixture(scope="module")
+def one(model: Model) -> Models:
+    return {"one": model}
 
 
 def test_one_example_of_every_class_marked_as_synthetic(tmp_path: Path) -> None:
@@ -82,36 +93,36 @@ def test_an_owners_examples_that_are_none_stop_the_start(tmp_path: Path) -> None
 
 def test_models_of_one_name_are_told_apart(cnn_bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "copy").symlink_to(cnn_bundle)
-    assert list(events.load_engines([cnn_bundle, tmp_path / "copy"], "onnxruntime")) == [
+    assert list(models.load([cnn_bundle, tmp_path / "copy"], "onnxruntime")) == [
         f"xray-cnn ({cnn_bundle})",
         f"xray-cnn ({tmp_path / 'copy'})",
     ]
-    assert list(events.load_engines([cnn_bundle], "onnxruntime")) == ["xray-cnn"]
+    assert list(models.load([cnn_bundle], "onnxruntime")) == ["xray-cnn"]
 
 
 def test_a_model_has_the_name_that_it_is_published_under(cnn_bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "xray-cnn-clinic").symlink_to(cnn_bundle)
-    loaded = events.load_engines([cnn_bundle, tmp_path / "xray-cnn-clinic"], "onnxruntime")
+    loaded = models.load([cnn_bundle, tmp_path / "xray-cnn-clinic"], "onnxruntime")
     assert list(loaded) == ["xray-cnn", "xray-cnn-clinic"]
 
 
-def of_sources(engine: Engine, *kinds: str) -> Engine:
+def of_sources(engine: Engine, *kinds: str) -> Model:
     found = copy.copy(engine)
     found.manifest = replace(engine.manifest, sources=kinds)
-    return found
+    return Model.of(found, "")
 
 
 def test_models_of_the_most_sources_answer_unless_others_are_chosen(
     engine: Engine, patients: list[Path]
 ) -> None:
     engines = {"a": of_sources(engine, "coronahack"), "b": of_sources(engine, "coronahack", "folder")}
-    assert events.preferred(engines) == ["b"]
+    assert models.preferred(engines) == ["b"]
     for wrong in (None, [], ["c"], 3, "a", {"a": 1}, [["a"], {}, None]):
-        assert list(events.choose(engines, wrong)) == ["b"]
-    assert events.choose({}) == {}
-    assert list(events.choose(engines, ["b", "a"])) == ["a", "b"]
+        assert list(models.choose(engines, wrong)) == ["b"]
+    assert models.choose({}) == {}
+    assert list(models.choose(engines, ["b", "a"])) == ["a", "b"]
     uploads = [unpack([str(each)]) for each in patients[:3]]
-    found = [own for (own,) in events.answer_visitors(engines, uploads, [None, ["a"], ["b"]])]
+    found = [own for (own,) in answers.answer_visitors(engines, uploads, [None, ["a"], ["b"]])]
     assert [list(each.predictions) for each in found] == [["b"], ["a"], ["b"]]
     assert [each.name for each in found] == [path.name for path in patients[:3]]
 
@@ -122,12 +133,14 @@ def test_models_of_different_classes_are_not_served_together(cnn_bundle: Path, t
     names = {"0": "healthy", "1": "ill", "2": "unknown"}
     (other / "config.json").write_text(json.dumps({**config, "id2label": names}))
     with pytest.raises(BundleError, match=r"different classes \(.*healthy, ill, unknown\); serve them one"):
-        events.load_engines([cnn_bundle, other], "onnxruntime")
+        models.load([cnn_bundle, other], "onnxruntime")
 
 
-def test_every_file_has_the_answer_that_the_engine_gives(engine: Engine, patients: list[Path]) -> None:
+def test_every_file_has_the_answer_that_the_engine_gives(
+    model: Model, engine: Engine, patients: list[Path]
+) -> None:
     paths = [patients[n % 3] for n in range(20)]  # more than one batch
-    for path, found in zip(paths, answers({"one": engine, "two": engine}, *paths), strict=True):
+    for path, found in zip(paths, answered({"one": model, "two": model}, *paths), strict=True):
         assert found.name.split(" (")[0] == path.name
         for said in found.predictions.values():
             assert not isinstance(said, ImageError)
@@ -135,109 +148,107 @@ def test_every_file_has_the_answer_that_the_engine_gives(engine: Engine, patient
 
 
 def test_a_file_that_cannot_be_read_leaves_the_others_alone(
-    engine: Engine, patients: list[Path], tmp_path: Path
+    one: Models, patients: list[Path], tmp_path: Path
 ) -> None:
     (tmp_path / "scan.png").write_bytes(b"")
-    first, torn, last = answers({"one": engine}, patients[0], tmp_path / "scan.png", patients[1])
+    first, torn, last = answered(one, patients[0], tmp_path / "scan.png", patients[1])
     assert str(torn.reading) == "scan.png is empty (0 bytes); copy or download it again."
     assert torn.predictions == {}
     assert len(first.predictions) == len(last.predictions) == 1
 
 
-def test_visitors_who_share_a_batch_get_their_own_answers(engine: Engine, patients: list[Path]) -> None:
+def test_visitors_who_share_a_batch_get_their_own_answers(one: Models, patients: list[Path]) -> None:
     uploads = unpack(map(str, patients))
     given = [[], uploads[:2], uploads[2:]]
-    none, two, one = events.answer_visitors({"one": engine}, given, [None] * 3)
-    assert [len(none), [each.name for each in two], [each.name for each in one]] == [
+    none, two, single = answers.answer_visitors(one, given, [None] * 3)
+    assert [len(none), [each.name for each in two], [each.name for each in single]] == [
         0,
         [path.name for path in patients[:2]],
         [patients[2].name],
     ]
 
 
-def test_in_bulk_is_the_same_in_order(engine: Engine, patients: list[Path]) -> None:
+def test_in_bulk_is_the_same_in_order(one: Models, patients: list[Path]) -> None:
     uploads = unpack(str(patients[n % 3]) for n in range(20))
-    found = [row for batch in events.answer_in_bulk({"one": engine}, uploads, rows.of) for row in batch]
+    found = [row for batch in answers.answer_in_bulk(one, uploads, table.of) for row in batch]
     assert [row.file for row in found] == [upload.name for upload in uploads]
 
 
-def test_a_version_changes_with_the_calibration(cnn_bundle: Path, engine: Engine) -> None:
-    described = events.describe({"one": engine})["one"]
+def test_a_version_changes_with_the_calibration(one: Models, cnn_bundle: Path) -> None:
+    described = models.describe(one)["one"]
     assert described["labels"] == list(PAPER_CLASSES)
     assert described["is_synthetic"]
     assert len(described["version"]) == 12
 
 
-def test_a_rejected_image_shows_why_and_no_probabilities(engine: Engine, tmp_path: Path) -> None:
-    html = formatting.as_html(answers({"one": engine}, plain(tmp_path)))
+def test_a_rejected_image_shows_why_and_no_probabilities(one: Models, tmp_path: Path) -> None:
+    html = rendering.as_html(one, answered(one, plain(tmp_path)))
     assert "not a frontal chest X-ray" in html
     assert "it is almost uniform" in html
     assert "<table" not in html
     assert 'class="map"' not in html
 
 
-def test_an_answer_shows_every_class_and_heatmap(engine: Engine, patients: list[Path]) -> None:
-    html = formatting.as_html(answers({"one": engine}, patients[1]))
+def test_an_answer_shows_every_class_and_heatmap(one: Models, patients: list[Path]) -> None:
+    html = rendering.as_html(one, answered(one, patients[1]))
     assert all(f'<th scope="row">{label}</th>' in html for label in PAPER_CLASSES)
     assert html.count('class="map"') == len(PAPER_CLASSES)
     assert html.count(" selected>") == 1
     assert "http" not in html.replace("data:image", "")
 
 
-def test_models_that_disagree_say_so(engine: Engine, patients: list[Path], tmp_path: Path) -> None:
-    [one] = answers({"one": engine}, patients[0])
-    [other] = answers({"two": engine}, plain(tmp_path))
-    both = {**one.predictions, **other.predictions}
-    sentence, do_agree = formatting.verdict(both)
+def test_models_that_disagree_say_so(one: Models, model: Model, patients: list[Path], tmp_path: Path) -> None:
+    [first] = answered(one, patients[0])
+    [other] = answered({"two": model}, plain(tmp_path))
+    both = {**first.predictions, **other.predictions}
+    sentence, do_agree = rendering.verdict(both)
     assert not do_agree
     assert sentence.startswith("The models disagree: one says ")
-    assert formatting.verdict({**one.predictions, "again": one.predictions["one"]})[1]
-    (sure,) = one.predictions.values()
+    assert rendering.verdict({**first.predictions, "again": first.predictions["one"]})[1]
+    (sure,) = first.predictions.values()
     assert isinstance(sure, Prediction)
     unsure = replace(sure, decision=UNSURE)
-    said = formatting.verdict({"one": replace(sure, decision="Normal"), "two": unsure})
+    said = rendering.verdict({"one": replace(sure, decision="Normal"), "two": unsure})
     assert said == ("one says Normal, two says unsure.", True)
 
 
-def test_names_of_files_are_no_html(engine: Engine, patients: list[Path]) -> None:
+def test_names_of_files_are_no_html(one: Models, patients: list[Path]) -> None:
     name = "<img src=x onerror=alert(1)>.png"
-    found = Answer(name, read(patients[0]), answers({"one": engine}, patients[0])[0].predictions)
-    for html in (formatting.as_html([found]), rows.as_html({"one": engine}, [rows.of(found)])):
+    found = Answer(name, read(patients[0]), answered(one, patients[0])[0].predictions)
+    for html in (rendering.as_html(one, [found]), table.as_html(one, [table.of(found)])):
         assert "<img src=x" not in html
         assert "&lt;img src=x" in html
 
 
 def test_the_table_holds_files_with_and_without_an_answer(
-    engine: Engine, patients: list[Path], tmp_path: Path
+    one: Models, patients: list[Path], tmp_path: Path
 ) -> None:
     (tmp_path / "torn.png").write_bytes(b"torn")
-    found = [rows.of(each) for each in answers({"one": engine}, patients[0], tmp_path / "torn.png")]
-    html = rows.as_html({"one": engine}, found)
+    found = [table.of(each) for each in answered(one, patients[0], tmp_path / "torn.png")]
+    html = table.as_html(one, found)
     assert "2 files, 1 of them without an answer" in html
     assert "torn.png is not an image" in html
-    [good, bad] = csv.DictReader(io.StringIO(rows.as_csv(found)))
+    [good, bad] = csv.DictReader(io.StringIO(table.as_csv(found)))
     assert good["file"] == patients[0].name
     assert sum(float(good[f"one: {label}"]) for label in PAPER_CLASSES) == pytest.approx(1, abs=1e-3)
     assert bad["error"].startswith("torn.png is not an image")
     assert bad["one: decision"] == ""
 
 
-def test_the_table_says_why_and_shows_no_share_of_a_rejected_image(engine: Engine, tmp_path: Path) -> None:
-    found = [rows.of(each) for each in answers({"one": engine}, plain(tmp_path))]
-    html = rows.as_html({"one": engine}, found)
+def test_the_table_says_why_and_shows_no_share_of_a_rejected_image(one: Models, tmp_path: Path) -> None:
+    found = [table.of(each) for each in answered(one, plain(tmp_path))]
+    html = table.as_html(one, found)
     assert "it is almost uniform" in html
     assert " %</td>" not in html
-    [cells] = map(rows.as_cells, found)
+    [cells] = map(table.as_cells, found)
     assert cells["one: decision"] == "not a frontal chest X-ray"
     assert "it is almost uniform" in cells["one: reason"]
     assert {cells[f"one: {label}"] for label in PAPER_CLASSES} == {None}
-    [line] = csv.DictReader(io.StringIO(rows.as_csv(found)))
+    [line] = csv.DictReader(io.StringIO(table.as_csv(found)))
     assert {line[f"one: {label}"] for label in PAPER_CLASSES} == {""}
 
 
-def test_what_was_left_out_of_an_archive_is_said(
-    engine: Engine, patients: list[Path], tmp_path: Path
-) -> None:
+def test_what_was_left_out_of_an_archive_is_said(one: Models, patients: list[Path], tmp_path: Path) -> None:
     path = tmp_path / "scans.zip"
     with zipfile.ZipFile(path, "w") as file:
         file.write(patients[0], "a/x.png")
@@ -245,31 +256,33 @@ def test_what_was_left_out_of_an_archive_is_said(
         file.writestr("labels.csv", "a,b")
         file.writestr("__MACOSX/._x.png", "")
     left_out: Counter[str] = Counter()
-    found = rows.collect({"one": engine}, [str(path)], lambda *_, **__: None, left_out)
+    found = table.collect(one, [str(path)], lambda *_, **__: None, left_out)
     assert [(row.file, row.error) for row in found] == [("a/x.png", ""), ("b/x.png", "")]
-    for html in (rows.as_html({"one": engine}, found, left_out), formatting.as_html([], left_out)):
+    for html in (table.as_html(one, found, left_out), rendering.as_html(one, [], left_out)):
         assert "2 more in the archive are no images and were left out: 1 .csv, 1 hidden." in html
-    assert "in the archive" not in rows.as_html({"one": engine}, found)
+    assert "in the archive" not in table.as_html(one, found)
 
 
-def test_a_model_without_an_answer_leaves_the_others_theirs(engine: Engine, patients: list[Path]) -> None:
-    [found] = answers({"one": engine}, patients[0])
+def test_a_model_without_an_answer_leaves_the_others_theirs(
+    model: Model, one: Models, patients: list[Path]
+) -> None:
+    [found] = answered(one, patients[0])
     both = {**found.predictions, "two": ImageError("no number for it")}
-    row = rows.of(Answer("a.png", found.reading, both))
+    row = table.of(Answer("a.png", found.reading, both))
     assert row.error == ""
-    assert rows.as_cells(row)["two: reason"] == "no number for it"
-    assert rows.as_html({"one": engine, "two": engine}, [row]).count(" %</td>") == len(PAPER_CLASSES)
+    assert table.as_cells(row)["two: reason"] == "no number for it"
+    assert table.as_html({"one": model, "two": model}, [row]).count(" %</td>") == len(PAPER_CLASSES)
 
 
 def test_no_cell_of_the_csv_is_a_formula() -> None:
-    text = rows.as_csv([rows.Row("=HYPERLINK(1)", error="@bad")])
+    text = table.as_csv([table.Row("=HYPERLINK(1)", error="@bad")])
     assert text.splitlines()[1] == "'=HYPERLINK(1),'@bad"
 
 
-def test_of_too_many_files_the_last_row_says_how_many_are_left_out(engine: Engine) -> None:
+def test_of_too_many_files_the_last_row_says_how_many_are_left_out(one: Models) -> None:
     done: list[tuple[int, int]] = []
     paths = ["gone.png"] * (MAX_FILES + 7)
-    found = rows.collect({"one": engine}, paths, lambda steps, **_: done.append(steps))
+    found = table.collect(one, paths, lambda steps, **_: done.append(steps))
     assert len(found) == MAX_FILES + 1
     assert found[-1].error == f"7 more files are left out; send at most {MAX_FILES} at a time."
     assert done[-1] == (MAX_FILES + 1, MAX_FILES + 1)

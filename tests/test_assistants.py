@@ -20,7 +20,7 @@ from mcp import Client
 from running import App, running_app
 from starlette.testclient import TestClient
 
-from xray_hf.demo import assistants, events, settings
+from xray_hf.demo import answers, assistants, settings
 from xray_hf.inference import Engine
 
 
@@ -102,7 +102,7 @@ def test_a_call_may_be_as_long_as_the_largest_file_in_base64(size: int, status: 
 
 def test_who_finds_the_queue_full_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     gate = threading.Event()
-    monkeypatch.setattr(assistants, "_classify", lambda engines, image: gate.wait(20) and {"image": image})
+    monkeypatch.setattr(assistants, "_classify", lambda served, image: gate.wait(20) and {"image": image})
     chosen = settings.parse(["--bundle", "a/b", "--mcp", "--concurrency", "1", "--queue", "1"])
     headers = {"accept": "application/json, text/event-stream"}
 
@@ -118,9 +118,9 @@ def test_who_finds_the_queue_full_is_told_so(monkeypatch: pytest.MonkeyPatch) ->
         asked = [visitors.submit(ask, name) for name in "abcd"]
         refused = [found.result() for found in islice(as_completed(asked), 2)]  # before the others are let in
         gate.set()
-        answers = [found.result() for found in asked]
-    assert [found["error"] for found in refused] == [events.BUSY] * 2
-    assert sum("image" in found for found in answers) == 2
+        given = [found.result() for found in asked]
+    assert [found["error"] for found in refused] == [answers.BUSY] * 2
+    assert sum("image" in found for found in given) == 2
 
 
 def test_another_sites_page_may_not_call_tools(app: App, xray: Path) -> None:

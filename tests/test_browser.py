@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from running import ROOT, running_app
 
 from xray_hf.demo import examples
-from xray_hf.demo.layout import TABS
+from xray_hf.demo.page import TABS
 from xray_hf.task import PAPER_CLASSES
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -27,6 +27,7 @@ from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 from xray_hf.demo import settings
+from xray_hf.demo.models import Model
 from xray_hf.demo.uploads import MAX_FILES
 from xray_hf.inference import Engine
 from xray_hf.task import PAPER_CLASSES
@@ -218,7 +219,7 @@ def test_calls_that_wait_go_through_the_network_together(
         return predict(self, readings)
 
     async def create() -> FastAPI:  # outside a loop, Gradio leaves loops open
-        return server.create_app({"xray-cnn": engine}, [], chosen)
+        return server.create_app({"xray-cnn": Model.of(engine, "xray-cnn")}, [], chosen)
 
     monkeypatch.setattr(Engine, "predict_batch", counted)
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
@@ -242,11 +243,12 @@ def test_calls_that_wait_go_through_the_network_together(
 
 def words_of(engines: dict[str, Engine]) -> str:
     """What the page of these models says before any answer."""
-    from xray_hf.demo import layout
+    from xray_hf.demo import page
 
     async def build() -> str:  # outside a loop, Gradio leaves loops open
-        page = layout.build(engines, [], settings.parse(["--bundle", "a/b"]))
-        return " ".join(str(getattr(block, "value", "")) for block in page.blocks.values())
+        served = {name: Model.of(engine, name) for name, engine in engines.items()}
+        built = page.build(served, [], settings.parse(["--bundle", "a/b"]))
+        return " ".join(str(getattr(block, "value", "")) for block in built.blocks.values())
 
     return " ".join(asyncio.run(build()).split())
 

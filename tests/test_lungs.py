@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from xray_hf import bundle, manifest, snippets
 from xray_hf.data.synthetic import sample_images
-from xray_hf.demo import events, formatting
+from xray_hf.demo import answers, rendering
+from xray_hf.demo.models import Model
 from xray_hf.demo.uploads import Upload
 from xray_hf.errors import BundleError, ConfigError, DataError, ModelError
 from xray_hf.evaluation.predictions import Predictions
@@ -182,9 +183,10 @@ def test_an_image_without_lungs_is_seen_whole_and_says_so(trained: Path, tmp_pat
     assert found.lungs is not None
     assert not found.lungs.any()
     assert NO_LUNGS in found.warnings
-    (answer,) = events.answer({"model": engine}, [Upload("ramp.png", lambda: file)])
-    assert NO_LUNGS in formatting.as_json(answer)["warnings"]
-    assert NO_LUNGS in formatting.as_html([answer])
+    served = {"model": Model.of(engine, "model")}
+    (answer,) = answers.answer(served, [Upload("ramp.png", lambda: file)])
+    assert NO_LUNGS in rendering.as_json(answer)["warnings"]
+    assert NO_LUNGS in rendering.as_html(served, [answer])
 
 
 @pytest.mark.parametrize("name", ["timm:vit_tiny_patch16_224", "timm:convnext_atto"])

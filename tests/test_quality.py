@@ -21,7 +21,8 @@ from PIL import Image, ImageOps
 from xray_hf import manifest
 from xray_hf.calibration.ood import THUMBNAIL_SIDE, Detector
 from xray_hf.data.synthetic import sample_images
-from xray_hf.demo import events, formatting
+from xray_hf.demo import answers, rendering
+from xray_hf.demo.models import Model
 from xray_hf.demo.uploads import Upload
 from xray_hf.inference import Engine, tables
 from xray_hf.inference.engine import CAUTIONS, CORRECTIONS, REJECTED, UNLIKE
@@ -132,9 +133,10 @@ def test_a_turned_file_is_rejected_with_advice_in_every_answer(
     assert many[1].decision != REJECTED
     row = tables.to_row("turned.png", alone, engine.labels)
     assert (row["decision"], row["reason"]) == (REJECTED, advice)
-    (answer,) = events.answer({"model": engine}, [Upload("turned.png", lambda: file)])
-    assert formatting.as_json(answer)["models"]["model"]["reason"] == advice
-    assert f"Why: {advice}." in html.unescape(formatting.as_html([answer]))
+    served = {"model": Model.of(engine, "model")}
+    (answer,) = answers.answer(served, [Upload("turned.png", lambda: file)])
+    assert rendering.as_json(answer)["models"]["model"]["reason"] == advice
+    assert f"Why: {advice}." in html.unescape(rendering.as_html(served, [answer]))
 
 
 def test_two_images_in_a_file_are_rejected_with_advice(
@@ -148,8 +150,9 @@ def test_two_images_in_a_file_are_rejected_with_advice(
     assert found.decision == REJECTED
     assert advice in found.reason
     assert advice in tables.to_row("pair.png", found, engine.labels)["reason"]
-    (answer,) = events.answer({"model": engine}, [Upload("pair.png", lambda: file)])
-    assert advice in html.unescape(formatting.as_html([answer]))
+    served = {"model": Model.of(engine, "model")}
+    (answer,) = answers.answer(served, [Upload("pair.png", lambda: file)])
+    assert advice in html.unescape(rendering.as_html(served, [answer]))
 
 
 def test_a_photograph_gets_a_warning_in_every_answer(engine: Engine, tmp_path: Path) -> None:
@@ -162,9 +165,10 @@ def test_a_photograph_gets_a_warning_in_every_answer(engine: Engine, tmp_path: P
     assert caution in found.warnings
     assert found.decision != REJECTED
     assert caution in tables.to_row("chest.png", found, engine.labels)["warnings"]
-    (answer,) = events.answer({"model": warned}, [Upload("chest.png", lambda: file)])
-    assert caution in formatting.as_json(answer)["warnings"]
-    assert caution in formatting.as_html([answer])
+    served = {"model": Model.of(warned, "model")}
+    (answer,) = answers.answer(served, [Upload("chest.png", lambda: file)])
+    assert caution in rendering.as_json(answer)["warnings"]
+    assert caution in rendering.as_html(served, [answer])
 
 
 def test_what_the_detector_rejects_gets_the_advice_as_a_guess(

@@ -23,14 +23,16 @@ from PIL import ExifTags, Image, ImageOps
 from running import in_turn, running_app
 
 from xray_hf import manifest, snippets
-from xray_hf.demo import layout, usage
+from xray_hf.demo import page
+from xray_hf.demo.rendering import render
+from xray_hf.demo.tabs import use
 from xray_hf.inference import Engine
 from xray_hf.manifest import Manifest
 from xray_hf.reading import read_grey
 from xray_hf.task import PAPER_CLASSES
 
 ROOT = Path(__file__).parents[1]
-DEMO = Path(usage.__file__).parent
+DEMO = Path(page.__file__).parent
 ADDRESS = "http://127.0.0.1:7860"
 
 
@@ -259,12 +261,13 @@ def test_a_model_of_the_hub_is_named_by_its_id() -> None:
 
 def test_the_page_shows_the_code_as_it_is(resnet_bundle: Path) -> None:
     description = manifest.read(resnet_bundle)
-    html = usage.as_html({"one": description}, ADDRESS)
+    code = {"one": snippets.of_model(description)}
+    html = render("use", models=code, page=use.of_page(ADDRESS), address=ADDRESS)
     shown = [
         unescape(re.sub(r"<[^>]+>", "", code))
         for code in re.findall(r"<pre [^>]*><code>(.*?)</code></pre>", html, re.S)
     ]
-    assert shown == [each.code for each in [*snippets.of_model(description), *usage.of_page(ADDRESS)]]
+    assert shown == [each.code for each in [*snippets.of_model(description), *use.of_page(ADDRESS)]]
     assert html.count(f'<span class="address">{ADDRESS}</span>') == 2
 
 
@@ -274,7 +277,7 @@ def test_who_asks_the_page_gets_the_engines_answer(cnn_bundle: Path, xray: Path,
     decision = Engine.from_pretrained(cnn_bundle).predict(xray).decision
     (tmp_path / "app").mkdir()
     with running_app([cnn_bundle], tmp_path / "app") as app:
-        python, shell = usage.of_page(app.url)
+        python, shell = use.of_page(app.url)
         for command in ([sys.executable, "-c", python.code], ["bash", "-ec", shell.code]):
             done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
             assert re.search(f"[\"']decision[\"']: [\"']{decision}[\"']", done.stdout)
@@ -283,19 +286,16 @@ def test_who_asks_the_page_gets_the_engines_answer(cnn_bundle: Path, xray: Path,
 def test_a_card_comes_without_its_front_matter_and_with_its_figures(tmp_path: Path) -> None:
     text = "---\nlicense: apache-2.0\n---\n# Model\n\n---\n\n![curves](figures/curves.png)\n"
     (tmp_path / manifest.CARD).write_text(text, encoding="utf-8")
-    assert usage.card_of(tmp_path, 1) == "# Model\n\n---\n\n![curves](figures/1/curves.png)\n"
+    assert use.card_of(tmp_path, 1) == "# Model\n\n---\n\n![curves](figures/1/curves.png)\n"
 
 
 def test_a_bundle_without_a_readable_card_has_none(tmp_path: Path) -> None:
-    assert usage.card_of(tmp_path, 0) == ""
+    assert use.card_of(tmp_path, 0) == ""
     (tmp_path / manifest.CARD).write_bytes(b"\xff\xfe\x00")
-    assert usage.card_of(tmp_path, 0) == ""
+    assert use.card_of(tmp_path, 0) == ""
 
 
 def test_links_within_the_page_lead_to_its_tabs() -> None:
     templates = [path.read_text(encoding="utf-8") for path in (DEMO / "templates").glob("*.html")]
     linked = {name for text in templates for name in re.findall(r'href="#(\w+)"', text)}
-    # In the source: a page that is built and never launched leaves event loops of Gradio open.
-    source = Path(layout.__file__).read_text(encoding="utf-8")
-    built = re.findall(r'gr\.Tab\(TABS\["(\w+)"\], id="\1"\)', source)
-    assert linked <= layout.TABS.keys() == set(built)
+    assert linked <= page.TABS.keys()

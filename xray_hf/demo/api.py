@@ -6,9 +6,9 @@ from typing import Any
 
 import gradio as gr
 
-from xray_hf.demo import events, rows
-from xray_hf.demo.events import Engines
-from xray_hf.demo.formatting import as_json
+from xray_hf.demo import answers, table
+from xray_hf.demo.models import Models, choose, describe
+from xray_hf.demo.rendering import as_json
 from xray_hf.demo.settings import Settings
 from xray_hf.demo.uploads import Upload, unpack
 from xray_hf.inference.engine import BATCH_SIZE
@@ -18,9 +18,9 @@ IN_BULK: dict[str, Any] = {"preprocess": False, "concurrency_id": "many", "concu
 PROGRESS = gr.Progress()
 
 
-def add(engines: Engines, settings: Settings) -> None:
+def add(served: Models, settings: Settings) -> None:
     """Offer /read, /read_many and /models; call it while the page is built."""
-    engines = events.choose(engines)
+    preferred = choose(served)
 
     def read(file: list[dict[str, Any] | None]) -> tuple[list[dict[str, Any]]]:
         """Classify one chest X-ray. Not a medical device.
@@ -35,7 +35,7 @@ def add(engines: Engines, settings: Settings) -> None:
             "heat_in_lungs": 0..1, share of the heatmap}}}.
         """
         # Gradio hands over the calls of several visitors at once, though each program sees only its own.
-        return ([as_json(found) for found in events.answer(engines, [_single(each) for each in file])],)
+        return ([as_json(found) for found in answers.answer(preferred, [_single(each) for each in file])],)
 
     def read_many(
         files: list[dict[str, Any]] | None, progress: gr.Progress = PROGRESS
@@ -50,10 +50,10 @@ def add(engines: Engines, settings: Settings) -> None:
             "MODEL: reason": why it is no class, "MODEL: CLASS": probability, null if it was rejected}.
             Members of a ZIP that are hidden, or no images by their names (labels.csv), have no row.
         """
-        found = rows.collect(engines, [each["path"] for each in files or []], progress)
-        return [rows.as_cells(row) for row in found]
+        found = table.collect(preferred, [each["path"] for each in files or []], progress)
+        return [table.as_cells(row) for row in found]
 
-    described = events.describe(engines)
+    described = describe(preferred)
 
     def models() -> dict[str, Any]:
         """What answers here: {model: {"version", "labels", "is_synthetic"}}."""

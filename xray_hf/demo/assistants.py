@@ -15,9 +15,10 @@ from mcp.server.mcpserver import MCPServer
 from starlette.applications import Starlette
 
 from xray_hf import __version__
-from xray_hf.demo import events
-from xray_hf.demo.events import Answer, Engines
-from xray_hf.demo.formatting import as_json
+from xray_hf.demo import answers
+from xray_hf.demo.answers import Answer
+from xray_hf.demo.models import Models, choose, describe
+from xray_hf.demo.rendering import as_json
 from xray_hf.demo.settings import MCP_PATH, Settings
 from xray_hf.demo.uploads import Upload
 from xray_hf.errors import ImageError
@@ -25,12 +26,12 @@ from xray_hf.errors import ImageError
 _MAX_WORDS = 2**16  # bytes of a call besides its X-ray
 
 
-def create_app(engines: Engines, settings: Settings) -> Starlette:
+def create_app(served: Models, settings: Settings) -> Starlette:
     """A server with two tools, classify_chest_xray and describe_models, at MCP_PATH."""
-    engines = events.choose(engines)
+    preferred = choose(served)
     tools = MCPServer("xray_hf", version=__version__, log_level="WARNING")
     turns = anyio.CapacityLimiter(settings.concurrency)
-    described = events.describe(engines)
+    described = describe(preferred)
     inside = 0  # calls being answered or waiting
 
     @tools.tool()
@@ -42,10 +43,10 @@ def create_app(engines: Engines, settings: Settings) -> Starlette:
         """
         nonlocal inside
         if inside >= settings.concurrency + settings.queue:
-            return as_json(Answer("image", ImageError(events.BUSY), {}))
+            return as_json(Answer("image", ImageError(answers.BUSY), {}))
         inside += 1
         try:
-            return await anyio.to_thread.run_sync(_classify, engines, image, limiter=turns)
+            return await anyio.to_thread.run_sync(_classify, preferred, image, limiter=turns)
         finally:
             inside -= 1
 
@@ -63,11 +64,11 @@ def create_app(engines: Engines, settings: Settings) -> Starlette:
     )
 
 
-def _classify(engines: Engines, image: str) -> dict[str, Any]:
+def _classify(served: Models, image: str) -> dict[str, Any]:
     try:
         content = base64.b64decode("".join(image.rpartition(",")[2].split()), validate=True)
     except binascii.Error:
         upload = Upload.refused("image", "the image is not base64; send the file's bytes in that.")
     else:
         upload = Upload("image", lambda: content)
-    return as_json(events.answer(engines, [upload])[0])
+    return as_json(answers.answer(served, [upload])[0])

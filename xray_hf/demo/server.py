@@ -26,12 +26,13 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from xray_hf import manifest
-from xray_hf.demo import events, leftovers
+from xray_hf.demo import answers, leftovers
 from xray_hf.demo.calls import CALL, JOIN, Calls
-from xray_hf.demo.events import Engines
 from xray_hf.demo.examples import Example
-from xray_hf.demo.layout import build, looks
+from xray_hf.demo.models import Models, describe
+from xray_hf.demo.page import TABS, build, looks
 from xray_hf.demo.settings import MCP_PATH, Settings
+from xray_hf.demo.shell import PLACE, STATIC, Shell
 
 MAX_BODY = 512 * 2**20  # bytes of one request with files
 MAX_CALL = 2**20  # bytes of any other request: it names files, it does not hold them
@@ -63,7 +64,7 @@ _MISUNDERSTANDINGS = (LookupError, TypeError, ValueError, AttributeError, Assert
 _log = logging.getLogger("xray_hf.demo")
 
 
-def create_app(engines: Engines, examples: Sequence[Example], settings: Settings) -> FastAPI:
+def create_app(served: Models, examples: Sequence[Example], settings: Settings) -> FastAPI:
     """The whole application, ready for uvicorn.
 
     GRADIO_TEMP_DIR must name a folder of its own: everything that comes there is deleted.
@@ -72,8 +73,8 @@ def create_app(engines: Engines, examples: Sequence[Example], settings: Settings
     if settings.has_mcp:
         from xray_hf.demo import assistants  # needs a package that few want
 
-        tools = assistants.create_app(engines, settings)
-    page, uploads = build(engines, examples, settings), Path(get_upload_folder())
+        tools = assistants.create_app(served, settings)
+    page, uploads = build(served, examples, settings), Path(get_upload_folder())
     # Gradio would keep the last answer of 10,000 visitors, X-rays included; here of one, until the sweep.
     page.state_session_capacity = 1
 
@@ -84,10 +85,11 @@ def create_app(engines: Engines, examples: Sequence[Example], settings: Settings
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.router.routes.extend(tools.routes)
-    health = {"status": "ok", "models": events.describe(engines)}
+    health = {"status": "ok", "models": describe(served)}
     app.add_api_route("/health", lambda: health)
-    for number, engine in enumerate(engines.values()):
-        folder = engine.manifest.folder / manifest.FIGURES
+    app.mount(f"/{PLACE}", StaticFiles(directory=STATIC))
+    for number, model in enumerate(served.values()):
+        folder = model.engine.manifest.folder / manifest.FIGURES
         if folder.is_dir():
             app.mount(f"/figures/{number}", StaticFiles(directory=folder))
     gr.mount_gradio_app(
@@ -110,6 +112,7 @@ def create_app(engines: Engines, examples: Sequence[Example], settings: Settings
             for error in _MISUNDERSTANDINGS:
                 route.app.add_exception_handler(error, _not_understood)
             route.app.add_exception_handler(503, _busy)
+    app.add_middleware(Shell, tabs=TABS)
     app.add_middleware(Guard, rate=settings.rate, calls=Calls(page, uploads))
     return app
 
@@ -235,7 +238,7 @@ def _not_understood(request: Request, error: Exception) -> JSONResponse:
 
 
 def _busy(request: Request, error: Exception) -> JSONResponse:
-    return _words(503, events.BUSY, {"retry-after": "60"})
+    return _words(503, answers.BUSY, {"retry-after": "60"})
 
 
 def _words(status: int, words: str, headers: dict[str, str] | None = None) -> JSONResponse:

@@ -3,21 +3,40 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
+import gradio as gr
+
 from xray_hf import manifest
-from xray_hf.demo.formatting import render
-from xray_hf.manifest import Manifest
+from xray_hf.demo.rendering import render
+from xray_hf.demo.tabs.tab import Served
 from xray_hf.snippets import FILE, Snippet, of_model, text
 
+NAME, TITLE = "use", "Use it yourself"
+# Only the browser knows at which address the page is seen.
+_SAY_ADDRESS = """
+for (const each of element.querySelectorAll(".address"))
+  each.textContent = (location.origin + location.pathname).replace(/\\/$/, "");
+"""
 _FRONT_MATTER = re.compile(r"\A---\s*\n.*?\n---\s*(\n|\Z)", re.DOTALL)
 
 
-def as_html(models: Mapping[str, Manifest], address: str) -> str:
-    """The code for these models. address: where the page is, until the browser knows better."""
-    found = {name: of_model(description) for name, description in models.items()}
-    return render("use", models=found, page=of_page(address), address=address)
+def add(served: Served) -> None:
+    """Add the code and the model cards."""
+    settings = served.settings
+    address = f"http://{settings.host}:{settings.port}{settings.root_path}"
+    manifests = {name: model.engine.manifest for name, model in served.models.items()}
+    code = {name: of_model(description) for name, description in manifests.items()}
+    gr.HTML(
+        render("use", models=code, page=of_page(address), address=address),
+        js_on_load=_SAY_ADDRESS,
+    )
+    for number, (name, description) in enumerate(manifests.items()):
+        if card := card_of(description.folder, number):
+            with gr.Accordion(f"The model card of {name}", open=False):
+                gr.Markdown(card, sanitize_html=True)
+        else:
+            gr.HTML(render("no_card", model=name))
 
 
 def of_page(address: str) -> list[Snippet]:

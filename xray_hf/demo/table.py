@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from xray_hf.demo import events
-from xray_hf.demo.events import Answer, Engines
-from xray_hf.demo.formatting import NOTHING, picture, reduced, render, said
+from xray_hf.demo import answers, models
+from xray_hf.demo.answers import Answer
+from xray_hf.demo.models import Models
+from xray_hf.demo.rendering import NOTHING, picture, reduced, render, said
 from xray_hf.demo.uploads import unpack
 from xray_hf.errors import ImageError
 from xray_hf.folders import in_words
@@ -41,7 +42,7 @@ def of(answer: Answer) -> Row:
 
 
 def collect(
-    engines: Engines,
+    served: Models,
     paths: Sequence[str],
     progress: Callable[..., Any],
     left_out: Counter[str] | None = None,
@@ -52,19 +53,20 @@ def collect(
     """
     uploads = unpack(paths, left_out)
     found: list[Row] = []
-    for batch in events.answer_in_bulk(engines, uploads, of):
+    for batch in answers.answer_in_bulk(served, uploads, of):
         found += batch
         progress((len(found), len(uploads)), unit="X-rays")
     return found
 
 
-def as_html(engines: Engines, rows: Sequence[Row], left_out: Mapping[str, int] = NOTHING) -> str:
+def as_html(served: Models, rows: Sequence[Row], left_out: Mapping[str, int] = NOTHING) -> str:
     """A table that page.js sorts, below the CSV to download. left_out: {kind: how many} of archives."""
-    labels = next(iter(engines.values())).labels
     content = base64.b64encode(as_csv(rows).encode()).decode()
     shown = [{"row": row, "said": [said(found) for found in row.models.values()]} for row in rows]
     without = {"left_out": sum(left_out.values()), "kinds": in_words(left_out)}
-    return render("table", rows=shown, models=list(engines), labels=labels, csv=content, **without)
+    return render(
+        "table", rows=shown, models=list(served), labels=models.labels(served), csv=content, **without
+    )
 
 
 def as_cells(row: Row) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from xray_hf.demo.events import Answer
+from xray_hf.demo.answers import Answer
+from xray_hf.demo.models import Models
 from xray_hf.errors import ImageError
 from xray_hf.folders import in_words
 from xray_hf.inference import Prediction
@@ -41,7 +42,7 @@ def render(template: str, **values: Any) -> str:
     return TEMPLATES.get_template(f"{template}.html").render(**values)
 
 
-def as_html(answers: Sequence[Answer], left_out: Mapping[str, int] = NOTHING) -> str:
+def as_html(served: Models, answers: Sequence[Answer], left_out: Mapping[str, int] = NOTHING) -> str:
     """The answers as the page shows them, each with a viewer of its X-ray and heatmaps.
 
     left_out: {kind: how many} members of archives that are no images.

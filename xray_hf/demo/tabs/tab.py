@@ -1,0 +1,51 @@
+"""What a tab is made from, and the fields that tabs share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import gradio as gr
+
+from xray_hf.demo import models
+from xray_hf.demo.examples import Example
+from xray_hf.demo.models import Models
+from xray_hf.demo.rendering import render
+from xray_hf.demo.settings import Settings
+from xray_hf.reading import KINDS
+from xray_hf.report import sentences
+
+READ = ", ".join(KINDS)
+
+
+@dataclass(frozen=True)
+class Served:
+    """What the page serves, and to whom."""
+
+    models: Models
+    examples: Sequence[Example]
+    settings: Settings
+
+
+def add_upload(label: str) -> gr.File:
+    """A field for files."""
+    # Not gr.Image: it clips 16-bit files, cannot show TIFF, and answers a damaged file with a stack trace.
+    # And no file_types: the content decides what a file is, and our reader says what is wrong with it.
+    return gr.File(label=label, file_count="multiple", type="filepath", height=150, elem_classes="upload")
+
+
+def add_models(served: Models) -> gr.CheckboxGroup:
+    """Which models answer, and why there are others; hidden where there is no choice."""
+    preferred = models.preferred(served)
+    field = gr.CheckboxGroup(
+        list(served),
+        value=preferred,
+        label="Models; those trained on the most sources answer unless you choose",
+        visible=len(served) > len(preferred),
+        elem_classes="choice",
+    )
+    others = [model.report for name, model in served.items() if name not in preferred]
+    lessons = [each.name for each in others if sentences.of_coronahack_alone(each) and not each.is_synthetic]
+    if lessons:
+        gr.HTML(render("lesson", models=lessons))
+    return field
