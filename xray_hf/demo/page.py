@@ -48,5 +48,5 @@ def looks() -> dict[str, Any]:
     """Options that Gradio ignores on Blocks and takes when they are mounted or launched."""
     return {
         "theme": gr.themes.Default(primary_hue="teal", font=SYSTEM_FONTS, font_mono=CODE_FONTS),
-        "css_paths": [STATIC / "style.css"],
+        "css_paths": sorted(STATIC.glob("*.css")),
     }
