@@ -829,7 +829,7 @@ def test_only_what_speaks_for_the_class_is_coloured() -> None:
     grey = Image.fromarray(np.full((600, 1200), 100, np.uint8))
     heatmap = np.full((7, 7), -1, np.float32)
     heatmap[3, 6] = 5
-    picture = np.asarray(overlay.overlay(grey, heatmap)).astype(int)
+    picture = np.asarray(overlay.overlay(grey, heatmap, overlay.top_of_scale([heatmap]))).astype(int)
     assert picture.shape == (256, 512, 3)
     assert (picture[:, :256] == 100).all()
     red, green, blue = picture[128, 475]
@@ -839,9 +839,9 @@ def test_only_what_speaks_for_the_class_is_coloured() -> None:
 def test_weak_evidence_stays_pale() -> None:
     grey, spot = Image.fromarray(np.full((64, 64), 100, np.uint8)), np.zeros((7, 7), np.float32)
     spot[3, 3] = 1
-    change = [
-        np.abs(np.asarray(overlay.overlay(grey, spot * peak)).astype(int) - 100).max() for peak in (0.1, 9)
-    ]
+    maps = [spot * peak for peak in (0.1, 9)]
+    shown = [overlay.overlay(grey, each, overlay.top_of_scale([each])) for each in maps]
+    change = [np.abs(np.asarray(each).astype(int) - 100).max() for each in shown]
     assert change[0] < 0.2 * change[1]
 
 

@@ -24,12 +24,14 @@ class Answer:
     """All models' predictions about one file.
 
     reading: the X-ray, or why there is none. predictions: {model: its prediction, or why it makes none};
-    empty without an X-ray.
+    empty without an X-ray. path, member: as Upload's.
     """
 
     name: str
     reading: Reading | ImageError
     predictions: dict[str, Prediction | ImageError]
+    path: str = ""
+    member: str = ""
 
 
 def answer(models: Models, uploads: Sequence[Upload]) -> list[Answer]:
@@ -74,7 +76,7 @@ def _batches(uploads: Sequence[Upload]) -> list[Sequence[Upload]]:
 
 
 def _answer_together(models: Models, uploads: Sequence[Upload]) -> list[Answer]:
-    answers = [Answer(upload.name, upload.read(), {}) for upload in uploads]
+    answers = [Answer(upload.name, upload.read(), {}, upload.path, upload.member) for upload in uploads]
     readable = [answer for answer in answers if isinstance(answer.reading, Reading)]
     for name, model in models.items() if readable else ():
         predictions = model.engine.predict_batch([answer.reading for answer in readable])

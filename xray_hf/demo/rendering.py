@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator, Mapping, Sequence
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
@@ -20,12 +22,15 @@ from xray_hf.errors import ImageError
 from xray_hf.folders import in_words
 from xray_hf.inference import Prediction
 from xray_hf.inference.engine import REJECTED, UNSURE
-from xray_hf.inference.overlay import layer
+from xray_hf.inference.overlay import colour_bar, layer, top_of_scale
 from xray_hf.text import listed
 
 PREVIEW_SIDE = 768  # pixels, the longer side; a detector's full image would take seconds to send
 NOTHING: Mapping[str, int] = MappingProxyType({})
+FULL_SIDE = 4096  # pixels, the longer side of a picture to zoom into; few browsers draw much larger ones
 LAYER_SIDE = 112  # pixels; heatmaps are 7×7 to 16×16, the browser smooths the rest
+_TICK_STEPS = (1, 2, 5, 10, 20, 50, 100)  # logits
+_MOST_TICKS = 5
 
 TEMPLATES = Environment(
     loader=PackageLoader("xray_hf.demo"),
@@ -87,28 +92,40 @@ def verdict(predictions: Mapping[str, Prediction | ImageError]) -> tuple[str, bo
     if len(decisions) < 2:
         return "", True
     if len(set(decisions.values())) == 1:
-        return f"All of them say: {next(iter(decisions.values()))}.", True
+        all_of = "Both models" if len(decisions) == 2 else "All models"
+        return f"{all_of} say: {next(iter(decisions.values()))}.", True
     said = ", ".join(f"{name} says {decision}" for name, decision in decisions.items())
     if len({decision for decision in decisions.values() if decision != UNSURE}) == 1:
         return f"{said}.", True
-    return f"The models disagree: {said}. Trust none.", False
+    none = "neither" if len(decisions) == 2 else "none"
+    return f"Models disagree: rely on {none}. {said[0].upper()}{said[1:]}.", False
 
 
 def _shown(answer: Answer) -> dict[str, Any]:
+    token = secrets.token_hex(4)  # a page shows answers of many calls
     if isinstance(answer.reading, ImageError):
-        return {"name": answer.name, "problem": str(answer.reading)}
+        return {"id": token, "name": answer.name, "problem": str(answer.reading)}
     sentence, do_agree = verdict(answer.predictions)
-    maps = list(_maps(answer))
+    grey, mapped = answer.reading.grey, with_maps(answer)
+    top = scale(mapped.values())
     return {
+        "id": token,
+        "path": answer.path,
+        "member": answer.member,
+        "width": grey.width,
+        "height": grey.height,
         "name": answer.name,
         "problem": "",
         "warnings": _warnings(answer),
-        "preview": picture(reduced(answer.reading.grey, PREVIEW_SIDE), "JPEG", quality=92),
+        "preview": picture(reduced(grey, PREVIEW_SIDE), "JPEG", quality=92),
         "verdict": sentence,
         "do_agree": do_agree,
         "models": [{"name": name, **said(found)} for name, found in answer.predictions.items()],
-        "maps": maps,
-        "first_map": next((place for place, each in enumerate(maps) if each["is_said"]), -1),
+        "stages": {name: _layers(found, top) for name, found in mapped.items()},
+        "labels": list(dict.fromkeys(label for found in mapped.values() for label in found.probabilities)),
+        "label": next((found.label for found in mapped.values()), ""),
+        "bar": bar(),
+        "ticks": ticks(top),
     }
 
 
@@ -124,14 +141,40 @@ def said(found: Prediction | ImageError) -> dict[str, Any]:
     return {"decision": found.decision, "kind": kind, "reason": found.reason, "shares": shares}
 
 
-def _maps(answer: Answer) -> Iterator[dict[str, Any]]:
-    """Each heatmap as a layer, unless the model rejected the image."""
-    for name, found in answer.predictions.items():
-        if isinstance(found, ImageError) or found.decision == REJECTED or found.heatmaps is None:
-            continue
-        for label, heatmap in zip(found.probabilities, found.heatmaps, strict=True):
-            drawn = picture(layer(heatmap, (LAYER_SIDE, LAYER_SIDE)), "PNG", compress_level=1)
-            yield {"model": name, "label": label, "is_said": label == found.label, "picture": drawn}
+def with_maps(answer: Answer) -> dict[str, Prediction]:
+    """The predictions that have class activation maps to show; of a rejected image they mean nothing."""
+    return {
+        name: found
+        for name, found in answer.predictions.items()
+        if isinstance(found, Prediction) and found.decision != REJECTED and found.heatmaps is not None
+    }
+
+
+def scale(predictions: Iterable[Prediction]) -> float:
+    """The logits of the strongest colour of all their maps."""
+    return top_of_scale(each.heatmaps for each in predictions if each.heatmaps is not None)
+
+
+def _layers(found: Prediction, top: float) -> dict[str, str]:
+    """{class: its map as a data URI}. top: the logits of the strongest colour."""
+    assert found.heatmaps is not None
+    sides = LAYER_SIDE, LAYER_SIDE
+    return {
+        label: picture(layer(heatmap, sides, top), "PNG", compress_level=1)
+        for label, heatmap in zip(found.probabilities, found.heatmaps, strict=True)
+    }
+
+
+@cache
+def bar() -> str:
+    """The colours of all maps from 0 to the top of their scale, as a data URI."""
+    return picture(colour_bar(), "PNG")
+
+
+def ticks(top: float) -> dict[int, float]:
+    """{logits: where on the colour bar, 0 to 1}, in round steps."""
+    step = next(step for step in _TICK_STEPS if top / step < _MOST_TICKS or step == _TICK_STEPS[-1])
+    return {value: value / top for value in range(0, int(top) + 1, step)}
 
 
 def reduced(image: Image.Image, side: int) -> Image.Image:

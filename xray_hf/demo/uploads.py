@@ -24,10 +24,16 @@ _DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, Runtim
 
 @dataclass(frozen=True)
 class Upload:
-    """One file of a visitor. name: for people. content: returns path or bytes, or raises ImageError."""
+    """One file of a visitor.
+
+    name: for people. content: returns path or bytes, or raises ImageError. path: the file on this computer;
+    member: its name in that archive. `find` finds it again by these two; both are empty for what was refused.
+    """
 
     name: str
     content: Callable[[], Path | bytes]
+    path: str = ""
+    member: str = ""
 
     @classmethod
     def refused(cls, name: str, words: str) -> Upload:
@@ -63,6 +69,21 @@ def unpack(paths: Iterable[str], left_out: Counter[str] | None = None) -> list[U
     return found
 
 
+def find(path: str, member: str) -> Upload:
+    """One file again, or a member of an archive by its name there; `member` is empty for the file itself.
+
+    Refused, with the reason, if the file was deleted meanwhile or the member is not one of it.
+    """
+    uploads = list(_uploads(Path(path), Counter()))
+    found = [upload for upload in uploads if upload.path and upload.member == member]
+    if len(found) == 1:
+        return replace(found[0], name=Path(member or path).name)
+    if not any(upload.path for upload in uploads):
+        return uploads[0]
+    times = "occurs more than once" if found else "is not"
+    return Upload.refused(member, f"{member or 'the X-ray'} {times} in {Path(path).name}.")
+
+
 def _told_apart(paths: Sequence[str]) -> list[str]:
     """The shortest ends of paths that differ; equal paths are numbered."""
     parts = [path.split("/") for path in paths]
@@ -95,7 +116,7 @@ def _uploads(path: Path, left_out: Counter[str]) -> Iterator[Upload]:
         yield Upload.refused(path.name, f"{path.name} is a damaged ZIP archive; pack it again.")
         return
     if archive is None:
-        yield Upload(path.name, lambda: path)
+        yield Upload(path.name, lambda: path, str(path))
         return
     members = [info for info in archive.infolist() if not info.is_dir()]
     own = Counter({f"after the first {_MAX_MEMBERS:,}": max(0, len(members) - _MAX_MEMBERS)})
@@ -112,7 +133,8 @@ def _uploads(path: Path, left_out: Counter[str]) -> Iterator[Upload]:
         only = f", only {in_words(own)}" if +own else ""
         yield Upload.refused(path.name, f"{path.name} is a ZIP archive without images{only}.")
     for info in wanted:
-        yield Upload("/".join((path.name, *_parts(info))), partial(_member, archive, info))
+        name = "/".join((path.name, *_parts(info)))
+        yield Upload(name, partial(_member, archive, info), str(path), info.filename)
 
 
 def _parts(info: zipfile.ZipInfo) -> list[str]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -22,34 +24,62 @@ PICTURE_SIDE = 512  # pixels; the longer side of a map's picture
 _FULL = 3.0  # logits, where peaks of 6 to 17 are usual; lower ones stay paler, as they say little
 _ALPHA = 0.65  # of the strongest evidence
 _STRENGTHS, _RED_GREEN_BLUE = (0, 0.5, 1), ((190, 255, 255), (0, 85, 205), (70, 0, 70))
+_STEPS = 256  # of the colour scale
 
 
-def overlay(grey: Image.Image, heatmap: np.ndarray) -> Image.Image:
+def top_of_scale(heatmaps: Iterable[np.ndarray]) -> float:
+    """The logits that get the strongest colour when these are shown beside each other."""
+    return max([_FULL, *(float(each.max()) for each in heatmaps)])
+
+
+def overlay(grey: Image.Image, heatmap: np.ndarray, top: float) -> Image.Image:
     """Evidence for a class as warm colours on an X-ray, the stronger the less transparent.
 
-    grey: mode "L". heatmap: (h, w) float32, in logits; only values above 0 are shown.
+    grey: mode "L". heatmap: (h, w) float32, in logits; only values above 0 are shown. top: the logits of the
+    strongest colour, by `top_of_scale`.
     Returns an RGB image of at most 512 pixels a side.
     """
     picture = grey.copy()
     picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.BILINEAR)
-    colours, alpha = _paint(heatmap, picture.size)
+    colours, alpha = _paint(_strength(heatmap, picture.size, top))
     mixed = (1 - _ALPHA * alpha) * np.asarray(picture)[..., None] + _ALPHA * alpha * colours
     return Image.fromarray(np.rint(mixed).astype(np.uint8))
 
 
-def layer(heatmap: np.ndarray, size: tuple[int, int]) -> Image.Image:
-    """The colours of `overlay` alone, to be laid over an X-ray: an RGBA image.
+def layer(heatmap: np.ndarray, size: tuple[int, int], top: float) -> Image.Image:
+    """The colours of `overlay` alone, to be laid over an X-ray: an image with a palette of RGBA.
 
-    heatmap: (h, w) float32, in logits. size: width and height in pixels.
+    heatmap, top: as `overlay`'s. size: width and height in pixels.
     """
-    colours, alpha = _paint(heatmap, size)
-    return Image.fromarray(np.rint(np.concatenate([colours, 255 * alpha], axis=-1)).astype(np.uint8))
+    return _with_palette(_strength(heatmap, size, top))
 
 
-def _paint(heatmap: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """(H, W, 3) colours, 0 to 255, and (H, W, 1) how opaque they are, 0 to 1."""
+def colour_bar() -> Image.Image:
+    """The colours of `layer` from 0, left, to its `top`, right."""
+    return _with_palette(np.linspace(0, 1, _STEPS)[None])
+
+
+def _with_palette(strength: np.ndarray) -> Image.Image:
+    """An image of (H, W) strengths, 0 to 1; a palette, since PNG with one takes half the time and room."""
+    image = Image.fromarray(np.rint((_STEPS - 1) * strength).astype(np.uint8))
+    image.putpalette(_palette(), "RGBA")
+    return image
+
+
+@cache
+def _palette() -> bytes:
+    colours, alpha = _paint(np.linspace(0, 1, _STEPS))
+    return np.rint(np.concatenate([colours, 255 * alpha], axis=-1)).astype(np.uint8).tobytes()
+
+
+def _strength(heatmap: np.ndarray, size: tuple[int, int], top: float) -> np.ndarray:
+    """(H, W) share of `top`, 0 to 1, smoothed to `size`."""
     wide = np.asarray(Image.fromarray(heatmap).resize(size, Image.Resampling.BICUBIC))
-    strength = np.clip(wide / max(float(heatmap.max()), _FULL), 0, 1)
+    return np.clip(wide / top, 0, 1)
+
+
+def _paint(strength: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(…, 3) colours, 0 to 255, and (…, 1) how opaque they are, 0 to 1."""
     colours = np.stack([np.interp(strength, _STRENGTHS, each) for each in _RED_GREEN_BLUE], axis=-1)
     return colours, strength[..., None] ** 1.5  # a haze over the whole image would be useless
 
@@ -89,6 +119,6 @@ class Pictures:
 
 def _draw(content: str | bytes, heatmap: np.ndarray, path: Path) -> None:
     with suppress(ImageError):  # the file has gone since it was classified; its row stays
-        picture = overlay(read(content).grey, heatmap)
+        picture = overlay(read(content).grey, heatmap, top_of_scale([heatmap]))
         with atomic_file(path) as temporary:
             picture.save(temporary, compress_level=1)  # four times as fast as the default

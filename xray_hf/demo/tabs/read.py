@@ -27,6 +27,7 @@ def add(served: Served) -> None:
             gr.HTML(render("privacy"))
             _add_examples(served.examples, files)
         with gr.Column(scale=5, min_width=280):
+            gr.HTML(render("visit"), apply_default_css=False)
             shown = gr.HTML(elem_id="answers", apply_default_css=False)
 
     def read(given: list[list[dict[str, Any]] | None], names: list[list[str] | None]) -> tuple[list[str]]:

@@ -31,7 +31,9 @@ def add_upload(label: str) -> gr.File:
     """A field for files."""
     # Not gr.Image: it clips 16-bit files, cannot show TIFF, and answers a damaged file with a stack trace.
     # And no file_types: the content decides what a file is, and our reader says what is wrong with it.
-    return gr.File(label=label, file_count="multiple", type="filepath", height=150, elem_classes="upload")
+    field = gr.File(label=label, file_count="multiple", type="filepath", height=150, elem_classes="upload")
+    gr.HTML(render("add_more"), elem_classes="add-more")  # Gradio's own is a button in a button
+    return field
 
 
 def add_models(served: Models) -> gr.CheckboxGroup:

@@ -1,0 +1,75 @@
+"""One answer -> a report to keep: a self-contained page, and the same as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from xray_hf import __version__
+from xray_hf.demo.answers import Answer
+from xray_hf.demo.models import Model, Models
+from xray_hf.demo.rendering import as_json as answer_as_json
+from xray_hf.demo.rendering import bar, picture, reduced, render, said, scale, ticks, verdict, with_maps
+from xray_hf.errors import ImageError
+from xray_hf.inference.overlay import PICTURE_SIDE, overlay
+from xray_hf.report import sentences
+
+OOD_ABOVE = 0.5  # the engine rejects an image with a higher score
+_CAVEATS = (
+    "Not a medical device. For research and teaching only: never use it to decide about anyone's health.",
+    sentences.CAM,
+    "The probabilities are those of the model's classes alone: a disease that is not one of them still gets "
+    "one of their names.",
+)
+
+
+def as_json(served: Models, answer: Answer) -> dict[str, Any]:
+    """The report as data. The answer must have an X-ray; `served` must hold its models."""
+    assert not isinstance(answer.reading, ImageError)
+    found = answer_as_json(answer)
+    of_models = {
+        # As on the page, without probabilities of a rejected image.
+        name: {**_of(served[name]), **own, "probabilities": said(answer.predictions[name])["shares"] or None}
+        for name, own in found["models"].items()
+    }
+    return {
+        "file": answer.name,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "xray_hf": __version__,
+        "image": {"width": answer.reading.grey.width, "height": answer.reading.grey.height},
+        "warnings": found["warnings"],
+        "agreement": verdict(answer.predictions)[0],
+        "models": of_models,
+        "caveats": list(_CAVEATS),
+    }
+
+
+def _of(model: Model) -> dict[str, Any]:
+    """What the model answers by."""
+    settings = model.engine.calibration
+    return {
+        "version_hash": model.version,
+        "thresholds": {
+            "temperature": settings.temperature,
+            "abstain_below": settings.abstain_below,
+            "ood_above": OOD_ABOVE if settings.detector else None,
+        },
+    }
+
+
+def as_html(content: Mapping[str, Any], answer: Answer) -> str:
+    """The report as a page that fetches nothing. content: by `as_json`, of the same answer."""
+    assert not isinstance(answer.reading, ImageError)
+    grey, mapped = answer.reading.grey, with_maps(answer)
+    top = scale(mapped.values())
+    maps = {
+        name: {
+            label: picture(overlay(grey, heatmap, top), "JPEG", quality=85)
+            for label, heatmap in zip(found.probabilities, found.heatmaps, strict=True)
+        }
+        for name, found in mapped.items()
+        if found.heatmaps is not None
+    }
+    xray = picture(reduced(grey, PICTURE_SIDE), "JPEG", quality=90)
+    return render("report", **content, xray=xray, maps=maps, bar=bar(), ticks=ticks(top))

@@ -1,0 +1,41 @@
+// What happens when answers come: viewers are prepared, this visit remembers them, the newest comes into view.
+import { remember } from "./history.js";
+import { prepare } from "./viewer.js";
+
+const seen = new WeakSet();
+let known = new Set();  // files of the last answers
+
+// A file with its answer, or a refused one by its name.
+const fileOf = (section) => {
+  const viewer = section.querySelector(".viewer");
+  return JSON.stringify(viewer ? [viewer.dataset.path, viewer.dataset.member] : [section.querySelector("h2").textContent]);
+};
+
+function bringIntoView(section) {
+  const { top } = section.getBoundingClientRect();
+  if (top >= 0 && top < innerHeight / 3) return;
+  const isCalm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  section.scrollIntoView({ behavior: isCalm ? "auto" : "smooth", block: "start" });
+}
+
+function look() {
+  const sections = [...document.querySelectorAll("#answers .answer")];
+  const arrived = sections.filter((each) => !seen.has(each));
+  if (!arrived.length) {
+    if (!sections.length) known = new Set();
+    return;
+  }
+  arrived.forEach((section) => {
+    seen.add(section);
+    remember(section);
+    section.querySelectorAll(".viewer").forEach(prepare);
+  });
+  const fresh = arrived.filter((each) => !known.has(fileOf(each)));
+  if (known.size) fresh.forEach((each) => each.classList.add("newest"));
+  known = new Set(sections.map(fileOf));
+  if (fresh.length) bringIntoView(fresh[0]);
+}
+
+export function listenForArrivals() {
+  new MutationObserver(look).observe(document.body, { childList: true, subtree: true });
+}
