@@ -88,12 +88,16 @@ def complete(classes: Sequence[str]) -> dict[str, dict[str, Any]]:
         "decided": 9,
         "accuracy_of_decided": 0.4375,
         "intervals": {"accuracy_of_decided": [0.3125, 0.5625]},
+        "by_class": {label: dict.fromkeys(classes, 0.25) for label in classes},
     }
+    predicted = {label: dict.fromkeys(classes, 0.5) for label in classes}
     within = {"auroc": 0.625, "interval": [0.5, 0.75], "sources": 2, "pairs": 42}
     metrics_json = {
         "classes": list(classes),
         **{name: numbers(classes, k, **own) for k, name in enumerate(("train", "validation", "test"))},
-        "external": {"far <away>": numbers(classes, 5, **own, decisions=decisions)},
+        "external": {
+            "far <away>": numbers(classes, 5, **own, decisions=decisions, predicted_by_class=predicted)
+        },
         "by_source": {"clinic": numbers(classes, 6, **own), "ward": numbers(classes, 7, **own)},
         "validation_by_source": {"clinic": numbers(classes, 8, **own), "ward": numbers(classes, 9, **own)},
         "worst_source": {"source": "ward", "balanced_accuracy": 0.5},

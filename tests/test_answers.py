@@ -24,7 +24,7 @@ from xray_hf.demo.models import Model, Models
 from xray_hf.demo.uploads import MAX_FILES, unpack
 from xray_hf.errors import BundleError, ConfigError, DataError, ImageError
 from xray_hf.inference import Engine, Prediction
-from xray_hf.inference.engine import UNSURE
+from xray_hf.inference.engine import REJECTED, UNSURE
 from xray_hf.reading import read, read_grey
 from xray_hf.task import PAPER_CLASSES
 
@@ -248,6 +248,36 @@ def test_the_table_says_why_and_shows_no_share_of_a_rejected_image(one: Models, 
     assert {line[f"one: {label}"] for label in PAPER_CLASSES} == {""}
 
 
+def test_the_table_counts_decisions_and_says_where_models_agree(model: Model, patients: list[Path]) -> None:
+    served = {"one": model, "two": model}
+    [found] = answered({"one": model}, patients[0])
+    (prediction,) = found.predictions.values()
+    assert isinstance(prediction, Prediction)
+
+    def row(*decisions: str) -> table.Row:
+        own = [replace(prediction, decision=decision) for decision in decisions]
+        return table.Row("a.png", models=dict(zip(served, own, strict=True)))
+
+    rows = [row("Normal", "Normal"), row("Normal", "COVID-19"), row("Normal", UNSURE), row(UNSURE, UNSURE)]
+    rows += [row(REJECTED, "Normal"), table.Row("b.png", error="torn")]
+    assert [table.agreement(each) for each in rows] == ["agree", "disagree", *["no class"] * 3, ""]
+    assert table.count_decisions(served, rows) == {
+        "Normal": {"one": 3, "two": 2},
+        "Pneumonia": {"one": 0, "two": 0},
+        "COVID-19": {"one": 0, "two": 1},
+        UNSURE: {"one": 1, "two": 2},
+        REJECTED: {"one": 1, "two": 0},
+        "no answer": {"one": 1, "two": 1},
+    }
+    cells = list(csv.DictReader(io.StringIO(table.as_csv(rows))))
+    assert cells[1]["agreement"] == "disagree"
+    html = table.as_html(served, rows)
+    assert (
+        '<tr><th scope="row">one</th><td>3</td><td>0</td><td>0</td><td>1</td><td>1</td><td>1</td></tr>'
+        in html
+    )
+
+
 def test_what_was_left_out_of_an_archive_is_said(one: Models, patients: list[Path], tmp_path: Path) -> None:
     path = tmp_path / "scans.zip"
     with zipfile.ZipFile(path, "w") as file:
@@ -276,7 +306,7 @@ def test_a_model_without_an_answer_leaves_the_others_theirs(
 
 def test_no_cell_of_the_csv_is_a_formula() -> None:
     text = table.as_csv([table.Row("=HYPERLINK(1)", error="@bad")])
-    assert text.splitlines()[1] == "'=HYPERLINK(1),'@bad"
+    assert text.splitlines()[1] == "'=HYPERLINK(1),'@bad,"
 
 
 def test_of_too_many_files_the_last_row_says_how_many_are_left_out(one: Models) -> None:

@@ -172,10 +172,13 @@ def test_many_files_are_a_table_that_can_be_sorted_and_taken_along(
     upload(page, tmp_path / "patients.zip", tmp_path / "letter.png")
     expect(page.locator("table.rows tbody tr")).to_have_count(4)
     expect(page.locator("td.error")).to_contain_text("letter.png is not an image")
-    page.locator("table.rows").get_by_role("button", name="Normal").first.click()
-    shares = page.locator("table.rows tbody td:nth-child(4)").all_inner_texts()
-    values = [float(share.split()[0]) for share in shares]
-    assert values == sorted(values)
+    for is_descending in (False, True):
+        page.locator("table.rows").get_by_role("button", name="Normal").first.click()
+        shares = page.locator("table.rows tbody td:nth-child(6)").all_inner_texts()
+        values = [float(share.split()[0]) for share in shares if share.strip()]
+        assert values == sorted(values, reverse=is_descending)
+        expect(page.locator("table.rows tbody tr").last.locator("td.error")).to_be_visible()
+    expect(page.locator("table.counts tbody tr")).to_have_count(len(MODELS))
     with page.expect_download() as saved:
         page.get_by_role("link", name="Download as CSV").click()
     with Path(saved.value.path()).open(encoding="utf-8") as file:

@@ -197,10 +197,11 @@ def test_what_is_unsure_counts_as_not_decided(folder: Path, elsewhere: Path) -> 
     write_json(folder / manifest.CALIBRATION, {"abstain_below": 1.0})
     found = decisions.describe(see(folder, elsewhere, "here"), manifest.calibration_mark(folder))
     assert found is not None
-    assert found == {
-        "not_decided": {REJECTED: 1 / 7, UNSURE: 6 / 7},
-        "decided": 0, "accuracy_of_decided": None, "intervals": {"accuracy_of_decided": None},
-    }  # fmt: skip
+    assert found["not_decided"] == {REJECTED: 1 / 7, UNSURE: 6 / 7}
+    assert (found["decided"], found["accuracy_of_decided"]) == (0, None)
+    assert found["intervals"] == {"accuracy_of_decided": None}
+    for label, shares in found["by_class"].items():
+        assert {shares[answer] for answer in PAPER_CLASSES} == {0}, label
 
 
 def test_accuracy_of_decided_leaves_the_refused_out() -> None:
@@ -209,6 +210,9 @@ def test_accuracy_of_decided_leaves_the_refused_out() -> None:
     found = decisions.describe(record, "")
     assert found is not None
     assert found["accuracy_of_decided"] == pytest.approx(2 / 3)
+    assert found["by_class"]["Normal"]["Normal"] == pytest.approx(1 / 3)  # of all three, one rejected as none
+    assert found["by_class"]["Normal"]["Pneumonia"] == pytest.approx(1 / 3)
+    assert found["by_class"]["Pneumonia"]["Pneumonia"] == 1
     expected = Draws(table.patient_id).share(
         np.array([True, True, False, False]), np.array([True, True, True, False])
     )

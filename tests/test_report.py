@@ -20,6 +20,7 @@ from xray_hf import manifest
 from xray_hf.report import html, markdown, numbers, sections, sentences, tables, terminal
 from xray_hf.report.numbers import Rate
 from xray_hf.report.report import Report
+from xray_hf.task import PAPER_CLASSES
 
 PAPER = ("Normal", "Pneumonia", "COVID-19")
 TASKS = (("No Finding", "Tuberculosis"), PAPER, ("Normal", "Effusion", "Mass", "Nodule", "Edema"))
@@ -105,12 +106,53 @@ def test_external_validation_stands_before_every_internal_number(tmp_path: Path,
     text = page(read(tmp_path / "bundle", files))
     own = files["metrics.json"]["external"]["far <away>"]
     outside, inside = own["balanced_accuracy"], files["metrics.json"]["test"]["balanced_accuracy"]
-    headline = f"External validation of a on far <away> (36 images): balanced accuracy {outside:.1%}"
-    inside = f"On the internal test set the balanced accuracy is {inside:.1%}"
-    assert 0 < text.index(headline) < text.index(inside) < text.index("<table>")
-    assert "gives a class to 9 of 36; 43.8% (31.2–56.2) of these classes are right (25.0% unsure)" in re.sub(
-        r"</?code>", "", text
+    first = text[: text.index("<nav")]
+    assert first.count("<table>") == 1
+    heads = re.findall(r'<th scope="col">(.*?)</th>', first)
+    assert heads[:2] == ["Balanced accuracy, external: far <away>", "Balanced accuracy, internal"]
+    assert first.index(f"{outside:.1%}") < first.index(f"{inside:.1%}")
+
+
+def test_the_summary_shows_false_alarms_before_and_after_abstention(tmp_path: Path) -> None:
+    files = reports.complete(PAPER_CLASSES)
+    outside = files["metrics.json"]["external"]["far <away>"]
+    outside["predicted_by_class"]["Normal"] = {"Normal": 0.1, "Pneumonia": 0.2, "COVID-19": 0.7}
+    outside["decisions"]["by_class"]["Normal"] = {"Normal": 0.1, "Pneumonia": 0.1, "COVID-19": 0.3}
+    text = html.page([read(tmp_path / "bundle", files)])
+    images = sum(outside["confusion_matrix"][0])
+    assert (
+        f'data-title="Normal called COVID-19: far &lt;away&gt;">70.0%<br>→ 30.0%<br>of {images}</td>' in text
     )
+    assert "Chance is 33.3%, marked by a line." in text
+
+
+def test_the_list_of_contents_leads_to_every_heading(tmp_path: Path, files: Files) -> None:
+    text = html.page([read(tmp_path / "bundle", files)])
+    links = re.findall(r'<li><a href="#([^"]+)">', text)
+    assert links == re.findall(r'<h2 id="([^"]+)">', text)
+    assert len(set(links)) == len(links) > 5
+
+
+def test_an_answer_comes_with_its_external_validation(tmp_path: Path) -> None:
+    files = reports.complete(PAPER_CLASSES)
+    outside = files["metrics.json"]["external"]["far <away>"]
+    outside["decisions"]["by_class"]["Normal"]["COVID-19"] = 0.3
+    report = read(tmp_path / "bundle", files)
+    normal, pneumonia, covid = (sum(row) for row in outside["confusion_matrix"])
+    said = sentences.answer_context(report, "COVID-19")
+    assert f"Of {normal} Normal X-rays from far <away>, it called 30.0% COVID-19." in said
+    assert said[-1] == f"Of {covid} COVID-19 X-rays from far <away>, it called 25.0% COVID-19."
+    assert sentences.answer_context(report, "unsure") == [
+        "Of 36 X-rays from far <away>, 25.0% got this answer."
+    ]
+    assert len(said) == 3
+    assert f"Of {pneumonia} Pneumonia X-rays from far <away>, it called 25.0% COVID-19." in said
+    del outside["decisions"]["by_class"]
+    by_network = sentences.answer_context(read(tmp_path / "old", files), "COVID-19")
+    assert f"Of {normal} Normal X-rays from far <away>, it called 50.0% COVID-19." in by_network
+    del files["metrics.json"]["external"]
+    [unknown] = sentences.answer_context(read(tmp_path / "none", files), "COVID-19")
+    assert "was tested on no external test set, so nobody knows" in unknown
 
 
 def test_an_external_set_without_a_class_shows_sensitivities_alone(tmp_path: Path, files: Files) -> None:
@@ -411,7 +453,8 @@ def test_coronahack_is_spoken_of_only_where_it_was_trained_on(tmp_path: Path, fi
 def test_every_table_is_named_and_has_heads_with_a_scope(tmp_path: Path, files: Files) -> None:
     found = [read(tmp_path / name, files, name) for name in "ab"]
     drawn = re.findall(r"<table>.*?</table>", page(*found), re.DOTALL)
-    assert len(drawn) == sum(len(own.tables) for own in sections.all_sections(found))
+    summary = 1
+    assert len(drawn) == summary + sum(len(own.tables) for own in sections.all_sections(found))
     for table in drawn:
         assert table.count("<caption>") == 1
         assert re.findall(r"<th(?!ead| scope=)", table) == []

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from xray_hf import manifest
@@ -50,11 +51,18 @@ def draw(folder: Path) -> dict[str, Any]:
     if external:
         mark = manifest.calibration_mark(folder)
         summary["external"] = {
-            name: {**_numbers(part, fitted), "decisions": decisions.describe(part, mark)}
+            name: {
+                **_numbers(part, fitted),
+                "predicted_by_class": decisions.answers_by_class(
+                    part, np.asarray(part.classes)[part.predicted]
+                ),
+                "decisions": decisions.describe(part, mark),
+            }
             for name, part in external.items()
         }
     summary |= controls.summarise(folder, predictions)
-    mark = f"{manifest.mark_of(training)}{training.get('model', 'model')}, "
+    name = manifest.title(folder, str(training.get("model", "model")), manifest.sources_of(training))
+    mark = f"{manifest.mark_of(training)}{name}, "
     drawn = figures.draw_all(predictions, training.get("history", []), fitted, mark)
     for name, part in external.items():
         drawn[f"confusion_external_{name}.png"] = figures.confusion_of(part, f"{mark}{name}")

@@ -17,12 +17,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from xray_hf.demo.answers import Answer
-from xray_hf.demo.models import Models
+from xray_hf.demo.models import Model, Models
 from xray_hf.errors import ImageError
 from xray_hf.folders import in_words
 from xray_hf.inference import Prediction
 from xray_hf.inference.engine import REJECTED, UNSURE
 from xray_hf.inference.overlay import colour_bar, layer, top_of_scale
+from xray_hf.report import sentences
 from xray_hf.text import listed
 
 PREVIEW_SIDE = 768  # pixels, the longer side; a detector's full image would take seconds to send
@@ -53,7 +54,7 @@ def as_html(served: Models, answers: Sequence[Answer], left_out: Mapping[str, in
     left_out: {kind: how many} members of archives that are no images.
     """
     without = {"left_out": sum(left_out.values()), "kinds": in_words(left_out)}
-    return render("answers", answers=map(_shown, answers), **without)
+    return render("answers", answers=[_shown(served, answer) for answer in answers], **without)
 
 
 def as_json(answer: Answer) -> dict[str, Any]:
@@ -101,7 +102,7 @@ def verdict(predictions: Mapping[str, Prediction | ImageError]) -> tuple[str, bo
     return f"Models disagree: rely on {none}. {said[0].upper()}{said[1:]}.", False
 
 
-def _shown(answer: Answer) -> dict[str, Any]:
+def _shown(served: Models, answer: Answer) -> dict[str, Any]:
     token = secrets.token_hex(4)  # a page shows answers of many calls
     if isinstance(answer.reading, ImageError):
         return {"id": token, "name": answer.name, "problem": str(answer.reading)}
@@ -120,13 +121,21 @@ def _shown(answer: Answer) -> dict[str, Any]:
         "preview": picture(reduced(grey, PREVIEW_SIDE), "JPEG", quality=92),
         "verdict": sentence,
         "do_agree": do_agree,
-        "models": [{"name": name, **said(found)} for name, found in answer.predictions.items()],
+        "models": [
+            {"name": name, **said(found), "context": context(served[name], found)}
+            for name, found in answer.predictions.items()
+        ],
         "stages": {name: _layers(found, top) for name, found in mapped.items()},
         "labels": list(dict.fromkeys(label for found in mapped.values() for label in found.probabilities)),
         "label": next((found.label for found in mapped.values()), ""),
         "bar": bar(),
         "ticks": ticks(top),
     }
+
+
+def context(model: Model, found: Prediction | ImageError) -> list[str]:
+    """What the answer was worth in external validation."""
+    return [] if isinstance(found, ImageError) else sentences.answer_context(model.report, found.decision)
 
 
 def said(found: Prediction | ImageError) -> dict[str, Any]:

@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from xray_hf import __version__
+from xray_hf.demo import rendering
 from xray_hf.demo.answers import Answer
 from xray_hf.demo.models import Model, Models
-from xray_hf.demo.rendering import as_json as answer_as_json
-from xray_hf.demo.rendering import bar, picture, reduced, render, said, scale, ticks, verdict, with_maps
+from xray_hf.demo.rendering import picture
 from xray_hf.errors import ImageError
+from xray_hf.inference import Prediction
 from xray_hf.inference.overlay import PICTURE_SIDE, overlay
 from xray_hf.report import sentences
 
@@ -27,10 +28,9 @@ _CAVEATS = (
 def as_json(served: Models, answer: Answer) -> dict[str, Any]:
     """The report as data. The answer must have an X-ray; `served` must hold its models."""
     assert not isinstance(answer.reading, ImageError)
-    found = answer_as_json(answer)
+    found = rendering.as_json(answer)
     of_models = {
-        # As on the page, without probabilities of a rejected image.
-        name: {**_of(served[name]), **own, "probabilities": said(answer.predictions[name])["shares"] or None}
+        name: _of(served[name]) | own | _beside(served[name], answer.predictions[name])
         for name, own in found["models"].items()
     }
     return {
@@ -39,7 +39,7 @@ def as_json(served: Models, answer: Answer) -> dict[str, Any]:
         "xray_hf": __version__,
         "image": {"width": answer.reading.grey.width, "height": answer.reading.grey.height},
         "warnings": found["warnings"],
-        "agreement": verdict(answer.predictions)[0],
+        "agreement": rendering.verdict(answer.predictions)[0],
         "models": of_models,
         "caveats": list(_CAVEATS),
     }
@@ -58,11 +58,19 @@ def _of(model: Model) -> dict[str, Any]:
     }
 
 
+def _beside(model: Model, found: Prediction | ImageError) -> dict[str, Any]:
+    """What programs are not told: the context, and no probabilities of a rejected image."""
+    return {
+        "probabilities": rendering.said(found)["shares"] or None,
+        "context": rendering.context(model, found),
+    }
+
+
 def as_html(content: Mapping[str, Any], answer: Answer) -> str:
     """The report as a page that fetches nothing. content: by `as_json`, of the same answer."""
     assert not isinstance(answer.reading, ImageError)
-    grey, mapped = answer.reading.grey, with_maps(answer)
-    top = scale(mapped.values())
+    grey, mapped = answer.reading.grey, rendering.with_maps(answer)
+    top = rendering.scale(mapped.values())
     maps = {
         name: {
             label: picture(overlay(grey, heatmap, top), "JPEG", quality=85)
@@ -71,5 +79,7 @@ def as_html(content: Mapping[str, Any], answer: Answer) -> str:
         for name, found in mapped.items()
         if found.heatmaps is not None
     }
-    xray = picture(reduced(grey, PICTURE_SIDE), "JPEG", quality=90)
-    return render("report", **content, xray=xray, maps=maps, bar=bar(), ticks=ticks(top))
+    xray = picture(rendering.reduced(grey, PICTURE_SIDE), "JPEG", quality=90)
+    return rendering.render(
+        "report", **content, xray=xray, maps=maps, bar=rendering.bar(), ticks=rendering.ticks(top)
+    )

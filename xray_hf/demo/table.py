@@ -18,8 +18,10 @@ from xray_hf.demo.uploads import unpack
 from xray_hf.errors import ImageError
 from xray_hf.folders import in_words
 from xray_hf.inference import Prediction
+from xray_hf.inference.engine import REJECTED, UNSURE
 
 THUMBNAIL_SIDE = 64  # pixels
+NO_ANSWER = "no answer"  # a file that is no X-ray, or weights that give no number
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first characters of a cell that a spreadsheet would run
 
 
@@ -60,21 +62,57 @@ def collect(
 
 
 def as_html(served: Models, rows: Sequence[Row], left_out: Mapping[str, int] = NOTHING) -> str:
-    """A table that page.js sorts, below the CSV to download. left_out: {kind: how many} of archives."""
-    content = base64.b64encode(as_csv(rows).encode()).decode()
-    shown = [{"row": row, "said": [said(found) for found in row.models.values()]} for row in rows]
-    without = {"left_out": sum(left_out.values()), "kinds": in_words(left_out)}
+    """A table that table.js sorts, below the counts of decisions and the CSV to download.
+
+    left_out: {kind: how many} members of archives that are no images.
+    """
+    shown = [
+        {"row": row, "agreement": agreement(row), "said": [said(found) for found in row.models.values()]}
+        for row in rows
+    ]
     return render(
-        "table", rows=shown, models=list(served), labels=models.labels(served), csv=content, **without
+        "table",
+        rows=shown,
+        models=list(served),
+        labels=models.labels(served),
+        counts=count_decisions(served, rows),
+        csv=base64.b64encode(as_csv(rows).encode()).decode(),
+        left_out=sum(left_out.values()),
+        kinds=in_words(left_out),
     )
 
 
-def as_cells(row: Row) -> dict[str, Any]:
-    """{column: text or number}: file, error, and of each model decision, reason and probabilities.
+def count_decisions(served: Models, rows: Sequence[Row]) -> dict[str, dict[str, int]]:
+    """{decision: {model: how many files}}: every class, then why there is none, with "no answer" last."""
+    names = [*models.labels(served), UNSURE, REJECTED, NO_ANSWER]
+    found = {name: Counter(_decision(row, name) for row in rows) for name in served}
+    return {decision: {name: found[name][decision] for name in served} for decision in names}
 
-    These are None for an image that the model rejected: there the page, too, shows none.
+
+def _decision(row: Row, model: str) -> str:
+    prediction = row.models.get(model)
+    return prediction.decision if isinstance(prediction, Prediction) else NO_ANSWER
+
+
+def agreement(row: Row) -> str:
+    """Whether the models decide for the same class: "agree", "disagree", or "no class" if one gives none.
+
+    Empty for a single model, and for a file without an answer.
     """
-    cells: dict[str, Any] = {"file": row.file, "error": row.error}
+    decisions = {_decision(row, name) for name in row.models}
+    if len(row.models) < 2:
+        return ""
+    if decisions & {UNSURE, REJECTED, NO_ANSWER}:
+        return "no class"
+    return "agree" if len(decisions) == 1 else "disagree"
+
+
+def as_cells(row: Row) -> dict[str, Any]:
+    """{column: text or number}: file, error, agreement, of each model decision, reason and probabilities.
+
+    Probabilities are None for an image that the model rejected: there the page, too, shows none.
+    """
+    cells: dict[str, Any] = {"file": row.file, "error": row.error, "agreement": agreement(row)}
     for name, found in row.models.items():
         shown = said(found)
         cells |= {f"{name}: decision": shown["decision"], f"{name}: reason": shown["reason"]}

@@ -3,39 +3,117 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from html import escape
 from urllib.parse import quote
 
 from xray_hf.report import sections, sentences
 from xray_hf.report.captions import Figure
+from xray_hf.report.numbers import UNKNOWN, Rate, percent
 from xray_hf.report.report import Report
 from xray_hf.report.sections import Section
+from xray_hf.report.summary import HEALTHY, FalseAlarms, Line, Summary, summarise
 from xray_hf.report.tables import Table
+
+_DATA, _LIMITS = "What this data can and cannot teach", "Known limits"
 
 
 def page(reports: Sequence[Report]) -> str:
-    """All that the bundles' files say about the performance of their models."""
+    """All that the bundles' files say about the performance of their models: a summary, then the details."""
     known = [each for each in reports if each.subsets]
     unknown = [each.name for each in reports if not each.subsets]
-    parts = [_heading("What this data can and cannot teach"), *_paragraphs(sentences.about_data(reports))]
-    parts += _paragraphs(sentences.synthetic(reports), "notice")
-    parts += _paragraphs([line for each in known for line in sentences.headline(each)], "collapse")
-    parts += _paragraphs(
-        [f"{name} came without `metrics.json`, so its performance is unknown." for name in unknown], "gap"
-    )
-    if known:
-        read = [
-            f"{sentences.INTERVALS} Numbers and figures are those of the bundles.",
-            *sentences.without_intervals(known),
-        ]
-        parts += _paragraphs([" ".join(read)], "small")
-        place = {report.name: number for number, report in enumerate(reports)}
-        parts += [section(own, place) for own in sections.all_sections(known)]
+    place = {report.name: number for number, report in enumerate(reports)}
+    details = sections.all_sections(known) if known else []
+    titles = [_DATA, *(each.title for each in details), _LIMITS]
     items = "".join(f"<li>{_text(line)}</li>" for line in sentences.limits(reports))
-    parts += [_heading("Known limits"), f"<ul>{items}</ul>"]
-    parts += _paragraphs(["The repository's `docs/limitations.md` has the reasons and the rest."])
+    parts = [
+        *_paragraphs(sentences.synthetic(reports), "notice"),
+        *([_summary(summarise(known), known)] if known else []),
+        *_paragraphs(
+            [f"{name} came without `metrics.json`, so its performance is unknown." for name in unknown], "gap"
+        ),
+        _contents(titles),
+        _heading(_DATA),
+        *_paragraphs(sentences.about_data(reports)),
+        *_paragraphs(line for each in known if not each.external for line in sentences.headline(each)),
+        *(section(own, place) for own in details),
+        _heading(_LIMITS),
+        f"<ul>{items}</ul>",
+        *_paragraphs(["The repository's `docs/limitations.md` has the reasons and the rest."]),
+    ]
     return f'<article class="evidence">\n{chr(10).join(parts)}\n</article>'
+
+
+def _summary(summary: Summary, reports: Sequence[Report]) -> str:
+    """One row a model; balanced accuracy with its interval as a bar."""
+    columns = _columns(summary)
+    heads = "".join(f'<th scope="col">{escape(title)}</th>' for title in columns)
+    rows = "".join(
+        f'<tr><th scope="row">{escape(line.model)}</th>'
+        # On a phone the title stands before each number, in place of the table's head.
+        + "".join(f'<td data-title="{escape(title)}">{cell(line)}</td>' for title, cell in columns.items())
+        + "</tr>"
+        for line in summary.lines
+    )
+    chances = {percent(line.chance) for line in summary.lines}
+    by_chance = [f"Chance is {chances.pop()}, marked by a line."] if len(chances) == 1 else []
+    note = " ".join([*by_chance, sentences.SUMMARY, *sentences.without_intervals(reports)])
+    return (
+        '<div class="summary" role="region" tabindex="0" aria-label="Summary"><table>'
+        f"<caption>Summary</caption><thead><tr><td></td>{heads}</tr></thead><tbody>{rows}</tbody>"
+        f'</table></div>\n<p class="small">{_text(note)}</p>'
+    )
+
+
+def _columns(summary: Summary) -> dict[str, Callable[[Line], str]]:
+    """{title: what its cell shows of a line, as HTML}; external numbers first."""
+    outside = dict.fromkeys(name for line in summary.lines for name in line.external)
+    healthy = dict.fromkeys(name for line in summary.lines for name in line.false_alarms)
+    return {
+        **{
+            f"Balanced accuracy, external: {name}": partial(
+                lambda line, name: _bar(line.external.get(name, Rate()), line.chance), name=name
+            )
+            for name in outside
+        },
+        "Balanced accuracy, internal": lambda line: _bar(line.internal, line.chance),
+        **{
+            f"{HEALTHY} called {summary.disease}: {name}": partial(
+                lambda line, name: _alarms(line.false_alarms.get(name)), name=name
+            )
+            for name in healthy
+        },
+        "Coverage": lambda line: "<br>".join(
+            escape(f"{name} {percent(share, 0)}") for name, share in line.coverage.items()
+        ),
+    }
+
+
+def _bar(rate: Rate, chance: Rate) -> str:
+    """A share above its interval and a line at chance, on an axis from 0 to 100 %."""
+    if rate.value is None:
+        return UNKNOWN
+    low, high = rate.interval or (rate.value, rate.value)
+    places = {"at": rate.value, "low": low, "high": high, "chance": chance.value or 0}
+    style = "; ".join(f"--{name}: {share:.4f}" for name, share in places.items())
+    return f'{percent(rate)}<span class="interval" style="{style}"></span>'
+
+
+def _alarms(found: FalseAlarms | None) -> str:
+    if not found:
+        return UNKNOWN
+    after = "" if found.after.value is None else f"<br>→ {percent(found.after)}"
+    return f"{percent(found.before)}{after}<br>of {found.images:,}"
+
+
+def _contents(titles: Iterable[str]) -> str:
+    links = "".join(f'<li><a href="#{_anchor(title)}">{escape(title)}</a></li>' for title in titles)
+    return f'<nav class="contents" aria-label="Contents"><ul>{links}</ul></nav>'
+
+
+def _anchor(title: str) -> str:
+    return f"evidence-{re.sub(r'[^a-z0-9]+', '-', title.lower()).strip('-')}"
 
 
 def section(own: Section, place: Mapping[str, int]) -> str:
@@ -95,7 +173,7 @@ def _figure(own: Figure, place: Mapping[str, int]) -> str:
 
 
 def _heading(title: str) -> str:
-    return f"<h2>{escape(title)}</h2>"
+    return f'<h2 id="{_anchor(title)}">{escape(title)}</h2>'
 
 
 def _paragraphs(texts: Iterable[str], kind: str = "") -> list[str]:

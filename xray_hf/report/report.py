@@ -66,19 +66,27 @@ class OperatingPoint:
 
 @dataclass(frozen=True)
 class Decisions:
-    """What the whole engine decides. withheld: {decision that is no class: share of the images}."""
+    """What the whole engine decides. withheld: {decision that is no class: share of the images}.
+
+    by_class: {class: {answer: share of the class's images}}; images without a class as answer count, too.
+    """
 
     withheld: Mapping[str, float]
     decided: int | None
     accuracy_of_decided: Rate
+    by_class: Mapping[str, Mapping[str, Rate]]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The numbers of one set of images. matrix: (C, C) counts, rows true. before, after: the scaling."""
+    """The numbers of one set of images. matrix: (C, C) counts, rows true. before, after: the scaling.
+
+    predicted_by_class: {class: {most probable class: share of the class's images}}, of external test sets.
+    """
 
     matrix: Sequence[Sequence[int]]
     classes: Mapping[str, ClassNumbers]
+    predicted_by_class: Mapping[str, Mapping[str, Rate]]
     before: Errors | None
     after: Errors | None
     abstention: Abstention | None
@@ -90,6 +98,20 @@ class Measured:
     balanced_accuracy: Rate
     macro_f1: Rate
     macro_auroc: Rate
+
+    @property
+    def answered_by_class(self) -> Mapping[str, Mapping[str, Rate]]:
+        """{class: {answer: share of its images}}, after abstention and rejection where these are known."""
+        return (self.decisions and self.decisions.by_class) or self.predicted_by_class
+
+    def decided_wrongly_as(self, label: str) -> int | None:
+        """How many images of the other classes the engine decides to be `label`; None if it was not asked."""
+        if not self.decisions or not self.decisions.by_class:
+            return None
+        wrong = {
+            other: shares[label].value for other, shares in self.decisions.by_class.items() if other != label
+        }
+        return round(sum((share or 0) * (self.classes[other].images or 0) for other, share in wrong.items()))
 
 
 @dataclass(frozen=True)
@@ -285,8 +307,9 @@ class Report:
         within = {label: part for label in classes if (part := metrics.get("within_source").get(label))}
         worst, duplicates, label_noise = map(metrics.get, ("worst_source", "duplicates", "label_noise"))
         for _, own in metrics.get(manifest.EXTERNAL).parts():
-            if "decisions" not in own.of:  # null: they were made with another calibration
-                own.miss("decisions")
+            for key in ("decisions", "predicted_by_class"):
+                if key not in own.of:  # null: the decisions were made with another calibration
+                    own.miss(key)
         sources = _sources(training)
         return cls(
             name=name or manifest.title(folder, str(training.of.get("model") or folder.name), sources),
@@ -448,7 +471,8 @@ def _measured(own: _Part, classes: Sequence[str]) -> Measured | None:
             _Part(point, f"{own.place}.operating_points[{k}]", own.gaps).fill(OperatingPoint)
             for k, point in enumerate(points if isinstance(points, list) else [])
         ],
-        decisions=_decisions(decided) if decided else None,
+        decisions=_decisions(decided, classes) if decided else None,
+        predicted_by_class=_by_class(own.get("predicted_by_class"), classes),
     )
     return found if found.n and found.accuracy.value is not None else None
 
@@ -479,9 +503,17 @@ def _class(own: _Part, label: str, index: int, matrix: Sequence[Sequence[int]]) 
     )
 
 
-def _decisions(own: _Part) -> Decisions:
+def _decisions(own: _Part, classes: Sequence[str]) -> Decisions:
     withheld = own.part("not_decided")
-    return own.fill(Decisions, withheld={why: withheld.number(why) or 0.0 for why in withheld.of})
+    return own.fill(
+        Decisions,
+        withheld={why: withheld.number(why) or 0.0 for why in withheld.of},
+        by_class=_by_class(own.part("by_class"), classes),
+    )
+
+
+def _by_class(own: _Part, classes: Sequence[str]) -> dict[str, dict[str, Rate]]:
+    return {label: {name: part.rate(name) for name in classes} for label, part in own.parts()}
 
 
 def _subgroups(own: _Part) -> Iterator[Subgroup]:

@@ -52,6 +52,7 @@ def external(reports: Sequence[Report]) -> Section:
     found = [
         tables.performance("External test sets beside the internal one", beside),
         tables.per_class("External test sets, each class against the rest", sets),
+        tables.answers(sets, tables.classes_of(reports)),
         tables.decisions(sets),
     ]
     text = [sentences.EXTERNAL, *sentences.external_sets(reports)]

@@ -16,9 +16,19 @@ INTERVALS = (
     "Brackets hold 95 % intervals, bootstrapped over patients; a share of 0 or 100 % has the exact binomial "
     "interval of that many patients."
 )
+SUMMARY = (
+    "Balanced accuracy is the mean of the classes' sensitivities. Internal: held-out images of the training "
+    "sources. External: other collections. The arrow leads from the most probable class to the decision, "
+    "after abstention and rejection, of the same images. Coverage: the share of images that get a class. "
+    "Brackets and lines: 95 % intervals, bootstrapped over patients."
+)
 EXTERNAL = (
     "Images of other collections than those of training. An AUROC below 0.5 ranks the images the wrong way "
     "round."
+)
+ANSWERS = (
+    "The shares of a row are of all images of its class. The most probable class is what the network gives "
+    "every image; the decision is what the engine answers after it may have abstained or rejected."
 )
 INTERNAL = (
     "Test images of the training sources. Neither they nor, where patients are known, other images of the "
@@ -176,9 +186,18 @@ def _headline(report: Report, name: str, own: Measured) -> str:
             f"On the internal test set the balanced accuracy is {percent(report.test.balanced_accuracy)} and "
             f"the accuracy {percent(report.test.accuracy)}; read these in the light of the external numbers."
         )
-    counts = {label: of.false_positives for label, of in own.classes.items()}
-    wrongly = ", ".join(f"{label} {part_of(found)}" for label, found in counts.items() if found and found[1])
-    return " ".join([*parts, *([f"False positives: {wrongly}."] if wrongly else []), *_decided(own)])
+    return " ".join([*parts, *_false_positives(own), *_decided(own)])
+
+
+def _false_positives(own: Measured) -> list[str]:
+    """The false positives of each class, before and after abstention."""
+    said = []
+    for label, of in own.classes.items():
+        if of.false_positives and of.false_positives[1]:
+            after = own.decided_wrongly_as(label)
+            decided = "" if after is None else f", {after:,} after abstention and rejection"
+            said.append(f"{label} {part_of(of.false_positives)}{decided}")
+    return [f"False positives: {'; '.join(said)}."] if said else []
 
 
 def _decided(own: Measured) -> list[str]:
@@ -191,6 +210,41 @@ def _decided(own: Measured) -> list[str]:
         f"The engine, which also abstains and rejects, gives a class to {count(answers.decided)} of "
         f"{count(own.n)}{right}{f' ({withheld})' if withheld else ''}."
     ]
+
+
+def answer_context(report: Report, decision: str) -> list[str]:
+    """What an answer was worth in external validation: how often the model gave it to images of each class.
+
+    decision: of the engine, a class or why there is none. The most frequent class of the set comes first.
+    """
+    if not report.external:
+        return [
+            f"{report.name} was tested on no external test set, so nobody knows what this answer is worth "
+            "for X-rays of other hospitals."
+        ]
+    if decision in report.classes:
+        return _called(report, decision)
+    return [
+        f"Of {own.n:,} X-rays from {name}, {own.decisions.withheld.get(decision, 0):.1%} got this answer."
+        for name, own in report.external.items()
+        if own.decisions
+    ]
+
+
+def _called(report: Report, decision: str) -> list[str]:
+    """False positives first, then the sensitivity; the largest groups first."""
+    groups = [
+        (label != decision, own.classes[label].images or 0, name, label, shares[decision])
+        for name, own in report.external.items()
+        for label, shares in own.answered_by_class.items()
+    ]
+    return [
+        f"Of {images:,} {label} X-rays from {name}, it called {percent(share)} {decision}."
+        for _, images, name, label, share in sorted(groups, key=lambda each: each[:2], reverse=True)
+    ]
+
+
+AGREEMENT = "They learnt from the same X-rays and can share an error, so agreement confirms little."
 
 
 def external_sets(reports: Sequence[Report]) -> list[str]:
@@ -234,6 +288,7 @@ def worst_source(report: Report) -> list[str]:
     if not (own := report.by_source.get(report.worst_source or "")):
         return []
     beside = f"; over all sources it is {percent(report.test.balanced_accuracy)}" if report.test else ""
+    beside += f", where chance is {percent(report.chance)}"
     return [
         f"Worst source of {report.name}: {report.worst_source}, with a balanced accuracy of "
         f"{percent(own.balanced_accuracy)}{beside}.",

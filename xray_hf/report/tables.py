@@ -141,12 +141,18 @@ def performance(title: str, sets: Sets) -> Table:
             "images": lambda own: count(own.n),
             "patients": lambda own: count(own.patients),
             "accuracy": lambda own: percent(own.accuracy),
-            "balanced accuracy": lambda own: percent(own.balanced_accuracy),
+            f"balanced accuracy{chance(own for *_, own in sets)}": lambda own: percent(own.balanced_accuracy),
             "macro F1": lambda own: percent(own.macro_f1),
             "macro AUROC": lambda own: decimal(own.macro_auroc),
         },
         sets,
     )
+
+
+def chance(sets: Iterable[Measured]) -> str:
+    """` (chance 33.3%)`, or `` for models of different numbers of classes."""
+    sizes = {len(own.classes) for own in sets}
+    return f" (chance {1 / sizes.pop():.1%})" if len(sizes) == 1 else ""
 
 
 def per_class(title: str, sets: Sets) -> Table:
@@ -197,6 +203,43 @@ def _false_positives(of: ClassNumbers) -> str:
     return UNKNOWN if of.specificity.value is None else f"{1 - of.specificity.value:.0%}"
 
 
+def answers(sets: Sets, classes: Sequence[str]) -> Table:
+    """The answers to the images of each class, before and after abstention: one row a set and class."""
+    items = [
+        (model, f"{what}, {label}", (own, label))
+        for model, what, own in sets
+        for label in own.predicted_by_class
+    ]
+
+    def called(answer: str) -> Callable[[tuple[Measured, str]], str]:
+        def cell(item: tuple[Measured, str]) -> str:
+            own, label = item
+            before = percent(own.predicted_by_class[label].get(answer, Rate()))
+            if not own.decisions:
+                return before
+            return f"{before} → {percent(own.decisions.by_class.get(label, {}).get(answer, Rate()))}"
+
+        return cell
+
+    return _table(
+        "Answers by class, most probable class → decision",
+        {
+            "images": lambda item: count(item[0].classes[item[1]].images),
+            **{f"called {answer}": called(answer) for answer in classes},
+            "no class": lambda item: _without_class(*item),
+        },
+        items,
+        sentences.ANSWERS,
+    )
+
+
+def _without_class(own: Measured, label: str) -> str:
+    shares = own.decisions.by_class.get(label) if own.decisions else None
+    if not shares:
+        return UNKNOWN
+    return percent(Rate(max(0.0, 1 - sum(share.value or 0 for share in shares.values()))))
+
+
 def decisions(sets: Sets) -> Table:
     """Decisions of the whole engine, which may abstain or reject."""
     items = [(model, what, (own.n, own.decisions)) for model, what, own in sets if own.decisions]
@@ -207,7 +250,7 @@ def decisions(sets: Sets) -> Table:
             "abstained or rejected": lambda own: (
                 ", ".join(f"{why} {share:.1%}" for why, share in own[1].withheld.items()) or "none"
             ),
-            "decided": lambda own: count(own[1].decided),
+            "decided": lambda own: f"{count(own[1].decided)} of {count(own[0])}",
             "accuracy of decisions": lambda own: percent(own[1].accuracy_of_decided),
         },
         items,
@@ -427,11 +470,12 @@ def leave_one_source_out(reports: Sequence[Report]) -> Table:
         for name in report.held_out
         if report.test and name in report.external
     ]
+    by_chance = chance(own for *_, (own, _) in items)
     return _table(
         "Leave one source out",
         {
             "images": lambda own: count(own[1].n),
-            "internal balanced accuracy": lambda own: percent(own[0].balanced_accuracy),
+            f"internal balanced accuracy{by_chance}": lambda own: percent(own[0].balanced_accuracy),
             "held-out balanced accuracy": lambda own: percent(own[1].balanced_accuracy),
             "difference in points": lambda own: points(_difference(*own)),
         },
