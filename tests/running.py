@@ -10,11 +10,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
+import requests
 
 ROOT = Path(__file__).parents[1]
 START_SECONDS = 120  # on a busy machine
@@ -96,6 +99,40 @@ def running_app(
             code = process.wait(timeout=60)
     assert code == 0, f"{code}: {(folder / 'app.log').read_text()}"
     assert not list(temporary.glob("xray_hf-demo-*"))
+
+
+@contextmanager
+def proxy(target: str) -> Iterator[str]:
+    """The address at which a server shows `target` below /xray, and nothing else."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            path = self.path.removeprefix("/xray")
+            if path == self.path:
+                self.send_error(404)
+                return
+            body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            with requests.request(
+                self.command, target + path, headers=dict(self.headers), data=body
+            ) as answer:
+                self.send_response(answer.status_code)
+                for name in ("content-type", "set-cookie"):
+                    if name in answer.headers:
+                        self.send_header(name, answer.headers[name])
+                self.end_headers()
+                self.wfile.write(answer.content)
+
+        do_POST = do_GET  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/xray"
+        server.shutdown()
+        thread.join()
 
 
 def _wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None:

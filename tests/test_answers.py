@@ -203,7 +203,8 @@ def test_models_that_disagree_say_so(one: Models, model: Model, patients: list[P
     both = {**first.predictions, **other.predictions}
     sentence, do_agree = rendering.verdict(both)
     assert not do_agree
-    assert sentence.startswith("The models disagree: one says ")
+    assert sentence.startswith("Models disagree: rely on neither (one says ")
+    assert "rely on none (" in rendering.verdict({**both, "three": first.predictions["one"]})[0]
     assert rendering.verdict({**first.predictions, "again": first.predictions["one"]})[1]
     (sure,) = first.predictions.values()
     assert isinstance(sure, Prediction)

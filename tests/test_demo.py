@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import io
 import json
 import re
 import shutil
@@ -10,10 +12,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 from urllib.request import urlopen
@@ -22,7 +22,8 @@ from zipfile import ZipFile
 import pytest
 import requests
 from fastapi import FastAPI
-from running import ROOT, START_SECONDS, running_app
+from PIL import Image
+from running import ROOT, START_SECONDS, proxy, running_app
 from starlette.routing import Mount
 from starlette.testclient import TestClient
 
@@ -135,6 +136,84 @@ def test_a_bad_file_is_an_error_in_words(client: Client, tmp_path: Path) -> None
     assert answer["models"] == {}
 
 
+def answer_to(url: str, function: str, *data: object) -> Any:
+    """What a function gives to a program that calls it by plain HTTP."""
+    sent = requests.post(f"{url}/gradio_api/call/{function}", json={"data": list(data)})
+    assert sent.ok, sent.text
+    stream = requests.get(f"{url}/gradio_api/call/{function}/{sent.json()['event_id']}").text
+    kind, _, data_line = stream.strip().rpartition("\n")
+    assert kind.endswith("event: complete"), stream
+    return json.loads(data_line.removeprefix("data: "))[0]
+
+
+def decoded(uri: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory: pytest.TempPathFactory, xray: Path) -> Path:
+    """An archive with an X-ray that is larger than any picture sent."""
+    path = tmp_path_factory.mktemp("scans") / "scans.zip"
+    stream = io.BytesIO()
+    with Image.open(xray) as image:
+        image.convert("L").resize((5000, 4500)).save(stream, "PNG")
+    with ZipFile(path, "w") as archive:
+        archive.writestr("ward 1/large.png", stream.getvalue())
+        archive.write(xray, "small.png")
+    return path
+
+
+def test_a_picture_has_the_files_own_size_up_to_4096_pixels(url: str, xray: Path, scans: Path) -> None:
+    alone, archive = as_file(upload(url, xray)), as_file(upload(url, scans))
+    with Image.open(xray) as image:
+        assert decoded(answer_to(url, "picture", alone, "")["picture"]).size == image.size
+    large = decoded(answer_to(url, "picture", archive, "ward 1/large.png")["picture"])
+    assert (large.size, large.mode) == ((4096, 3686), "L")
+    for function, more in (("picture", []), ("report", [[]])):
+        missing = answer_to(url, function, archive, "other.png", *more)
+        assert missing["error"] == "other.png is not in scans.zip."
+        assert set(map(bool, missing.values())) == {True, False}
+
+
+def test_a_picture_report_or_view_of_a_deleted_file_says_so(url: str, xray: Path) -> None:
+    path = upload(url, xray)
+    Path(path).unlink()
+    words = f"{xray.name} is too old and was deleted here; upload it again."
+    assert answer_to(url, "picture", as_file(path), "") == {"error": words, "picture": None}
+    assert answer_to(url, "report", as_file(path), "", None) == {"error": words, "html": None, "json": None}
+    assert words in answer_to(url, "view", as_file(path), "", None)["html"]
+    assert answer_to(url, "picture", None, None)["error"] == "no file was given; upload one."
+
+
+@pytest.mark.parametrize("function", ["picture", "report", "view"])
+def test_no_other_file_is_shown_than_an_uploaded_one(url: str, function: str) -> None:
+    data = [as_file(str(ROOT / "docs" / "demo" / "read_desktop.png")), ""]
+    if function != "picture":
+        data.append([])
+    sent = requests.post(f"{url}/gradio_api/call/{function}", json={"data": data})
+    assert (sent.status_code, sent.json()["error"]) == (
+        400,
+        "a file was not uploaded here; upload it first.",
+    )
+
+
+def test_a_program_gets_a_report_of_a_member_of_an_archive(
+    client: Client, engine: Engine, xray: Path, scans: Path
+) -> None:
+    report = client.predict(file(scans), "small.png", ["xray-cnn"], api_name="/report")
+    own = report["json"]["models"]["xray-cnn"]
+    assert report["json"]["file"] == "small.png"
+    assert own["probabilities"] == pytest.approx(engine.predict(xray).probabilities)
+    assert own["version_hash"] in report["html"]
+    assert client.predict(file(xray), api_name="/report")["json"]["file"] == xray.name
+
+
+def test_a_view_is_the_answer_of_the_page_by_the_models_asked_for(url: str, xray: Path) -> None:
+    html = answer_to(url, "view", as_file(upload(url, xray)), "", ["xray-cnn", {"a": 1}])["html"]
+    assert html.count('class="answer"') == 1
+    assert f">{xray.name}</h2>" in html
+
+
 def test_many_files_and_archives_are_rows_in_order(client: Client, xray: Path, tmp_path: Path) -> None:
     (tmp_path / "scan.png").write_bytes(b"not an image")
     archive = shutil.make_archive(str(tmp_path / "scans"), "zip", xray.parents[1])
@@ -156,7 +235,7 @@ def test_models_are_described(client: Client) -> None:
 
 def test_every_endpoint_is_documented(client: Client) -> None:
     endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
-    assert set(endpoints) == {"/read", "/read_many", "/models"}
+    assert set(endpoints) == {"/read", "/read_many", "/report", "/models"}
     assert all(endpoint["description"] for endpoint in endpoints.values())
 
 
@@ -281,40 +360,6 @@ def test_the_statement_is_of_the_models_that_answer_and_the_lesson_of_those_that
     assert (
         words.count("Kept as a lesson: alone. Trained on CoronaHack alone") == 2
     )  # on each tab with a choice
-
-
-@contextmanager
-def proxy(target: str) -> Iterator[str]:
-    """The address at which a server shows `target` below /xray, and nothing else."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            path = self.path.removeprefix("/xray")
-            if path == self.path:
-                self.send_error(404)
-                return
-            body = self.rfile.read(int(self.headers.get("content-length", 0)))
-            with requests.request(
-                self.command, target + path, headers=dict(self.headers), data=body
-            ) as answer:
-                self.send_response(answer.status_code)
-                for name in ("content-type", "set-cookie"):
-                    if name in answer.headers:
-                        self.send_header(name, answer.headers[name])
-                self.end_headers()
-                self.wfile.write(answer.content)
-
-        do_POST = do_GET  # noqa: N815
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/xray"
-        server.shutdown()
-        thread.join()
 
 
 def test_behind_a_proxy_everything_is_found_below_its_path(

@@ -10,7 +10,7 @@ from typing import IO
 import pytest
 
 from xray_hf.demo import uploads
-from xray_hf.demo.uploads import Upload, unpack
+from xray_hf.demo.uploads import Upload, find, unpack
 from xray_hf.errors import ImageError
 from xray_hf.reading import Reading
 
@@ -179,3 +179,21 @@ def test_of_a_huge_directory_only_the_beginning_is_taken(
     left_out: Counter[str] = Counter()
     assert len(unpack([archive(tmp_path / "a.zip", {f"{n}.png": b"x" for n in range(9)})], left_out)) == 3
     assert left_out == {"after the first 3": 6}
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_every_upload_is_found_again_by_its_path_and_member(xray: Path, tmp_path: Path) -> None:
+    path = archive(tmp_path / "a.zip", {"w\\1/x.png": xray.read_bytes(), "2/x.png": xray.read_bytes()})
+    uploads = unpack([str(xray), path])
+    assert [(each.path, each.member) for each in uploads] == [
+        (str(xray), ""),
+        (path, "w\\1/x.png"),
+        (path, "2/x.png"),
+    ]
+    assert all(isinstance(find(each.path, each.member).read(), Reading) for each in uploads)
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr("2/x.png", b"another")
+    assert problem(find(path, "2/x.png")) == "2/x.png occurs more than once in a.zip."
+    assert problem(find(path, "")) == "the X-ray is not in a.zip."
+    assert problem(find(str(xray), "x.png")) == f"x.png is not in {xray.name}."
+    assert "was deleted here" in problem(find(str(tmp_path / "gone.zip"), "x.png"))

@@ -99,7 +99,7 @@ def verdict(predictions: Mapping[str, Prediction | ImageError]) -> tuple[str, bo
     if len({decision for decision in decisions.values() if decision != UNSURE}) == 1:
         return f"{said}.", True
     none = "neither" if len(decisions) == 2 else "none"
-    return f"Models disagree: rely on {none}. {said[0].upper()}{said[1:]}.", False
+    return f"Models disagree: rely on {none} ({said}).", False
 
 
 def _shown(served: Models, answer: Answer) -> dict[str, Any]:

@@ -14,6 +14,8 @@ const fileOf = (section) => {
 function bringIntoView(section) {
   const { top } = section.getBoundingClientRect();
   if (top >= 0 && top < innerHeight / 3) return;
+  // Below the statement, which stays in sight.
+  section.style.scrollMarginTop = `${document.querySelector("#statement").offsetHeight + 24}px`;
   const isCalm = matchMedia("(prefers-reduced-motion: reduce)").matches;
   section.scrollIntoView({ behavior: isCalm ? "auto" : "smooth", block: "start" });
 }
