@@ -80,10 +80,21 @@ def viewer_of(page: Page, *files: Path) -> Locator:
 
 
 def transforms(viewer: Locator) -> list[str]:
-    found: list[str] = viewer.locator(".scene").evaluate_all(
-        "(all) => all.map((each) => each.style.transform)"
-    )
+    scenes = viewer.locator(".scene")
+    found: list[str] = scenes.evaluate_all("(all) => all.map((each) => each.style.transform)")
     return found
+
+
+def box_of(shown: Locator) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom on the screen, in CSS pixels."""
+    box = shown.bounding_box()
+    assert box
+    return box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]
+
+
+def middle_of(shown: Locator) -> tuple[float, float]:
+    left, top, right, bottom = box_of(shown)
+    return (left + right) / 2, (top + bottom) / 2
 
 
 def scale_of(viewer: Locator) -> float:
@@ -109,7 +120,7 @@ def drag(page: Page, stage: Locator, right: int, down: int) -> None:
 def test_the_maps_of_all_models_are_shown_at_once_for_one_class(page: Page, patients: list[Path]) -> None:
     viewer = viewer_of(page, patients[1])
     for label in PAPER_CLASSES:
-        viewer.get_by_label("Class activation map").select_option(label)
+        viewer.locator(".choose-map").select_option(label)
         captions = viewer.locator("figcaption .of-map:visible")
         expect(captions).to_have_text([f"{model}: evidence for {label}" for model in MODELS])
         shown = viewer.locator(".map:visible")
@@ -117,7 +128,7 @@ def test_the_maps_of_all_models_are_shown_at_once_for_one_class(page: Page, pati
     left, right = map(box_of, viewer.locator(".stage").all())
     assert left[1] == right[1]
     assert left[2] < right[0]
-    viewer.get_by_label("Class activation map").select_option("X-ray only")
+    viewer.locator(".choose-map").select_option("X-ray only")
     expect(viewer.locator(".stage:visible")).to_have_count(1)
     expect(viewer.locator(".map:visible")).to_have_count(0)
     expect(viewer.locator(".legend")).to_be_hidden()
@@ -203,7 +214,8 @@ def test_the_keyboard_alone_zooms_pans_and_sets_the_window(page: Page, patients:
 
 def test_dragging_sets_the_window_exactly_and_pans_if_chosen(page: Page, patients: list[Path]) -> None:
     viewer = viewer_of(page, patients[1])
-    viewer.get_by_label("Class activation map").select_option("X-ray only")
+    viewer.locator(".choose-map").select_option("X-ray only")
+    page.add_style_tag(content="#statement { display: none }")  # it would cover parts of the picture
     stage = viewer.locator(".stage").first
     expect(stage).to_have_css("cursor", "crosshair")
     grey = pixels(stage)
@@ -263,7 +275,7 @@ def test_the_original_resolution_comes_when_somebody_looks_closer(
     xray = viewer.locator(".xray").last
     assert xray.evaluate("(image) => image.naturalWidth") == 768
     viewer.get_by_role("button", name="Zoom in").click()
-    expect(viewer.get_by_role("status")).to_have_text("Original resolution: 2,000 × 1,800 pixels.")
+    expect(viewer.locator(".viewer-status")).to_have_text("Original resolution: 2,000 × 1,800 pixels.")
     sizes = viewer.locator(".xray").evaluate_all("(all) => all.map((each) => each.naturalWidth)")
     assert sizes == [WIDE] * len(MODELS)
 
@@ -273,7 +285,7 @@ def test_who_zooms_into_a_deleted_file_is_told_so(page: Page, large: Path, folde
     for path in folder.rglob("large.png"):
         path.unlink()
     viewer.get_by_role("button", name="Original resolution").click()
-    expect(viewer.get_by_role("status")).to_have_text(
+    expect(viewer.locator(".viewer-status")).to_have_text(
         "Only the small picture can be shown: large.png is too old and was deleted here; upload it again."
     )
     assert viewer.locator(".xray").first.evaluate("(image) => image.naturalWidth") == 768
@@ -291,7 +303,7 @@ def test_the_viewer_works_below_a_path_and_behind_a_password(
         visitor.locator("#welcome dialog button").click()
         viewer = viewer_of(visitor, large)
         viewer.get_by_role("button", name="Zoom in").click()
-        expect(viewer.get_by_role("status")).to_have_text("Original resolution: 2,000 × 1,800 pixels.")
+        expect(viewer.locator(".viewer-status")).to_have_text("Original resolution: 2,000 × 1,800 pixels.")
         visitor.context.close()
 
 
@@ -321,7 +333,7 @@ def test_a_saved_picture_is_what_is_shown_with_its_words(page: Page, patients: l
     words = " ".join(page.evaluate("window.written"))
     for each in (patients[1].name, *MODELS, "Not a medical device", "logits", "not where disease is"):
         assert each in words
-    viewer.get_by_label("Class activation map").select_option("X-ray only")
+    viewer.locator(".choose-map").select_option("X-ray only")
     sheet = np.asarray(Image.open(saved(page, save).path()).convert("L"))
     inner = sheet[200:900, 100:900]
     assert set(np.unique(inner)) == {0, 255}  # a window of one grey level
