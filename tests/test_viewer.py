@@ -313,6 +313,12 @@ def saved(page: Page, button: Locator) -> Download:
     return download.value
 
 
+def pixels_of(download: Download) -> np.ndarray:
+    """(H, W) grey levels of a saved picture."""
+    with Image.open(download.path()) as image:
+        return np.asarray(image.convert("L"))
+
+
 WRITTEN = """() => {
     window.written = [];
     const draw = CanvasRenderingContext2D.prototype.fillText;
@@ -334,11 +340,10 @@ def test_a_saved_picture_is_what_is_shown_with_its_words(page: Page, patients: l
     for each in (patients[1].name, *MODELS, "Not a medical device", "logits", "not where disease is"):
         assert each in words
     viewer.locator(".choose-map").select_option("X-ray only")
-    sheet = np.asarray(Image.open(saved(page, save).path()).convert("L"))
+    sheet = pixels_of(saved(page, save))
     inner = sheet[200:900, 100:900]
     assert set(np.unique(inner)) == {0, 255}  # a window of one grey level
-    both = Image.open(with_maps.path())
-    assert both.width > 1.9 * 1024 > sheet.shape[1] - 100
+    assert pixels_of(with_maps).shape[1] > 1.9 * 1024 > sheet.shape[1] - 100
 
 
 def test_a_report_is_a_page_of_its_own_without_a_request(

@@ -1,9 +1,10 @@
 // Mouse, pen and fingers on a picture: one sets the window or pans, two zoom and pan.
-import { adjust } from "./window_level.js";
+import { levels, setLevels } from "./window_level.js";
 import { pan, zoom } from "./zoom.js";
 
 const down = new Map();  // pointer: where it was last
 let stage = null;  // which all of them are on
+let begun = null;  // of the drag: where, and the window then
 
 const middle = (points) => ({
   x: points.reduce((sum, each) => sum + each.x, 0) / points.length,
@@ -11,10 +12,15 @@ const middle = (points) => ({
 });
 const distance = ([one, other]) => Math.hypot(one.x - other.x, one.y - other.y);
 
-function drag(viewer, frame, event, x, y) {
+function begin(x, y) {
+  begun = { x, y, ...levels(stage.closest(".viewer")) };
+}
+
+// One grey level a pixel, counted from the beginning, since the fields round.
+function drag(viewer, frame, event, last) {
   const pans = (viewer.dataset.drag === "pan") !== event.shiftKey;
-  if (pans) pan(viewer, x / frame.width, y / frame.height);
-  else adjust(viewer, x, y);
+  if (pans) pan(viewer, (event.clientX - last.x) / frame.width, (event.clientY - last.y) / frame.height);
+  else setLevels(viewer, begun.width + event.clientX - begun.x, begun.centre + event.clientY - begun.y);
 }
 
 function move(event) {
@@ -24,7 +30,7 @@ function move(event) {
   down.set(event.pointerId, { x: event.clientX, y: event.clientY });
   const after = [...down.values()];
   if (after.length === 1) {
-    drag(viewer, frame, event, event.clientX - last.x, event.clientY - last.y);
+    drag(viewer, frame, event, last);
     return;
   }
   const [from, to] = [middle(before), middle(after)];
@@ -35,7 +41,9 @@ function move(event) {
 
 function lift(event) {
   down.delete(event.pointerId);
-  if (!down.size) stage = null;
+  const [left] = down.values();
+  if (left) begin(left.x, left.y);
+  else stage = null;
 }
 
 export function listenForPointers() {
@@ -44,6 +52,7 @@ export function listenForPointers() {
     if (!over || event.button !== 0 || (stage && over !== stage) || down.size === 2) return;
     stage = over;
     down.set(event.pointerId, { x: event.clientX, y: event.clientY });
+    begin(event.clientX, event.clientY);
     stage.setPointerCapture(event.pointerId);
   });
   document.addEventListener("pointermove", move);

@@ -1,7 +1,7 @@
 // What the visitor takes along: the picture as it is shown, and the report.
 import { asFile, call } from "./api.js";
 import { say } from "./original.js";
-import { mapping } from "./window_level.js";
+import { levels, mapping } from "./window_level.js";
 import { stateOf } from "./zoom.js";
 
 const SIDE = 1024;  // pixels; the longer side of each X-ray
@@ -81,9 +81,9 @@ async function savePicture(viewer) {
   });
   const below = height + 2 * LINE + 12 + GAP;
   if (hasMap) drawLegend(context, viewer, GAP, below);
-  const [level, span] = ["centre", "width"].map((name) => viewer.querySelector(`.${name}`).value);
+  const shown = levels(viewer);
   const models = JSON.parse(viewer.dataset.models).join(", ");
-  const words = `Not a medical device. Models: ${models}. Window width ${span}, centre ${level}.`;
+  const words = `Not a medical device. Models: ${models}. Window width ${shown.width}, centre ${shown.centre}.`;
   context.fillText(words, GAP, sheet.height - GAP, sheet.width - 2 * GAP);
   const content = await new Promise((give) => { sheet.toBlob(give, "image/png"); });
   download(content, "image/png", `${stem(viewer)}.png`);

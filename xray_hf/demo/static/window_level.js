@@ -5,9 +5,14 @@ const FULL = { width: 255, centre: 127.5 };
 
 const field = (viewer, name) => viewer.querySelector(`.${name}`);
 
+export const levels = (viewer) => ({
+  width: Number(field(viewer, "width").value),
+  centre: Number(field(viewer, "centre").value),
+});
+
 // grey, 0 to 1, becomes slope * grey + intercept, cut to 0 to 1.
 export function mapping(viewer) {
-  const [width, centre] = [Number(field(viewer, "width").value), Number(field(viewer, "centre").value)];
+  const { width, centre } = levels(viewer);
   const slope = 255 / width;
   const intercept = 0.5 - centre / width;
   return field(viewer, "invert").checked ? { slope: -slope, intercept: 1 - intercept } : { slope, intercept };
@@ -24,15 +29,14 @@ export function showWindow(viewer) {
   }
 }
 
-// One grey level a pixel; the fields keep within their limits.
-export function adjust(viewer, right, down) {
-  field(viewer, "width").value = Number(field(viewer, "width").value) + right;
-  field(viewer, "centre").value = Number(field(viewer, "centre").value) + down;
+// The fields keep within their limits.
+export function setLevels(viewer, width, centre) {
+  field(viewer, "width").value = width;
+  field(viewer, "centre").value = centre;
   showWindow(viewer);
 }
 
 export function resetWindow(viewer) {
-  for (const [name, value] of Object.entries(FULL)) field(viewer, name).value = value;
   field(viewer, "invert").checked = false;
-  showWindow(viewer);
+  setLevels(viewer, FULL.width, FULL.centre);
 }
