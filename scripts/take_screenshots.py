@@ -65,7 +65,7 @@ def fill(page: Page, tab: str) -> None:
     examples = page.locator("#examples img")
     if tab == "read":
         examples.nth(1).click()
-        expect(page.locator(".answer .stage img.xray")).to_be_visible(timeout=60_000)
+        expect(page.locator(".answer .stage img.xray").first).to_be_visible(timeout=60_000)
     elif tab == "many":
         sources = [page.request.get(each.get_attribute("src") or "").body() for each in examples.all()]
         files = [
