@@ -111,7 +111,7 @@ def test_many_files_are_a_table_that_can_be_sorted_and_taken_along(
         values = [float(share.split()[0]) for share in shares if share.strip()]
         assert values == sorted(values, reverse=is_descending)
         expect(page.locator("table.rows tbody tr").last.locator("td.error")).to_be_visible()
-    expect(page.locator("table.counts tbody tr")).to_have_count(len(MODELS))
+    expect(page.locator("table.counts tbody tr")).to_have_count(len(PAPER_CLASSES) + 3)
     with page.expect_download() as saved:
         page.get_by_role("link", name="Download as CSV").click()
     with Path(saved.value.path()).open(encoding="utf-8") as file:

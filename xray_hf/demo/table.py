@@ -95,7 +95,7 @@ def _decision(row: Row, model: str) -> str:
 
 
 def agreement(row: Row) -> str:
-    """Whether the models decide for the same class: "agree", "disagree", or "no class" if one gives none.
+    """Whether the models decide for the same class: "agree", "disagree", or "undecided" if one gives none.
 
     Empty for a single model, and for a file without an answer.
     """
@@ -103,7 +103,7 @@ def agreement(row: Row) -> str:
     if len(row.models) < 2:
         return ""
     if decisions & {UNSURE, REJECTED, NO_ANSWER}:
-        return "no class"
+        return "undecided"
     return "agree" if len(decisions) == 1 else "disagree"
 
 
