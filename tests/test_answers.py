@@ -24,9 +24,9 @@ from xray_hf.demo.models import Model, Models
 from xray_hf.demo.uploads import MAX_FILES, unpack
 from xray_hf.errors import BundleError, ConfigError, DataError, ImageError
 from xray_hf.inference import Engine, Prediction
-from xray_hf.inference.engine import UNSURE
+from xray_hf.inference.engine import CORRECTIONS, OUTSIDE
 from xray_hf.reading import read, read_grey
-from xray_hf.task import PAPER_CLASSES
+from xray_hf.task import PAPER_CLASSES, REJECTED, UNSURE
 
 
 @pytest.fixture(scope="module")
@@ -183,8 +183,8 @@ def test_a_version_changes_with_the_calibration(one: Models, cnn_bundle: Path) -
 
 def test_a_rejected_image_shows_why_and_no_probabilities(one: Models, tmp_path: Path) -> None:
     html = rendering.as_html(one, answered(one, plain(tmp_path)))
-    assert "not a frontal chest X-ray" in html
-    assert "it is almost uniform" in html
+    assert "rejected: not a frontal chest X-ray</p>" in html
+    assert "Why: it is almost uniform." in html
     assert "<table" not in html
     assert 'class="map"' not in html
 
@@ -195,6 +195,23 @@ def test_an_answer_shows_every_class_and_heatmap(one: Models, patients: list[Pat
     assert html.count('class="map"') == len(PAPER_CLASSES)
     assert html.count(" selected>") == 1
     assert "http" not in html.replace("data:image", "")
+
+
+@pytest.mark.parametrize(
+    ("reason", "headline", "why"),
+    [
+        (OUTSIDE, "rejected: outside the training distribution", "the answer would be a guess"),
+        (f"it {CORRECTIONS['negative']}", "rejected", f"it {CORRECTIONS['negative']}"),
+    ],
+)
+def test_a_rejection_claims_no_more_than_is_known(
+    one: Models, patients: list[Path], reason: str, headline: str, why: str
+) -> None:
+    found = answered(one, patients[0])[0].predictions["one"]
+    assert isinstance(found, Prediction)
+    said = rendering.said(replace(found, decision=REJECTED, reason=reason))
+    assert (said["headline"], said["why"], said["shares"]) == (headline, why, {})
+    assert (said["decision"], said["reason"]) == (REJECTED, reason)
 
 
 def test_models_that_disagree_say_so(one: Models, model: Model, patients: list[Path], tmp_path: Path) -> None:
@@ -241,8 +258,8 @@ def test_the_table_says_why_and_shows_no_share_of_a_rejected_image(one: Models, 
     assert "it is almost uniform" in html
     assert " %</td>" not in html
     [cells] = map(table.as_cells, found)
-    assert cells["one: decision"] == "not a frontal chest X-ray"
-    assert "it is almost uniform" in cells["one: reason"]
+    assert cells["one: decision"] == "rejected"
+    assert cells["one: reason"] == "not a frontal chest X-ray: it is almost uniform"
     assert {cells[f"one: {label}"] for label in PAPER_CLASSES} == {None}
     [line] = csv.DictReader(io.StringIO(table.as_csv(found)))
     assert {line[f"one: {label}"] for label in PAPER_CLASSES} == {""}

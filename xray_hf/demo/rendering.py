@@ -19,8 +19,8 @@ from xray_hf.demo.models import Models
 from xray_hf.errors import ImageError
 from xray_hf.folders import in_words
 from xray_hf.inference import Prediction
-from xray_hf.inference.engine import REJECTED, UNSURE
 from xray_hf.inference.overlay import layer
+from xray_hf.task import REJECTED, UNSURE
 from xray_hf.text import listed
 
 PREVIEW_SIDE = 768  # pixels, the longer side; a detector's full image would take seconds to send
@@ -113,15 +113,25 @@ def _shown(answer: Answer) -> dict[str, Any]:
 
 
 def said(found: Prediction | ImageError) -> dict[str, Any]:
-    """A model's answer for the page: decision, kind, reason and shares.
+    """A model's answer for the page: decision, reason, headline, why, kind and shares.
 
+    headline, why: decision and reason as two sentences, of a rejected image "rejected: what is known of it".
     kind: "decided" or "withheld". shares: {class: 0..1}; empty for a rejected image, where they mean nothing.
     """
     if isinstance(found, ImageError):
-        return {"decision": "no answer", "kind": "withheld", "reason": str(found), "shares": {}}
-    kind = "withheld" if found.decision in (REJECTED, UNSURE) else "decided"
-    shares = {} if found.decision == REJECTED else found.probabilities
-    return {"decision": found.decision, "kind": kind, "reason": found.reason, "shares": shares}
+        decision, reason, shares = "no answer", str(found), {}
+    else:
+        decision, reason = found.decision, found.reason
+        shares = {} if decision == REJECTED else found.probabilities
+    known, _, why = reason.rpartition(": ") if decision == REJECTED else ("", "", reason)
+    return {
+        "decision": decision,
+        "reason": reason,
+        "headline": f"{decision}: {known}" if known else decision,
+        "why": why,
+        "kind": "withheld" if decision in ("no answer", REJECTED, UNSURE) else "decided",
+        "shares": shares,
+    }
 
 
 def _maps(answer: Answer) -> Iterator[dict[str, Any]]:
