@@ -100,9 +100,9 @@ def class_gaussians(coefficients: np.ndarray, labels: np.ndarray) -> tuple[np.nd
     """Mean (C, K) and Cholesky factor (C, K, K) of each class's (N, K) coefficients, shrunken.
 
     The fewer images a class has, the more of its mean is the grand mean (which is 0) and the more of its
-    covariance is the one within all classes.
+    covariance is the one within all classes. labels: (N,), from 0; every class is present.
     """
-    classes = [coefficients[labels == label] for label in range(len(PAPER_CLASSES))]
+    classes = [coefficients[labels == label] for label in range(labels.max() + 1)]
     scatters = [(values - values.mean(axis=0)).T @ (values - values.mean(axis=0)) for values in classes]
     pooled = sum(scatters) / len(coefficients)
     means, factors = [], []

@@ -21,9 +21,8 @@ from xray_hf import evidence, manifest
 from xray_hf.evaluation import metrics, uncertainty
 from xray_hf.evaluation.controls import auroc_interval
 from xray_hf.evaluation.predictions import TEXTS, Predictions
-from xray_hf.inference.engine import REJECTED
 from xray_hf.report.numbers import Rate
-from xray_hf.task import PAPER_CLASSES
+from xray_hf.task import PAPER_CLASSES, REJECTED
 
 NORMAL, PNEUMONIA, COVID = PAPER_CLASSES
 ADULTS, PATIENTS = "openist", "spain_twitter"

@@ -4,8 +4,9 @@ python scripts/write_inference.py BUNDLE … --whole ORIGINALS
 
 No number of the tables is typed in: rejections are read from the bundles' calibration.json and external/,
 speed from docs/bench_inference.md (`make bench-inference ARGS="--out docs/bench_inference.json"`),
-agreement from docs/agreement.md (`benchmarks/agreement.py --out docs/agreement.json`). ORIGINALS holds
-files of the data set at their original size.
+agreement from docs/agreement.md (`benchmarks/agreement.py --out docs/agreement.json`), rejections of
+training images from docs/rejections.md (`scripts/measure_rejections.py`). ORIGINALS holds files of the data
+set at their original size.
 """
 
 from __future__ import annotations
@@ -16,20 +17,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import external_sets
+from measure_rejections import RULE, rejected_by
 
 from xray_hf import evidence, manifest
 from xray_hf.errors import exit_on_error
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.files import write_text
 from xray_hf.inference import Engine, inputs
-from xray_hf.inference.engine import REJECTED, UNLIKE
 from xray_hf.report import captions, markdown, tables
 from xray_hf.report.numbers import Rate, part_of, percent
 from xray_hf.report.report import Report
+from xray_hf.task import REJECTED
 from xray_hf.text import counted
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PARTS = {"Speed": DOCS / "bench_inference.md", "Agreement": DOCS / "agreement.md"}
+REJECTIONS = DOCS / "rejections.md"
 TEXTS = {
     "Speed": """Of xray-resnet18 and xray-cnn, before their graphs read the weights from `model.safetensors`
 ([the log](log.md) has what that changed: loading, not answering). `make bench-inference IMAGES=…
@@ -45,10 +48,10 @@ batches of 64, in float32. Speed-ups are relative to the float32 pipeline.""",
 transformers' pipeline on the same bundle (`benchmarks/agreement.py`). Images with a colour tint are left
 out: our reader converts them to grey, as in training; the pipeline keeps their colours.""",
 }
-OOD = """An image is rejected as `not a frontal chest X-ray` by simple rules (colour, proportions, size,
-contrast) or by a detector, a logistic regression on the network's embedding and a standardised thumbnail
-of 32×32 pixels. The detector is fitted on the bundle's training images against half of the OOD images; its
-threshold rejects at most 1 % of the validation images of any source. The table
+OOD = """An image is rejected by simple rules (colour, proportions, size, contrast), by the
+[quality check](quality.md) or by a detector, a logistic regression on the network's embedding and a
+standardised thumbnail of 32×32 pixels. The detector is fitted on the bundle's training images against half
+of the OOD images; its threshold rejects at most 1 % of the validation images of any source. The table
 reports the other half and the internal test set; brackets hold exact 95 % intervals. [The log](log.md) has
 the detectors that were tried.
 
@@ -62,6 +65,13 @@ WHOLE = """### Files at original size
 The test images are kept at the network's size, so only the contrast rule can be tested on them. These
 files of the data set have their original size, proportions and colours. Most are training images, so the
 detector's rejections here say little."""
+TRAINING = """### Training images
+
+The share of its own training images that each model rejects, of a random sample of 1,500
+(`scripts/measure_rejections.py`, which writes [rejections.json](rejections.json)). Every rejection of a
+frontal view is wrong; brackets hold exact 95 % intervals. An image that detector and quality check both
+reject counts for both. All images are 224×224 pixels here, so the rules on size and proportions could
+reject none."""
 EXTERNAL = """### Frontal X-rays of other collections
 
 Adults who took part in no fit and no threshold; every rejection here is wrong. The detectors of xray-resnet18
@@ -82,6 +92,7 @@ def main() -> None:
     reports = [Report.read(folder, folder.name) for folder in options.bundles]
     sections += [rejection(report) for report in reports]
     sections.append(f"{WHOLE}\n\n{rejected(options.bundles, options.whole)}")
+    sections.append(f"{TRAINING}\n\n{REJECTIONS.read_text(encoding='utf-8').strip()}")
     sections.append(f"{EXTERNAL}\n\n{rejected_elsewhere(reports)}")
     write_text(DOCS / "inference.md", "\n\n".join(sections) + "\n")
 
@@ -124,9 +135,9 @@ def rejected(folders: Sequence[Path], images: Path) -> str:
     rows = []
     for folder in folders:
         engine = Engine.from_pretrained(folder)
-        reasons = [each.reason for each in engine.predict(files) if each.decision == REJECTED]
-        by_rule = sum(reason != UNLIKE for reason in reasons)
-        counts = (len(reasons), len(files))
+        found = [each for each in engine.predict(files) if each.decision == REJECTED]
+        by_rule = sum(RULE in rejected_by(each) for each in found)
+        counts = (len(found), len(files))
         share = percent(Rate(by_rule / len(files)))
         rows.append([folder.name, part_of(counts), percent(external_sets.exact(*counts)), share])
     return markdown.rows_below(["model", "rejected", "share", "by a rule"], rows)

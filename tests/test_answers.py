@@ -19,14 +19,14 @@ from PIL import Image
 
 from xray_hf.demo import answers, models, rendering, table
 from xray_hf.demo.answers import Answer
-from xray_hf.demo.examples import MAX_EXAMPLES, find
+from xray_hf.demo.examples import MAX_EXAMPLES, OUTCOMES, find
 from xray_hf.demo.models import Model, Models
 from xray_hf.demo.uploads import MAX_FILES, unpack
 from xray_hf.errors import BundleError, ConfigError, DataError, ImageError
 from xray_hf.inference import Engine, Prediction
-from xray_hf.inference.engine import REJECTED, UNSURE
+from xray_hf.inference.engine import CORRECTIONS, OUTSIDE
 from xray_hf.reading import read, read_grey
-from xray_hf.task import PAPER_CLASSES
+from xray_hf.task import PAPER_CLASSES, REJECTED, UNSURE
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +54,46 @@ def one(model: Model) -> Models:
     return {"one": model}
 
 
-def test_one_example_of_every_class_marked_as_synthetic(tmp_path: Path) -> None:
+def test_one_example_of_every_outcome_marked_as_synthetic(tmp_path: Path) -> None:
     examples = find(None, tmp_path)
-    assert [each.caption for each in examples] == [f"SYNTHETIC {label}" for label in PAPER_CLASSES]
+    captions = [outcome.caption for outcome in OUTCOMES.values()]
+    assert [each.caption for each in examples] == [f"SYNTHETIC. {caption}" for caption in captions]
     assert all(each.file.name.startswith("SYNTHETIC-") for each in examples)
-    assert all(read_grey(each.file).width >= 224 for each in examples)
+    assert {read_grey(each.file).size for each in examples} == {(448, 448)}
+
+
+def described(folder: Path, text: str) -> Path:
+    """A folder of two images with a file of captions."""
+    folder.mkdir(exist_ok=True)
+    for name in ("a.png", "b.png"):
+        Image.linear_gradient("L").save(folder / name)
+    (folder / "examples.csv").write_text(text, encoding="utf-8")
+    return folder
+
+
+def test_an_owners_examples_have_the_captions_and_licences_of_their_csv(tmp_path: Path) -> None:
+    text = "file_name,caption,licence\nb.png,A healthy adult,CC BY 4.0\na.png,,\n"
+    examples = find(str(described(tmp_path / "owned", text)), tmp_path / "shown")
+    assert [each.caption for each in examples] == ["A healthy adult · CC BY 4.0", "a"]
+    assert [each.file.name for each in examples] == ["b.png", "a.png"]
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        (
+            "file_name,caption\na.png,x\n",
+            "has the columns file_name, caption; expected CSV in UTF-8 with",
+        ),
+        ("", "has the columns none; expected CSV in UTF-8 with the columns file_name, caption, licence"),
+        ("file_name,caption,licence\n", "lists no image"),
+        ("file_name,caption,licence\nc.png,x,y\n", r"row 1 of .* names 'c\.png', which is no file in"),
+        ('file_name,caption,licence\n"a.png,x,y', "cannot be read"),
+    ],
+)
+def test_a_bad_csv_of_examples_stops_the_start(tmp_path: Path, text: str, part: str) -> None:
+    with pytest.raises(ConfigError, match=rf"--examples: .*{part}"):
+        find(str(described(tmp_path / "owned", text)), tmp_path / "shown")
 
 
 def test_an_owners_examples_keep_their_format_and_get_a_picture_that_browsers_show(tmp_path: Path) -> None:
@@ -77,9 +112,12 @@ def test_an_owners_examples_keep_their_format_and_get_a_picture_that_browsers_sh
 
 def test_an_owners_examples_may_be_rows_of_parquet(patients: list[Path], tmp_path: Path) -> None:
     stored = [{"bytes": each.read_bytes(), "path": each.name} for each in patients]
-    table = datasets.Dataset.from_dict({"image": stored}, datasets.Features({"image": datasets.Image()}))
+    features = {"image": datasets.Image(), **dict.fromkeys(("caption", "licence"), datasets.Value("string"))}
+    columns = {"image": stored, "caption": ["a", *"bcdef"], "licence": [None, *["CC0"] * 5]}
+    table = datasets.Dataset.from_dict(columns, datasets.Features(features))
     table.to_parquet(tmp_path / "rows.parquet")
     examples = find(str(tmp_path / "rows.parquet"), tmp_path / "shown")
+    assert [each.caption for each in examples] == ["a", *(f"{name} · CC0" for name in "bcdef")]
     assert [each.file.read_bytes() for each in examples] == [each.read_bytes() for each in patients]
 
 
@@ -183,8 +221,8 @@ def test_a_version_changes_with_the_calibration(one: Models, cnn_bundle: Path) -
 
 def test_a_rejected_image_shows_why_and_no_probabilities(one: Models, tmp_path: Path) -> None:
     html = rendering.as_html(one, answered(one, plain(tmp_path)))
-    assert "not a frontal chest X-ray" in html
-    assert "it is almost uniform" in html
+    assert "rejected: not a frontal chest X-ray</p>" in html
+    assert "Why: it is almost uniform." in html
     assert "<table" not in html
     assert 'class="map"' not in html
 
@@ -195,6 +233,23 @@ def test_an_answer_shows_every_class_and_heatmap(one: Models, patients: list[Pat
     assert html.count('class="map"') == len(PAPER_CLASSES)
     assert html.count(" selected>") == 1
     assert "http" not in html.replace("data:image", "")
+
+
+@pytest.mark.parametrize(
+    ("reason", "headline", "why"),
+    [
+        (OUTSIDE, "rejected: outside the training distribution", "the answer would be a guess"),
+        (f"it {CORRECTIONS['negative']}", "rejected", f"it {CORRECTIONS['negative']}"),
+    ],
+)
+def test_a_rejection_claims_no_more_than_is_known(
+    one: Models, patients: list[Path], reason: str, headline: str, why: str
+) -> None:
+    found = answered(one, patients[0])[0].predictions["one"]
+    assert isinstance(found, Prediction)
+    said = rendering.said(replace(found, decision=REJECTED, reason=reason))
+    assert (said["headline"], said["why"], said["shares"]) == (headline, why, {})
+    assert (said["decision"], said["reason"]) == (REJECTED, reason)
 
 
 def test_models_that_disagree_say_so(one: Models, model: Model, patients: list[Path], tmp_path: Path) -> None:
@@ -242,8 +297,8 @@ def test_the_table_says_why_and_shows_no_share_of_a_rejected_image(one: Models, 
     assert "it is almost uniform" in html
     assert " %</td>" not in html
     [cells] = map(table.as_cells, found)
-    assert cells["one: decision"] == "not a frontal chest X-ray"
-    assert "it is almost uniform" in cells["one: reason"]
+    assert cells["one: decision"] == "rejected"
+    assert cells["one: reason"] == "not a frontal chest X-ray: it is almost uniform"
     assert {cells[f"one: {label}"] for label in PAPER_CLASSES} == {None}
     [line] = csv.DictReader(io.StringIO(table.as_csv(found)))
     assert {line[f"one: {label}"] for label in PAPER_CLASSES} == {""}

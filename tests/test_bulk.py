@@ -34,10 +34,9 @@ from xray_hf.data.synthetic import sample_images
 from xray_hf.errors import ConfigError, DataError, ImageError, OutputError, exit_on_error
 from xray_hf.files import write_json
 from xray_hf.inference import Engine, bulk, inputs, overlay, tables
-from xray_hf.inference.engine import REJECTED
 from xray_hf.inference.inputs import Files, Inputs
 from xray_hf.reading import read_grey
-from xray_hf.task import PAPER_CLASSES
+from xray_hf.task import PAPER_CLASSES, REJECTED
 
 ACCELERATE = "accelerate.commands.launch --multi_gpu --num_processes 2"  # which needs no GPU
 TORCHRUN = "torch.distributed.run --standalone --nproc_per_node 2"

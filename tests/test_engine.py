@@ -22,15 +22,14 @@ from PIL import Image
 
 from xray_hf import bundle, manifest
 from xray_hf.calibration.calibration import Calibration
-from xray_hf.calibration.ood import THUMBNAIL_SIDE, Detector, standardised
+from xray_hf.calibration.ood import NO_CHEST, THUMBNAIL_SIDE, Detector, standardised
 from xray_hf.errors import BundleError, ConfigError, ImageError
 from xray_hf.files import write_json
 from xray_hf.inference import Engine, Prediction, backends
 from xray_hf.inference.backends import Outputs
-from xray_hf.inference.engine import REJECTED, UNSURE
 from xray_hf.models import create_model
 from xray_hf.reading import read_grey
-from xray_hf.task import PAPER_CLASSES
+from xray_hf.task import PAPER_CLASSES, REJECTED, UNSURE
 
 EMBEDDING = 256  # xray-cnn's
 TOLERANCES = [("onnxruntime", 1e-3), ("torch", 1e-6), ("openvino", 2e-2)]  # the last computes in bfloat16
@@ -178,10 +177,10 @@ print(Engine.from_pretrained({str(cnn_bundle)!r}, backend={backend!r}).predict({
 @pytest.mark.parametrize(
     ("shape", "fill", "reason"),
     [
-        ((300, 300, 3), "colour", "it is coloured"),
-        ((300, 1400), "noise", "it is 4.7 times as wide as high"),
-        ((90, 90), "noise", "it has 90×90 pixels, fewer than 96 on a side"),
-        ((300, 300), "plain", "it is almost uniform"),
+        ((300, 300, 3), "colour", f"{NO_CHEST}: it is coloured"),
+        ((300, 1400), "noise", f"{NO_CHEST}: it is 4.7 times as wide as high"),
+        ((90, 90), "noise", "too small: it has 90×90 pixels, fewer than 96 on a side"),
+        ((300, 300), "plain", f"{NO_CHEST}: it is almost uniform"),
     ],
 )
 def test_what_looks_like_no_xray_is_rejected(

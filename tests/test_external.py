@@ -22,9 +22,8 @@ from xray_hf.evaluation.predictions import Predictions
 from xray_hf.evaluation.uncertainty import Draws
 from xray_hf.files import write_json
 from xray_hf.inference import Engine
-from xray_hf.inference.engine import REJECTED, UNSURE
 from xray_hf.inference.evaluate import evaluate
-from xray_hf.task import PAPER_CLASSES
+from xray_hf.task import PAPER_CLASSES, REJECTED, UNSURE
 
 FLAT = 6  # the row of an image that the engine refuses
 

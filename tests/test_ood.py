@@ -25,9 +25,8 @@ from xray_hf.evaluation.predictions import Predictions
 from xray_hf.files import write_json
 from xray_hf.inference import Engine
 from xray_hf.inference.backends import load_embedder
-from xray_hf.inference.engine import REJECTED
 from xray_hf.reading import read, resize
-from xray_hf.task import PAPER_CLASSES
+from xray_hf.task import PAPER_CLASSES, REJECTED
 
 KINDS = ("noise", "stripes")
 FILES = 8  # of each kind

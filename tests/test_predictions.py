@@ -42,6 +42,13 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert read.label.dtype == np.int64
 
 
+def test_a_rejection_of_an_older_table_is_read_by_its_new_name(tmp_path: Path) -> None:
+    older = ["Normal", "not a frontal chest X-ray", "unsure", "Pneumonia", "COVID-19"]
+    dataclasses.replace(toy(), decision=np.array(older)).write(tmp_path / "p.parquet")
+    found = Predictions.read(tmp_path / "p.parquet").decision.tolist()
+    assert found == ["Normal", "rejected", *older[2:]]
+
+
 def test_the_file_explains_itself(tmp_path: Path) -> None:
     toy().write(tmp_path / "p.parquet")
     table = pq.read_table(tmp_path / "p.parquet")
@@ -219,6 +226,8 @@ def test_classes_that_cannot_be_told_apart_are_refused() -> None:
         dataclasses.replace(toy(), classes=("Normal", "a, b", "COVID-19"))
     with pytest.raises(ConfigError, match="one class only"):
         dataclasses.replace(toy(), classes=("Normal",))
+    with pytest.raises(ConfigError, match="'rejected' has the name of an answer without a class; rename it"):
+        dataclasses.replace(toy(), classes=("Normal", "rejected", "COVID-19"))
 
 
 def test_no_file_and_no_parquet_are_told_apart(tmp_path: Path) -> None:

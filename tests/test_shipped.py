@@ -141,6 +141,18 @@ def test_it_answers_about_a_synthetic_patient_with_all_that_was_fitted(bundle: P
     assert found.heatmap is not None
 
 
+@pytest.mark.parametrize("name", examples.OUTCOMES)
+def test_an_example_shows_the_outcome_of_its_caption(name: str, tmp_path: Path) -> None:
+    """If this fails after a change of models or atlas, run scripts/choose_examples.py."""
+    example = examples.find(None, tmp_path)[list(examples.OUTCOMES).index(name)]
+    outcome = examples.OUTCOMES[name]
+    for bundle in SHIPPED:
+        found = Engine.from_pretrained(bundle).predict(example.file)
+        expected = outcome.decision if is_of_several(bundle) else outcome.of_coronahack
+        assert not expected or found.decision == expected
+        assert not outcome.is_turned or "rotate it by 180" in found.reason
+
+
 @of_each
 @pytest.mark.parametrize("backend", ["onnxruntime", "torch"])
 def test_it_gives_its_reference_predictions(bundle: Path, backend: str) -> None:

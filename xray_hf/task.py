@@ -19,12 +19,18 @@ OFFICIAL_SPLITS = ("TRAIN", "TEST")  # a collection's own
 PROTOCOLS = ("grouped", "paper")  # how to split
 FOLDS = 6  # disjoint validation parts of 15 %
 
+# What the engine answers in place of a class.
+UNSURE, REJECTED = "unsure", "rejected"
+
 SYNTHETIC_MARK = "SYNTHETIC patients: "  # in front of every title and table made from the atlas
 PARTLY_MARK = "PARTLY SYNTHETIC patients: "  # likewise, where there are real ones as well
 
 
 def check_classes(names: Sequence[str]) -> tuple[str, ...]:
-    """The class names: two or more, all different, none blank or with a comma; else raises ConfigError."""
+    """The class names: two or more, all different, none blank, with a comma or an answer without a class.
+
+    Raises ConfigError for any others.
+    """
     classes = tuple(name.strip() for name in names)
     if len(classes) < 2:
         raise ConfigError(
@@ -33,6 +39,11 @@ def check_classes(names: Sequence[str]) -> tuple[str, ...]:
         )
     if len(set(classes)) < len(classes) or not all(classes):
         raise ConfigError(f"the classes are {list(classes)}; expected different names, none of them empty.")
+    if taken := [name for name in classes if name in (UNSURE, REJECTED)]:
+        raise ConfigError(
+            f"the class {taken[0]!r} has the name of an answer without a class; rename it, as in "
+            f'--map "NAME:{taken[0]}=CLASS".'
+        )
     if comma := [name for name in classes if "," in name]:
         raise ConfigError(
             f"the class {comma[0]!r} has a comma, which separates classes; rename it, as in "

@@ -19,23 +19,24 @@ ASPECTS = (0.5, 3.5)  # width to height; CoronaHack's widest child has 3.2
 MAX_COLOUR = 0.10  # mean difference between the channels; the most tinted film of CoronaHack has 0.08
 MIN_CONTRAST = 8.0  # grey levels, standard deviation of the thumbnail; the flattest of CoronaHack has 23
 THUMBNAIL_SIDE = 32  # pixels
+NO_CHEST = "not a frontal chest X-ray"
 _SOFTENING = 5.0  # grey levels, so that the noise of a uniform image stays small
 
 
 def rule_against(reading: Reading, thumbnail: np.ndarray) -> str | None:
-    """Why an image cannot be a frontal chest X-ray, judged by its looks alone, or None.
+    """Why an image is rejected by its looks alone, or None.
 
     thumbnail: (THUMBNAIL_SIDE, THUMBNAIL_SIDE) uint8.
     """
     width, height = reading.grey.size
     if min(width, height) < MIN_SIDE:
-        return f"it has {width}×{height} pixels, fewer than {MIN_SIDE} on a side"
+        return f"too small: it has {width}×{height} pixels, fewer than {MIN_SIDE} on a side"
     if not ASPECTS[0] <= width / height <= ASPECTS[1]:
-        return f"it is {width / height:.1f} times as wide as high"
+        return f"{NO_CHEST}: it is {width / height:.1f} times as wide as high"
     if reading.colour > MAX_COLOUR:
-        return "it is coloured"
+        return f"{NO_CHEST}: it is coloured"
     if thumbnail.std() < MIN_CONTRAST:
-        return "it is almost uniform"
+        return f"{NO_CHEST}: it is almost uniform"
     return None
 
 

@@ -35,9 +35,9 @@ def add(served: Models, settings: Settings) -> None:
 
         Returns:
             {"error": words or null, "warnings": [words], "models": {name: {"decision": a class, "unsure" or
-            "not a frontal chest X-ray", "reason": why it is no class, "label": the most probable class,
-            "probabilities": {class: 0..1}, "ood_score": 0..1, above 0.5 is rejected,
-            "heat_in_lungs": 0..1, share of the heatmap}}}.
+            "rejected", "reason": why it is no class, "label": the most probable class, "probabilities":
+            {class: 0..1}, "ood_score": 0..1, above 0.5 is rejected, "heat_in_lungs": 0..1, share of the
+            heatmap}}}.
         """
         # Gradio hands over the calls of several visitors at once, though each program sees only its own.
         return ([as_json(found) for found in answers.answer(preferred, [_single(each) for each in file])],)

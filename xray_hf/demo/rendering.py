@@ -21,9 +21,9 @@ from xray_hf.demo.models import Model, Models
 from xray_hf.errors import ImageError
 from xray_hf.folders import in_words
 from xray_hf.inference import Prediction
-from xray_hf.inference.engine import REJECTED, UNSURE
 from xray_hf.inference.overlay import colour_bar, layer, top_of_scale
 from xray_hf.report import sentences
+from xray_hf.task import REJECTED, UNSURE
 from xray_hf.text import listed
 
 PREVIEW_SIDE = 768  # pixels, the longer side; a detector's full image would take seconds to send
@@ -139,15 +139,25 @@ def context(model: Model, found: Prediction | ImageError) -> list[str]:
 
 
 def said(found: Prediction | ImageError) -> dict[str, Any]:
-    """A model's answer for the page: decision, kind, reason and shares.
+    """A model's answer for the page: decision, reason, headline, why, kind and shares.
 
+    headline, why: decision and reason as two sentences, of a rejected image "rejected: what is known of it".
     kind: "decided" or "withheld". shares: {class: 0..1}; empty for a rejected image, where they mean nothing.
     """
     if isinstance(found, ImageError):
-        return {"decision": "no answer", "kind": "withheld", "reason": str(found), "shares": {}}
-    kind = "withheld" if found.decision in (REJECTED, UNSURE) else "decided"
-    shares = {} if found.decision == REJECTED else found.probabilities
-    return {"decision": found.decision, "kind": kind, "reason": found.reason, "shares": shares}
+        decision, reason, shares = "no answer", str(found), {}
+    else:
+        decision, reason = found.decision, found.reason
+        shares = {} if decision == REJECTED else found.probabilities
+    known, _, why = reason.rpartition(": ") if decision == REJECTED else ("", "", reason)
+    return {
+        "decision": decision,
+        "reason": reason,
+        "headline": f"{decision}: {known}" if known else decision,
+        "why": why,
+        "kind": "withheld" if decision in ("no answer", REJECTED, UNSURE) else "decided",
+        "shares": shares,
+    }
 
 
 def with_maps(answer: Answer) -> dict[str, Prediction]:

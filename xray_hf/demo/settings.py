@@ -36,7 +36,8 @@ class Settings:
     )
     examples: str | None = option(
         None,
-        "X-rays to offer instead of synthetic ones: a folder, or hf://datasets/owner/name",
+        "X-rays to offer instead of synthetic ones: a folder, whose examples.csv may hold captions and "
+        "licences, or hf://datasets/owner/name",
         envvar="XRAY_HF_EXAMPLES",
     )
     backend: str = option(

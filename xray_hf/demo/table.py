@@ -18,7 +18,7 @@ from xray_hf.demo.uploads import unpack
 from xray_hf.errors import ImageError
 from xray_hf.folders import in_words
 from xray_hf.inference import Prediction
-from xray_hf.inference.engine import REJECTED, UNSURE
+from xray_hf.task import REJECTED, UNSURE
 
 THUMBNAIL_SIDE = 64  # pixels
 NO_ANSWER = "no answer"  # a file that is no X-ray, or weights that give no number

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from xray_hf.errors import BundleError, ConfigError
 from xray_hf.files import atomic_file
 from xray_hf.probabilities import softmax
-from xray_hf.task import EXTERNAL, OFFICIAL_SPLITS, PAPER_CLASSES, SPLITS, check_classes
+from xray_hf.task import EXTERNAL, OFFICIAL_SPLITS, PAPER_CLASSES, REJECTED, SPLITS, check_classes
 
 # What is reported on its own: the splits, and the part of test that the data set's authors set aside and the
 # literature reports. CoronaHack's has no COVID-19 image.
@@ -33,6 +33,7 @@ META = b"xray_hf"  # the key of the schema's metadata
 
 # A table without metadata was written when there was one collection with the paper's classes.
 OLD_SOURCE = "coronahack"
+_OLD_REJECTED = "not a frontal chest X-ray"  # said more than the detector knows
 _OLD_TEXTS = ("file_name", "patient_id", "split", "official_split")
 
 _AGAIN = "fetch the bundle again, or let `train.py --resume` write it again"
@@ -126,7 +127,7 @@ class Predictions:
         """Read and check a table that `write` wrote; columns it does not know are ignored.
 
         A table from before there were metadata has the paper's classes, one source, and decisions only if it
-        is another collection's.
+        is another collection's. REJECTED once had another name, and is read under this one.
         Raises BundleError, which ends with `next_step`, for a file that is missing or no Parquet, and for
         missing columns or wrong values.
         """
@@ -146,6 +147,9 @@ class Predictions:
         labels = columns["label"].tolist()
         _check_values(f"{path}: label", labels, classes, next_step)
         columns["label"] = np.asarray([classes.index(label) for label in labels], dtype=np.int64)
+        if "decision" in columns:
+            decisions = columns["decision"].tolist()
+            columns["decision"] = np.asarray([REJECTED if d == _OLD_REJECTED else d for d in decisions], str)
         predictions = cls(classes=classes, **columns, calibration=calibration)
         predictions._check(str(path), next_step)
         return predictions

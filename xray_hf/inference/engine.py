@@ -31,12 +31,11 @@ from xray_hf.inference.backends import Backend
 from xray_hf.inference.quality import QualityCheck, small_copy
 from xray_hf.manifest import Manifest
 from xray_hf.reading import Reading, from_array, from_image, read, resize
+from xray_hf.task import REJECTED, UNSURE
 from xray_hf.views import evidence_for, share_within
 
-UNSURE = "unsure"
-REJECTED = "not a frontal chest X-ray"
 NO_LUNGS = "No lungs were found, so the whole image was classified."
-UNLIKE = "it is unlike the X-rays that the model was trained on"  # the detector's reason
+OUTSIDE = "outside the training distribution: the answer would be a guess"  # the detector's reason
 # What the quality check finds: for these an X-ray is rejected, since it would be misjudged ...
 CORRECTIONS = {
     "negative": "looks like a negative, with dark bones; invert it and try again",
@@ -62,7 +61,7 @@ class Prediction:
     """The engine's answer about one image.
 
     probabilities: {class: 0..1}, adding up to 1, calibrated if the bundle has a temperature. label: the most
-    probable class. decision: `label`, or UNSURE, or REJECTED. reason: why the decision is not the label, in
+    probable class. decision: `label`, "unsure" or "rejected". reason: why the decision is not the label, in
     words; empty if it is. logits: (C,) float32, as the network gives them. heatmaps: (C, h, w) float32, the
     class activation maps (CAM): how much each position speaks for each class, in logits; None for a graph
     without them. embedding: (D,) float32. lungs: (g, g) float32, the share of each part of the image that is
@@ -278,7 +277,7 @@ class Engine:
             return REJECTED, rule
         correction = next((CORRECTIONS[finding] for finding in quality if finding in CORRECTIONS), "")
         if ood_score is not None and ood_score > 0.5:
-            return REJECTED, f"{UNLIKE}; if it is a chest X-ray, it {correction}" if correction else UNLIKE
+            return REJECTED, f"{OUTSIDE}; if it is a chest X-ray, it {correction}" if correction else OUTSIDE
         if correction:
             return REJECTED, f"it {correction}"
         if probability < lowest:

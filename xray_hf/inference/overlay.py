@@ -16,9 +16,10 @@ from PIL import Image
 from xray_hf import cores
 from xray_hf.errors import ImageError
 from xray_hf.files import atomic_file
-from xray_hf.inference.engine import REJECTED, Prediction
+from xray_hf.inference.engine import Prediction
 from xray_hf.inference.inputs import Content
 from xray_hf.reading import read
+from xray_hf.task import REJECTED
 
 PICTURE_SIDE = 512  # pixels; the longer side of a map's picture
 _FULL = 3.0  # logits, where peaks of 6 to 17 are usual; lower ones stay paler, as they say little

@@ -15,7 +15,8 @@ import numpy as np
 
 from xray_hf.errors import ImageError, OutputError
 from xray_hf.files import made_folder, write_json, write_text
-from xray_hf.inference.engine import REJECTED, Prediction
+from xray_hf.inference.engine import Prediction
+from xray_hf.task import REJECTED
 
 PIECE = 1000  # rows, or a few more to fill the last batch
 JOB = "job.json"

@@ -50,7 +50,7 @@ CALIBRATION = (
     "misses its specificity, the threshold does not transfer."
 )
 OOD = (
-    "A detector and simple rules reject OOD images as `not a frontal chest X-ray`. On the internal test set, "
+    "A detector and simple rules reject OOD images. On the internal test set, "
     "every rejection of a frontal view is wrong. Only these kinds of OOD images were tried."
 )
 CONTROLS = (

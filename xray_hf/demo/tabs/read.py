@@ -58,7 +58,7 @@ def _add_examples(examples: Sequence[Example], files: gr.File) -> None:
     gallery = gr.Gallery(
         [(each.preview, each.caption) for each in examples],
         label="Or take an example",
-        columns=3,
+        columns=2,
         height="auto",
         object_fit="cover",
         allow_preview=False,
