@@ -2,7 +2,7 @@
 
 function give(files) {
   const visible = [...document.querySelectorAll('.upload input[type="file"]')]
-    .find((input) => input.closest('[role="tabpanel"]')?.offsetParent);
+    .find((input) => input.closest(".tab-panel")?.offsetParent);
   if (!visible) return;
   const given = new DataTransfer();
   for (const file of files) given.items.add(file);
