@@ -12,7 +12,6 @@ import uvicorn
 from fastapi import FastAPI
 from gradio.route_utils import FnIndexInferError
 from gradio.routes import App
-from gradio.utils import get_upload_folder
 from starlette.applications import Starlette
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
@@ -49,7 +48,7 @@ def create_app(served: Models, examples: Sequence[Example], settings: Settings) 
         from xray_hf.demo import assistants  # needs a package that few want
 
         tools = assistants.create_app(served, settings)
-    page, uploads = build(served, examples, settings), Path(get_upload_folder())
+    page, uploads = build(served, examples, settings), Path(os.environ["GRADIO_TEMP_DIR"])
     # Gradio would keep the last answer of 10,000 visitors, X-rays included; here of one, until the sweep.
     page.blocks.state_session_capacity = 1
 

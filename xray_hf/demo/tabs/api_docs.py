@@ -85,7 +85,11 @@ def snippets(address: str, has_password: bool) -> list[Snippet]:
     page = address.rstrip("/")
     login = ', auth=("user", "password")' if has_password else ""
     cookies = " -b cookies.txt" if has_password else ""
-    enter = f'curl -sf -c cookies.txt -d "username=user&password=password" "$page/login"\n' if has_password else ""
+    enter = (
+        f'curl -sf -c cookies.txt -d "username=user&password=password" "$page/login"\n'
+        if has_password
+        else ""
+    )
     return [
         Snippet(
             "gradio_client",
