@@ -371,7 +371,7 @@ def test_a_functions_documentation_is_its_docstring() -> None:
 
 
 def test_a_card_comes_without_its_front_matter_and_with_its_figures(tmp_path: Path) -> None:
-    text = "---\nlicense: apache-2.0\n---\n# Model\n\n---\n\n![curves](figures/curves.png)\n\n<script>1</script>\n"
+    text = "---\nlicense: apache-2.0\n---\n# Model\n\n---\n\n![curves](figures/curves.png)\n\n<script>\n"
     (tmp_path / manifest.CARD).write_text(text, encoding="utf-8")
     card = use.card_of(tmp_path, 1)
     assert "license" not in card

@@ -1,8 +1,9 @@
 """Checks of requests to Gradio's part of the server, before Gradio sees them.
 
-Of its addresses only those are open that the page and programs need. Gradio opens files by the names in a call. In a mounted app, such as ours, it checks neither that a visitor
-uploaded them nor that they are on this computer. And since calls of several visitors are answered together,
-one that makes Gradio fail would leave all of them without an answer.
+Of its addresses only those are open that the page and programs need. Gradio opens files by the names in a
+call. In a mounted app, such as ours, it checks neither that a visitor uploaded them nor that they are on this
+computer. And since calls of several visitors are answered together, one that makes Gradio fail would leave
+all of them without an answer.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The HTML around Gradio's part of the page: link preview, header, navigation.
 
-Gradio draws its part seconds after the HTML has come. The header is plain HTML and painted at once, so Gradio's
-configuration and style sheet, which would hold up painting, are moved behind it.
+Gradio draws its part seconds after the HTML has come. The header is plain HTML and painted at once; therefore
+Gradio's configuration and style sheet, which would hold up painting, are moved behind it.
 """
 
 from __future__ import annotations

@@ -7,10 +7,11 @@ const place = () => location.hash.slice(1);
 
 function show() {
   const [first] = place().split("-");
-  const current = links.find((link) => nameOf(link) === first);
-  if (!current && place()) return;  // an address of something else
-  const open = current ?? links[0];
-  document.documentElement.dataset.tab = nameOf(open);
+  const root = document.documentElement;
+  // An address of something else leaves the tab as it is.
+  const name = place() && !links.some((link) => nameOf(link) === first) ? root.dataset.tab : first;
+  const open = links.find((link) => nameOf(link) === name) ?? links[0];
+  root.dataset.tab = nameOf(open);
   for (const link of links) {
     if (link === open) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");

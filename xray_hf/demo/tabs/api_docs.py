@@ -86,15 +86,13 @@ def snippets(address: str, has_password: bool) -> list[Snippet]:
     login = ', auth=("user", "password")' if has_password else ""
     cookies = " -b cookies.txt" if has_password else ""
     enter = (
-        f'curl -sf -c cookies.txt -d "username=user&password=password" "$page/login"\n'
-        if has_password
-        else ""
+        'curl -sf -c cookies.txt -d "username=user&password=password" "$page/login"\n' if has_password else ""
     )
     return [
         Snippet(
             "gradio_client",
             "python",
-            "One X-ray, in any format that the page reads, DICOM too. The answer has the decision of each model.",
+            "One X-ray of any format that the page reads, DICOM too: the decision of each model.",
             f"""\
 from gradio_client import Client, handle_file
 
