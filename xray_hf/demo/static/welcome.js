@@ -13,7 +13,7 @@ export function welcome() {
   const dialog = document.querySelector("#welcome");
   dialog.addEventListener("close", () => {  // by its button or Escape
     try { localStorage.setItem(SEEN, "yes"); } catch { /* as above */ }
-    document.querySelector("#statement").open = false;
+    document.querySelector("#statement details").open = false;
   });
   dialog.querySelector("button").addEventListener("click", () => dialog.close());
   if (!isSeen()) dialog.showModal();

@@ -8,6 +8,6 @@
   const place = location.hash.slice(1);
   document.documentElement.dataset.tab = names.find((name) => place.split("-")[0] === name) ?? names[0];
   try {
-    document.querySelector("#statement").open = !localStorage.getItem("xray_hf-statement-read");
+    document.querySelector("#statement details").open = !localStorage.getItem("xray_hf-statement-read");
   } catch { /* a browser that keeps nothing shows all of it */ }
 }
