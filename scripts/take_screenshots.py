@@ -54,7 +54,7 @@ def take(browser: Browser, url: str, screen: str, tab: str) -> None:
     page = browser.new_page(viewport={"width": width, "height": height})
     page.set_default_timeout(60_000)
     page.goto(f"{url}/?__theme={'dark' if screen == 'dark' else 'light'}#{tab}")
-    page.get_by_role("button", name="I have understood").click()
+    page.get_by_role("button", name="I understand").click()
     fill(page, tab)
     save(page.screenshot(), OUT / f"{tab}_{screen}.png")
     page.close()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlparse
 from zipfile import ZipFile
 
 import pytest
-from browsing import open_tab, paste, running_chromium, serious, upload, visit
+from browsing import barriers, is_open, open_tab, paste, running_chromium, upload, visit
 from playwright.sync_api import Browser, Page, expect
 from running import ROOT, running_app
 
@@ -52,7 +53,7 @@ def test_the_first_visit_is_told_what_this_is_and_only_the_first(browser: Browse
     visitor.keyboard.press("Enter")  # the button has the focus
     expect(dialog).to_be_hidden()
     visitor.reload()
-    expect(visitor.get_by_role("tab").first).to_be_visible()
+    expect(visitor.locator("#examples")).to_be_visible()
     expect(dialog).to_be_hidden()
     visitor.close()
 
@@ -119,45 +120,225 @@ def test_many_files_are_a_table_that_can_be_sorted_and_taken_along(
     assert {row["file"] for row in rows} == {"letter.png", *(path.name for path in patients)}
 
 
+def test_a_row_of_the_table_opens_the_viewer_on_that_xray(
+    page: Page, url: str, patients: list[Path], tmp_path: Path
+) -> None:
+    """Also of a ZIP's member, with the models that made the table."""
+    with ZipFile(tmp_path / "patients.zip", "w") as archive:
+        for patient in patients[:2]:
+            archive.write(patient, f"scans/{patient.name}")
+    open_tab(page, url, "many")
+    upload(page, tmp_path / "patients.zip")
+    button = page.locator("table.rows").get_by_role("button", name=patients[1].name)
+    button.focus()
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog", name="One answer")
+    expect(dialog.locator(".answer h2")).to_have_text(patients[1].name)
+    expect(dialog.locator(".model h3")).to_have_text(list(MODELS))
+    expect(dialog.locator(".viewer .xray").first).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    page.locator("table.rows tbody tr").first.locator("img").click()
+    expect(dialog.locator(".answer h2")).to_have_text(patients[0].name)
+
+
 def test_a_link_opens_its_tab(page: Page, url: str) -> None:
     for name in TABS:
         open_tab(page, url, name)
-    page.get_by_role("tab").first.click()
-    assert page.url.endswith("#read")
+    page.goto(url)
+    is_open(page, next(iter(TABS)))
 
 
-def test_the_statement_stays_in_sight(page: Page, url: str) -> None:
+def test_back_forward_and_reload_keep_the_tab(page: Page, url: str) -> None:
+    page.goto(f"{url}/?__theme=light")
+    page.get_by_role("link", name="How good is it?").first.click()  # the introduction's
+    is_open(page, "evidence")
+    for name in ("many", "api"):
+        page.locator(f'#tabs a[href="#{name}"]').click()
+    page.go_back()
+    is_open(page, "many")
+    page.go_back()
+    is_open(page, "evidence")
+    page.reload()
+    is_open(page, "evidence")
+    page.go_forward()
+    is_open(page, "many")
+    assert page.url == f"{url}/?__theme=light#many"
+
+
+def test_a_link_to_a_heading_opens_its_tab_and_scrolls_there(page: Page, url: str) -> None:
+    """Though the tab's text is fetched only then."""
+    page.goto(f"{url}/#api-limits")
+    page.reload()
+    is_open(page, "api")
+    heading = page.locator("#api-limits")
+    expect(heading).to_be_in_viewport()
+    # below the statement, which stays in sight
+    below = page.locator("#statement").evaluate("(it) => it.getBoundingClientRect().bottom")
+    assert heading.evaluate("(it) => it.getBoundingClientRect().top") >= below
+    page.goto(f"{url}/#nothing-of-ours")
+    page.reload()
+    is_open(page, next(iter(TABS)))
+
+
+def test_no_tab_is_out_of_sight_on_a_phone(browser: Browser, url: str) -> None:
+    phone = browser.new_page(viewport={"width": 360, "height": 740}, has_touch=True)
+    phone.goto(url)
+    phone.get_by_role("button", name="I understand").click()
+    for name in TABS:
+        expect(phone.locator(f'#tabs a[href="#{name}"]')).to_be_in_viewport(ratio=1)
+    phone.close()
+
+
+def test_the_statement_is_one_line_after_the_first_look_and_stays_in_sight(page: Page, url: str) -> None:
+    statement = page.locator("#statement")
+    for width in (1280, 390):
+        page.set_viewport_size({"width": width, "height": 844})
+        open_tab(page, url, "evidence")
+        expect(page.locator("#tab-evidence h2").first).to_be_visible()
+        page.mouse.wheel(0, 3000)
+        page.wait_for_function("scrollY > 1000")
+        expect(statement).to_be_in_viewport(ratio=1)
+        expect(statement).to_contain_text("Not a medical device.")
+        assert statement.evaluate("(it) => it.clientHeight") < 40
+        assert statement.evaluate("(it) => it.getBoundingClientRect().top") == 0
+    statement.locator("summary").click()
+    expect(statement.locator("p")).to_be_visible()
+    expect(statement.locator("p")).to_contain_text("COVID-19 are mostly adults from other sources")
+
+
+def test_a_tab_that_nobody_opens_is_not_sent(browser: Browser, url: str) -> None:
+    visitor = browser.new_page()
+    asked: list[str] = []
+    visitor.on("request", lambda request: asked.append(urlparse(request.url).path))
+    visitor.goto(url)
+    visitor.get_by_role("button", name="I understand").click()
+    expect(visitor.locator("#examples")).to_be_visible()
+    assert [path for path in asked if path.startswith("/parts/")] == []
+    visitor.locator('#tabs a[href="#use"]').click()
+    expect(visitor.locator(".snippet").first).to_be_visible()
+    visitor.get_by_text("The model card of").first.click()
+    expect(visitor.locator(".card h1").first).to_be_visible()
+    assert [path for path in asked if path.startswith("/parts/")] == ["/parts/use", "/parts/use-card-0"]
+    visitor.close()
+
+
+def test_a_part_that_cannot_be_fetched_says_so_and_is_tried_again(page: Page, url: str) -> None:
+    page.route("**/parts/evidence", lambda route: route.abort())
     open_tab(page, url, "evidence")
-    page.mouse.wheel(0, 3000)
-    expect(page.locator("#statement p")).to_be_in_viewport()
-    expect(page.locator("#statement p")).to_contain_text("COVID-19 are mostly adults from other sources")
+    expect(page.get_by_role("alert")).to_contain_text("could not be loaded")
+    page.unroute("**/parts/evidence")
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator("#tab-evidence h2").first).to_be_visible()
+
+
+def test_the_header_is_painted_within_three_seconds_of_a_slow_connection(browser: Browser, url: str) -> None:
+    """Chromium's slow 3G: 400 kbit/s, 400 ms; nothing in the browser's cache. And it stays where it is."""
+    visitor = browser.new_page(viewport={"width": 390, "height": 844})
+    network = visitor.context.new_cdp_session(visitor)
+    slow = {"offline": False, "latency": 400, "downloadThroughput": 50_000, "uploadThroughput": 50_000}
+    network.send("Network.enable")
+    network.send("Network.emulateNetworkConditions", slow)
+    visitor.goto(url, wait_until="commit")
+    heading = visitor.get_by_role("heading", name="Chest X-ray classifier", include_hidden=True)
+    heading.wait_for()
+    expect(visitor.locator("#statement")).to_contain_text("Not a medical device.")
+    before = heading.bounding_box()
+    painted = visitor.evaluate("performance.getEntriesByName('first-contentful-paint')[0]?.startTime")
+    assert painted < 3000
+    assert visitor.locator("#examples").count() == 0  # Gradio's part has not come yet
+    network.send("Network.emulateNetworkConditions", {**slow, "latency": 0, "downloadThroughput": -1})
+    visitor.locator("#examples").wait_for()
+    assert heading.bounding_box() == before
+    visitor.close()
+
+
+# Hosts whose pages document something: the data, papers, libraries, licences.
+DOCUMENTATION = (
+    "arxiv.org",
+    "creativecommons.org",
+    "data.mendeley.com",
+    "doi.org",
+    "github.com",
+    "huggingface.co",
+)
+DOCUMENTATION += ("kaggle.com", "www.kaggle.com", "www.rsna.org")
+
+
+def test_every_link_leads_somewhere(page: Page, url: str, patients: list[Path]) -> None:
+    wrong = []
+    for name in TABS:
+        open_tab(page, url, name)
+        fill(page, name, patients[1])
+        for card in page.locator(".card-of summary").all():
+            card.click()
+            expect(page.locator("page-part[aria-busy]:visible")).to_have_count(0)
+        links = page.locator("a:visible").evaluate_all("(all) => all.map((link) => link.href)")
+        assert links
+        for link in set(links):
+            address = urlparse(link)
+            if address.scheme == "data":
+                continue
+            if address.netloc != urlparse(url).netloc:
+                if address.netloc not in DOCUMENTATION:
+                    wrong.append((name, link))
+            elif address.fragment:
+                there = f'#tab-{address.fragment}, [id="{address.fragment}"]'
+                if page.locator(there).count() == 0:
+                    wrong.append((name, link))
+            elif not page.request.get(link).ok:
+                wrong.append((name, link))
+    assert wrong == []
+
+
+def test_gradios_own_page_of_its_api_cannot_be_reached(page: Page, url: str) -> None:
+    for view in ("api", "api-recorder"):
+        page.goto(f"{url}/?view={view}")
+        expect(page.locator("#examples")).to_be_visible()
+        assert page.locator("footer").count() == 0
+        expect(page.get_by_text("API documentation")).to_have_count(0)
 
 
 def fill(page: Page, name: str, patient: Path) -> None:
     """Give the open tab the answers that it can have."""
-    expect(page.locator('[role="tabpanel"]:visible')).to_have_count(1)
+    expect(page.locator(".tab-panel:visible")).to_have_count(1)
+    expect(page.locator("page-part[aria-busy]:visible")).to_have_count(0)
     if name in ("read", "many"):
         upload(page, patient)
         answers = page.locator(".answer .viewer, table.rows tbody tr").locator("visible=true")
         expect(answers).to_have_count(1)
 
 
+@pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_no_serious_barrier_is_found(page: Page, url: str, patients: list[Path], theme: str) -> None:
+def test_no_barrier_is_found(page: Page, url: str, patients: list[Path], theme: str, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 844})
     page.goto(f"{url}/?__theme={theme}")
+    page.locator("#statement summary").click()
     found = {}
     for name in TABS:
-        page.locator(f'button[role="tab"][data-tab-id="{name}"]').click()
+        page.locator(f'#tabs a[href="#{name}"]').click()
         fill(page, name, patients[1])
+        for card in page.locator(".card-of summary").all():
+            card.click()
         page.wait_for_timeout(1000)  # Gradio fades answers in, pale at first
-        found[name] = serious(page)
+        found[name] = barriers(page)
     assert found == {name: [] for name in TABS}
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_no_barrier_is_found_in_the_welcome(browser: Browser, url: str, theme: str) -> None:
+    visitor = browser.new_page()
+    visitor.goto(f"{url}/?__theme={theme}")
+    expect(visitor.get_by_role("dialog")).to_be_visible()
+    assert barriers(visitor) == []
+    visitor.close()
 
 
 def test_nothing_runs_over_the_edge_of_a_phone(browser: Browser, url: str, patients: list[Path]) -> None:
     phone = browser.new_page(viewport={"width": 390, "height": 844}, has_touch=True)
     phone.goto(url)
-    phone.get_by_role("button", name="I have understood").click()
+    phone.get_by_role("button", name="I understand").click()
     widths = {}
     for name in TABS:
         phone.goto(f"{url}/#{name}")
@@ -174,7 +355,7 @@ def test_the_table_of_two_models_fits_a_window_of_1200_pixels(
     (tmp_path / "letter.png").write_text("Dear doctor")
     visitor = browser.new_page(viewport={"width": 1200, "height": 900})
     visitor.goto(f"{url}/#many")
-    visitor.get_by_role("button", name="I have understood").click()
+    visitor.get_by_role("button", name="I understand").click()
     upload(visitor, *patients, tmp_path / "letter.png")
     table = visitor.get_by_role("region", name="Answers")
     expect(table.locator("tbody tr")).to_have_count(4)
@@ -184,7 +365,7 @@ def test_the_table_of_two_models_fits_a_window_of_1200_pixels(
 
 
 def test_the_page_can_be_used_without_a_mouse(page: Page) -> None:
-    page.locator('button[role="tab"]').first.focus()
+    page.locator("#tabs a").first.focus()
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
-    expect(page.locator('button[role="tab"][data-tab-id="many"]')).to_have_attribute("aria-selected", "true")
+    is_open(page, "many")

@@ -1,4 +1,4 @@
-"""The demo's options, limits, headers and logs."""
+"""The demo's options, limits, headers, compression and log."""
 
 from __future__ import annotations
 
@@ -13,8 +13,13 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from xray_hf.demo import server, settings
-from xray_hf.demo.calls import Calls
+from xray_hf.demo import limits, settings
+from xray_hf.demo.access_log import AccessLog
+from xray_hf.demo.call_checks import CallChecks, Calls
+from xray_hf.demo.headers import FOREVER, Headers
+from xray_hf.demo.limits import Allowance, Limits
+from xray_hf.demo.settings import MB_PER_REQUEST
+from xray_hf.demo.shell import PLACE
 from xray_hf.errors import BundleError, ConfigError
 
 
@@ -33,7 +38,10 @@ def client(rate: int = 0) -> TestClient:
         return PlainTextResponse(f"{len(await request.body())} bytes")
 
     app = Starlette(routes=[Route("/{path:path}", answer, methods=["GET", "POST"])])
-    app.add_middleware(server.Guard, rate=rate, calls=AnyCall())
+    app.add_middleware(CallChecks, calls=AnyCall())
+    app.add_middleware(Limits, rate=rate)
+    app.add_middleware(Headers)
+    app.add_middleware(AccessLog)
     return TestClient(app)
 
 
@@ -43,8 +51,15 @@ def test_every_answer_forbids_other_hosts() -> None:
     assert "http" not in policy
 
 
+def test_a_browser_keeps_only_files_whose_address_changes_with_them() -> None:
+    assert client().get(f"/{PLACE}/main.js").headers["cache-control"] == FOREVER
+    assert client().get("/assets/index-0123.js").headers["cache-control"] == FOREVER
+    for address in ("/", "/parts/api", "/gradio_api/file=/tmp/a.png", "/health"):
+        assert "cache-control" not in client().get(address).headers
+
+
 def test_a_call_longer_than_a_megabyte_is_refused_but_an_upload_is_not() -> None:
-    content = bytes(server.MAX_CALL + 1)
+    content = bytes(limits.MAX_CALL + 1)
     refused = client().post("/gradio_api/queue/join", content=content)
     assert (refused.status_code, refused.json()["error"]) == (
         413,
@@ -60,7 +75,7 @@ def test_a_request_of_unknown_length_is_refused() -> None:
 
 def test_the_page_is_told_in_a_sentence_why_an_upload_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Gradio's page shows a visitor the whole body."""
-    monkeypatch.setattr(server, "MAX_BODY", 2**20)
+    monkeypatch.setattr(limits, "MAX_BODY", 2**20)
     visitor, address = client(rate=1), "/gradio_api/upload?upload_id=a"
     large = visitor.post(address, content=bytes(2**20 + 1))
     assert (large.status_code, large.text) == (
@@ -68,10 +83,19 @@ def test_the_page_is_told_in_a_sentence_why_an_upload_is_refused(monkeypatch: py
         "the request has more than 1 MB; send fewer or smaller files.",
     )
     assert large.headers["content-type"].startswith("text/plain")
-    assert visitor.post(address).status_code == 200
+    assert [visitor.post(address).status_code for _ in range(MB_PER_REQUEST)] == [200] * MB_PER_REQUEST
     soon = visitor.post(address)
-    assert (soon.status_code, soon.text) == (429, "too many requests; wait 60 seconds.")
-    assert soon.headers["retry-after"] == "60"
+    assert (soon.status_code, soon.text) == (429, "too many uploads; wait 6 seconds.")
+    assert soon.headers["retry-after"] == "6"
+
+
+def test_uploads_are_no_calls_but_limited_by_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits.time, "monotonic", lambda: 0.0)
+    visitor, upload, call = client(rate=1), "/gradio_api/upload", "/gradio_api/queue/join"
+    assert visitor.post(upload, content=bytes(7 * 2**20)).status_code == 200
+    assert visitor.post(upload, content=bytes(4 * 2**20)).status_code == 429
+    assert [visitor.post(upload, content=b"x").status_code for _ in range(4)] == [200, 200, 200, 429]
+    assert [visitor.post(call).status_code for _ in range(2)] == [200, 429]
 
 
 def test_who_asks_too_often_is_told_how_long_to_wait() -> None:
@@ -85,17 +109,26 @@ def test_who_asks_too_often_is_told_how_long_to_wait() -> None:
 
 def test_requests_are_saved_up_for_a_minute_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr(server.time, "monotonic", lambda: now)
-    visitors = server.Visitors(rate=2)
+    monkeypatch.setattr(limits.time, "monotonic", lambda: now)
+    visitors = Allowance(per_minute=2)
     assert [visitors.wait("a") for _ in range(3)] == [0, 0, 30]
     assert visitors.wait("b") == 0
     now = 3600.0
     assert [visitors.wait("a") > 0 for _ in range(3)] == [False, False, True]
 
 
+def test_more_than_a_minutes_worth_is_let_through_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(limits.time, "monotonic", lambda: now)
+    visitors = Allowance(per_minute=10)
+    assert [visitors.wait("a", 500) for _ in range(2)] == [0, 60]
+    now = 60.0
+    assert visitors.wait("a", 500) == 0
+
+
 def test_old_visitors_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "MAX_VISITORS", 2)
-    visitors = server.Visitors(rate=1)
+    monkeypatch.setattr(limits, "MAX_VISITORS", 2)
+    visitors = Allowance(per_minute=1)
     assert [visitors.wait(name) for name in "abc"] == [0, 0, 0]
     assert visitors.wait("a") == 0
     assert visitors.wait("c") > 0

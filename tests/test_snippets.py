@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import asyncio
+import csv
 import io
 import json
 import os
@@ -10,22 +12,25 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from html import unescape
 from pathlib import Path
 from textwrap import indent
 
+import gradio as gr
 import imagecodecs
 import numpy as np
 import pytest
+import requests
 import tifffile
 from conftest import random_bundle
 from PIL import ExifTags, Image, ImageOps
-from running import in_turn, running_app
+from running import App, in_turn, running_app
 
 from xray_hf import manifest, snippets
 from xray_hf.demo import page
 from xray_hf.demo.rendering import render
-from xray_hf.demo.tabs import use
+from xray_hf.demo.tabs import api_docs, use
 from xray_hf.inference import Engine
 from xray_hf.manifest import Manifest
 from xray_hf.reading import read_grey
@@ -259,34 +264,120 @@ def test_a_model_of_the_hub_is_named_by_its_id() -> None:
         ast.parse(code)
 
 
+def shown(html: str) -> list[str]:
+    """The code in a part of the page."""
+    found = re.findall(r"<pre [^>]*><code>(.*?)</code></pre>", html, re.DOTALL)
+    return [unescape(re.sub(r"<[^>]+>", "", code)) for code in found]
+
+
 def test_the_page_shows_the_code_as_it_is(resnet_bundle: Path) -> None:
-    description = manifest.read(resnet_bundle)
-    code = {"one": snippets.of_model(description)}
-    html = render("use", models=code, page=use.of_page(ADDRESS), address=ADDRESS)
-    shown = [
-        unescape(re.sub(r"<[^>]+>", "", code))
-        for code in re.findall(r"<pre [^>]*><code>(.*?)</code></pre>", html, re.S)
-    ]
-    assert shown == [each.code for each in [*snippets.of_model(description), *use.of_page(ADDRESS)]]
-    assert html.count(f'<span class="address">{ADDRESS}</span>') == 2
+    code = snippets.of_model(manifest.read(resnet_bundle))
+    assert shown(render("use", models={"one": code}, cards={})) == [each.code for each in code]
+
+
+def parts(app: App) -> Callable[[str], str]:
+    """What a page of this app shows in a tab of documentation."""
+    return lambda name: requests.get(f"{app.url}/parts/{name}").text
+
+
+def ran(code: str, folder: Path) -> str:
+    """What code of the tab API prints, as Python or as a shell's."""
+    is_python = code.startswith(("import", "from"))
+    command = [sys.executable, "-c", code] if is_python else ["bash", "-ec", code]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-def test_who_asks_the_page_gets_the_engines_answer(cnn_bundle: Path, xray: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("password", ["", "user:password"])
+def test_who_asks_the_page_gets_the_engines_answer(
+    cnn_bundle: Path, xray: Path, tmp_path: Path, password: str
+) -> None:
     shutil.copy(xray, tmp_path / snippets.FILE)
+    for folder in ("app", "scans"):
+        (tmp_path / folder).mkdir()
+    for name in ("one.png", "two.png"):
+        shutil.copy(xray, tmp_path / "scans" / name)
     decision = Engine.from_pretrained(cnn_bundle).predict(xray).decision
+    with running_app([cnn_bundle], tmp_path / "app", XRAY_HF_AUTH=password) as app:
+        code = shown(parts(app)("api"))
+        assert code == [each.code for each in api_docs.snippets(app.url, bool(password))]
+        one, _, curl = (ran(each, tmp_path) for each in code)
+    for printed in (one, curl):
+        assert re.search(f"[\"']decision[\"']: [\"']{decision}[\"']", printed)
+    with (tmp_path / "answers.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["file"], row["xray-cnn: decision"]) for row in rows] == [
+        ("one.png", decision),
+        ("two.png", decision),
+    ]
+
+
+def test_an_assistant_is_connected_as_the_page_says(cnn_bundle: Path, xray: Path, tmp_path: Path) -> None:
+    shutil.copy(xray, tmp_path / snippets.FILE)
     (tmp_path / "app").mkdir()
-    with running_app([cnn_bundle], tmp_path / "app") as app:
-        python, shell = use.of_page(app.url)
-        for command in ([sys.executable, "-c", python.code], ["bash", "-ec", shell.code]):
-            done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-            assert re.search(f"[\"']decision[\"']: [\"']{decision}[\"']", done.stdout)
+    decision = Engine.from_pretrained(cnn_bundle).predict(xray).decision
+    with running_app([cnn_bundle], tmp_path / "app", "--mcp") as app:
+        *_, configuration, program = shown(parts(app)("api"))
+        assert json.loads(configuration)["mcpServers"]["xray_hf"]["url"] == f"{app.url}/mcp"
+        tools, answer = ran(program, tmp_path).splitlines()
+    assert ast.literal_eval(tools) == ["classify_chest_xray", "describe_models"]
+    assert ast.literal_eval(answer)["models"]["xray-cnn"]["decision"] == decision
+
+
+def test_the_page_documents_every_public_function_and_no_other(cnn_bundle: Path, tmp_path: Path) -> None:
+    with running_app([cnn_bundle], tmp_path) as app:
+        html = parts(app)("api")
+        info = requests.get(f"{app.url}/gradio_api/info").json()["named_endpoints"]
+    assert re.findall(r"<h3><code>(/\w+)</code></h3>", html) == list(info)
+    for function in info.values():
+        assert unescape(html).count(function["description"]) == 1
+        for each in function["parameters"]:
+            words = re.search(rf"<code>{each['parameter_name']}</code>.*?<dd>(.*?)</dd>", html, re.DOTALL)
+            assert words
+            assert len(words[1]) > 10
+    assert "python app.py --mcp" in html
+
+
+def test_a_functions_documentation_is_its_docstring() -> None:
+    def read(file: str, model: str = "all") -> None:
+        """Read it.
+
+        Args:
+            file: an X-ray,
+                of any kind.
+            model: its name.
+
+        Returns:
+            {"a": 1,
+            "b": 2}
+        """
+
+    async def document() -> list[api_docs.Function]:  # outside a loop, Gradio leaves loops open
+        with gr.Blocks(analytics_enabled=False) as page:
+            gr.Button().click(read, [gr.File(), gr.Textbox("all")], gr.JSON(), api_name="read")
+            gr.Button().click(lambda: 1, None, gr.JSON(), api_name="hidden", api_visibility="private")
+        return list(api_docs.functions(page))
+
+    assert asyncio.run(document()) == [
+        api_docs.Function(
+            "/read",
+            "Read it.",
+            [("file", "file", "an X-ray, of any kind."), ("model", "str, optional", "its name.")],
+            '{"a": 1,\n"b": 2}',
+        )
+    ]
 
 
 def test_a_card_comes_without_its_front_matter_and_with_its_figures(tmp_path: Path) -> None:
-    text = "---\nlicense: apache-2.0\n---\n# Model\n\n---\n\n![curves](figures/curves.png)\n"
+    text = "---\nlicense: apache-2.0\n---\n# Model\n\n---\n\n![curves](figures/curves.png)\n\n<script>\n"
     (tmp_path / manifest.CARD).write_text(text, encoding="utf-8")
-    assert use.card_of(tmp_path, 1) == "# Model\n\n---\n\n![curves](figures/1/curves.png)\n"
+    card = use.card_of(tmp_path, 1)
+    assert "license" not in card
+    assert "<h1>Model</h1>\n<hr />\n" in card
+    assert '<img src="figures/1/curves.png" alt="curves" />' in card
+    assert "<script" not in card
 
 
 def test_a_bundle_without_a_readable_card_has_none(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from zipfile import ZipFile
 
 import numpy as np
 import pytest
-from browsing import paste, running_chromium, serious, upload, visit
+from browsing import barriers, paste, running_chromium, upload, visit
 from conftest import random_bundle
 from PIL import Image
 from playwright.sync_api import Browser, Download, Locator, Page, expect
@@ -366,7 +366,7 @@ def test_a_report_is_a_page_of_its_own_without_a_request(
     expect(reader.locator(".maps img")).to_have_count(len(MODELS) * len(PAPER_CLASSES))
     for image in reader.locator("img").all():
         assert image.evaluate("(image) => image.complete && image.naturalWidth > 0")
-    assert serious(reader) == []
+    assert barriers(reader) == []
     assert [each for each in asked if not each.startswith("data:")] == [address]
     assert len(reader.pdf(format="A4")) > 10_000
     reader.context.close()
@@ -466,7 +466,7 @@ def test_a_row_opens_its_answer_in_a_dialog(page: Page, url: str, large: Path, t
     expect(dialog.locator(".model h3")).to_have_text([MODELS[1]])
     dialog.get_by_role("button", name="Original resolution").click()
     expect(dialog.locator(".viewer-status")).to_have_text("Original resolution: 2,000 × 1,800 pixels.")
-    assert serious(page) == []
+    assert barriers(page) == []
     dialog.get_by_role("button", name="Close").click()
     expect(dialog).to_be_hidden()
     page.evaluate(OPEN, [f"{url}/page/dialog.js", {**row, "path": "/etc/hostname"}])
@@ -482,4 +482,4 @@ def test_no_serious_barrier_is_found_in_a_viewer_that_is_used(
         viewer = viewer_of(visitor, patients[1])
         viewer.get_by_role("button", name="Zoom in").click()
         visitor.wait_for_timeout(1000)
-        assert serious(visitor) == []
+        assert barriers(visitor) == []

@@ -1,8 +1,9 @@
-"""The page: a warning, an introduction and the tabs."""
+"""The page: a header in plain HTML, and below it Gradio's part, the tabs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
@@ -13,35 +14,61 @@ from xray_hf.demo.models import Models
 from xray_hf.demo.rendering import render
 from xray_hf.demo.settings import Settings
 from xray_hf.demo.shell import STATIC
-from xray_hf.demo.tabs import evidence, many, read, use
+from xray_hf.demo.tabs import api_docs, evidence, many, read, use
 from xray_hf.demo.tabs.tab import Served
 from xray_hf.report import sentences
 
-_MODULES = (read, many, evidence, use)
+TITLE = "Chest X-ray classifier"
+_MODULES = (read, many, evidence, use, api_docs)
 TABS = {each.NAME: each.TITLE for each in _MODULES}  # {name in the address, as #many: words on it}
 STATUS_SECONDS = 2  # between two messages about the place in the queue
 SYSTEM_FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")  # nothing to fetch
 CODE_FONTS = ("ui-monospace", "Consolas", "monospace")
 
 
-def build(served: Models, examples: Sequence[Example], settings: Settings) -> gr.Blocks:
-    """Build the page for these models; it needs `looks`, too."""
-    with gr.Blocks(title="Chest X-ray classifier", analytics_enabled=False) as page:
-        reports = [model.report for model in served.values()]
-        # Of the models that answer if nobody chooses; the others are spoken of where they are chosen.
-        found = dict.fromkeys(sentences.shortcut(served[name].report) for name in models.preferred(served))
-        shortcuts = [each for each in found if each]
-        gr.HTML(render("welcome", models=served, shortcuts=shortcuts), elem_id="welcome")
-        gr.HTML(render("statement", shortcuts=shortcuts), elem_id="statement")
-        introduced = {"labels": models.labels(served), "synthetic": sentences.synthetic(reports)}
-        gr.HTML(render("introduction", models=served, **introduced))
-        with gr.Tabs():
-            for module in _MODULES:
-                with gr.Tab(module.TITLE, id=module.NAME):
-                    module.add(Served(served, examples, settings))
+@dataclass(frozen=True)
+class Page:
+    """The page's pieces.
+
+    description: for link previews, a sentence. header: HTML that stands above `blocks`, Gradio's part.
+    parts: {name: HTML that the browser fetches when it comes into view}.
+    """
+
+    description: str
+    header: str
+    blocks: gr.Blocks
+    parts: Mapping[str, str]
+
+
+def build(served: Models, examples: Sequence[Example], settings: Settings) -> Page:
+    """Build the page for these models; its blocks need `looks`, too."""
+    shown = Served(served, examples, settings)
+    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as blocks:
+        for module in _MODULES:
+            # Not gr.Tabs: on a phone it moves tabs into a menu, and back and forward do not reach them.
+            with gr.Column(elem_id=f"tab-{module.NAME}", elem_classes="tab-panel"):
+                module.add(shown)
         api.add(served, settings)
     # "auto" would send everybody in the queue a message whenever a batch starts.
-    return page.queue(max_size=settings.queue, status_update_rate=STATUS_SECONDS)
+    blocks.queue(max_size=settings.queue, status_update_rate=STATUS_SECONDS)
+    shown.parts[api_docs.NAME] = api_docs.document(blocks, settings)
+    labels = models.labels(served)
+    description = render("description", models=served, labels=labels)
+    return Page(description, _header(served), blocks, shown.parts)
+
+
+def _header(served: Models) -> str:
+    # Of the models that answer if nobody chooses; the others are spoken of where they are chosen.
+    found = dict.fromkeys(sentences.shortcut(served[name].report) for name in models.preferred(served))
+    return render(
+        "header",
+        title=TITLE,
+        models=served,
+        labels=models.labels(served),
+        shortcuts=[each for each in found if each],
+        synthetic=sentences.synthetic([model.report for model in served.values()]),
+        tabs=TABS,
+    )
 
 
 def looks() -> dict[str, Any]:

@@ -18,6 +18,8 @@ from xray_hf.options import Repeated, option
 SHIPPED = Path("pretrained")  # the folder of the bundles to serve if none is named
 README = Path("README.md")
 MCP_PATH = "/mcp"
+UPLOAD_PATH = "/gradio_api/upload"
+MB_PER_REQUEST = 10  # of uploads, for each request that a visitor may send
 AUTH = "XRAY_HF_AUTH"  # user:password; not an option, since all users of a machine can read those
 
 
@@ -53,9 +55,12 @@ class Settings:
         2000, "requests that may wait; further ones are turned away", IntRange(1), envvar="XRAY_HF_QUEUE"
     )
     max_file_mb: int = option(64, "largest file in MB", IntRange(1), envvar="XRAY_HF_MAX_FILE_MB")
-    # 300, because gradio_client uploads each of 200 files on its own.
     rate: int = option(
-        300, "requests per minute and visitor, 0: no limit", IntRange(0), envvar="XRAY_HF_RATE"
+        300,
+        "calls per minute and visitor; uploads are not calls, but limited to "
+        f"{MB_PER_REQUEST} MB for each, one below 1 MB counted as 1 MB; 0: no limit",
+        IntRange(0),
+        envvar="XRAY_HF_RATE",
     )
     has_mcp: bool = option(
         False,

@@ -27,12 +27,18 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first characters of a cell that a
 
 @dataclass(frozen=True)
 class Row:
-    """One file's line. error: why there is no answer, or "". thumbnail: a data URI. models: as Answer's."""
+    """One file's line.
+
+    error: why there is no answer, or "". thumbnail: a data URI. models: as Answer's predictions. path, member:
+    as Upload's, so that the page can open the answer.
+    """
 
     file: str
     error: str = ""
     thumbnail: str = ""
     models: Mapping[str, Prediction | ImageError] = field(default_factory=dict)
+    path: str = ""
+    member: str = ""
 
 
 def of(answer: Answer) -> Row:
@@ -40,7 +46,7 @@ def of(answer: Answer) -> Row:
     if isinstance(answer.reading, ImageError):
         return Row(answer.name, error=str(answer.reading))
     thumbnail = picture(reduced(answer.reading.grey, THUMBNAIL_SIDE), "JPEG")
-    return Row(answer.name, thumbnail=thumbnail, models=answer.predictions)
+    return Row(answer.name, "", thumbnail, answer.predictions, answer.path, answer.member)
 
 
 def collect(

@@ -4,7 +4,7 @@ let pasted = 0;
 
 function visibleField() {
   return [...document.querySelectorAll('.upload input[type="file"]')]
-    .find((input) => input.closest('[role="tabpanel"]')?.offsetParent);
+    .find((input) => input.closest(".tab-panel")?.offsetParent);
 }
 
 function give(files) {

@@ -1,20 +1,23 @@
-// The parts of the page that need no server. Gradio draws the page after this runs, so each part listens on
+// The parts of the page that need no server. Gradio draws its part after this runs, so what acts there listens on
 // the document.
 import { listenForArrivals } from "./arrivals.js";
 import { enlargeFigures } from "./enlarge.js";
 import { listenForFiles } from "./files.js";
 import { listenForHistory } from "./history.js";
+import { showTabOfAddress } from "./navigation.js";
+import { fillParts } from "./parts.js";
 import { copySnippet } from "./snippets.js";
-import { sortTable } from "./table.js";
-import { showTabOfAddress } from "./tabs.js";
+import { listenForTables } from "./table.js";
 import { listenForViewers } from "./viewer.js";
 import { welcome } from "./welcome.js";
 
+showTabOfAddress();
+welcome();
+fillParts();
 listenForViewers();
 listenForArrivals();
 listenForHistory();
 enlargeFigures();
-sortTable();
+listenForTables();
 copySnippet();
 listenForFiles();
-welcome(showTabOfAddress);

@@ -1,6 +1,8 @@
-// A table's rows by one column; again, the other way round. Rows without a value there, such as errors and
-// rejected X-rays, come last either way.
+// The table of many answers: sorted by a column, and a row opens its answer with the viewer.
+import { openAnswer } from "./dialog.js";
 
+// By one column; again, the other way round. Rows without a value there, such as errors and rejected X-rays,
+// come last either way.
 function sort(button) {
   const head = button.closest("th");
   const isDescending = head.getAttribute("aria-sort") === "ascending";
@@ -16,9 +18,16 @@ function sort(button) {
   body.append(...(isDescending ? known.reverse() : known), ...unknown);
 }
 
-export function sortTable() {
+function open(row) {
+  const { path, member } = row.dataset;
+  openAnswer({ path, member, models: JSON.parse(row.closest("table").dataset.models) });
+}
+
+export function listenForTables() {
   document.addEventListener("click", (event) => {
-    const button = event.target.closest("th button");
+    const button = event.target.closest(".rows th button");
     if (button) sort(button);
+    const row = event.target.closest(".rows tr.opens");
+    if (row && !getSelection().toString()) open(row);  // somebody may only mark text
   });
 }

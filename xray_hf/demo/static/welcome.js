@@ -1,19 +1,20 @@
-// What every visitor is told first, once.
-const SEEN = "xray_hf-statement-read";
+// What every visitor is told first, once; then the statement is one line.
+const SEEN = "xray_hf-statement-read";  // header.js reads it, too
 
-// `then` runs as soon as Gradio has drawn the page.
-export function welcome(then) {
-  const dialog = document.querySelector("#welcome dialog");
-  if (!dialog) {
-    setTimeout(() => welcome(then), 50);
-    return;
+function isSeen() {
+  try {
+    return localStorage.getItem(SEEN) !== null;
+  } catch {
+    return false;  // a browser that keeps nothing asks again
   }
-  dialog.querySelector("button").addEventListener("click", () => {
-    try { localStorage.setItem(SEEN, "yes"); } catch { /* a browser that keeps nothing asks again */ }
-    dialog.close();
+}
+
+export function welcome() {
+  const dialog = document.querySelector("#welcome");
+  dialog.addEventListener("close", () => {  // by its button or Escape
+    try { localStorage.setItem(SEEN, "yes"); } catch { /* as above */ }
+    document.querySelector("#statement details").open = false;
   });
-  let isSeen = false;
-  try { isSeen = localStorage.getItem(SEEN) === "yes"; } catch { /* then it is shown */ }
-  if (!isSeen) dialog.showModal();
-  then();
+  dialog.querySelector("button").addEventListener("click", () => dialog.close());
+  if (!isSeen()) dialog.showModal();
 }

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gradio as gr
-
-from xray_hf.demo.tabs.tab import Served
+from xray_hf.demo.tabs.tab import Served, add_part
 from xray_hf.report import html
 
 NAME, TITLE = "evidence", "How good is it?"
@@ -12,4 +10,5 @@ NAME, TITLE = "evidence", "How good is it?"
 
 def add(served: Served) -> None:
     """Add the page of evidence."""
-    gr.HTML(html.page([model.report for model in served.models.values()]))
+    served.parts[NAME] = html.page([model.report for model in served.models.values()])
+    add_part(NAME)

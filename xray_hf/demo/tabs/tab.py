@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import gradio as gr
 
@@ -20,11 +20,20 @@ READ = ", ".join(KINDS)
 
 @dataclass(frozen=True)
 class Served:
-    """What the page serves, and to whom."""
+    """What the page serves, and to whom.
+
+    parts: {name: HTML that the browser fetches when it comes into view}; tabs add theirs.
+    """
 
     models: Models
     examples: Sequence[Example]
     settings: Settings
+    parts: dict[str, str] = field(default_factory=dict)
+
+
+def add_part(name: str) -> gr.HTML:
+    """A place for one of `Served.parts`."""
+    return gr.HTML(render("part", name=name), padding=False)
 
 
 def add_upload(label: str) -> gr.File:

@@ -1,8 +1,9 @@
-"""Checks of the calls of the page's functions, before Gradio sees them.
+"""Checks of requests to Gradio's part of the server, before Gradio sees them.
 
-Gradio opens files by the names in a call. In a mounted app, such as ours, it checks neither that a visitor
-uploaded them nor that they are on this computer. And since calls of several visitors are answered together,
-one that makes Gradio fail would leave all of them without an answer.
+Of its addresses only those are open that the page and programs need. Gradio opens files by the names in a
+call. In a mounted app, such as ours, it checks neither that a visitor uploaded them nor that they are on this
+computer. And since calls of several visitors are answered together, one that makes Gradio fail would leave
+all of them without an answer.
 """
 
 from __future__ import annotations
@@ -13,9 +14,45 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from xray_hf.demo.refusals import refusal
+
+API = "/gradio_api/"
+# All that page and programs need of it. The rest runs functions without the queue, fetches from other hosts,
+# or records what visitors do.
+OPEN = (
+    *("upload", "queue/", "call/", "cancel", "reset", "heartbeat/", "file=", "info", "openapi.json"),
+    *("startup-events", "theme.css", "user", "login_check", "token", "app_id"),
+)
 # The page's own calls name a function by number, programs by name; /v2 takes {parameter: value}, not a list.
 JOIN, CALL, CALL_V2 = "queue/join", "call/", "call/v2/"
+
+
+class CallChecks:
+    """ASGI middleware: refuses what is closed, and calls that a function does not take."""
+
+    def __init__(self, app: ASGIApp, calls: Calls) -> None:
+        self._app, self._calls = app, calls
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As ASGI says."""
+        if scope["type"] != "http" or not scope["path"].startswith(API):
+            await self._app(scope, receive, send)
+            return
+        place = scope["path"].removeprefix(API)
+        found = _closed(place)
+        if not found and scope["method"] == "POST" and place.startswith((JOIN, CALL)):
+            try:
+                body = await Request(scope, receive).body()
+            except ClientDisconnect:
+                return
+            receive = _again(body, receive)
+            if words := self._calls.problem(place, body):
+                found = refusal(400, words)
+        await (found or self._app)(scope, receive, send)
 
 
 class Calls:
@@ -56,6 +93,24 @@ class Calls:
             return isinstance(path, str) and Path(path).resolve().is_relative_to(self._uploads)
         except (ValueError, OSError, RuntimeError):  # a NUL, a name too long, links in a circle
             return False
+
+
+def _closed(place: str) -> Response | None:
+    if not place.startswith(OPEN):
+        return refusal(404, "there is nothing here.")
+    if place.startswith("file=") and "://" in place:
+        return refusal(403, "files of other hosts are not fetched.")
+    return None
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """`receive` with the body once more."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def first_the_body() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return first_the_body
 
 
 def _fits(block: Any, value: object) -> bool:

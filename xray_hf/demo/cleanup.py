@@ -1,4 +1,4 @@
-"""Deletes what visitors leave behind: uploads, sessions, answers that nobody fetched.
+"""Deletes uploads, sessions and unfetched answers of visitors.
 
 Gradio's `delete_cache` stops for good when a file is uploaded while it runs, and misses broken-off uploads.
 """

@@ -12,7 +12,7 @@ import gradio as gr
 import pytest
 from gradio.state_holder import StateHolder
 
-from xray_hf.demo import leftovers
+from xray_hf.demo import cleanup
 
 
 def queue(**messages: asyncio.Queue[str]) -> SimpleNamespace:
@@ -45,7 +45,7 @@ def test_old_uploads_go_and_those_that_are_written_and_the_examples_stay(tmp_pat
 
     async def visit() -> None:
         whole.unlink()
-        async with leftovers.swept(page(), tmp_path, every=0.05, age=0.5):
+        async with cleanup.swept(page(), tmp_path, every=0.05, age=0.5):
             whole.write_bytes(b"scan")
             broken_off.write_bytes(b"sc")
             with (tmp_path / "tmp2").open("wb", buffering=0) as written:
@@ -69,7 +69,7 @@ def test_a_file_that_cannot_be_deleted_ends_nothing(tmp_path: Path, monkeypatch:
         unlink(path, missing_ok)
 
     async def visit() -> None:
-        async with leftovers.swept(page(), tmp_path, every=0.01, age=0):
+        async with cleanup.swept(page(), tmp_path, every=0.01, age=0):
             file = upload(tmp_path, "a")
             await soon(lambda: not file.exists())
 
@@ -83,7 +83,7 @@ def test_uploads_while_it_looks_do_not_end_it(tmp_path: Path) -> None:
     blocks = page()
 
     async def visit() -> None:
-        async with leftovers.swept(blocks, tmp_path, every=0.001, age=0.2):
+        async with cleanup.swept(blocks, tmp_path, every=0.001, age=0.2):
             for number in range(200):
                 blocks.upload_file_set.add(str(upload(tmp_path, str(number))))
                 await asyncio.sleep(0)
@@ -102,7 +102,7 @@ def test_no_session_is_kept(tmp_path: Path) -> None:
         sessions.set_blocks(blocks)
         sessions["visitor"]._update_value_in_config(shown._id, "the answer")
         assert "the answer" in str(list(sessions["visitor"].components))
-        async with leftovers.swept(blocks, tmp_path, every=0.01):
+        async with cleanup.swept(blocks, tmp_path, every=0.01):
             await soon(lambda: not sessions.session_data)
         assert "the answer" not in str(list(sessions["visitor"].components))
 
@@ -115,8 +115,8 @@ def test_answers_that_nobody_fetches_are_dropped_and_no_others() -> None:
     held.pending_messages_per_session["running"].put_nowait("place in the queue")
     held.event_ids_to_events["2"] = SimpleNamespace(session_hash="running")
     held.pending_event_ids_session.update(finished={"1"}, running={"2"})
-    unfetched = leftovers.forget_unfetched(held, set())
+    unfetched = cleanup.forget_unfetched(held, set())
     assert set(held.pending_messages_per_session) == {"finished", "running", "fetched"}
-    leftovers.forget_unfetched(held, unfetched)
+    cleanup.forget_unfetched(held, unfetched)
     assert set(held.pending_messages_per_session) == {"running", "fetched"}
     assert set(held.pending_event_ids_session) == {"running"}
