@@ -31,7 +31,7 @@ from xray_hf.task import PAPER_CLASSES, REJECTED, UNSURE
 
 @pytest.fixture(scope="module")
 def patients(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return [each.file for each in find(None, tmp_path_factory.mktemp("patients"))]
+    return [each.file for each in find(None, tmp_path_factory.mktemp("patients"))[:3]]
 
 
 def plain(folder: Path) -> Path:
@@ -113,11 +113,11 @@ def test_an_owners_examples_keep_their_format_and_get_a_picture_that_browsers_sh
 def test_an_owners_examples_may_be_rows_of_parquet(patients: list[Path], tmp_path: Path) -> None:
     stored = [{"bytes": each.read_bytes(), "path": each.name} for each in patients]
     features = {"image": datasets.Image(), **dict.fromkeys(("caption", "licence"), datasets.Value("string"))}
-    columns = {"image": stored, "caption": ["a", *"bcdef"], "licence": [None, *["CC0"] * 5]}
+    columns = {"image": stored, "caption": ["a", "b", "c"], "licence": [None, "CC0", "CC0"]}
     table = datasets.Dataset.from_dict(columns, datasets.Features(features))
     table.to_parquet(tmp_path / "rows.parquet")
     examples = find(str(tmp_path / "rows.parquet"), tmp_path / "shown")
-    assert [each.caption for each in examples] == ["a", *(f"{name} · CC0" for name in "bcdef")]
+    assert [each.caption for each in examples] == ["a", "b · CC0", "c · CC0"]
     assert [each.file.read_bytes() for each in examples] == [each.read_bytes() for each in patients]
 
 
