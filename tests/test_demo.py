@@ -101,7 +101,7 @@ def as_file(path: str) -> dict[str, object]:
 def test_page_carries_the_statement_and_asks_nobody_else(url: str) -> None:
     page = urlopen(url).read().decode()
     assert "Not a medical device." in page
-    assert "never use it to decide about" in page
+    assert "Never use it to decide about" in page
     assert "trained and tested on synthetic patients" in page
     assert "is not calibrated: it is never unsure, only rules reject OOD images." in page
     assert "fonts.googleapis.com" not in page
