@@ -43,7 +43,7 @@ def visit(browser: Browser, url: str, **context: Any) -> Iterator[Page]:
     visitor.on("request", lambda request: asked.append(request.url))
     visitor.on("pageerror", lambda error: errors.append(str(error)))
     visitor.goto(url)
-    visitor.locator("#welcome dialog button").click()
+    visitor.get_by_role("button", name="I understand").click()
     yield visitor
     visitor.context.close()
     hosts = {urlparse(each).netloc for each in asked if not each.startswith(("data:", "blob:"))}

@@ -300,7 +300,7 @@ def test_the_viewer_works_below_a_path_and_behind_a_password(
         login = visitor.request.post(f"{address}/login", form={"username": "reader", "password": "secret"})
         assert login.ok
         visitor.goto(f"{address}/")
-        visitor.locator("#welcome dialog button").click()
+        visitor.get_by_role("button", name="I understand").click()
         viewer = viewer_of(visitor, large)
         viewer.get_by_role("button", name="Zoom in").click()
         expect(viewer.locator(".viewer-status")).to_have_text("Original resolution: 2,000 × 1,800 pixels.")
@@ -432,7 +432,7 @@ def test_the_newest_answer_comes_into_view(
         expect(heading.last).to_be_in_viewport()
         visitor.wait_for_timeout(1500)  # it scrolls smoothly
         _, top, _, bottom = box_of(heading.last)
-        assert box_of(visitor.locator("#statement p"))[3] <= top  # not behind it
+        assert box_of(visitor.locator("#statement"))[3] <= top  # not behind it
         assert bottom < 300
         expect(visitor.locator(".answer.newest h2")).to_have_text([patients[1].name])
 

@@ -29,8 +29,8 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first characters of a cell that a
 class Row:
     """One file's line.
 
-    error: why there is no answer, or "". thumbnail: a data URI. models: as Answer's predictions. path, member:
-    as Upload's, so that the page can open the answer.
+    error: why there is no answer, or "". thumbnail: a data URI. models: as Answer's predictions.
+    path, member: as Upload's, so that the page can open the answer.
     """
 
     file: str

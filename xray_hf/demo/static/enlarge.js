@@ -10,7 +10,8 @@ function enlarge(image) {
   dialog.append(large);
   dialog.addEventListener("click", () => dialog.close());
   dialog.addEventListener("close", () => dialog.remove());
-  document.querySelector(".gradio-container").append(dialog);
+  // Gradio gives our styles to what is inside this only.
+  document.querySelector(".gradio-container .contain").append(dialog);
   dialog.showModal();
 }
 
