@@ -26,6 +26,7 @@ from xray_hf.errors import BundleError, ConfigError, DataError, ImageError
 from xray_hf.inference import Engine, Prediction
 from xray_hf.inference.engine import CORRECTIONS, OUTSIDE
 from xray_hf.reading import read, read_grey
+from xray_hf.report import sentences
 from xray_hf.task import PAPER_CLASSES, REJECTED, UNSURE
 
 
@@ -256,16 +257,32 @@ def test_models_that_disagree_say_so(one: Models, model: Model, patients: list[P
     [first] = answered(one, patients[0])
     [other] = answered({"two": model}, plain(tmp_path))
     both = {**first.predictions, **other.predictions}
-    sentence, do_agree = rendering.verdict(both)
+    served = dict.fromkeys(("one", "two", "three"), model)
+    sentence, do_agree = rendering.verdict(served, both)
     assert not do_agree
-    assert sentence.startswith("Models disagree: rely on neither (one says ")
-    assert "rely on none (" in rendering.verdict({**both, "three": first.predictions["one"]})[0]
-    assert rendering.verdict({**first.predictions, "again": first.predictions["one"]})[1]
+    assert sentence.startswith("Models disagree: rely on neither (one answers ")
     (sure,) = first.predictions.values()
     assert isinstance(sure, Prediction)
-    unsure = replace(sure, decision=UNSURE)
-    said = rendering.verdict({"one": replace(sure, decision="Normal"), "two": unsure})
-    assert said == ("one says Normal, two says unsure.", True)
+    assert "rely on none (" in rendering.verdict(served, {**both, "three": sure})[0]
+    normal, unsure = replace(sure, decision="Normal"), replace(sure, decision=UNSURE)
+    said = rendering.verdict(served, {"one": normal, "two": unsure})
+    assert said == ("one answers Normal, two answers unsure.", True)
+    assert rendering.verdict(served, {"one": unsure, "two": unsure}) == ("Both models answer: unsure.", True)
+
+
+def test_agreement_of_models_of_the_same_data_is_called_little(
+    model: Model, one: Models, patients: list[Path]
+) -> None:
+    [found] = answered(one, patients[0])
+    (sure,) = found.predictions.values()
+    assert isinstance(sure, Prediction)
+    both = dict.fromkeys(("one", "two"), replace(sure, decision="Normal"))
+    alike, do_agree = rendering.verdict({"one": model, "two": model}, both)
+    assert do_agree
+    assert alike == f"Both models answer: Normal. {sentences.AGREEMENT}"
+    sources = tuple(replace(each, name="another") for each in model.report.sources)
+    stranger = replace(model, report=replace(model.report, sources=sources))
+    assert rendering.verdict({"one": model, "two": stranger}, both) == ("Both models answer: Normal.", True)
 
 
 def test_names_of_files_are_no_html(one: Models, patients: list[Path]) -> None:
@@ -295,7 +312,7 @@ def test_the_table_says_why_and_shows_no_share_of_a_rejected_image(one: Models, 
     found = [table.of(each) for each in answered(one, plain(tmp_path))]
     html = table.as_html(one, found)
     assert "it is almost uniform" in html
-    assert " %</td>" not in html
+    assert "%</td>" not in html
     [cells] = map(table.as_cells, found)
     assert cells["one: decision"] == "rejected"
     assert cells["one: reason"] == "not a frontal chest X-ray: it is almost uniform"
@@ -354,7 +371,7 @@ def test_a_model_without_an_answer_leaves_the_others_theirs(
     row = table.of(Answer("a.png", found.reading, both))
     assert row.error == ""
     assert table.as_cells(row)["two: reason"] == "no number for it"
-    assert table.as_html({"one": model, "two": model}, [row]).count(" %</td>") == len(PAPER_CLASSES)
+    assert table.as_html({"one": model, "two": model}, [row]).count("%</td>") == len(PAPER_CLASSES)
 
 
 def test_no_cell_of_the_csv_is_a_formula() -> None:

@@ -21,6 +21,7 @@ from playwright.sync_api import Browser, Download, Locator, Page, expect
 from running import proxy, running_app
 
 from xray_hf.demo import examples
+from xray_hf.demo.shell import PLACE
 from xray_hf.task import PAPER_CLASSES
 
 MODELS = ("xray-cnn-one", "xray-cnn-two")
@@ -163,16 +164,16 @@ def test_wheel_and_buttons_zoom_all_pictures_together(page: Page, patients: list
     stage.hover(position={"x": 10, "y": 10})
     page.wait_for_timeout(600)  # since the answer scrolled into view
     page.mouse.wheel(0, -100)
-    expect(viewer.locator(".zoom")).to_have_text("140 %")
+    expect(viewer.locator(".zoom")).to_have_text("140%")
     [transform] = set(transforms(viewer))
     assert scale_of(viewer) > 1
     x, y = map(float, re.findall(r"translate\((.+)%, (.+)%\)", transform)[0])
     assert -3 < x <= 0  # about the pointer, near the upper left corner
     assert -3 < y <= 0
     viewer.get_by_role("button", name="Zoom in").click()
-    expect(viewer.locator(".zoom")).to_have_text("174 %")
+    expect(viewer.locator(".zoom")).to_have_text("174%")
     viewer.get_by_role("button", name="Zoom out").click()
-    expect(viewer.locator(".zoom")).to_have_text("140 %")
+    expect(viewer.locator(".zoom")).to_have_text("140%")
     viewer.get_by_role("button", name="Reset zoom").click()
     assert scale_of(viewer) == 1
 
@@ -199,7 +200,7 @@ def test_the_keyboard_alone_zooms_pans_and_sets_the_window(page: Page, patients:
     expect(page.locator(f"[id='{described}']")).to_contain_text("+ and − zoom, arrows pan, 0 resets")
     for key in ("+", "+", "+", "-"):
         page.keyboard.press(key)
-    expect(viewer.locator(".zoom")).to_have_text("156 %")
+    expect(viewer.locator(".zoom")).to_have_text("156%")
     [before] = set(transforms(viewer))
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowDown")
@@ -260,7 +261,7 @@ def test_two_fingers_zoom_and_pictures_are_stacked_on_a_phone(
             kind = "touchStart" if distance == 40 else "touchMove"
             device.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
         device.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
-        expect(viewer.locator(".zoom")).to_have_text("200 %")
+        expect(viewer.locator(".zoom")).to_have_text("200%")
         assert scale_of(viewer) == pytest.approx(2, abs=0.05)
         expect(stage).to_have_css("touch-action", "none")  # now one finger pans
         assert phone.evaluate("visualViewport.scale") == 1
@@ -394,7 +395,7 @@ def test_answers_of_this_visit_can_be_seen_again_and_are_kept_nowhere_else(
     dialog = page.get_by_role("dialog")
     expect(dialog.locator("h2")).to_have_text(patients[0].name)
     dialog.get_by_role("button", name="Zoom in").click()
-    expect(dialog.locator(".zoom")).to_have_text("125 %")
+    expect(dialog.locator(".zoom")).to_have_text("125%")
     page.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
     assert patients[0].name not in page.evaluate("JSON.stringify({ ...localStorage, ...sessionStorage })")
@@ -461,7 +462,7 @@ def test_a_row_opens_its_answer_in_a_dialog(page: Page, url: str, large: Path, t
         archive.write(large, "large.png")
     place = viewer_of(page, tmp_path / "scans.zip").evaluate("({ dataset }) => ({ ...dataset })")
     row = {"path": place["path"], "member": place["member"], "models": [MODELS[1]]}
-    page.evaluate(OPEN, [f"{url}/page/dialog.js", row])
+    page.evaluate(OPEN, [f"{url}/{PLACE}/dialog.js", row])
     dialog = page.get_by_role("dialog")
     expect(dialog.locator(".model h3")).to_have_text([MODELS[1]])
     dialog.get_by_role("button", name="Original resolution").click()
@@ -469,7 +470,7 @@ def test_a_row_opens_its_answer_in_a_dialog(page: Page, url: str, large: Path, t
     assert barriers(page) == []
     dialog.get_by_role("button", name="Close").click()
     expect(dialog).to_be_hidden()
-    page.evaluate(OPEN, [f"{url}/page/dialog.js", {**row, "path": "/etc/hostname"}])
+    page.evaluate(OPEN, [f"{url}/{PLACE}/dialog.js", {**row, "path": "/etc/hostname"}])
     expect(dialog).to_contain_text("a file was not uploaded here; upload it first.")
 
 

@@ -87,16 +87,19 @@ def _said(found: Prediction | ImageError) -> dict[str, Any]:
     }
 
 
-def verdict(predictions: Mapping[str, Prediction | ImageError]) -> tuple[str, bool]:
-    """The models' decisions in a sentence, and whether they agree; one that is unsure disagrees with none."""
+def verdict(served: Models, predictions: Mapping[str, Prediction | ImageError]) -> tuple[str, bool]:
+    """The models' decisions in words, and whether they agree; one that is unsure disagrees with none."""
     decisions = {name: each.decision for name, each in predictions.items() if isinstance(each, Prediction)}
     if len(decisions) < 2:
         return "", True
-    if len(set(decisions.values())) == 1:
-        all_of = "Both models" if len(decisions) == 2 else "All models"
-        return f"{all_of} say: {next(iter(decisions.values()))}.", True
-    said = ", ".join(f"{name} says {decision}" for name, decision in decisions.items())
-    if len({decision for decision in decisions.values() if decision != UNSURE}) == 1:
+    decision, *others = set(decisions.values())
+    if not others:
+        answer = f"{'Both' if len(decisions) == 2 else 'All'} models answer: {decision}."
+        learnt = [{source.name for source in served[name].report.sources} for name in decisions]
+        warns = decision not in (REJECTED, UNSURE) and set.intersection(*learnt)
+        return f"{answer} {sentences.AGREEMENT}" if warns else answer, True
+    said = ", ".join(f"{name} answers {decision}" for name, decision in decisions.items())
+    if len(set(decisions.values()) - {UNSURE}) == 1:
         return f"{said}.", True
     none = "neither" if len(decisions) == 2 else "none"
     return f"Models disagree: rely on {none} ({said}).", False
@@ -106,7 +109,7 @@ def _shown(served: Models, answer: Answer) -> dict[str, Any]:
     token = secrets.token_hex(4)  # a page shows answers of many calls
     if isinstance(answer.reading, ImageError):
         return {"id": token, "name": answer.name, "problem": str(answer.reading)}
-    sentence, do_agree = verdict(answer.predictions)
+    sentence, do_agree = verdict(served, answer.predictions)
     grey, mapped = answer.reading.grey, with_maps(answer)
     top = scale(mapped.values())
     return {

@@ -71,7 +71,7 @@ def create_app(served: Models, examples: Sequence[Example], settings: Settings) 
         folder = model.engine.manifest.folder / manifest.FIGURES
         if folder.is_dir():
             app.mount(f"/figures/{number}", StaticFiles(directory=folder))
-    _mount(app, page.blocks, settings)
+    _mount(app, page.blocks, settings, sorted({str(each.preview.parent) for each in examples}))
     # Each around those before it.
     app.add_middleware(
         Shell,
@@ -88,8 +88,8 @@ def create_app(served: Models, examples: Sequence[Example], settings: Settings) 
     return app
 
 
-def _mount(app: FastAPI, blocks: gr.Blocks, settings: Settings) -> None:
-    """Add Gradio's part, whose errors are words."""
+def _mount(app: FastAPI, blocks: gr.Blocks, settings: Settings, shown: list[str]) -> None:
+    """Add Gradio's part, whose errors are words. shown: folders of pictures on the page."""
     gr.mount_gradio_app(
         app,
         blocks,
@@ -97,6 +97,7 @@ def _mount(app: FastAPI, blocks: gr.Blocks, settings: Settings) -> None:
         root_path=settings.root_path or None,
         max_file_size=f"{settings.max_file_mb}mb",
         auth=settings.auth,
+        allowed_paths=shown,
         mcp_server=False,  # see assistants.py
         show_error=False,  # tracebacks are not for visitors
         footer_links=[],  # the tab API says how programs ask; Gradio's own page of that shows code that fails

@@ -39,7 +39,7 @@ def as_json(served: Models, answer: Answer) -> dict[str, Any]:
         "xray_hf": __version__,
         "image": {"width": answer.reading.grey.width, "height": answer.reading.grey.height},
         "warnings": found["warnings"],
-        "agreement": rendering.verdict(answer.predictions)[0],
+        "agreement": rendering.verdict(served, answer.predictions)[0],
         "models": of_models,
         "caveats": list(_CAVEATS),
     }

@@ -20,7 +20,7 @@ function show(viewer, scale, x, y) {
   const transform = `translate(${100 * state.x}%, ${100 * state.y}%) scale(${scale})`;
   viewer.querySelectorAll(".scene").forEach((scene) => { scene.style.transform = transform; });
   viewer.classList.toggle("zoomed", scale > 1);
-  viewer.querySelector(".zoom").textContent = `${Math.round(100 * scale)} %`;
+  viewer.querySelector(".zoom").textContent = `${Math.round(100 * scale)}%`;
   if (zoomsIn) original(viewer);
 }
 

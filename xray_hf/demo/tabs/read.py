@@ -16,6 +16,12 @@ from xray_hf.demo.uploads import MAX_FILES, Upload, unpack
 
 NAME, TITLE = "read", "Read an X-ray"
 MAX_AT_ONCE = 8  # X-rays with a viewer each; more are a table
+_CHOOSE = """
+element.addEventListener("click", (event) => {
+  const button = event.target.closest("button");
+  if (button) trigger("select", { index: button.dataset.index });
+});
+"""
 
 
 def add(served: Served) -> None:
@@ -55,19 +61,11 @@ def _few(uploads: list[Upload]) -> list[Upload]:
 
 
 def _add_examples(examples: Sequence[Example], files: gr.File) -> None:
-    gallery = gr.Gallery(
-        [(each.preview, each.caption) for each in examples],
-        label="Or take an example",
-        columns=2,
-        height="auto",
-        object_fit="cover",
-        allow_preview=False,
-        interactive=False,
-        buttons=[],
-        elem_id="examples",
-    )
+    # Not gr.Gallery: it loads a library for videos, and its pictures repeat their captions to screen readers.
+    html = render("examples", examples=examples)
+    gallery = gr.HTML(html, elem_id="examples", apply_default_css=False, js_on_load=_CHOOSE)
 
-    def take(event: gr.SelectData) -> list[str]:
-        return [str(examples[event.index].file)]
+    def take(event: gr.EventData) -> list[str]:
+        return [str(examples[int(event.index)].file)]
 
     gallery.select(take, None, files, api_visibility="private", show_progress="hidden")

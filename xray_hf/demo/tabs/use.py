@@ -14,6 +14,7 @@ from xray_hf.snippets import of_model
 
 NAME, TITLE = "use", "Use it yourself"
 _FRONT_MATTER = re.compile(r"\A---\s*\n.*?\n---\s*(\n|\Z)", re.DOTALL)
+_EMPTY_HEAD = re.compile(r"<th[^>]*></th>")  # above the names of rows; as a head it would be read out as one
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")  # cards of the Hub are anybody's
 
 
@@ -40,4 +41,6 @@ def card_of(folder: Path, number: int) -> str:
     except (OSError, UnicodeDecodeError):
         return ""
     card = _FRONT_MATTER.sub("", card).replace(f"]({manifest.FIGURES}/", f"]({manifest.FIGURES}/{number}/")
-    return render("card", card=_MARKDOWN.render(card))
+    html = _EMPTY_HEAD.sub("<td></td>", _MARKDOWN.render(card))
+    html = html.replace("<table>", '<table tabindex="0">')  # a phone scrolls it, also by keys
+    return render("card", card=html)
