@@ -35,7 +35,8 @@ Models = Mapping[str, Model]  # by name
 def load(sources: Sequence[Path | str], backend: str) -> dict[str, Model]:
     """Load bundles from folders or the Hub.
 
-    They are named as by manifest.title; names that occur twice get their source in brackets.
+    They are named as by manifest.title; names that occur twice get their source in brackets. Those trained on
+    the most sources come first.
 
     Raises BundleError for an incomplete bundle, and for models of different classes.
     """
@@ -44,6 +45,7 @@ def load(sources: Sequence[Path | str], backend: str) -> dict[str, Model]:
     if len({engine.labels for _, engine in loaded}) > 1:
         said = "; ".join(f"{source}: {', '.join(engine.labels)}" for source, engine in loaded)
         raise BundleError(f"the models have different classes ({said}); serve them one by one.")
+    loaded.sort(key=lambda each: len(each[1].manifest.sources), reverse=True)
     titles = [manifest.title(source, engine.name, engine.manifest.sources) for source, engine in loaded]
     times = Counter(titles)
     names = [
