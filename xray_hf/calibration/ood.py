@@ -19,6 +19,7 @@ ASPECTS = (0.5, 3.5)  # width to height; CoronaHack's widest child has 3.2
 MAX_COLOUR = 0.10  # mean difference between the channels; the most tinted film of CoronaHack has 0.08
 MIN_CONTRAST = 8.0  # grey levels, standard deviation of the thumbnail; the flattest of CoronaHack has 23
 THUMBNAIL_SIDE = 32  # pixels
+REJECT_ABOVE = 0.5  # the detector's score; its bias puts the chosen threshold there
 NO_CHEST = "not a frontal chest X-ray"
 _SOFTENING = 5.0  # grey levels, so that the noise of a uniform image stays small
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from xray_hf import __version__
+from xray_hf.calibration.ood import REJECT_ABOVE
 from xray_hf.demo import rendering
 from xray_hf.demo.answers import Answer
 from xray_hf.demo.models import Model, Models
@@ -16,7 +17,6 @@ from xray_hf.inference import Prediction
 from xray_hf.inference.overlay import PICTURE_SIDE, overlay
 from xray_hf.report import sentences
 
-OOD_ABOVE = 0.5  # the engine rejects an image with a higher score
 _CAVEATS = (
     "Not a medical device. For research and teaching only: never use it to decide about anyone's health.",
     sentences.CAM,
@@ -53,7 +53,7 @@ def _of(model: Model) -> dict[str, Any]:
         "thresholds": {
             "temperature": settings.temperature,
             "abstain_below": settings.abstain_below,
-            "ood_above": OOD_ABOVE if settings.detector else None,
+            "ood_above": REJECT_ABOVE if settings.detector else None,
         },
     }
 

@@ -24,7 +24,7 @@ from PIL import Image
 from xray_hf import cores, manifest
 from xray_hf.calibration import calibration
 from xray_hf.calibration.calibration import Calibration
-from xray_hf.calibration.ood import rule_against, thumbnail_of
+from xray_hf.calibration.ood import REJECT_ABOVE, rule_against, thumbnail_of
 from xray_hf.errors import BundleError, ConfigError, ImageError
 from xray_hf.inference import backends
 from xray_hf.inference.backends import Backend
@@ -276,7 +276,7 @@ class Engine:
         if rule := rule_against(given.reading, given.thumbnail):
             return REJECTED, rule
         correction = next((CORRECTIONS[finding] for finding in quality if finding in CORRECTIONS), "")
-        if ood_score is not None and ood_score > 0.5:
+        if ood_score is not None and ood_score > REJECT_ABOVE:
             return REJECTED, f"{OUTSIDE}; if it is a chest X-ray, it {correction}" if correction else OUTSIDE
         if correction:
             return REJECTED, f"it {correction}"
