@@ -28,6 +28,7 @@ from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 from xray_hf.demo import settings
+from xray_hf.demo.examples import OUTCOMES
 from xray_hf.demo.models import Model
 from xray_hf.demo.uploads import MAX_FILES
 from xray_hf.inference import Engine
@@ -223,7 +224,7 @@ def test_many_files_and_archives_are_rows_in_order(client: Client, xray: Path, t
     assert [row["file"] for row in rows[:2]] == [xray.name, "scan.png"]
     assert rows[1]["error"].startswith("scan.png is not an image")
     members = sorted(path.name for path in xray.parents[1].rglob("*.png"))
-    assert len(members) == 2 * len(PAPER_CLASSES)
+    assert len(members) == 2 * len(OUTCOMES)  # each with its preview
     assert sorted(Path(row["file"]).name for row in rows[2:]) == members
     assert len({row["file"] for row in rows}) == len(rows)
     assert all(row["xray-cnn: decision"] for row in rows[2:])

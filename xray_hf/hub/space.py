@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PYTHON = "3.11"
 TITLE = "Chest X-ray classifier"
 WHAT = "Chest X-rays, and what the answers are worth"  # at most 60 characters
-_PACKAGE = ("*.py", "*.css", "*.js", "*.html", "*.npz", "*.onnx")
+_PACKAGE = ("*.py", "*.css", "*.js", "*.json", "*.html", "*.npz", "*.onnx", "*.png", "*.svg")
 
 
 def plan(models: Sequence[str], repo_id: str) -> Plan:
