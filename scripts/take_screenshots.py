@@ -67,7 +67,7 @@ def fill(page: Page, tab: str) -> None:
         examples.nth(1).click()
         expect(page.locator(".answer .stage img.xray").first).to_be_visible(timeout=60_000)
     elif tab == "many":
-        sources = [page.request.get(each.get_attribute("src") or "").body() for each in examples.all()]
+        sources = [page.request.get(each.evaluate("(image) => image.src")).body() for each in examples.all()]
         files = [
             {"name": f"SYNTHETIC-{number}.png", "mimeType": "image/png", "buffer": content}
             for number, content in enumerate([*sources, b"no image"])
