@@ -207,6 +207,12 @@ def test_a_program_gets_a_report_of_a_member_of_an_archive(
     assert own["probabilities"] == pytest.approx(engine.predict(xray).probabilities)
     assert own["version_hash"] in report["html"]
     assert client.predict(file(xray), api_name="/report")["json"]["file"] == xray.name
+    unknown = client.predict(file(xray), "", ["xray-cn"], api_name="/report")
+    assert unknown == {
+        "error": "no model here has the name 'xray-cn'; /health lists them.",
+        "html": None,
+        "json": None,
+    }
 
 
 def test_a_view_is_the_answer_of_the_page_by_the_models_asked_for(url: str, xray: Path) -> None:
@@ -359,7 +365,7 @@ def test_the_statement_is_of_the_models_that_answer_and_the_lesson_of_those_that
     assert words.count(of_children) == 2  # in the welcome, too
     assert "For comparison" not in words
     words = words_of({**alone, "several": Engine.from_pretrained(several)})
-    assert words.count("In the training data COVID-19 comes from other hospitals") == 2
+    assert words.count("In the training data the COVID-19 images come from other hospitals") == 2
     assert of_children not in words
     assert words.count("For comparison: alone, trained on CoronaHack alone") == 2  # on each tab with a choice
 

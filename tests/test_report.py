@@ -140,16 +140,16 @@ def test_an_answer_comes_with_its_external_validation(tmp_path: Path) -> None:
     report = read(tmp_path / "bundle", files)
     normal, pneumonia, covid = (sum(row) for row in outside["confusion_matrix"])
     said = sentences.answer_context(report, "COVID-19")
-    assert f"Of {normal} Normal X-rays from far <away>, it called 30.0% COVID-19." in said
-    assert said[-1] == f"Of {covid} COVID-19 X-rays from far <away>, it called 25.0% COVID-19."
+    assert f"It called 30.0% of {normal} Normal X-rays from far <away> COVID-19." in said
+    assert said[-1] == f"It called 25.0% of {covid} COVID-19 X-rays from far <away> COVID-19."
     assert sentences.answer_context(report, "unsure") == [
-        "Of 36 X-rays from far <away>, 25.0% got this answer."
+        "It was unsure for 25.0% of 36 X-rays from far <away>."
     ]
     assert len(said) == 3
-    assert f"Of {pneumonia} Pneumonia X-rays from far <away>, it called 25.0% COVID-19." in said
+    assert f"It called 25.0% of {pneumonia} Pneumonia X-rays from far <away> COVID-19." in said
     del outside["decisions"]["by_class"]
     by_network = sentences.answer_context(read(tmp_path / "old", files), "COVID-19")
-    assert f"Of {normal} Normal X-rays from far <away>, it called 50.0% COVID-19." in by_network
+    assert f"It called 50.0% of {normal} Normal X-rays from far <away> COVID-19." in by_network
     del files["metrics.json"]["external"]
     [unknown] = sentences.answer_context(read(tmp_path / "none", files), "COVID-19")
     assert "was tested on no external test set, so nobody knows" in unknown

@@ -454,6 +454,28 @@ def test_who_wants_no_motion_gets_none(browser: Browser, url: str, patients: lis
         assert visitor.evaluate("window.behavior") == "auto"
 
 
+def test_an_answer_in_place_of_another_has_all_its_pictures_and_its_place_in_the_history(page: Page) -> None:
+    """Gradio puts it into the elements of the last one."""
+    for number in (0, 1):
+        page.locator("#examples button").nth(number).click()
+        expect(page.locator("#visit li")).to_have_count(number + 1)
+        viewer = page.locator("#answers .viewer")
+        expect(viewer.locator(".zoom")).to_have_text("100%")
+        expect(viewer.locator(".opacity")).to_have_value("65")
+        for picture in viewer.locator(".xray").all():
+            page.wait_for_function("(image) => image.naturalWidth > 0", arg=picture.element_handle())
+        viewer.get_by_role("button", name="Zoom in").click()
+        viewer.locator(".opacity").fill("20")
+
+
+def test_each_model_shows_its_own_class_first(page: Page, patients: list[Path]) -> None:
+    viewer = viewer_of(page, patients[0])
+    for figure in viewer.locator(".stages figure").all():
+        own = figure.get_attribute("data-own")
+        expect(figure.locator(".label")).to_have_text(own or "")
+        expect(figure.locator(".map:visible")).to_have_attribute("data-label", own or "")
+
+
 OPEN = "([from, row]) => import(from).then((own) => own.openAnswer(row))"
 
 

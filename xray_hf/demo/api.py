@@ -68,7 +68,7 @@ def add(served: Models, settings: Settings) -> None:
         Args:
             file: a PNG, JPEG, TIFF, WebP, BMP or DICOM file, or a ZIP archive.
             member: the X-ray's name in the archive; empty without an archive.
-            models: names of models; empty for those that answer unless others are chosen.
+            models: names of models, as /health lists them; empty for those that answer by default.
 
         Returns:
             {"error": words or null, "html": a page without links to anything else, "json": {"file", "date",
@@ -76,6 +76,10 @@ def add(served: Models, settings: Settings) -> None:
             {"version_hash", "thresholds", "decision", "reason", "probabilities", "context", ...}},
             "caveats"}}.
         """
+        named = models if isinstance(models, list) else []
+        if unknown := [name for name in named if not isinstance(name, str) or name not in served]:
+            words = f"no model here has the name {unknown[0]!r}; /health lists them."
+            return {"error": words, "html": None, "json": None}
         found = answer_again(file, member, models)
         if isinstance(found.reading, ImageError):
             return {"error": str(found.reading), "html": None, "json": None}

@@ -130,7 +130,7 @@ def _shown(served: Models, answer: Answer) -> dict[str, Any]:
         ],
         "stages": {name: _layers(found, top) for name, found in mapped.items()},
         "labels": list(dict.fromkeys(label for found in mapped.values() for label in found.probabilities)),
-        "label": next((found.label for found in mapped.values()), ""),
+        "own": {name: found.label for name, found in mapped.items()},
         "bar": bar(),
         "ticks": ticks(top),
     }

@@ -41,8 +41,14 @@ def as_json(served: Models, answer: Answer) -> dict[str, Any]:
         "warnings": found["warnings"],
         "agreement": rendering.verdict(served, answer.predictions)[0],
         "models": of_models,
-        "caveats": list(_CAVEATS),
+        "caveats": [*_CAVEATS, *_shortcuts(served, answer)],
     }
+
+
+def _shortcuts(served: Models, answer: Answer) -> list[str]:
+    """Why class and source are confounded in the models' training data."""
+    found = dict.fromkeys(sentences.shortcut(served[name].report) for name in answer.predictions)
+    return [each.full for each in found if each]
 
 
 def _of(model: Model) -> dict[str, Any]:

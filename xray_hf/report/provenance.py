@@ -38,7 +38,8 @@ SHORTCUTS: Mapping[str, Shortcut] = {
 _MIXTURES: Mapping[frozenset[str], Shortcut] = {
     frozenset({"coronahack", "radiography", "thorax_scan", "web_covid"}): Shortcut(
         "COVID-19 comes from other hospitals.",
-        "In the training data COVID-19 comes from other hospitals than Normal and Pneumonia.",
+        "In the training data the COVID-19 images come from other hospitals than the Normal and Pneumonia "
+        "images.",
         "No hospital has both COVID-19 and another class in numbers, so these data cannot show whether a "
         "model finds the disease or recognises the hospital. Nearly all Normal and Pneumonia come from NIH "
         "(adults) and one hospital in Guangzhou (children); COVID-19 comes from BIMCV (Valencia) and the "

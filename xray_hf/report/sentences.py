@@ -225,7 +225,8 @@ def answer_context(report: Report, decision: str) -> list[str]:
     if decision in report.classes:
         return _called(report, decision)
     return [
-        f"Of {own.n:,} X-rays from {name}, {own.decisions.withheld.get(decision, 0):.1%} got this answer."
+        f"It was {decision} for {own.decisions.withheld.get(decision, 0):.1%} of {own.n:,} X-rays from "
+        f"{name}."
         for name, own in report.external.items()
         if own.decisions
     ]
@@ -239,7 +240,7 @@ def _called(report: Report, decision: str) -> list[str]:
         for label, shares in own.answered_by_class.items()
     ]
     return [
-        f"Of {images:,} {label} X-rays from {name}, it called {percent(share)} {decision}."
+        f"It called {percent(share)} of {images:,} {label} X-rays from {name} {decision}."
         for _, images, name, label, share in sorted(groups, key=lambda each: each[:2], reverse=True)
     ]
 

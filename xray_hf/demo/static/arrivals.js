@@ -2,7 +2,7 @@
 import { remember } from "./history.js";
 import { prepare } from "./viewer.js";
 
-const seen = new WeakSet();
+const answerOf = new WeakMap();  // section: the id of its answer
 let known = new Set();  // files of the last answers
 
 // A file with its answer, or a refused one by its name.
@@ -10,6 +10,19 @@ const fileOf = (section) => {
   const viewer = section.querySelector(".viewer");
   return JSON.stringify(viewer ? [viewer.dataset.path, viewer.dataset.member] : [section.querySelector("h2").textContent]);
 };
+
+const idOf = (section) => section.getAttribute("aria-labelledby");
+
+// Gradio puts a new answer into the elements of the last one, with their zoom, window and fields as they were
+// left. It gets elements of its own.
+function renewed(section) {
+  if (!answerOf.has(section)) return section;
+  const made = document.createElement("template");
+  made.innerHTML = section.outerHTML;
+  const own = made.content.firstElementChild;
+  section.replaceWith(own);
+  return own;
+}
 
 function bringIntoView(section) {
   const { top } = section.getBoundingClientRect();
@@ -22,22 +35,24 @@ function bringIntoView(section) {
 
 function look() {
   const sections = [...document.querySelectorAll("#answers .answer")];
-  const arrived = sections.filter((each) => !seen.has(each));
+  const arrived = sections.filter((each) => answerOf.get(each) !== idOf(each)).map(renewed);
   if (!arrived.length) {
     if (!sections.length) known = new Set();
     return;
   }
   arrived.forEach((section) => {
-    seen.add(section);
+    answerOf.set(section, idOf(section));
     remember(section);
     section.querySelectorAll(".viewer").forEach(prepare);
   });
   const fresh = arrived.filter((each) => !known.has(fileOf(each)));
   if (known.size) fresh.forEach((each) => each.classList.add("newest"));
-  known = new Set(sections.map(fileOf));
+  known = new Set([...document.querySelectorAll("#answers .answer")].map(fileOf));
   if (fresh.length) bringIntoView(fresh[0]);
 }
 
 export function listenForArrivals() {
-  new MutationObserver(look).observe(document.body, { childList: true, subtree: true });
+  new MutationObserver(look).observe(document.body, {
+    childList: true, subtree: true, attributeFilter: ["aria-labelledby"],
+  });
 }

@@ -8,18 +8,19 @@ import { BUTTONS as ZOOM, listenForZoom } from "./zoom.js";
 
 const DO = { ...ZOOM, ...SAVE, original, "reset-window": resetWindow };
 
-// Maps: one class for all models, or only the X-ray, once.
+// Maps: each model's most probable class, one class for all models, or only the X-ray, once.
 function showMaps(viewer) {
   const chosen = viewer.querySelector(".choose-map")?.value;
   if (chosen === undefined) return;
   const [opacity, wiped] = ["opacity", "wipe"].map((name) => viewer.querySelector(`.${name}`).value);
   viewer.style.setProperty("--opacity", opacity / 100);
   viewer.style.setProperty("--wiped", `${wiped}%`);
-  viewer.querySelectorAll(".map").forEach((map) => { map.hidden = map.dataset.label !== chosen; });
-  viewer.querySelectorAll(".label").forEach((label) => { label.textContent = chosen; });
   viewer.querySelectorAll(".of-map, .legend").forEach((each) => { each.hidden = !chosen; });
   viewer.querySelectorAll(".of-xray").forEach((each) => { each.hidden = Boolean(chosen); });
   viewer.querySelectorAll(".stages figure").forEach((figure, place) => {
+    const shown = chosen === "own" ? figure.dataset.own : chosen;
+    figure.querySelectorAll(".map").forEach((map) => { map.hidden = map.dataset.label !== shown; });
+    figure.querySelector(".label").textContent = shown;
     figure.hidden = !chosen && place > 0;
   });
 }

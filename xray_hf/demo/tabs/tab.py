@@ -51,7 +51,7 @@ def add_models(served: Models) -> gr.CheckboxGroup:
     field = gr.CheckboxGroup(
         list(served),
         value=preferred,
-        label="Models (default: those trained on the most sources)",
+        label="Models (none chosen: those trained on the most sources)",
         visible=len(served) > len(preferred),
         elem_classes="choice",
     )
