@@ -142,6 +142,17 @@ def test_a_row_of_the_table_opens_the_viewer_on_that_xray(
     expect(dialog.locator(".answer h2")).to_have_text(patients[0].name)
 
 
+def test_a_click_enlarges_a_figure_and_escape_closes_it(page: Page, url: str) -> None:
+    open_tab(page, url, "evidence")
+    figure = page.locator(".figures a").first
+    figure.click()
+    large = page.locator("dialog.enlarged img")
+    expect(large).to_be_visible()
+    assert large.get_attribute("src") == figure.locator("img").evaluate("(image) => image.src")
+    page.keyboard.press("Escape")
+    expect(large).to_have_count(0)
+
+
 def test_a_link_opens_its_tab(page: Page, url: str) -> None:
     for name in TABS:
         open_tab(page, url, name)

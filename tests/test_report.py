@@ -143,7 +143,7 @@ def test_an_answer_comes_with_its_external_validation(tmp_path: Path) -> None:
     assert f"It called 30.0% of {normal} Normal X-rays from far <away> COVID-19." in said
     assert said[-1] == f"It called 25.0% of {covid} COVID-19 X-rays from far <away> COVID-19."
     assert sentences.answer_context(report, "unsure") == [
-        "It was unsure for 25.0% of 36 X-rays from far <away>."
+        "It was unsure about 25.0% of 36 X-rays from far <away>."
     ]
     assert len(said) == 3
     assert f"It called 25.0% of {pneumonia} Pneumonia X-rays from far <away> COVID-19." in said

@@ -139,11 +139,7 @@ def sample_images(n_per_class: int, seed: int) -> list[tuple[str, Image.Image]]:
 @cache
 def load_atlas() -> Atlas:
     """The package's atlas; raises DataError if its file is missing."""
-    try:
-        with np.load(ATLAS_FILE, allow_pickle=False) as arrays:
-            stored = {name: arrays[name].astype(np.float64) for name in arrays.files}
-    except FileNotFoundError as error:
-        raise DataError(f"{ATLAS_FILE} is missing; install xray_hf again.") from error
+    stored = read_arrays(ATLAS_FILE)
     components = stored["components"] * stored["scales"][:, None, None]
     return Atlas(
         mean=stored["mean"].ravel(),
@@ -152,6 +148,15 @@ def load_atlas() -> Atlas:
         class_means=stored["class_means"],
         class_factors=stored["class_factors"],
     )
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of one of the package's atlases, float64; raises DataError if the file is missing."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name].astype(np.float64) for name in arrays.files}
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is missing; install xray_hf again.") from error
 
 
 def _check_seed(seed: int) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from xray_hf.errors import DataError
+from xray_hf.data.synthetic import read_arrays
 from xray_hf.task import COVID19, NORMAL, PAPER_CLASSES, PNEUMONIA
 
 ATLAS_FILE = Path(__file__).with_name("patients.npz")
@@ -62,11 +62,7 @@ class Atlas:
 @cache
 def load_atlas() -> Atlas:
     """The package's atlas; raises DataError if its file is missing."""
-    try:
-        with np.load(ATLAS_FILE, allow_pickle=False) as arrays:
-            stored = {name: arrays[name].astype(np.float64) for name in arrays.files}
-    except FileNotFoundError as error:
-        raise DataError(f"{ATLAS_FILE} is missing; install xray_hf again.") from error
+    stored = read_arrays(ATLAS_FILE)
     return Atlas(
         mean=stored["mean"],
         components=stored["components"] * stored["scales"][:, None, None],

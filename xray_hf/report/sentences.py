@@ -10,6 +10,7 @@ from xray_hf.report import provenance
 from xray_hf.report.numbers import Rate, count, decimal, part_of, percent
 from xray_hf.report.provenance import Shortcut
 from xray_hf.report.report import CORONAHACK, Measured, Report, SourceDetection
+from xray_hf.task import REJECTED, UNSURE
 from xray_hf.text import counted, listed
 
 INTERVALS = (
@@ -212,6 +213,9 @@ def _decided(own: Measured) -> list[str]:
     ]
 
 
+_WITHHELD = {UNSURE: "was unsure about", REJECTED: "rejected"}
+
+
 def answer_context(report: Report, decision: str) -> list[str]:
     """What an answer was worth in external validation: how often the model gave it to images of each class.
 
@@ -225,8 +229,8 @@ def answer_context(report: Report, decision: str) -> list[str]:
     if decision in report.classes:
         return _called(report, decision)
     return [
-        f"It was {decision} for {own.decisions.withheld.get(decision, 0):.1%} of {own.n:,} X-rays from "
-        f"{name}."
+        f"It {_WITHHELD.get(decision, decision)} {own.decisions.withheld.get(decision, 0):.1%} of "
+        f"{own.n:,} X-rays from {name}."
         for name, own in report.external.items()
         if own.decisions
     ]
