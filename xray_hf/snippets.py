@@ -15,8 +15,8 @@ WHOLE_IMAGE = (
     "standardised crop to the lungs that it was trained on, and many answers are wrong."
 )
 UNCALIBRATED = (
-    "The probabilities are not calibrated, so they differ from the engine's, and nothing abstains or rejects; "
-    "xray_hf does both."
+    "The probabilities are not calibrated, so they differ from the engine's, and nothing abstains or "
+    "rejects; xray_hf does both."
 )
 CODE_OF_BUNDLE = "This runs Python code from the bundle; read it first."
 NO_CODE_OF_BUNDLE = "Runs no code of the bundle."
@@ -114,8 +114,8 @@ def _onnx_runtime(description: Manifest, repo_id: str | None) -> Snippet:
     return Snippet(
         "ONNX Runtime alone",
         "python",
-        "PyTorch is not needed. The graph reads its weights from the safetensors beside it and scales the pixels "
-        f"itself. {UNCALIBRATED}",
+        "PyTorch is not needed. The graph reads its weights from the safetensors beside it and scales the "
+        f"pixels itself. {UNCALIBRATED}",
         f"""\
 import numpy as np
 import onnxruntime

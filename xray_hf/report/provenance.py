@@ -40,12 +40,12 @@ _MIXTURES: Mapping[frozenset[str], Shortcut] = {
         "COVID-19 comes from other hospitals.",
         "In the training data the COVID-19 images come from other hospitals than the Normal and Pneumonia "
         "images.",
-        "No hospital contributed a useful number of both COVID-19 and other images, so these data cannot show "
-        "whether a model finds the disease or recognises the hospital. Nearly all Normal and Pneumonia come from NIH "
-        "(adults) and one hospital in Guangzhou (children); COVID-19 comes from BIMCV (Valencia) and the "
-        "web. Pooled numbers reward recognising the hospital. Trust the external numbers and, of the "
-        "within-source ones, that of Pneumonia: within `radiography`, too, COVID-19 and Normal come from "
-        "different hospitals. `radiography` and `thorax_scan` name no patients: there each image counts as "
+        "No hospital contributed a useful number of both COVID-19 and other images, so these data cannot "
+        "show whether a model finds the disease or recognises the hospital. Nearly all Normal and Pneumonia "
+        "come from NIH (adults) and one hospital in Guangzhou (children); COVID-19 comes from BIMCV "
+        "(Valencia) and the web. Pooled numbers reward recognising the hospital. Rely on the external "
+        "results. Of the within-source results only Pneumonia is informative, since within `radiography`, "
+        "too, COVID-19 and Normal come from different hospitals. `radiography` and `thorax_scan` name no patients: there each image counts as "
         "one, so a patient may be in two splits, and intervals may be too narrow.",
     ),
 }
