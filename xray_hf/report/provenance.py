@@ -45,8 +45,9 @@ _MIXTURES: Mapping[frozenset[str], Shortcut] = {
         "come from NIH (adults) and one hospital in Guangzhou (children); COVID-19 comes from BIMCV "
         "(Valencia) and the web. Pooled numbers reward recognising the hospital. Rely on the external "
         "results. Of the within-source results only Pneumonia is informative, since within `radiography`, "
-        "too, COVID-19 and Normal come from different hospitals. `radiography` and `thorax_scan` name no patients: there each image counts as "
-        "one, so a patient may be in two splits, and intervals may be too narrow.",
+        "too, COVID-19 and Normal come from different hospitals. `radiography` and `thorax_scan` name no "
+        "patients: there each image counts as one, so a patient may be in two splits, and intervals may be "
+        "too narrow.",
     ),
 }
 _SEVERAL = Shortcut(

@@ -69,8 +69,8 @@ LABEL_ERRORS = (
     "An image looks like a class if its probability reaches the class's average self-confidence (Northcutt "
     "et al. 2021, equation 1). If that class is not its label, the label is a likely error. The network "
     "itself may be wrong, and leaving out the images that it contradicts makes it look better, so the last "
-    "column is not an upper limit. Wrong labels that the network agrees with stay in. `xray-hf report --sheets DIR` draws the "
-    "images with the lowest self-confidence for a radiologist to check."
+    "column is not an upper limit. Wrong labels that the network agrees with stay in. `xray-hf report "
+    "--sheets DIR` draws the images with the lowest self-confidence for a radiologist to check."
 )
 LIMITS = (
     "Other hospitals, machines and age groups than those of training are a different problem.",
@@ -278,8 +278,9 @@ def lateral_views(report: Report) -> list[str]:
     lateral = [own for own in report.subgroups if (own.what, own.group) == ("view position", "L") and own.n]
     if report.is_synthetic or not lateral:
         return []
+    views = listed(f"{own.n} {own.label}" for own in lateral)
     return [
-        f"Lateral views in the internal test set of {report.name}: {listed(f'{own.n} {own.label}' for own in lateral)}. "
+        f"Lateral views in the internal test set of {report.name}: {views}. "
         "Rejecting these is right, but counts as wrong in the table."
     ]
 
