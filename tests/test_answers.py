@@ -266,8 +266,8 @@ def test_models_that_disagree_say_so(one: Models, model: Model, patients: list[P
     assert "do not rely on any of them (" in rendering.verdict(served, {**both, "three": sure})[0]
     normal, unsure = replace(sure, decision="Normal"), replace(sure, decision=UNSURE)
     said = rendering.verdict(served, {"one": normal, "two": unsure})
-    assert said == ("one answers Normal, two answers unsure.", True)
-    assert rendering.verdict(served, {"one": unsure, "two": unsure}) == ("Both models answer: unsure.", True)
+    assert said == ("one answers Normal, two is unsure.", True)
+    assert rendering.verdict(served, {"one": unsure, "two": unsure}) == ("Both models are unsure.", True)
 
 
 def test_agreement_of_models_of_the_same_data_is_called_little(
@@ -279,10 +279,10 @@ def test_agreement_of_models_of_the_same_data_is_called_little(
     both = dict.fromkeys(("one", "two"), replace(sure, decision="Normal"))
     alike, do_agree = rendering.verdict({"one": model, "two": model}, both)
     assert do_agree
-    assert alike == f"Both models answer: Normal. {sentences.AGREEMENT}"
+    assert alike == f"Both models answer Normal. {sentences.AGREEMENT}"
     sources = tuple(replace(each, name="another") for each in model.report.sources)
     stranger = replace(model, report=replace(model.report, sources=sources))
-    assert rendering.verdict({"one": model, "two": stranger}, both) == ("Both models answer: Normal.", True)
+    assert rendering.verdict({"one": model, "two": stranger}, both) == ("Both models answer Normal.", True)
 
 
 def test_names_of_files_are_no_html(one: Models, patients: list[Path]) -> None:

@@ -87,6 +87,10 @@ def _said(found: Prediction | ImageError) -> dict[str, Any]:
     }
 
 
+_SAID_BY_ONE = {UNSURE: "is unsure", REJECTED: "rejects the image"}
+_SAID_BY_SEVERAL = {UNSURE: "are unsure", REJECTED: "reject the image"}
+
+
 def verdict(served: Models, predictions: Mapping[str, Prediction | ImageError]) -> tuple[str, bool]:
     """The models' decisions in words, and whether they agree; one that is unsure disagrees with none."""
     decisions = {name: each.decision for name, each in predictions.items() if isinstance(each, Prediction)}
@@ -94,11 +98,14 @@ def verdict(served: Models, predictions: Mapping[str, Prediction | ImageError]) 
         return "", True
     decision, *others = set(decisions.values())
     if not others:
-        answer = f"{'Both' if len(decisions) == 2 else 'All'} models answer: {decision}."
+        models = "Both models" if len(decisions) == 2 else "All models"
+        answer = f"{models} {_SAID_BY_SEVERAL.get(decision, f'answer {decision}')}."
         learnt = [{source.name for source in served[name].report.sources} for name in decisions]
         warns = decision not in (REJECTED, UNSURE) and set.intersection(*learnt)
         return f"{answer} {sentences.AGREEMENT}" if warns else answer, True
-    said = ", ".join(f"{name} answers {decision}" for name, decision in decisions.items())
+    said = ", ".join(
+        f"{name} {_SAID_BY_ONE.get(decision, f'answers {decision}')}" for name, decision in decisions.items()
+    )
     if len(set(decisions.values()) - {UNSURE}) == 1:
         return f"{said}.", True
     which = "rely on neither" if len(decisions) == 2 else "do not rely on any of them"
