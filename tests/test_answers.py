@@ -263,7 +263,7 @@ def test_models_that_disagree_say_so(one: Models, model: Model, patients: list[P
     assert sentence.startswith("Models disagree: rely on neither (one answers ")
     (sure,) = first.predictions.values()
     assert isinstance(sure, Prediction)
-    assert "rely on none (" in rendering.verdict(served, {**both, "three": sure})[0]
+    assert "do not rely on any of them (" in rendering.verdict(served, {**both, "three": sure})[0]
     normal, unsure = replace(sure, decision="Normal"), replace(sure, decision=UNSURE)
     said = rendering.verdict(served, {"one": normal, "two": unsure})
     assert said == ("one answers Normal, two is unsure.", True)

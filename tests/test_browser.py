@@ -138,8 +138,13 @@ def test_a_row_of_the_table_opens_the_viewer_on_that_xray(
     expect(dialog.locator(".viewer .xray").first).to_be_visible()
     page.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
+    is_open(page, "many")
     page.locator("table.rows tbody tr").first.locator("img").click()
     expect(dialog.locator(".answer h2")).to_have_text(patients[0].name)
+    page.go_back()
+    expect(dialog).to_be_hidden()
+    is_open(page, "many")
+    expect(page.locator("table.rows")).to_be_visible()
 
 
 def test_a_click_enlarges_a_figure_and_escape_closes_it(page: Page, url: str) -> None:

@@ -325,7 +325,7 @@ def test_the_rejected_of_every_class_are_counted(bundle: Path) -> None:
             f"| internal test set, {label} | {round(own['n'] * own['rejected'])} of {own['n']} | {share} |"
             in said
         )
-    assert "Lateral views in the internal test set: 1 COVID-19." in said
+    assert f"Lateral views in the internal test set of {bundle.name}: 1 COVID-19." in said
 
 
 def test_no_lateral_view_is_told_of_synthetic_patients_or_where_no_view_is_known(copy: Path) -> None:

@@ -25,7 +25,7 @@ from xray_hf.demo import answers, rendering
 from xray_hf.demo.models import Model
 from xray_hf.demo.uploads import Upload
 from xray_hf.inference import Engine, tables
-from xray_hf.inference.engine import CAUTIONS, CORRECTIONS, OUTSIDE
+from xray_hf.inference.engine import ADVICE, CAUTIONS, CORRECTIONS, OUTSIDE
 from xray_hf.inference.quality import FINDINGS, GRAPH, SIDE, QualityCheck, small_copy
 from xray_hf.reading import read_grey, resize
 from xray_hf.task import REJECTED
@@ -179,6 +179,6 @@ def test_what_the_detector_rejects_gets_the_advice_as_a_guess(
     size = engine.predict(synthetic_patients[0]).embedding.size
     always = Detector(np.zeros(size, np.float32), np.zeros(THUMBNAIL_SIDE**2, np.float32), bias=9.0)
     strict.calibration = replace(engine.calibration, detector=always)
-    assert strict.predict(synthetic_patients[0]).reason == OUTSIDE
+    assert strict.predict(synthetic_patients[0]).reason == f"{OUTSIDE}; {ADVICE}"
     turned = strict.predict(synthetic_patients[0].rotate(180))
     assert turned.reason == f"{OUTSIDE}; if it is a chest X-ray, it {CORRECTIONS['upside down']}"

@@ -14,6 +14,12 @@ WHOLE_IMAGE = (
     "For fine-tuning and features, not for classifying: it shows the network the whole image, not the "
     "standardised crop to the lungs that it was trained on, and many answers are wrong."
 )
+UNCALIBRATED = (
+    "The probabilities are not calibrated, so they differ from the engine's, and nothing abstains or "
+    "rejects; xray_hf does both."
+)
+CODE_OF_BUNDLE = "This runs Python code from the bundle; read it first."
+NO_CODE_OF_BUNDLE = "Runs no code of the bundle."
 # Any file of 8 bits a channel -> `image` as xray_hf.reading has it: upright, on black, grey.
 # Of more bits Pillow makes white (grey) or nearly black (colours, whose depth only the tiles tell). A turned
 # TIFF that it opens by name comes garbled from memory mapping, so it gets an open file.
@@ -66,7 +72,7 @@ def _transformers(source: str, is_cnn: bool) -> Snippet:
     return Snippet(
         "transformers",
         "python",
-        "Runs the code that lies in the bundle; read it first." if is_cnn else "Runs no code of the bundle.",
+        f"{CODE_OF_BUNDLE if is_cnn else NO_CODE_OF_BUNDLE} {UNCALIBRATED}",
         f"""\
 from PIL import Image, ImageOps
 from transformers import pipeline
@@ -83,7 +89,7 @@ def _timm(source: str, is_on_hub: bool) -> Snippet:
     return Snippet(
         "timm",
         "python",
-        "For fine-tuning, features and whatever else timm can do.",
+        f"For fine-tuning and features. {UNCALIBRATED}",
         f"""\
 import timm
 import torch
@@ -108,8 +114,8 @@ def _onnx_runtime(description: Manifest, repo_id: str | None) -> Snippet:
     return Snippet(
         "ONNX Runtime alone",
         "python",
-        "No torch. The graph reads its weights from the safetensors beside it and scales the pixels itself; "
-        "its logits are not calibrated.",
+        "PyTorch is not needed. The graph reads its weights from the safetensors beside it and scales the "
+        f"pixels itself. {UNCALIBRATED}",
         f"""\
 import numpy as np
 import onnxruntime

@@ -108,8 +108,8 @@ def verdict(served: Models, predictions: Mapping[str, Prediction | ImageError]) 
     )
     if len(set(decisions.values()) - {UNSURE}) == 1:
         return f"{said}.", True
-    none = "neither" if len(decisions) == 2 else "none"
-    return f"Models disagree: rely on {none} ({said}).", False
+    which = "rely on neither" if len(decisions) == 2 else "do not rely on any of them"
+    return f"Models disagree: {which} ({said}).", False
 
 
 def _shown(served: Models, answer: Answer) -> dict[str, Any]:

@@ -40,13 +40,14 @@ _MIXTURES: Mapping[frozenset[str], Shortcut] = {
         "COVID-19 comes from other hospitals.",
         "In the training data the COVID-19 images come from other hospitals than the Normal and Pneumonia "
         "images.",
-        "No hospital has both COVID-19 and another class in numbers, so these data cannot show whether a "
-        "model finds the disease or recognises the hospital. Nearly all Normal and Pneumonia come from NIH "
-        "(adults) and one hospital in Guangzhou (children); COVID-19 comes from BIMCV (Valencia) and the "
-        "web. Pooled numbers reward recognising the hospital. Trust the external numbers and, of the "
-        "within-source ones, that of Pneumonia: within `radiography`, too, COVID-19 and Normal come from "
-        "different hospitals. `radiography` and `thorax_scan` name no patients: there each image counts as "
-        "one, so a patient may be in two splits, and intervals may be too narrow.",
+        "No hospital contributed a useful number of both COVID-19 and other images, so these data cannot "
+        "show whether a model finds the disease or recognises the hospital. Nearly all Normal and Pneumonia "
+        "come from NIH (adults) and one hospital in Guangzhou (children); COVID-19 comes from BIMCV "
+        "(Valencia) and the web. Pooled numbers reward recognising the hospital. Rely on the external "
+        "results. Of the within-source results only Pneumonia is informative, since within `radiography`, "
+        "too, COVID-19 and Normal come from different hospitals. `radiography` and `thorax_scan` name no "
+        "patients: there each image counts as one, so a patient may be in two splits, and intervals may be "
+        "too narrow.",
     ),
 }
 _SEVERAL = Shortcut(
@@ -79,14 +80,13 @@ EXTERNAL_SETS: Mapping[str, str] = {
         "comes from another collection of the web. Nothing was trained, chosen or calibrated on this set, "
         "with one exception: the OOD detector was changed because it rejected adults. The change was chosen "
         "on training images, but its effect on this set had been seen. `radiography`, `thorax_scan` and "
-        "`web_covid` have 13 of its 233 pictures, which runs that hold this set out leave out of training. "
-        "For models of such sources NIH is a known hospital, and its patients may be known."
+        "`web_covid` contain 13 of its 233 images; these were removed before training. "
+        "Models trained on these sources have seen other NIH images, possibly of the same patients."
     ),
     "spain_twitter": (
         "COVID-19 alone, of Spain. Nothing was trained, chosen or calibrated on this set. `radiography` has "
-        "4 of the collection's 114 pictures: 3 were left out of training, the fourth was missed and then "
-        "taken out of this set. Other images of these patients may be there, since `radiography` names no "
-        "patients."
+        "4 of the collection's 114 images: 3 were removed before training, the fourth was missed and then "
+        "removed from this set. `radiography` names no patients, so it may hold other images of these."
     ),
     "openist": (
         "Normal adults alone, of one web atlas. No classifier was trained, chosen or calibrated on this set, "

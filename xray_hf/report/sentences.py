@@ -69,9 +69,9 @@ CAM = "Class activation maps show where the network found evidence for a class, 
 LABEL_ERRORS = (
     "An image looks like a class if its probability reaches the class's average self-confidence (Northcutt "
     "et al. 2021, equation 1). If that class is not its label, the label is a likely error. The network "
-    "may be the one that errs, and dropping the images it contradicts flatters it, so the last column is "
-    "no bound. Wrong labels that the network agrees with stay in. `xray-hf report --sheets DIR` draws the "
-    "images with the lowest self-confidence for a radiologist to check."
+    "itself may be wrong, and leaving out the images that it contradicts makes it look better, so the last "
+    "column is not an upper limit. Wrong labels that the network agrees with stay in. `xray-hf report "
+    "--sheets DIR` draws the images with the lowest self-confidence for a radiologist to check."
 )
 LIMITS = (
     "Other hospitals, machines and age groups than those of training are a different problem.",
@@ -282,8 +282,9 @@ def lateral_views(report: Report) -> list[str]:
     lateral = [own for own in report.subgroups if (own.what, own.group) == ("view position", "L") and own.n]
     if report.is_synthetic or not lateral:
         return []
+    views = listed(f"{own.n} {own.label}" for own in lateral)
     return [
-        f"Lateral views in the internal test set: {listed(f'{own.n} {own.label}' for own in lateral)}. "
+        f"Lateral views in the internal test set of {report.name}: {views}. "
         "Rejecting these is right, but counts as wrong in the table."
     ]
 
@@ -327,7 +328,7 @@ def fitted(report: Report) -> list[str]:
         f"probability of {decimal(Rate(own.abstain_below))}, on the fewest images that keep selective risk "
         f"on validation at or below {percent(Rate(own.target_risk))}{several}.",
         *(
-            [f"{listed(small)}: too few validation images to keep that risk within the source."]
+            [f"Too few validation images to check this risk in {listed(small)}."]
             if own.risk_kept_in and small
             else ()
         ),
@@ -413,12 +414,9 @@ def duplicates(report: Report) -> list[str]:
     own = report.duplicates
     if not own:
         return []
-    pictures = counted(own.repeated_pictures or 0, "picture")
-    occur = "occurs" if own.repeated_pictures == 1 else "occur"
     return [
-        f"{pictures} {occur} in the test set more than once: the accuracy of "
-        f"{report.name} is {percent(own.all_rows)} with all of them and {percent(own.one_of_each)} with one "
-        "of each."
+        f"The test set contains {counted(own.repeated_pictures or 0, 'repeated image')}. The accuracy of "
+        f"{report.name} is {percent(own.all_rows)} with and {percent(own.one_of_each)} without repeats."
     ]
 
 

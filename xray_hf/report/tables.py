@@ -391,7 +391,7 @@ def cam(reports: Sequence[Report]) -> Table:
     if any(own.in_lungs.value is not None for _, _, own in items):
         columns["in the lungs"] = lambda own: percent(own.in_lungs)
     return _table(
-        "Mass of the class activation maps",
+        "Where the evidence of the class activation maps lies",
         columns,
         items,
         sentences.CAM,

@@ -1,5 +1,6 @@
 // An answer in a dialog over the page.
 import { asFile, call } from "./api.js";
+import { openModal } from "./modal.js";
 import { prepare } from "./viewer.js";
 
 function dialog() {
@@ -21,7 +22,7 @@ export function showAnswer(html) {
   const own = dialog();
   own.querySelector(".content").innerHTML = html;
   own.querySelectorAll(".viewer").forEach(prepare);
-  if (!own.open) own.showModal();
+  openModal(own);
 }
 
 // path, member: of an upload, as data-path and data-member name them. models: names, or null for the preferred.

@@ -1,4 +1,5 @@
 // A figure as large as the window; a click or Escape closes it.
+import { openModal } from "./modal.js";
 
 function enlarge(image) {
   const dialog = document.createElement("dialog");
@@ -12,7 +13,7 @@ function enlarge(image) {
   dialog.addEventListener("close", () => dialog.remove());
   // Gradio gives our styles to what is inside this only.
   document.querySelector(".gradio-container .contain").append(dialog);
-  dialog.showModal();
+  openModal(dialog);
 }
 
 export function enlargeFigures() {

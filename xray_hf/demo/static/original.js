@@ -25,7 +25,7 @@ export async function original(viewer) {
   await small.decode();
   const { width, height } = viewer.dataset;
   if (small.naturalWidth >= Number(width) && small.naturalHeight >= Number(height)) {
-    say(viewer, `Shown at its own size: ${pixels(small)}.`);
+    say(viewer, `The image has only ${pixels(small)}; there is no higher resolution.`);
     return;
   }
   say(viewer, "Fetching the original resolution …");
