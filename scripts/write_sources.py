@@ -1,4 +1,4 @@
-"""Write docs/sources.md from the museum labels of data/sources/: what `xray-hf sources KIND` prints.
+"""Write docs/sources.md from data/sources/: what `xray-hf sources KIND` prints.
 
 python scripts/write_sources.py
 """

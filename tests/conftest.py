@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
     from xray_hf.inference import Engine
 
 # Read when huggingface_hub is imported, hence before any test is.
@@ -83,3 +85,29 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data set at {folder}; point XRAY_HF_DATA to CoronaHack in Kaggle's layout")
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium, by module: its event loop would keep tests of other modules from running theirs."""
+    from browsing import running_chromium
+
+    with running_chromium() as chromium:
+        yield chromium
+
+
+@pytest.fixture
+def page(browser: Browser, url: str) -> Iterator[Page]:
+    """A visitor's page at the module's `url`."""
+    from browsing import visit
+
+    with visit(browser, url) as visitor:
+        yield visitor
+
+
+@pytest.fixture(scope="module")
+def patients(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The demo's synthetic examples."""
+    from xray_hf.demo import examples
+
+    return [each.file for each in examples.find(None, tmp_path_factory.mktemp("patients"))]

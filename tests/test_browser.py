@@ -9,11 +9,10 @@ from urllib.parse import urlparse
 from zipfile import ZipFile
 
 import pytest
-from browsing import barriers, is_open, open_tab, paste, running_chromium, upload, visit
+from browsing import barriers, is_open, open_tab, paste, upload
 from playwright.sync_api import Browser, Page, expect
 from running import ROOT, running_app
 
-from xray_hf.demo import examples
 from xray_hf.demo.page import TABS
 from xray_hf.task import PAPER_CLASSES
 
@@ -25,23 +24,6 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     bundles = [ROOT / "pretrained" / model for model in MODELS]
     with running_app(bundles, tmp_path_factory.mktemp("demo"), "--rate", "0") as app:
         yield app.url
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with running_chromium() as chromium:
-        yield chromium
-
-
-@pytest.fixture
-def page(browser: Browser, url: str) -> Iterator[Page]:
-    with visit(browser, url) as visitor:
-        yield visitor
-
-
-@pytest.fixture(scope="module")
-def patients(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return [each.file for each in examples.find(None, tmp_path_factory.mktemp("patients"))]
 
 
 def test_the_first_visit_is_told_what_this_is_and_only_the_first(browser: Browser, url: str) -> None:
@@ -378,6 +360,30 @@ def test_the_table_of_two_models_fits_a_window_of_1200_pixels(
     assert table.evaluate("(box) => box.scrollWidth - box.clientWidth") == 0
     expect(table.locator(".error")).to_have_css("color", "rgb(153, 27, 27)")
     visitor.close()
+
+
+def test_the_keyboard_skips_to_the_content_and_goes_on_at_the_answer(
+    page: Page, url: str, patients: list[Path]
+) -> None:
+    open_tab(page, url, "read")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#tab-read")).to_be_focused()
+    for name, start in (("read", ".answer h2"), ("many", '#table [role="status"]')):
+        page.locator(f'#tabs a[href="#{name}"]').click()
+        page.evaluate("document.activeElement.blur()")
+        upload(page, patients[0])
+        expect(page.locator(start)).to_be_focused()
+
+
+def test_whoever_uses_a_model_finds_the_licences_of_its_training_data(page: Page, url: str) -> None:
+    open_tab(page, url, "use")
+    page.get_by_role("navigation", name="Contents").get_by_role(
+        "link", name="Training data and licences"
+    ).click()
+    expect(page.locator("#use-data")).to_be_in_viewport()
+    expect(page.locator(".use li", has_text="Licence:").first).to_contain_text("CoronaHack")
 
 
 def test_the_page_can_be_used_without_a_mouse(page: Page) -> None:

@@ -121,7 +121,8 @@ def test_the_summary_shows_false_alarms_before_and_after_abstention(tmp_path: Pa
     text = html.page([read(tmp_path / "bundle", files)])
     images = sum(outside["confusion_matrix"][0])
     assert (
-        f'data-title="Normal called COVID-19: far &lt;away&gt;">70.0%<br>→ 30.0%<br>of {images}</td>' in text
+        'data-title="Normal X-rays of far &lt;away&gt; called COVID-19, before → after abstention">'
+        f"70.0%<br>→ 30.0%<br>of {images}</td>" in text
     )
     assert "Chance is 33.3%, marked by a line." in text
 
@@ -141,11 +142,14 @@ def test_an_answer_comes_with_its_external_validation(tmp_path: Path) -> None:
     normal, pneumonia, covid = (sum(row) for row in outside["confusion_matrix"])
     said = sentences.answer_context(report, "COVID-19")
     assert f"It called 30.0% of {normal} Normal X-rays from far <away> COVID-19." in said
-    assert said[-1] == f"It called 25.0% of {covid} COVID-19 X-rays from far <away> COVID-19."
+    assert said[-2] == f"It called 25.0% of {covid} COVID-19 X-rays from far <away> COVID-19."
+    assert said[-1].startswith("On its internal test set, before abstention, it called ")
+    inside = files["metrics.json"]["test"]["confusion_matrix"][0]
+    assert f"{inside[2] / sum(inside):.1%} of {sum(inside)} Normal" in said[-1]
     assert sentences.answer_context(report, "unsure") == [
         "It was unsure about 25.0% of 36 X-rays from far <away>."
     ]
-    assert len(said) == 3
+    assert len(said) == 4
     assert f"It called 25.0% of {pneumonia} Pneumonia X-rays from far <away> COVID-19." in said
     del outside["decisions"]["by_class"]
     by_network = sentences.answer_context(read(tmp_path / "old", files), "COVID-19")
@@ -378,8 +382,21 @@ def test_each_held_out_source_is_a_row_of_leave_one_source_out(tmp_path: Path) -
     ]
     files = reports.complete(PAPER)["metrics.json"]["test"]
     outside = found[0].external["clinic"].balanced_accuracy.value or 0
-    assert table.rows[0].cells[-1] == f"{100 * (outside - files['balanced_accuracy']):+.1f}"
+    assert table.rows[0].cells[-2] == f"{100 * (outside - files['balanced_accuracy']):+.1f}"
     assert "Leave one source out" in page(*found)
+
+
+def test_a_held_out_source_without_a_class_has_sensitivities_in_place_of_a_difference(tmp_path: Path) -> None:
+    files = reports.complete(PAPER)
+    own = reports.numbers(PAPER, 3, decisions=None)
+    own["class_counts"]["COVID-19"], own["confusion_matrix"][2] = 0, [0, 0, 0]
+    files["metrics.json"]["external"] = {"clinic": own}
+    files["training.json"]["config"]["data"]["hold_out"] = ["clinic"]
+    [row] = tables.leave_one_source_out([read(tmp_path / "bundle", files)]).rows
+    assert list(row.cells[2:4]) == [numbers.UNKNOWN, numbers.UNKNOWN]
+    assert row.cells[4].startswith("Normal ")
+    assert ", Pneumonia " in row.cells[4]
+    assert "COVID-19" not in row.cells[4]
 
 
 def test_synthetic_models_are_marked(tmp_path: Path, files: Files) -> None:
@@ -427,7 +444,7 @@ def test_this_projects_own_mixture_says_that_covid_19_comes_from_other_hospitals
     pair = [read(tmp_path / "one", alone, "one"), read(tmp_path / "four", files, "four")]
     several, one, _ = sentences.about_data(pair)
     assert several.startswith(
-        "four learnt from coronahack, radiography, thorax_scan and web_covid. No hospital has"
+        "four learnt from coronahack, radiography, thorax_scan and web_covid. No hospital contributed"
     )
     assert one.startswith("In CoronaHack, ")
     titles = [found.title for each in pair if (found := sentences.shortcut(each))]

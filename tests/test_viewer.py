@@ -14,13 +14,12 @@ from zipfile import ZipFile
 
 import numpy as np
 import pytest
-from browsing import barriers, paste, running_chromium, upload, visit
+from browsing import barriers, paste, upload, visit
 from conftest import random_bundle
 from PIL import Image
 from playwright.sync_api import Browser, Download, Locator, Page, expect
 from running import proxy, running_app
 
-from xray_hf.demo import examples
 from xray_hf.demo.shell import PLACE
 from xray_hf.task import PAPER_CLASSES
 
@@ -45,23 +44,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def url(bundles: list[Path], folder: Path) -> Iterator[str]:
     with running_app(bundles, folder, "--rate", "0") as app:
         yield app.url
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with running_chromium() as chromium:
-        yield chromium
-
-
-@pytest.fixture
-def page(browser: Browser, url: str) -> Iterator[Page]:
-    with visit(browser, url) as visitor:
-        yield visitor
-
-
-@pytest.fixture(scope="module")
-def patients(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return [each.file for each in examples.find(None, tmp_path_factory.mktemp("patients"))]
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +175,15 @@ def test_a_wheel_on_a_picture_of_its_own_size_scrolls_the_page(page: Page, patie
 def test_the_keyboard_alone_zooms_pans_and_sets_the_window(page: Page, patients: list[Path]) -> None:
     viewer = viewer_of(page, patients[1])
     page.locator(".answer h2").click()  # where the answer begins
+    for tool in (
+        ".choose-map",
+        '[data-do="zoom-out"]',
+        '[data-do="zoom-in"]',
+        '[data-do="zoom-reset"]',
+        ".drag",
+    ):
+        page.keyboard.press("Tab")
+        expect(viewer.locator(tool).first).to_be_focused()
     page.keyboard.press("Tab")
     stage = viewer.locator(".stage").first
     expect(stage).to_be_focused()
@@ -231,7 +222,7 @@ def test_dragging_sets_the_window_exactly_and_pans_if_chosen(page: Page, patient
     assert np.array_equal(pixels(stage), grey)
     for _ in range(3):
         viewer.get_by_role("button", name="Zoom in").click()
-    viewer.get_by_label("pans").check()
+    viewer.get_by_label("pan", exact=True).check()
     before = transforms(viewer)
     drag(page, stage, -30, -40)
     assert transforms(viewer) != before
@@ -265,6 +256,20 @@ def test_two_fingers_zoom_and_pictures_are_stacked_on_a_phone(
         assert scale_of(viewer) == pytest.approx(2, abs=0.05)
         expect(stage).to_have_css("touch-action", "none")  # now one finger pans
         assert phone.evaluate("visualViewport.scale") == 1
+
+
+def test_the_tools_stay_in_sight_while_a_phone_scrolls_through_the_pictures(
+    browser: Browser, url: str, patients: list[Path]
+) -> None:
+    with visit(browser, url, **PHONE) as phone:
+        viewer = viewer_of(phone, patients[1])
+        phone.wait_for_timeout(1000)  # the answer comes into view
+        viewer.locator(".stage").last.evaluate("(stage) => stage.scrollIntoView({block: 'center'})")
+        above = box_of(phone.locator("#statement"))[3]
+        tools = box_of(viewer.locator(".toolbar"))
+        assert above - 2 <= tools[1] < above + 20
+        viewer.get_by_role("button", name="Zoom in").click()
+        expect(viewer.locator(".zoom")).to_have_text("125%")
 
 
 def test_the_original_resolution_comes_when_somebody_looks_closer(
@@ -336,7 +341,7 @@ def test_a_saved_picture_is_what_is_shown_with_its_words(page: Page, patients: l
     page.evaluate(WRITTEN)
     save = viewer.get_by_role("button", name="Save picture")
     with_maps = saved(page, save)
-    assert with_maps.suggested_filename == f"{patients[1].stem}.png"
+    assert with_maps.suggested_filename == f"{patients[1].stem}-viewer.png"
     words = " ".join(page.evaluate("window.written"))
     for each in (patients[1].name, *MODELS, "Not a medical device", "logits", "not where disease is"):
         assert each in words

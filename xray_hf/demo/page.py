@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from xray_hf.demo import api, models
+from xray_hf.demo.cleanup import MINUTES
 from xray_hf.demo.examples import Example
 from xray_hf.demo.models import Models
 from xray_hf.demo.rendering import render
@@ -68,6 +69,7 @@ def _header(served: Models) -> str:
         shortcuts=[each for each in found if each],
         synthetic=sentences.synthetic([model.report for model in served.values()]),
         tabs=TABS,
+        minutes=MINUTES,
     )
 
 

@@ -160,7 +160,7 @@ def subgroups(test: Predictions, rows: Columns) -> dict[str, Any]:
     return {
         **found,
         "near_duplicate": _by(test, repeated),
-        "left_out": "sex and age: they are read from no source",
+        "left_out": "sex and age",
     }
 
 

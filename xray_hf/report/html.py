@@ -79,7 +79,7 @@ def _columns(summary: Summary) -> dict[str, Callable[[Line], str]]:
         },
         "Balanced accuracy, internal": lambda line: _bar(line.internal, line.chance),
         **{
-            f"{HEALTHY} called {summary.disease}: {name}": partial(
+            f"{HEALTHY} X-rays of {name} called {summary.disease}, before → after abstention": partial(
                 lambda line, name: _alarms(line.false_alarms.get(name)), name=name
             )
             for name in healthy

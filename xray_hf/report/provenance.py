@@ -1,4 +1,4 @@
-"""What is known of the collections behind a model, beyond their museum labels (data/sources/)."""
+"""What is known of the collections behind a model, beyond what data/sources/ says about each."""
 
 from __future__ import annotations
 
@@ -73,25 +73,36 @@ SITES: Mapping[tuple[str, str], tuple[str, str, str]] = {
     ),
 }
 
-# External test sets that this project made itself, by name.
-EXTERNAL_SETS: Mapping[str, str] = {
-    "nih_figure1": (
+
+@dataclass(frozen=True)
+class ExternalSet:
+    """An external test set that this project made itself. patients: who or where they are."""
+
+    patients: str
+    about: str
+
+
+EXTERNAL_SETS: Mapping[str, ExternalSet] = {
+    "nih_figure1": ExternalSet(
+        "adults",
         "Normal and Pneumonia are adults of NIH ChestX-ray14, with labels text-mined from reports; COVID-19 "
         "comes from another collection of the web. Nothing was trained, chosen or calibrated on this set, "
         "with one exception: the OOD detector was changed because it rejected adults. The change was chosen "
         "on training images, but its effect on this set had been seen. `radiography`, `thorax_scan` and "
         "`web_covid` contain 13 of its 233 images; these were removed before training. "
-        "Models trained on these sources have seen other NIH images, possibly of the same patients."
+        "Models trained on these sources have seen other NIH images, possibly of the same patients.",
     ),
-    "spain_twitter": (
+    "spain_twitter": ExternalSet(
+        "Spain",
         "COVID-19 alone, of Spain. Nothing was trained, chosen or calibrated on this set. `radiography` has "
         "4 of the collection's 114 images: 3 were removed before training, the fourth was missed and then "
-        "removed from this set. `radiography` names no patients, so it may hold other images of these."
+        "removed from this set. `radiography` names no patients, so it may hold other images of these.",
     ),
-    "openist": (
+    "openist": ExternalSet(
+        "adults",
         "Normal adults alone, of one web atlas. No classifier was trained, chosen or calibrated on this set, "
         "and none of its pictures is in a training source. The network that finds the lungs was trained on "
-        "part of its lung outlines."
+        "part of its lung outlines.",
     ),
 }
 
@@ -118,12 +129,12 @@ def of_sources(names: Collection[str]) -> Shortcut:
 
 
 def folder(name: str, names: Collection[str]) -> str:
-    """What one of these sources holds that has no museum label."""
+    """What one of these sources holds, where data/sources/ does not say it."""
     known = _FOLDERS if frozenset(names) in _MIXTURES else {}
     return known.get(name, "no published description is known.")
 
 
 def about(kind: str) -> About | None:
-    """The museum label of a published collection; None for what only its owner knows."""
+    """What data/sources/ says about a published collection; None for an owner's own data."""
     label = sources.reader(kind).ABOUT if kind in sources.KINDS else None
     return label if label and label.citation else None

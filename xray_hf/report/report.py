@@ -100,6 +100,11 @@ class Measured:
     macro_auroc: Rate
 
     @property
+    def has_every_class(self) -> bool:
+        """Whether there are images of each class; otherwise the balanced accuracy compares with no other."""
+        return all(of.images for of in self.classes.values())
+
+    @property
     def answered_by_class(self) -> Mapping[str, Mapping[str, Rate]]:
         """{class: {answer: share of its images}}, after abstention and rejection where these are known."""
         return (self.decisions and self.decisions.by_class) or self.predicted_by_class

@@ -90,16 +90,8 @@ def leave_one_source_out(reports: Sequence[Report]) -> Section | None:
     table = tables.leave_one_source_out(reports)
     if not table.rows:
         return None
-    text = [
-        "Each model was trained without the source on which it is tested here.",
-        *_each(
-            reports,
-            lambda each: sentences.fewer_classes(
-                each, {name: own for name, own in each.external.items() if name in each.held_out}
-            ),
-        ),
-    ]
-    return Section("Leave one source out", "train.py --hold-out SOURCE", text, [table])
+    text = ["Each model was trained without the source on which it is tested here."]
+    return Section("Leave one source out", "train.py --hold-out SOURCE", text, [table.without_empty()])
 
 
 def calibration(reports: Sequence[Report]) -> Section:

@@ -82,7 +82,7 @@ LIMITS = (
 
 
 def collections(reports: Iterable[Report]) -> dict[str, About]:
-    """{kind: museum label} of the published collections whose images, not synthetic ones, trained a model."""
+    """{kind: what is known} of the published collections whose real images trained a model."""
     kinds = dict.fromkeys(each.kind for report in reports for each in report.sources if not each.is_synthetic)
     return {kind: label for kind in kinds if (label := provenance.about(kind))}
 
@@ -217,9 +217,9 @@ _WITHHELD = {UNSURE: "was unsure about", REJECTED: "rejected"}
 
 
 def answer_context(report: Report, decision: str) -> list[str]:
-    """What an answer was worth in external validation: how often the model gave it to images of each class.
+    """How often a model gave an answer to images of each class: in external validation, then internally.
 
-    decision: of the engine, a class or why there is none. The most frequent class of the set comes first.
+    decision: of the engine, a class or why there is none.
     """
     if not report.external:
         return [
@@ -227,10 +227,10 @@ def answer_context(report: Report, decision: str) -> list[str]:
             "for X-rays of other hospitals."
         ]
     if decision in report.classes:
-        return _called(report, decision)
+        return [*_called(report, decision), *_called_internally(report, decision)]
     return [
         f"It {_WITHHELD.get(decision, decision)} {own.decisions.withheld.get(decision, 0):.1%} of "
-        f"{own.n:,} X-rays from {name}."
+        f"{own.n:,} X-rays from {_set(name)}."
         for name, own in report.external.items()
         if own.decisions
     ]
@@ -244,9 +244,27 @@ def _called(report: Report, decision: str) -> list[str]:
         for label, shares in own.answered_by_class.items()
     ]
     return [
-        f"It called {percent(share)} of {images:,} {label} X-rays from {name} {decision}."
+        f"It called {percent(share)} of {images:,} {label} X-rays from {_set(name)} {decision}."
         for _, images, name, label, share in sorted(groups, key=lambda each: each[:2], reverse=True)
     ]
+
+
+def _called_internally(report: Report, decision: str) -> list[str]:
+    """The same on the internal test set, by the most probable class."""
+    if not (report.test and report.test.matrix):
+        return []
+    answer = report.classes.index(decision)
+    rows = zip(report.classes, report.test.matrix, strict=True)
+    shares = listed(
+        f"{row[answer] / sum(row):.1%} of {sum(row):,} {label}" for label, row in rows if sum(row)
+    )
+    return [f"On its internal test set, before abstention, it called {shares} X-rays {decision}."]
+
+
+def _set(name: str) -> str:
+    """openist (adults)"""
+    known = provenance.EXTERNAL_SETS.get(name)
+    return f"{name} ({known.patients})" if known else name
 
 
 AGREEMENT = "They learnt from the same X-rays and can share an error, so agreement confirms little."
@@ -259,7 +277,8 @@ def external_sets(reports: Sequence[Report]) -> list[str]:
     for name, own in sets.items():
         parts = listed(f"{of.images:,} {label}" for label, of in own.classes.items() if of.images)
         patients = f" of {counted(own.patients, 'patient')}" if own.patients else ""
-        lines.append(f"`{name}`: {parts}{patients}. {provenance.EXTERNAL_SETS.get(name, '')}".strip())
+        known = provenance.EXTERNAL_SETS.get(name)
+        lines.append(f"`{name}`: {parts}{patients}. {known.about if known else ''}".strip())
     return lines
 
 

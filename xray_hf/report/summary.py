@@ -64,7 +64,7 @@ def _line(report: Report, disease: str) -> Line:
         report.name,
         report.chance,
         report.test.balanced_accuracy if report.test else Rate(),
-        {name: own.balanced_accuracy for name, own in sets.items() if _has_every_class(own)},
+        {name: own.balanced_accuracy for name, own in sets.items() if own.has_every_class},
         {
             name: _false_alarms(own, disease)
             for name, own in sets.items()
@@ -72,10 +72,6 @@ def _line(report: Report, disease: str) -> Line:
         },
         {name: share for name, share in coverage.items() if share.value is not None},
     )
-
-
-def _has_every_class(own: Measured) -> bool:
-    return all(of.images for of in own.classes.values())
 
 
 def _coverage(own: Measured) -> Rate:

@@ -476,16 +476,25 @@ def leave_one_source_out(reports: Sequence[Report]) -> Table:
         {
             "images": lambda own: count(own[1].n),
             f"internal balanced accuracy{by_chance}": lambda own: percent(own[0].balanced_accuracy),
-            "held-out balanced accuracy": lambda own: percent(own[1].balanced_accuracy),
+            "held-out balanced accuracy": lambda own: percent(_comparable(own[1])),
             "difference in points": lambda own: points(_difference(*own)),
+            "held-out sensitivity": lambda own: _sensitivities(own[1]),
         },
         items,
     )
 
 
+def _comparable(own: Measured) -> Rate:
+    return own.balanced_accuracy if own.has_every_class else Rate()
+
+
 def _difference(inside: Measured, outside: Measured) -> Rate:
-    low, high = inside.balanced_accuracy.value, outside.balanced_accuracy.value
+    low, high = inside.balanced_accuracy.value, _comparable(outside).value
     return Rate() if low is None or high is None else Rate(high - low)
+
+
+def _sensitivities(own: Measured) -> str:
+    return ", ".join(f"{label} {percent(of.sensitivity)}" for label, of in own.classes.items() if of.images)
 
 
 def training(reports: Sequence[Report]) -> Table:

@@ -1,4 +1,4 @@
-"""One module per collection: how to read its folder, and its museum label.
+"""One module per collection: how to read its folder, and what is known about it.
 
 A source is named on the command line as KIND[:NAME]=PLACE, for instance `coronahack=data/coronahack` or
 `folder:clinic=data/clinic`. Its reader gives the collection's own findings; `classify` maps them to classes.
@@ -28,7 +28,7 @@ _NAME = re.compile(r"\w[\w.-]*")
 
 @dataclass(frozen=True)
 class About:
-    """A collection's museum label; every text is one or a few plain sentences.
+    """What is known about a collection; every text is one or a few plain sentences.
 
     title: its name as published. url: its page. origin: who collected it, from where, when.
     hospital: the sites it comes from. counts: images and patients by label.
@@ -103,7 +103,7 @@ def reader(kind: str) -> Reader:
 
 
 def describe(kind: str | None = None) -> str:
-    """A kind's museum label as text, with its layout and classes; without a kind, one line per kind.
+    """What is known about a kind as text, with its layout and classes; without a kind, one line per kind.
 
     Raises ConfigError for an unknown kind.
     """

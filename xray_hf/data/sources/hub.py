@@ -52,7 +52,7 @@ def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Sou
     Raises ConfigError for another place, HubError if the Hub does not give it, DataError if it holds no
     Parquet with image and label, and for a name with two different images.
     """
-    # Imports scipy and Pillow, for which the museum label need not wait.
+    # Imports scipy and Pillow, which ABOUT does not need.
     from xray_hf.data.cache import default_cache_dir
 
     found = _HUB_ID.fullmatch(place)

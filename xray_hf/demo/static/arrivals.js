@@ -4,6 +4,7 @@ import { prepare } from "./viewer.js";
 
 const answerOf = new WeakMap();  // section: the id of its answer
 let known = new Set();  // files of the last answers
+let table = null;  // the line above the table of many answers
 
 // A file with its answer, or a refused one by its name.
 const fileOf = (section) => {
@@ -33,7 +34,21 @@ function bringIntoView(section) {
   section.scrollIntoView({ behavior: isCalm ? "auto" : "smooth", block: "start" });
 }
 
+// Gradio drops the focus when files are chosen; whoever uses the keyboard goes on where the answer begins.
+function takeFocus(element) {
+  if (document.activeElement !== document.body) return;
+  element.tabIndex = -1;
+  element.focus({ preventScroll: true });
+}
+
+function lookAtTable() {
+  const there = document.querySelector('#table [role="status"]');
+  if (there && there !== table) takeFocus(there);
+  table = there;
+}
+
 function look() {
+  lookAtTable();
   const sections = [...document.querySelectorAll("#answers .answer")];
   const arrived = sections.filter((each) => answerOf.get(each) !== idOf(each)).map(renewed);
   if (!arrived.length) {
@@ -48,7 +63,9 @@ function look() {
   const fresh = arrived.filter((each) => !known.has(fileOf(each)));
   if (known.size) fresh.forEach((each) => each.classList.add("newest"));
   known = new Set([...document.querySelectorAll("#answers .answer")].map(fileOf));
-  if (fresh.length) bringIntoView(fresh[0]);
+  if (!fresh.length) return;
+  bringIntoView(fresh[0]);
+  takeFocus(fresh[0].querySelector("h2"));
 }
 
 export function listenForArrivals() {

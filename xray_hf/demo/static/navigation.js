@@ -25,7 +25,7 @@ export function scrollToPlace() {
 }
 
 function follow(event) {
-  const link = event.target.closest('a[href^="#"]');
+  const link = event.target.closest('a[href^="#"]:not(#skip)');
   if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
   event.preventDefault();  // because of the page's <base>, the browser would load the page again
   const target = link.getAttribute("href");
@@ -34,7 +34,16 @@ function follow(event) {
   if (!target.includes("-")) document.querySelector("#tabs").scrollIntoView({ block: "nearest" });
 }
 
+function skip(event) {
+  if (!event.target.closest("#skip")) return;
+  event.preventDefault();
+  const panel = document.querySelector(`#tab-${document.documentElement.dataset.tab}`);
+  panel.tabIndex = -1;
+  panel.focus();
+}
+
 export function showTabOfAddress() {
+  document.addEventListener("click", skip);
   document.addEventListener("click", follow);
   window.addEventListener("hashchange", show);
   show();

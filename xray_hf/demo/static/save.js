@@ -86,7 +86,7 @@ async function savePicture(viewer) {
   const words = `Not a medical device. Models: ${models}. Window width ${shown.width}, centre ${shown.centre}.`;
   context.fillText(words, GAP, sheet.height - GAP, sheet.width - 2 * GAP);
   const content = await new Promise((give) => { sheet.toBlob(give, "image/png"); });
-  download(content, "image/png", `${stem(viewer)}.png`);
+  download(content, "image/png", `${stem(viewer)}-viewer.png`);
 }
 
 async function saveReport(viewer, form) {

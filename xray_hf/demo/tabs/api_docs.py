@@ -14,11 +14,13 @@ from typing import Any
 
 import gradio as gr
 
+from xray_hf.demo.cleanup import MINUTES
 from xray_hf.demo.limits import MAX_BODY
 from xray_hf.demo.rendering import render
 from xray_hf.demo.settings import AUTH, MB_PER_REQUEST, MCP_PATH, Settings
 from xray_hf.demo.tabs.tab import Served, add_part
 from xray_hf.demo.uploads import MAX_FILES
+from xray_hf.reading import MAX_PIXELS
 from xray_hf.snippets import FILE, Snippet, text
 
 NAME, TITLE = "api", "API"
@@ -50,7 +52,13 @@ def document(page: gr.Blocks, settings: Settings) -> str:
         functions=list(functions(page)),
         settings=settings,
         auth=AUTH,
-        limits={"files": MAX_FILES, "body": MAX_BODY // 2**20, "uploads": settings.rate * MB_PER_REQUEST},
+        limits={
+            "files": MAX_FILES,
+            "pixels": MAX_PIXELS,
+            "body": MAX_BODY // 2**20,
+            "uploads": settings.rate * MB_PER_REQUEST,
+            "minutes": MINUTES,
+        },
         assistant=assistant(address),
     )
 

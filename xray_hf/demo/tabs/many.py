@@ -19,7 +19,7 @@ NAME, TITLE = "many", "Many at once"
 def add(served: Served) -> None:
     """Add the tab's fields and events."""
     gr.HTML(render("many", files=MAX_FILES))
-    files = add_upload(f"X-rays ({READ}), or a ZIP")
+    files = add_upload(f"Up to {MAX_FILES} X-rays ({READ}), or a ZIP")
     models = add_models(served.models)
     shown = gr.HTML(elem_id="table", min_height=60, apply_default_css=False)
 

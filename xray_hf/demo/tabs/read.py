@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from xray_hf.demo import answers, api
+from xray_hf.demo.cleanup import MINUTES
 from xray_hf.demo.examples import Example
 from xray_hf.demo.rendering import as_html, render
 from xray_hf.demo.tabs.tab import READ, Served, add_models, add_upload
@@ -28,9 +29,9 @@ def add(served: Served) -> None:
     """Add the tab's fields and events."""
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
-            files = add_upload(f"X-rays ({READ})")
+            files = add_upload(f"Up to {MAX_AT_ONCE} X-rays ({READ})")
             models = add_models(served.models)
-            gr.HTML(render("privacy"))
+            gr.HTML(render("privacy", minutes=MINUTES))
             _add_examples(served.examples, files)
         with gr.Column(scale=5, min_width=280):
             gr.HTML(render("visit"), apply_default_css=False)

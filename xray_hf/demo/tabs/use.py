@@ -1,4 +1,4 @@
-"""The tab "Use it yourself": code for each model, and the model cards."""
+"""The tab "Use it yourself": code for each model, its card, and the licences of its training data."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from markdown_it import MarkdownIt
 from xray_hf import manifest
 from xray_hf.demo.rendering import render
 from xray_hf.demo.tabs.tab import Served, add_part
+from xray_hf.report import sentences
 from xray_hf.snippets import of_model
 
 NAME, TITLE = "use", "Use it yourself"
@@ -19,7 +20,7 @@ _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")  # cards o
 
 
 def add(served: Served) -> None:
-    """Add the code and the model cards."""
+    """Add the code, the model cards and the licences of the training data."""
     manifests = {name: model.engine.manifest for name, model in served.models.items()}
     code = {name: of_model(description) for name, description in manifests.items()}
     cards = {}
@@ -27,7 +28,11 @@ def add(served: Served) -> None:
         if card := card_of(description.folder, number):
             cards[name] = f"{NAME}-card-{number}"
             served.parts[cards[name]] = card
-    served.parts[NAME] = render("use", models=code, cards=cards)
+    data = {
+        name: [_MARKDOWN.renderInline(line) for line in sentences.sources(model.report)]
+        for name, model in served.models.items()
+    }
+    served.parts[NAME] = render("use", models=code, cards=cards, data=data)
     add_part(NAME)
 
 
