@@ -175,13 +175,8 @@ def test_a_wheel_on_a_picture_of_its_own_size_scrolls_the_page(page: Page, patie
 def test_the_keyboard_alone_zooms_pans_and_sets_the_window(page: Page, patients: list[Path]) -> None:
     viewer = viewer_of(page, patients[1])
     page.locator(".answer h2").click()  # where the answer begins
-    for tool in (
-        ".choose-map",
-        '[data-do="zoom-out"]',
-        '[data-do="zoom-in"]',
-        '[data-do="zoom-reset"]',
-        ".drag",
-    ):
+    buttons = [f'[data-do="zoom-{what}"]' for what in ("out", "in", "reset")]
+    for tool in (".choose-map", *buttons, ".drag"):
         page.keyboard.press("Tab")
         expect(viewer.locator(tool).first).to_be_focused()
     page.keyboard.press("Tab")

@@ -48,7 +48,7 @@ def as_json(served: Models, answer: Answer) -> dict[str, Any]:
 def _shortcuts(served: Models, answer: Answer) -> list[str]:
     """Why class and source are confounded in the models' training data."""
     found = dict.fromkeys(sentences.shortcut(served[name].report) for name in answer.predictions)
-    return [each.full for each in found if each]
+    return [each.full.replace("`", "") for each in found if each]
 
 
 def _of(model: Model) -> dict[str, Any]:
