@@ -364,7 +364,7 @@ def test_a_report_is_a_page_of_its_own_without_a_request(
     for name in MODELS:
         expect(reader.locator("section", has_text=name)).to_contain_text(versions[name]["version"])
     expect(reader.locator("body")).to_contain_text("Not a medical device")
-    expect(reader.locator(".maps img")).to_have_count(len(MODELS) * len(PAPER_CLASSES))
+    expect(reader.locator(".maps figure img")).to_have_count(len(MODELS) * len(PAPER_CLASSES))
     for image in reader.locator("img").all():
         assert image.evaluate("(image) => image.complete && image.naturalWidth > 0")
     assert barriers(reader) == []

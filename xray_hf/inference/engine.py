@@ -278,10 +278,8 @@ class Engine:
             return REJECTED, rule
         correction = next((CORRECTIONS[finding] for finding in quality if finding in CORRECTIONS), "")
         if ood_score is not None and ood_score > REJECT_ABOVE:
-            return (
-                REJECTED,
-                f"{OUTSIDE}; {f'if it is a chest X-ray, it {correction}' if correction else ADVICE}",
-            )
+            advice = f"if it is a chest X-ray, it {correction}" if correction else ADVICE
+            return REJECTED, f"{OUTSIDE}; {advice}"
         if correction:
             return REJECTED, f"it {correction}"
         if probability < lowest:

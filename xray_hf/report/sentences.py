@@ -24,12 +24,12 @@ SUMMARY = (
     "Brackets and lines: 95 % intervals, bootstrapped over patients."
 )
 EXTERNAL = (
-    "Images of other collections than those of training. An AUROC below 0.5 ranks the images the wrong way "
-    "round."
+    "Images from collections that were not used for training. An AUROC below 0.5 is worse than a random "
+    "ranking."
 )
 ANSWERS = (
-    "The shares of a row are of all images of its class. The most probable class is what the network gives "
-    "every image; the decision is what the engine answers after it may have abstained or rejected."
+    "Each row covers all images of one class. The network gives every image a most probable class; the "
+    "decision is the engine's answer, which may be to abstain or to reject the image."
 )
 INTERNAL = (
     "Test images of the training sources. Neither they nor, where patients are known, other images of the "
@@ -37,7 +37,7 @@ INTERNAL = (
     "the share of a class's images that are predicted as this class. Specificity: the share of the other "
     "images that are not. False positives: the other images that are. Precision: the share of the images "
     "predicted as a class that are of it. Every image counts here with the class that the network gives it, "
-    "even where the engine would abstain or reject. Read each number beside the number of patients."
+    "even where the engine would abstain or reject. Note how many patients are behind each number."
 )
 WITHIN_SOURCE = (
     "A pooled AUROC also rewards a model for recognising the hospital. The within-source AUROC compares only "
@@ -55,15 +55,15 @@ OOD = (
     "every rejection of a frontal view is wrong. Only these kinds of OOD images were tried."
 )
 CONTROLS = (
-    "The internal test set without most of what a diagnosis needs. Sensitivity beyond the false positives "
-    "must come from something else than the lungs; AUROC weighs both. A blur leaves large consolidations, "
-    "and a rectangle leaves the outer parts of the lungs. A network that never saw a black rectangle may "
-    "also just be confused."
+    "The internal test set without most of what a diagnosis needs. Where a class's sensitivity exceeds its "
+    "false positive rate, the network uses something other than the lungs; AUROC accounts for both. A blur "
+    "leaves large consolidations, and a rectangle leaves the outer parts of the lungs. A network that never "
+    "saw a black rectangle in training may simply be confused by it."
 )
 SOURCE_DETECTION = (
     "The classifier is a logistic regression, evaluated out of fold with patients kept "
-    "together. A network may have memorised its training images, and an interval from a handful of patients "
-    "shows little."
+    "together. A network may have memorised its training images, and a handful of patients gives a wide "
+    "interval."
 )
 CAM = "Class activation maps show where the network found evidence for a class, not where a disease is."
 LABEL_ERRORS = (
@@ -74,10 +74,10 @@ LABEL_ERRORS = (
     "--sheets DIR` draws the images with the lowest self-confidence for a radiologist to check."
 )
 LIMITS = (
-    "Other hospitals, machines and age groups than those of training are a different problem.",
+    "At other hospitals, with other machines or at other ages, a model may perform much worse.",
     "Calibration and thresholds hold for data like the validation set. A model can be confident and wrong.",
-    "Class activation maps show what the network goes by, not where a disease is.",
-    "No physician was compared, nothing was measured in clinical use.",
+    "Class activation maps show where the network found evidence, not where a disease is.",
+    "The models were not compared with physicians and not tested in clinical use.",
 )
 
 
@@ -122,10 +122,10 @@ def limits(reports: Sequence[Report]) -> list[str]:
         error if is_only_one else f"{each.title}: {error}" for each in known for error in each.known_errors
     ]
     closed = [
-        f"{len(names)} classes only: any other finding gets one of the names {listed(names, 'or')}."
+        f"{len(names)} classes only: any other finding is still called {listed(names, 'or')}."
         for names in dict.fromkeys(report.classes for report in reports if report.classes)
     ]
-    normal = ["“Normal” means like the normal images of training, not healthy."]
+    normal = ["“Normal” means similar to the normal training images, not healthy."]
     return [*errors, *closed, *(normal if any("Normal" in each.classes for each in reports) else ()), *LIMITS]
 
 
