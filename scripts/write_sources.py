@@ -16,8 +16,8 @@ OPENING = """\
 
 The collections that can be read as people download them: `--source KIND[:NAME]=PLACE`, for instance
 `--source nih=data/nih` or `--source folder:clinic=data/clinic`. Each has one file in
-`xray_hf/data/sources/`, and `xray-hf sources KIND` prints its label. To add one, write such a file; nothing
-else changes."""
+`xray_hf/data/sources/`, and `xray-hf sources KIND` prints what is known about it. To add one, add a file;
+nothing else changes."""
 
 
 def page() -> str:

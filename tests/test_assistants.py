@@ -78,7 +78,7 @@ def test_an_assistant_may_send_dicom(app: App) -> None:
         ("http://127.0.0.1:1/a.png", "the image is not base64; send the file's bytes in that."),
         ("/etc/passwd", "the image is not base64"),
         ("", "is empty"),
-        (encoded(b"no image"), "not an image that can be read"),
+        (encoded(b"no image"), "not a readable image"),
     ],
 )
 def test_what_is_no_xray_is_answered_in_words(app: App, image: str, words: str) -> None:

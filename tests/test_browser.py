@@ -53,7 +53,7 @@ def test_a_bad_file_says_why_and_the_others_keep_their_answers(
 ) -> None:
     (tmp_path / "letter.png").write_text("Dear doctor")
     upload(page, patients[0], tmp_path / "letter.png", patients[2])
-    expect(page.get_by_role("alert")).to_contain_text("letter.png is not an image that can be read")
+    expect(page.get_by_role("alert")).to_contain_text("letter.png is not a readable image")
     expect(page.locator(".answer .viewer")).to_have_count(2)
 
 

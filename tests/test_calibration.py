@@ -333,7 +333,7 @@ def test_calibration_json_says_what_was_fitted_and_where(folder: Path) -> None:
     assert points == [(label, wanted) for label in PAPER_CLASSES for wanted in SPECIFICITIES]
 
 
-def test_names_of_version_0_1_are_read_and_written_anew(folder: Path) -> None:
+def test_names_of_version_0_1_are_read_and_rewritten(folder: Path) -> None:
     share = {"n": 1, "refused": 0.5, "interval": [0, 1], "refused_by_detector": 0.5}
     old = {
         "temperature": 1.5,

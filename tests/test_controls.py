@@ -1,4 +1,4 @@
-"""The controls count what they say, and the report leaves records from which its views are drawn anew."""
+"""The controls count what they say, and the report leaves records from which its views are drawn."""
 
 from __future__ import annotations
 
@@ -392,7 +392,7 @@ def test_another_data_set_is_refused(
         ("no table", r"source\.parquet cannot be read as Parquet .*`xray-hf report` again"),
     ],
 )
-def test_damaged_records_say_how_to_make_them_anew(folder: Path, damage: str, message: str) -> None:
+def test_damaged_records_say_how_to_make_them_again(folder: Path, damage: str, message: str) -> None:
     border = folder / "controls" / "border.parquet"
     if damage == "missing":
         border.unlink()

@@ -133,7 +133,7 @@ def test_programs_get_what_the_engine_gives(client: Client, engine: Engine, xray
 def test_a_bad_file_is_an_error_in_words(client: Client, tmp_path: Path) -> None:
     (tmp_path / "scan.png").write_bytes(b"not an image")
     answer = client.predict(file(tmp_path / "scan.png"), api_name="/read")
-    assert answer["error"].startswith("scan.png is not an image that can be read")
+    assert answer["error"].startswith("scan.png is not a readable image")
     assert answer["models"] == {}
 
 

@@ -330,7 +330,7 @@ def test_compressed_files_without_file_meta_say_what_is_missing(kind: str) -> No
     ],
 )
 def test_what_begins_as_dicom_by_chance_is_no_image(data: bytes) -> None:
-    assert "is not an image that can be read; expected one of PNG" in refused(data)
+    assert "is not a readable image; expected one of PNG" in refused(data)
 
 
 @pytest.mark.parametrize("kind", ["explicit", "implicit"])

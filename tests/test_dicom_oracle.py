@@ -271,7 +271,7 @@ DAMAGED = {
     "JPEG2000-embedded-sequence-delimiter.dcm": "holds 3722445056×1024 compressed pixels",  # a made-up size
     "MR_truncated.dcm": "has 8,130 bytes of pixels; expected 8,192",
     "badVR.dcm": "is a damaged",  # "1A" frames
-    "no_meta.dcm": "is not an image that can be read",  # its first byte is missing
+    "no_meta.dcm": "is not a readable image",  # its first byte is missing
 }
 BY_CONTENT = ("by its modality; expected", "is a lateral view", "another part of the body", "are needed.")
 

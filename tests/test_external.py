@@ -341,7 +341,7 @@ def test_a_bundle_without_its_own_record_is_found_out_before_the_work(folder: Pa
     assert not (folder / "external").exists()
 
 
-def test_a_damaged_record_says_how_to_make_it_anew(folder: Path, elsewhere: Path) -> None:
+def test_a_damaged_record_says_how_to_make_it_again(folder: Path, elsewhere: Path) -> None:
     see(folder, elsewhere, "here")
     (folder / "external" / "here.parquet").write_bytes(b"half")
     with pytest.raises(BundleError, match=r"cannot be read as Parquet .*evaluate BUNDLE --source"):

@@ -1,4 +1,4 @@
-"""Intervals are those of drawing patients anew, row by row; two models are compared on the same images."""
+"""Intervals are those of resampling patients, row by row; two models are compared on the same images."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def test_what_is_no_image_is_left_out_of_an_archive_and_counted(xray: Path, tmp_
 def test_a_table_that_is_sent_on_its_own_is_an_error_in_words(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_bytes(b"a,b")
     [upload] = unpack([str(tmp_path / "labels.csv")])
-    assert problem(upload).startswith("labels.csv is not an image that can be read")
+    assert problem(upload).startswith("labels.csv is not a readable image")
 
 
 @pytest.mark.parametrize(

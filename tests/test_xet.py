@@ -153,7 +153,7 @@ def test_trouble_that_ends_a_long_try_is_waited_for_too(hub: Hub, tmp_path: Path
     assert [one.status for one in hub.asked("POST", "/v2/shards")] == [503] * OF_XET + [200]
 
 
-def test_a_token_of_the_storage_that_expires_on_the_way_is_fetched_anew(hub: Hub, push: Push) -> None:
+def test_a_token_of_the_storage_that_expires_on_the_way_is_fetched_again(hub: Hub, push: Push) -> None:
     hub.faults.append(Fault("POST", "/v2/shards", before=hub.xet_tokens.clear))
     done = push()
     assert done.returncode == 0, done.stderr

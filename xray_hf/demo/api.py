@@ -48,7 +48,7 @@ def add(served: Models, settings: Settings) -> None:
         """Classify up to 200 chest X-rays, or those in a ZIP archive. Not a medical device.
 
         Args:
-            files: PNG, JPEG, TIFF, WebP, BMP or DICOM files, or ZIP archives of such.
+            files: PNG, JPEG, TIFF, WebP, BMP or DICOM files, or ZIP archives of them.
 
         Returns:
             For each file, in order, {"file": its name, "error": words or "", "MODEL: decision": ...,

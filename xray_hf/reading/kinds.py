@@ -74,8 +74,8 @@ def why_not_read(data: bytes, name: str) -> str:
     """A sentence about a file that is none of KINDS, with what to do next."""
     for pattern, advice in _STRANGERS:
         if pattern.match(data[:512]):
-            return f"{name} is not an image that can be read ({_EXPECTED}): it is {advice}."
-    return f"{name} is not an image that can be read; {_EXPECTED}. Export the X-ray as PNG."
+            return f"{name} is not a readable image ({_EXPECTED}): it is {advice}."
+    return f"{name} is not a readable image; {_EXPECTED}. Export the X-ray as PNG."
 
 
 def stowaway(tail: bytes) -> str | None:
