@@ -46,6 +46,9 @@ def run_app(*options: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_app_without_bundles_says_how_to_get_one(tmp_path: Path) -> None:
+    half_written = tmp_path / "pretrained" / ".xray-cnn-x1y2"  # as a stopped release leaves it
+    half_written.mkdir(parents=True)
+    (half_written / "config.json").write_text("{}")
     done = run_app(cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("error: no model found")

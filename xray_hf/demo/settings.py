@@ -12,6 +12,7 @@ from click import Choice, IntRange
 
 from xray_hf import cores, options
 from xray_hf.errors import BundleError, ConfigError, first_line
+from xray_hf.folders import is_hidden
 from xray_hf.inference import backends
 from xray_hf.options import Repeated, option
 
@@ -108,7 +109,8 @@ def _of_space() -> list[str]:
 
 
 def _shipped() -> list[str]:
-    if found := sorted(str(path.parent) for path in SHIPPED.glob("*/config.json")):
+    folders = [path.parent for path in SHIPPED.glob("*/config.json")]
+    if found := sorted(str(folder) for folder in folders if not is_hidden(folder.name)):  # half written ones
         return found
     raise BundleError(
         f"no model found in {SHIPPED.resolve()}; start in the folder of this repository, or name a model "
