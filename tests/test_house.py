@@ -1,4 +1,4 @@
-"""The README is true, imports run one way, and the package is cheap to import."""
+"""README and docs are true, imports run one way, and the package is cheap to import."""
 
 import ast
 import re
@@ -13,13 +13,13 @@ from xray_hf import cli, options
 from xray_hf.training.config import GROUPS, parse
 
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 
 
 def tree() -> list[str]:
-    """The paths that the README's tree names, from top to bottom."""
-    block = README.split("## What is where")[1].split("```")[1]
+    """The paths that the tree of docs/architecture.md names, from top to bottom."""
+    block = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").split("```")[1]
     paths, folders = [], [""]
     for line in block.strip().splitlines():
         depth, name = (len(line) - len(line.lstrip())) // 2, line.split()[0]
@@ -29,7 +29,7 @@ def tree() -> list[str]:
 
 
 def modules() -> list[str]:
-    """Every module of the package, in the README's order, as dotted names."""
+    """Every module of the package, in the tree's order, as dotted names."""
     paths = [path for path in tree() if path.startswith("xray_hf/") and path.endswith(".py")]
     return [path.removesuffix(".py").replace("/", ".") for path in paths]
 
@@ -47,8 +47,8 @@ def imports(path: Path) -> set[str]:
 
 
 def commands(pattern: str) -> list[list[str]]:
-    """The README's command lines that match, split into words, without comments."""
-    lines = [match.group(0) for match in re.finditer(rf"^{pattern}.*$", README, re.MULTILINE)]
+    """The command lines of README and docs that match, split into words, without comments."""
+    lines = [match.group(0) for match in re.finditer(rf"^{pattern}.*$", TEXT, re.MULTILINE)]
     return [shlex.split(line, comments=True) for line in lines]
 
 
@@ -69,7 +69,7 @@ def test_a_file_imports_only_from_files_above_it() -> None:
     assert wrong == []
 
 
-def test_every_xray_hf_command_of_the_readme_is_understood() -> None:
+def test_every_xray_hf_command_of_the_docs_is_understood() -> None:
     found = commands(r"\.venv/bin/xray-hf")
     assert len(found) >= 3
     for words in found:
@@ -77,16 +77,16 @@ def test_every_xray_hf_command_of_the_readme_is_understood() -> None:
         cli.commands.commands[command].make_context(command, list(options.as_today(rest)))
 
 
-def test_every_training_command_of_the_readme_is_understood() -> None:
+def test_every_training_command_of_the_docs_is_understood() -> None:
     found = commands(r"\.venv/bin/python train\.py")
     assert len(found) >= 2
     for words in found:
         assert parse(words[2:]).data.specs
 
 
-def test_every_make_word_of_the_readme_exists() -> None:
+def test_every_make_word_of_the_docs_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"\bmake ([a-z-]+)", README)) <= targets
+    assert set(re.findall(r"(?:^|`)make ([a-z-]+)", TEXT, re.MULTILINE)) <= targets
     ci = (ROOT / ".ci" / "run").read_text()
     assert set(re.findall(r"\bmake ([a-z-]+)", ci)) == {"check", "test"}
 

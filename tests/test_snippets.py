@@ -191,7 +191,7 @@ def test_printed_code_reads_the_pixels_that_the_engine_reads(kinds: list[Path]) 
 
 
 def test_all_printed_code_opens_a_file_in_these_lines() -> None:
-    assert snippets.READ in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert snippets.READ in (ROOT / "docs" / "loading.md").read_text(encoding="utf-8")
     function = indent(snippets.READ.replace(f'"{snippets.FILE}"', "path"), "    ")
     assert f"def read(path):\n{function}    return image\n" in (ROOT / "docs" / "hub.md").read_text(
         encoding="utf-8"
