@@ -89,7 +89,7 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium, by module: its event loop would keep tests of other modules from running theirs."""
+    """One Chromium a module: Playwright's event loop would block async tests of other modules."""
     from browsing import running_chromium
 
     with running_chromium() as chromium:

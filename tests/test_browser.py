@@ -87,7 +87,7 @@ def test_many_files_are_a_table_that_can_be_sorted_and_taken_along(
     open_tab(page, url, "many")
     upload(page, tmp_path / "patients.zip", tmp_path / "letter.png")
     expect(page.locator("table.rows tbody tr")).to_have_count(len(patients) + 1)
-    expect(page.locator("td.error")).to_contain_text("letter.png is not an image")
+    expect(page.locator("td.error")).to_contain_text("letter.png is not a readable image")
     for is_descending in (False, True):
         page.locator("table.rows").get_by_role("button", name="Normal").first.click()
         shares = page.locator("table.rows tbody td:nth-child(6)").all_inner_texts()

@@ -357,7 +357,7 @@ def test_only_missing_rows_are_computed(
     assert summary.errors + summary.decisions.total() == IMAGES
 
 
-def test_an_unfinished_run_is_not_begun_anew_by_mistake(folder: Path, scans: Path, tmp_path: Path) -> None:
+def test_an_unfinished_run_is_not_begun_again_by_mistake(folder: Path, scans: Path, tmp_path: Path) -> None:
     unfinished(folder, scans, tmp_path / "results.csv")
     with pytest.raises(OutputError, match="holds an unfinished run; pass --resume to go on, or delete"):
         predict(folder, scans, tmp_path / "results.csv")

@@ -176,7 +176,7 @@ def test_a_bundle_holds_everything_and_no_pickle(written: tuple[Network, Path]) 
     assert all(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def test_views_are_drawn_anew_without_the_model(written: tuple[Network, Path]) -> None:
+def test_views_are_redrawn_without_the_model(written: tuple[Network, Path]) -> None:
     _, folder = written
     before = json.loads((folder / "metrics.json").read_text())
     (folder / "metrics.json").unlink()

@@ -317,7 +317,7 @@ def test_a_repeated_report_gives_the_same_bytes(folder: Path, data: XrayData) ->
     assert files_of(folder) == before
 
 
-def test_the_views_are_drawn_anew_from_the_records_alone(folder: Path) -> None:
+def test_the_views_are_redrawn_from_the_records_alone(folder: Path) -> None:
     before = files_of(folder)
     for name in (manifest.WEIGHTS, manifest.GRAPH, manifest.SPLITS, manifest.METRICS):
         (folder / name).unlink()

@@ -177,7 +177,7 @@ print(Engine.from_pretrained({str(cnn_bundle)!r}, backend={backend!r}).predict({
 @pytest.mark.parametrize(
     ("shape", "fill", "reason"),
     [
-        ((300, 300, 3), "colour", f"{NO_CHEST}: it is coloured; export the X-ray in greyscale"),
+        ((300, 300, 3), "colour", f"{NO_CHEST}: it is coloured; if it is an X-ray, export it in greyscale"),
         ((300, 1400), "noise", f"{NO_CHEST}: it is 4.7 times as wide as high"),
         ((90, 90), "noise", "too small: it has 90×90 pixels, fewer than 96 on a side"),
         ((300, 300), "plain", f"{NO_CHEST}: it is almost uniform"),

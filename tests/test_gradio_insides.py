@@ -68,8 +68,8 @@ def test_1_the_head_of_its_page_is_built_as_the_shell_takes_it_apart() -> None:
 
 def test_2_its_page_has_the_classes_that_our_styles_name() -> None:
     code = "".join(path.read_text(encoding="utf-8") for path in FRONTEND.glob("assets/*.js"))
-    named = ("gradio-container", "main", "icon-button", "upload-container", "grid-wrap", "grid-container")
-    for name in (*named, "caption-label", "form"):
+    named = ("gradio-container", "main", "icon-button", "upload-container", "file-preview")
+    for name in (*named, "download-link", "form"):
         assert re.search(rf"[\"'`\s]{name}[\"'`\s$]", code), name
     assert "classList.add(`dark`)" in code or 'classList.add("dark")' in code
 

@@ -70,16 +70,16 @@ def test_a_file_imports_only_from_files_above_it() -> None:
 
 
 def test_every_xray_hf_command_of_the_docs_is_understood() -> None:
-    found = commands(r"\.venv/bin/xray-hf")
-    assert len(found) >= 3
+    found = commands(r"(?:\.venv/bin/)?xray-hf ")
+    assert len(found) >= 15
     for words in found:
         command, *rest = words[1:]
         cli.commands.commands[command].make_context(command, list(options.as_today(rest)))
 
 
 def test_every_training_command_of_the_docs_is_understood() -> None:
-    found = commands(r"\.venv/bin/python train\.py")
-    assert len(found) >= 2
+    found = commands(r"(?:\.venv/bin/)?python train\.py")
+    assert len(found) >= 6
     for words in found:
         assert parse(words[2:]).data.specs
 

@@ -72,7 +72,7 @@ def test_an_old_name_says_the_new_one(old: str, new: str, capsys: pytest.Capture
     assert capsys.readouterr().err == f"{old} is now {new}; the old spelling goes with the next version.\n"
 
 
-def test_sources_prints_the_museum_labels(capsys: pytest.CaptureFixture[str]) -> None:
+def test_sources_prints_what_is_known(capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["sources"])
     assert "coronahack" in capsys.readouterr().out
     cli.main(["sources", "nih"])

@@ -200,9 +200,7 @@ def test_a_text_file_named_jpeg_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_image_is_told_what_to_do(data: bytes, advice: str) -> None:
-    with pytest.raises(
-        ImageError, match=r"not a readable image.*expected one of PNG, .*DICOM"
-    ) as caught:
+    with pytest.raises(ImageError, match=r"not a readable image.*expected one of PNG, .*DICOM") as caught:
         read(data)
     assert advice in str(caught.value)
 

@@ -141,8 +141,10 @@ def test_an_answer_comes_with_its_external_validation(tmp_path: Path) -> None:
     report = read(tmp_path / "bundle", files)
     normal, pneumonia, covid = (sum(row) for row in outside["confusion_matrix"])
     said = sentences.answer_context(report, "COVID-19")
-    assert f"It called 30.0% of {normal} Normal X-rays from far <away> COVID-19." in said
-    assert said[-2] == f"It called 25.0% of {covid} COVID-19 X-rays from far <away> COVID-19."
+    assert f"After abstention, it called 30.0% of {normal} Normal X-rays from far <away> COVID-19." in said
+    assert (
+        said[-2] == f"After abstention, it called 25.0% of {covid} COVID-19 X-rays from far <away> COVID-19."
+    )
     assert said[-1].startswith("On its internal test set, before abstention, it called ")
     inside = files["metrics.json"]["test"]["confusion_matrix"][0]
     assert f"{inside[2] / sum(inside):.1%} of {sum(inside)} Normal" in said[-1]
@@ -150,7 +152,9 @@ def test_an_answer_comes_with_its_external_validation(tmp_path: Path) -> None:
         "It was unsure about 25.0% of 36 X-rays from far <away>."
     ]
     assert len(said) == 4
-    assert f"It called 25.0% of {pneumonia} Pneumonia X-rays from far <away> COVID-19." in said
+    assert (
+        f"After abstention, it called 25.0% of {pneumonia} Pneumonia X-rays from far <away> COVID-19." in said
+    )
     del outside["decisions"]["by_class"]
     by_network = sentences.answer_context(read(tmp_path / "old", files), "COVID-19")
     assert f"It called 50.0% of {normal} Normal X-rays from far <away> COVID-19." in by_network
@@ -235,7 +239,7 @@ def test_probabilities_that_copied_rows_cannot_calibrate_are_called_uncalibrated
     files["training.json"]["config"]["data"]["protocol"] = "paper"
     text = in_markdown(read(tmp_path / "bundle", files)).replace("\n", " ")
     assert "a is not calibrated: its probabilities are a plain softmax" in text
-    assert "copies of training images and cannot fit them" in text
+    assert "copies of training images, so they cannot be used" in text
 
 
 def test_numbers_of_version_0_1_read_the_same(tmp_path: Path, files: Files) -> None:

@@ -272,7 +272,7 @@ def shown(html: str) -> list[str]:
 
 def test_the_page_shows_the_code_as_it_is(resnet_bundle: Path) -> None:
     code = snippets.of_model(manifest.read(resnet_bundle))
-    assert shown(render("use", models={"one": code}, cards={}, data={})) == [each.code for each in code]
+    assert shown(render("use", models={"one": code}, cards={}, data=[])) == [each.code for each in code]
 
 
 def parts(app: App) -> Callable[[str], str]:

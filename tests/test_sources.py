@@ -604,7 +604,7 @@ def test_a_table_of_another_collection_by_the_name_of_ones_own_is_told_too(cohen
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_has_a_museum_label(kind: str) -> None:
+def test_every_kind_says_what_is_known(kind: str) -> None:
     text = describe(kind)
     about = reader(kind).ABOUT
     assert text.startswith(f"{kind}: {about.title}\n")
@@ -800,5 +800,5 @@ def test_the_numbers_of_radiography_tell_the_sites_that_were_measured(
     }
 
 
-def test_the_page_of_sources_says_what_the_museum_labels_say() -> None:
+def test_the_page_of_sources_says_what_is_known() -> None:
     assert write_sources.PAGE.read_text(encoding="utf-8") == write_sources.page()

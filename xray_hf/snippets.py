@@ -15,11 +15,10 @@ WHOLE_IMAGE = (
     "standardised crop to the lungs that it was trained on, and many answers are wrong."
 )
 UNCALIBRATED = (
-    "The probabilities are not calibrated, so they differ from the engine's, and nothing abstains or "
-    "rejects; xray_hf does both."
+    "Gives uncalibrated probabilities and never abstains or rejects an image; use xray_hf for that."
 )
 CODE_OF_BUNDLE = "This runs Python code from the bundle; read it first."
-NO_CODE_OF_BUNDLE = "Runs no code of the bundle."
+NO_CODE_OF_BUNDLE = "Runs no code from the bundle."
 # Any file of 8 bits a channel -> `image` as xray_hf.reading has it: upright, on black, grey.
 # Of more bits Pillow makes white (grey) or nearly black (colours, whose depth only the tiles tell). A turned
 # TIFF that it opens by name comes garbled from memory mapping, so it gets an open file.
@@ -89,7 +88,7 @@ def _timm(source: str, is_on_hub: bool) -> Snippet:
     return Snippet(
         "timm",
         "python",
-        f"For fine-tuning and features. {UNCALIBRATED}",
+        UNCALIBRATED,
         f"""\
 import timm
 import torch

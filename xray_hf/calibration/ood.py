@@ -35,7 +35,7 @@ def rule_against(reading: Reading, thumbnail: np.ndarray) -> str | None:
     if not ASPECTS[0] <= width / height <= ASPECTS[1]:
         return f"{NO_CHEST}: it is {width / height:.1f} times as wide as high"
     if reading.colour > MAX_COLOUR:
-        return f"{NO_CHEST}: it is coloured; export the X-ray in greyscale"
+        return f"{NO_CHEST}: it is coloured; if it is an X-ray, export it in greyscale"
     if thumbnail.std() < MIN_CONTRAST:
         return f"{NO_CHEST}: it is almost uniform"
     return None

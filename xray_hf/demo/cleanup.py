@@ -18,7 +18,7 @@ from gradio.state_holder import StateHolder
 
 EVERY_SECONDS = 60  # between two sweeps
 MAX_SECONDS = 300  # that a file may stay unchanged
-MINUTES = (MAX_SECONDS + EVERY_SECONDS) // 60  # after which an upload is certainly deleted
+MINUTES = (MAX_SECONDS + EVERY_SECONDS) // 60  # within which an upload is normally deleted
 
 
 @asynccontextmanager

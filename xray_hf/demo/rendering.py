@@ -144,7 +144,7 @@ def _shown(served: Models, answer: Answer) -> dict[str, Any]:
 
 
 def context(model: Model, found: Prediction | ImageError) -> list[str]:
-    """What the answer was worth in external validation."""
+    """How often the model gave this answer, externally and internally."""
     return [] if isinstance(found, ImageError) else sentences.answer_context(model.report, found.decision)
 
 

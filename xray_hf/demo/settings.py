@@ -110,7 +110,9 @@ def _of_space() -> list[str]:
 
 def _shipped() -> list[str]:
     folders = [path.parent for path in SHIPPED.glob("*/config.json")]
-    if found := sorted(str(folder) for folder in folders if not is_hidden(folder.name)):  # half written ones
+    if found := sorted(
+        str(folder) for folder in folders if not is_hidden(folder.name)
+    ):  # hidden folders are half-written bundles
         return found
     raise BundleError(
         f"no model found in {SHIPPED.resolve()}; start in the folder of this repository, or name a model "

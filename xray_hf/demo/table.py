@@ -14,7 +14,7 @@ from xray_hf.demo import answers, models
 from xray_hf.demo.answers import Answer
 from xray_hf.demo.models import Models
 from xray_hf.demo.rendering import NOTHING, picture, reduced, render, said
-from xray_hf.demo.uploads import unpack
+from xray_hf.demo.uploads import MAX_FILES, unpack
 from xray_hf.errors import ImageError
 from xray_hf.folders import in_words
 from xray_hf.inference import Prediction
@@ -76,9 +76,13 @@ def as_html(served: Models, rows: Sequence[Row], left_out: Mapping[str, int] = N
         {"row": row, "agreement": agreement(row), "said": [said(found) for found in row.models.values()]}
         for row in rows
     ]
+    read, more = shown[:MAX_FILES], shown[MAX_FILES:]
     return render(
         "table",
         rows=shown,
+        failed=sum(bool(each.error) for each in rows[:MAX_FILES]),
+        read=len(read),
+        more=more,
         models=list(served),
         labels=models.labels(served),
         counts=count_decisions(served, rows),

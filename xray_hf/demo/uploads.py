@@ -57,9 +57,9 @@ def unpack(paths: Iterable[str], left_out: Counter[str] | None = None) -> list[U
 
     A name has as many folders of its archive as set it apart from all others.
 
-    Left out are members of archives that are hidden or, by their names, not images, and all files after the
-    first MAX_FILES, so that one visitor does not keep all others waiting. `left_out` counts them by kind;
-    without it the last upload is an error that says how many files were too many.
+    Members that are hidden, or no images by their names, are left out; `left_out` counts them, by kind.
+    Only the first MAX_FILES, so that one visitor does not keep all others waiting; one more upload says how
+    many are left out.
     """
     counts: Counter[str] = Counter() if left_out is None else left_out
     found = [upload for path in paths for upload in _uploads(Path(path), counts)]
@@ -67,8 +67,7 @@ def unpack(paths: Iterable[str], left_out: Counter[str] | None = None) -> list[U
     found = [replace(upload, name=name) for upload, name in zip(found, names, strict=True)]
     if (more := len(found) - MAX_FILES) > 0:
         words = f"{more:,} more files are left out; send at most {MAX_FILES} at a time."
-        found[MAX_FILES:] = [Upload.refused("the others", words)] if left_out is None else []
-        counts[f"over the limit of {MAX_FILES} files"] += more
+        found[MAX_FILES:] = [Upload.refused("the others", words)]
     return found
 
 

@@ -36,7 +36,7 @@ from xray_hf.views import evidence_for, share_within
 
 NO_LUNGS = "No lungs were found, so the whole image was classified."
 OUTSIDE = "outside the training distribution: the answer would be a guess"  # the detector's reason
-ADVICE = "check that it is a frontal chest X-ray, upright and uncropped"
+ADVICE = "check that the image is a frontal chest X-ray, upright and uncropped"
 # What the quality check finds: for these an X-ray is rejected, since it would be misjudged ...
 CORRECTIONS = {
     "negative": "looks like a negative, with dark bones; invert it and try again",
@@ -278,7 +278,7 @@ class Engine:
             return REJECTED, rule
         correction = next((CORRECTIONS[finding] for finding in quality if finding in CORRECTIONS), "")
         if ood_score is not None and ood_score > REJECT_ABOVE:
-            advice = f"if it is a chest X-ray, it {correction}" if correction else ADVICE
+            advice = f"if the image is a chest X-ray, it {correction}" if correction else ADVICE
             return REJECTED, f"{OUTSIDE}; {advice}"
         if correction:
             return REJECTED, f"it {correction}"

@@ -25,8 +25,8 @@ class Shortcut:
 SHORTCUTS: Mapping[str, Shortcut] = {
     "coronahack": Shortcut(
         "Children and adults come from different sources.",
-        "In the training data Normal and Pneumonia are children, and COVID-19 are mostly adults from other "
-        "sources.",
+        "In the training data, Normal and Pneumonia images are of children; COVID-19 images are mostly of "
+        "adults, from other sources.",
         "In CoronaHack, Normal and Pneumonia are X-rays of children from one hospital; COVID-19 is 58 images "
         "collected from the web, mostly of adults. Age, hospital, machine, view, picture format and disease "
         "change together, so a model can separate COVID-19 from the rest by recognising the source. The sex, "
@@ -76,17 +76,17 @@ SITES: Mapping[tuple[str, str], tuple[str, str, str]] = {
 
 @dataclass(frozen=True)
 class ExternalSet:
-    """An external test set that this project made itself. patients: who or where they are."""
+    """An external test set that this project made itself. brief: who, in a few words."""
 
-    patients: str
+    brief: str
     about: str
 
 
 EXTERNAL_SETS: Mapping[str, ExternalSet] = {
     "nih_figure1": ExternalSet(
-        "adults",
+        "NIH adults, COVID-19 from the web",
         "Normal and Pneumonia are adults of NIH ChestX-ray14, with labels text-mined from reports; COVID-19 "
-        "comes from another collection of the web. Nothing was trained, chosen or calibrated on this set, "
+        "comes from another web collection. Nothing was trained, chosen or calibrated on this set, "
         "with one exception: the OOD detector was changed because it rejected adults. The change was chosen "
         "on training images, but its effect on this set had been seen. `radiography`, `thorax_scan` and "
         "`web_covid` contain 13 of its 233 images; these were removed before training. "
@@ -94,15 +94,16 @@ EXTERNAL_SETS: Mapping[str, ExternalSet] = {
     ),
     "spain_twitter": ExternalSet(
         "Spain",
-        "COVID-19 alone, of Spain. Nothing was trained, chosen or calibrated on this set. `radiography` has "
+        "COVID-19 only, from Spain. Nothing was trained, chosen or calibrated on this set. `radiography` has "
         "4 of the collection's 114 images: 3 were removed before training, the fourth was missed and then "
-        "removed from this set. `radiography` names no patients, so it may hold other images of these.",
+        "removed from this set. `radiography` names no patients, so it may contain other images of the same "
+        "patients.",
     ),
     "openist": ExternalSet(
         "adults",
-        "Normal adults alone, of one web atlas. No classifier was trained, chosen or calibrated on this set, "
-        "and none of its pictures is in a training source. The network that finds the lungs was trained on "
-        "part of its lung outlines.",
+        "Normal adults only, from one web atlas. No classifier was trained, chosen or calibrated on this "
+        "set, and none of its pictures is in a training source. The network that finds the lungs was trained "
+        "on part of its lung outlines.",
     ),
 }
 
@@ -110,7 +111,7 @@ EXTERNAL_SETS: Mapping[str, ExternalSet] = {
 _FOLDERS: Mapping[str, str] = {
     "radiography": (
         "adults of the COVID-19 Radiography Database: Normal of NIH, read by RSNA, and COVID-19, mostly of "
-        "BIMCV. Licence: those of the merged collections."
+        "BIMCV. Licence: none for the whole; each merged collection has its own."
     ),
     "thorax_scan": (
         "adults of NIH, Normal and Pneumonia (lung opacity), read by RSNA; from ThoraxScan. Licence: RSNA's "

@@ -101,8 +101,13 @@ class Measured:
 
     @property
     def has_every_class(self) -> bool:
-        """Whether there are images of each class; otherwise the balanced accuracy compares with no other."""
+        """Whether every class has images; if not, the balanced accuracy cannot be compared with others."""
         return all(of.images for of in self.classes.values())
+
+    @property
+    def has_decisions(self) -> bool:
+        """Whether `answered_by_class` is after abstention and rejection."""
+        return bool(self.decisions and self.decisions.by_class)
 
     @property
     def answered_by_class(self) -> Mapping[str, Mapping[str, Rate]]:

@@ -14,13 +14,13 @@ from xray_hf.task import REJECTED, UNSURE
 from xray_hf.text import counted, listed
 
 INTERVALS = (
-    "Brackets hold 95 % intervals, bootstrapped over patients; a share of 0 or 100 % has the exact binomial "
-    "interval of that many patients."
+    "Brackets hold 95 % intervals, bootstrapped over patients; for shares of 0 or 100 %, the exact binomial "
+    "interval for that number of patients."
 )
 SUMMARY = (
     "Balanced accuracy is the mean of the classes' sensitivities. Internal: held-out images of the training "
-    "sources. External: other collections. The arrow leads from the most probable class to the decision, "
-    "after abstention and rejection, of the same images. Coverage: the share of images that get a class. "
+    "sources. External: other collections. Before → after: the most probable class, then the engine's "
+    "decision, on the same images. Coverage: the share of images that get a class. "
     "Brackets and lines: 95 % intervals, bootstrapped over patients."
 )
 EXTERNAL = (
@@ -34,10 +34,11 @@ ANSWERS = (
 INTERNAL = (
     "Test images of the training sources. Neither they nor, where patients are known, other images of the "
     "same patients took part in training or calibration. Sensitivity: "
-    "the share of a class's images that are predicted as this class. Specificity: the share of the other "
-    "images that are not. False positives: the other images that are. Precision: the share of the images "
-    "predicted as a class that are of it. Every image counts here with the class that the network gives it, "
-    "even where the engine would abstain or reject. Note how many patients are behind each number."
+    "the share of a class's images that are predicted as this class. Specificity: the share of all other "
+    "images that are not predicted as the class. False positives: other images that are. Precision: of the "
+    "images predicted as the class, the share that belong to it. Every image counts here with "
+    "the class that the network gives it, even where the engine would abstain or reject. Note how many "
+    "patients are behind each number."
 )
 WITHIN_SOURCE = (
     "A pooled AUROC also rewards a model for recognising the hospital. The within-source AUROC compares only "
@@ -55,9 +56,10 @@ OOD = (
     "every rejection of a frontal view is wrong. Only these kinds of OOD images were tried."
 )
 CONTROLS = (
-    "The internal test set without most of what a diagnosis needs. Where a class's sensitivity exceeds its "
-    "false positive rate, the network uses something other than the lungs; AUROC accounts for both. A blur "
-    "leaves large consolidations, and a rectangle leaves the outer parts of the lungs. A network that never "
+    "The internal test set without most of what a diagnosis needs. Where a class's sensitivity clearly "
+    "exceeds its false positive rate, something in what is left helps the network. That need not be a "
+    "shortcut: a blur leaves large consolidations, and a rectangle leaves the outer parts of the lungs. "
+    "AUROC accounts for both rates. A network that never "
     "saw a black rectangle in training may simply be confused by it."
 )
 SOURCE_DETECTION = (
@@ -74,7 +76,7 @@ LABEL_ERRORS = (
     "--sheets DIR` draws the images with the lowest self-confidence for a radiologist to check."
 )
 LIMITS = (
-    "At other hospitals, with other machines or at other ages, a model may perform much worse.",
+    "At other hospitals, with other machines or in other age groups, a model may perform much worse.",
     "Calibration and thresholds hold for data like the validation set. A model can be confident and wrong.",
     "Class activation maps show where the network found evidence, not where a disease is.",
     "The models were not compared with physicians and not tested in clinical use.",
@@ -122,7 +124,8 @@ def limits(reports: Sequence[Report]) -> list[str]:
         error if is_only_one else f"{each.title}: {error}" for each in known for error in each.known_errors
     ]
     closed = [
-        f"{len(names)} classes only: any other finding is still called {listed(names, 'or')}."
+        f"{len(names)} classes only: any other finding is called {listed(names, 'or')}, "
+        "unless the engine abstains or rejects the image."
         for names in dict.fromkeys(report.classes for report in reports if report.classes)
     ]
     normal = ["“Normal” means similar to the normal training images, not healthy."]
@@ -185,7 +188,7 @@ def _headline(report: Report, name: str, own: Measured) -> str:
     if report.test and not missing:
         parts.append(
             f"On the internal test set the balanced accuracy is {percent(report.test.balanced_accuracy)} and "
-            f"the accuracy {percent(report.test.accuracy)}; read these in the light of the external numbers."
+            f"the accuracy {percent(report.test.accuracy)}; the external numbers are the better guide."
         )
     return " ".join([*parts, *_false_positives(own), *_decided(own)])
 
@@ -239,14 +242,16 @@ def answer_context(report: Report, decision: str) -> list[str]:
 def _called(report: Report, decision: str) -> list[str]:
     """False positives first, then the sensitivity; the largest groups first."""
     groups = [
-        (label != decision, own.classes[label].images or 0, name, label, shares[decision])
+        (label != decision, own.classes[label].images or 0, name, label, own)
         for name, own in report.external.items()
-        for label, shares in own.answered_by_class.items()
+        for label in own.answered_by_class
     ]
-    return [
-        f"It called {percent(share)} of {images:,} {label} X-rays from {_set(name)} {decision}."
-        for _, images, name, label, share in sorted(groups, key=lambda each: each[:2], reverse=True)
-    ]
+    lines = []
+    for _, images, name, label, own in sorted(groups, key=lambda each: each[:2], reverse=True):
+        share = percent(own.answered_by_class[label][decision])
+        model = "After abstention, it" if own.has_decisions else "It"
+        lines.append(f"{model} called {share} of {images:,} {label} X-rays from {_set(name)} {decision}.")
+    return lines
 
 
 def _called_internally(report: Report, decision: str) -> list[str]:
@@ -264,10 +269,10 @@ def _called_internally(report: Report, decision: str) -> list[str]:
 def _set(name: str) -> str:
     """openist (adults)"""
     known = provenance.EXTERNAL_SETS.get(name)
-    return f"{name} ({known.patients})" if known else name
+    return f"{name} ({known.brief})" if known else name
 
 
-AGREEMENT = "They learnt from the same X-rays and can share an error, so agreement confirms little."
+AGREEMENT = "Their training data overlap, so they can share an error: agreement confirms little."
 
 
 def external_sets(reports: Sequence[Report]) -> list[str]:
@@ -317,14 +322,14 @@ def worst_source(report: Report) -> list[str]:
     return [
         f"Worst source of {report.name}: {report.worst_source}, with a balanced accuracy of "
         f"{percent(own.balanced_accuracy)}{beside}.",
-        *fewer_classes(report, report.by_source),
+        *_fewer_classes(report),
     ]
 
 
-def fewer_classes(report: Report, sets: Mapping[str, Measured]) -> list[str]:
-    """The sets of images that lack a class of a model; their balanced accuracies compare with no others."""
+def _fewer_classes(report: Report) -> list[str]:
+    """The sources that lack a class; their balanced accuracies cannot be compared with others."""
     lines = []
-    for name, own in sets.items():
+    for name, own in report.by_source.items():
         there = [label for label, of in own.classes.items() if of.images]
         if len(there) < len(report.classes):
             lines.append(
@@ -343,8 +348,8 @@ def fitted(report: Report) -> list[str]:
     small = [name for name in report.validation_by_source if name not in own.risk_kept_in]
     rows = f", fitted on {counted(own.images, 'validation image')}" if own.images else ""
     return [
-        f"{report.name}: temperature {decimal(Rate(own.temperature))}{rows}. It abstains (`unsure`) below a "
-        f"probability of {decimal(Rate(own.abstain_below))}, on the fewest images that keep selective risk "
+        f"{report.name}: temperature {decimal(Rate(own.temperature))}{rows}. It answers `unsure` below a "
+        f"probability of {decimal(Rate(own.abstain_below))}, the lowest threshold that keeps selective risk "
         f"on validation at or below {percent(Rate(own.target_risk))}{several}.",
         *(
             [f"Too few validation images to check this risk in {listed(small)}."]
@@ -372,7 +377,11 @@ def uncalibrated(report: Report) -> list[str]:
     if report.fitted:
         return []
     copied = report.training and report.training.protocol == "paper"
-    why = " Its validation images are copies of training images and cannot fit them." if copied else ""
+    why = (
+        " Its validation images are copies of training images, so they cannot be used for calibration."
+        if copied
+        else ""
+    )
     return [
         f"{report.name} is not calibrated: its probabilities are a plain softmax, and it never abstains.{why}"
     ]
@@ -425,7 +434,7 @@ def no_label_errors(report: Report) -> list[str]:
 def not_recorded(reports: Sequence[Report]) -> list[str]:
     """The subgroups that cannot be formed."""
     reasons = dict.fromkeys(each.not_recorded for each in reports if each.not_recorded)
-    return [f"Not recorded: {reason}. Whether the models are fair is unknown." for reason in reasons]
+    return [f"Not read from any source: {reason}. So fairness is unknown." for reason in reasons]
 
 
 def duplicates(report: Report) -> list[str]:
@@ -434,8 +443,9 @@ def duplicates(report: Report) -> list[str]:
     if not own:
         return []
     return [
-        f"The test set contains {counted(own.repeated_pictures or 0, 'repeated image')}. The accuracy of "
-        f"{report.name} is {percent(own.all_rows)} with and {percent(own.one_of_each)} without repeats."
+        f"{counted(own.repeated_pictures or 0, 'picture')} of the test set occur more than once. The "
+        f"accuracy of {report.name} is {percent(own.all_rows)}; counting each picture once, "
+        f"{percent(own.one_of_each)}."
     ]
 
 

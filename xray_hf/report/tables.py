@@ -385,7 +385,7 @@ def cam(reports: Sequence[Report]) -> Table:
     items = [(report.name, what, own) for report in reports for what, own in report.cam.items()]
     columns: dict[str, Callable[[CamShare], str]] = {
         "images": lambda own: "" if own.n is None else count(own.n),
-        "around the lungs": lambda own: percent(own.lungs),
+        "in the box around the lungs": lambda own: percent(own.lungs),
         "outer frame": lambda own: percent(own.border),
     }
     if any(own.in_lungs.value is not None for _, _, own in items):

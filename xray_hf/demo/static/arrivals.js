@@ -4,7 +4,7 @@ import { prepare } from "./viewer.js";
 
 const answerOf = new WeakMap();  // section: the id of its answer
 let known = new Set();  // files of the last answers
-let table = null;  // the line above the table of many answers
+let table = "";  // the CSV of the last table of many answers
 
 // A file with its answer, or a refused one by its name.
 const fileOf = (section) => {
@@ -43,8 +43,9 @@ function takeFocus(element) {
 
 function lookAtTable() {
   const there = document.querySelector('#table [role="status"]');
-  if (there && there !== table) takeFocus(there);
-  table = there;
+  const csv = there?.querySelector("a").href ?? "";
+  if (csv && csv !== table) takeFocus(there);
+  table = csv;
 }
 
 function look() {
@@ -70,6 +71,6 @@ function look() {
 
 export function listenForArrivals() {
   new MutationObserver(look).observe(document.body, {
-    childList: true, subtree: true, attributeFilter: ["aria-labelledby"],
+    childList: true, subtree: true, attributeFilter: ["aria-labelledby", "href"],
   });
 }

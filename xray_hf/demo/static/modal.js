@@ -1,4 +1,7 @@
-// Dialogs over the page, which the browser's Back closes, as visitors of a phone expect.
+// Dialogs that the browser's Back button closes, as phone users expect.
+
+// A reload closes the dialog, but keeps its step of the history.
+if (history.state?.modal) history.replaceState(null, "");
 
 export function openModal(dialog) {
   if (dialog.open) return;

@@ -25,25 +25,27 @@ export function scrollToPlace() {
 }
 
 function follow(event) {
-  const link = event.target.closest('a[href^="#"]:not(#skip)');
+  const link = event.target.closest('a[href^="#"]');
   if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
   event.preventDefault();  // because of the page's <base>, the browser would load the page again
+  if (link.id === "skip") {
+    skip();
+    return;
+  }
   const target = link.getAttribute("href");
   if (location.hash === target) scrollToPlace();
   else location.hash = target;
   if (!target.includes("-")) document.querySelector("#tabs").scrollIntoView({ block: "nearest" });
 }
 
-function skip(event) {
-  if (!event.target.closest("#skip")) return;
-  event.preventDefault();
+function skip() {
   const panel = document.querySelector(`#tab-${document.documentElement.dataset.tab}`);
+  if (!panel) return;  // before Gradio has drawn it
   panel.tabIndex = -1;
   panel.focus();
 }
 
 export function showTabOfAddress() {
-  document.addEventListener("click", skip);
   document.addEventListener("click", follow);
   window.addEventListener("hashchange", show);
   show();

@@ -28,11 +28,16 @@ def add(served: Served) -> None:
         if card := card_of(description.folder, number):
             cards[name] = f"{NAME}-card-{number}"
             served.parts[cards[name]] = card
-    data = {
-        name: [_MARKDOWN.renderInline(line) for line in sentences.sources(model.report)]
-        for name, model in served.models.items()
-    }
-    served.parts[NAME] = render("use", models=code, cards=cards, data=data)
+    data: dict[tuple[str, ...], list[str]] = {}  # {lines about sources: the models that learnt from these}
+    for name, model in served.models.items():
+        data.setdefault(tuple(sentences.sources(model.report)), []).append(name)
+    data.pop((), None)
+    served.parts[NAME] = render(
+        "use",
+        models=code,
+        cards=cards,
+        data=[(names, map(_MARKDOWN.renderInline, lines)) for lines, names in data.items()],
+    )
     add_part(NAME)
 
 
