@@ -194,7 +194,7 @@ def test_what_is_wrong_with_the_data_is_said(said: Said, data: Path, damage: Cal
 
 @pytest.mark.parametrize(
     ("damage", "reason"),
-    [(truncated_jpeg, "damaged"), (text_file, "is not an image"), (one_pixel, "is 1×1 pixels")],
+    [(truncated_jpeg, "damaged"), (text_file, "is not a readable image"), (one_pixel, "is 1×1 pixels")],
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_why_an_image_cannot_be_decoded_is_said(

@@ -141,7 +141,7 @@ def test_every_image_has_its_row_in_the_order_of_the_inputs(whole: Path, folder:
 
 def test_a_file_that_cannot_be_read_is_a_row_with_its_error(whole: Path) -> None:
     [row] = [row for row in parquet.read_table(whole).to_pylist() if row["error"]]
-    assert f"{BAD} is not an image" in row.pop("error")
+    assert f"{BAD} is not a readable image" in row.pop("error")
     assert row.pop("source").endswith(BAD)
     assert set(row.values()) == {None}
 
@@ -197,7 +197,7 @@ def test_a_run_without_any_answer_fails_and_says_where_its_table_is(
     assert exit_on_error(lambda: cli.main(command(folder, scans / BAD, "--out", out))) == 1
     [error] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert error == f"error: no image got an answer; the column `error` of {out} says why."
-    assert "is not an image" in out.read_text()
+    assert "is not a readable image" in out.read_text()
 
 
 def test_a_calibrated_model_is_not_called_otherwise(folder: Path, scans: Path, tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ def test_undecodable_files_are_listed_remembered_and_tried_again_when_they_chang
     for _ in range(2):
         cache = prepare(samples, SIDE, cache_dir)
         assert sorted(cache.undecodable) == ["00.png", "05.png", "11.png"]
-        assert "05.png is not an image" in cache.undecodable["05.png"]
+        assert "05.png is not a readable image" in cache.undecodable["05.png"]
         assert_holds(cache, [each for each in samples if each.file_name not in cache.undecodable])
         assert len(decoded) == 12
     write_noise(samples[5].path, 5)

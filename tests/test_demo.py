@@ -231,7 +231,7 @@ def test_many_files_and_archives_are_rows_in_order(client: Client, xray: Path, t
         [file(xray), file(tmp_path / "scan.png"), file(Path(archive))], api_name="/read_many"
     )
     assert [row["file"] for row in rows[:2]] == [xray.name, "scan.png"]
-    assert rows[1]["error"].startswith("scan.png is not an image")
+    assert rows[1]["error"].startswith("scan.png is not a readable image")
     members = sorted(path.name for path in xray.parents[1].rglob("*.png"))
     assert len(members) == 2 * len(OUTCOMES)  # each with its preview
     assert sorted(Path(row["file"]).name for row in rows[2:]) == members

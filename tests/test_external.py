@@ -283,7 +283,7 @@ def no_file(root: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (no_image, r"1 of 7 images cannot be decoded \(first: 3\.png is not an image.*--drop-bad"),
+        (no_image, r"1 of 7 images cannot be decoded \(first: 3\.png is not a readable image.*--drop-bad"),
         (no_file, r"1 have no image file \(first: 3\.png\)"),
     ],
 )
