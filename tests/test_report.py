@@ -140,24 +140,18 @@ def test_an_answer_comes_with_its_external_validation(tmp_path: Path) -> None:
     outside["decisions"]["by_class"]["Normal"]["COVID-19"] = 0.3
     report = read(tmp_path / "bundle", files)
     normal, pneumonia, covid = (sum(row) for row in outside["confusion_matrix"])
-    said = sentences.answer_context(report, "COVID-19")
-    assert f"After abstention, it called 30.0% of {normal} Normal X-rays from far <away> COVID-19." in said
-    assert (
-        said[-2] == f"After abstention, it called 25.0% of {covid} COVID-19 X-rays from far <away> COVID-19."
-    )
-    assert said[-1].startswith("On its internal test set, before abstention, it called ")
+    external, internal = sentences.answer_context(report, "COVID-19")
+    shares = f"30.0% of {normal} Normal, 25.0% of {pneumonia} Pneumonia and 25.0% of {covid} COVID-19"
+    assert external == f"far <away>, after abstention: COVID-19 for {shares} X-rays."
+    assert internal.startswith("Internal test set, before abstention: COVID-19 for ")
     inside = files["metrics.json"]["test"]["confusion_matrix"][0]
-    assert f"{inside[2] / sum(inside):.1%} of {sum(inside)} Normal" in said[-1]
+    assert f"{inside[2] / sum(inside):.1%} of {sum(inside)} Normal" in internal
     assert sentences.answer_context(report, "unsure") == [
         "It was unsure about 25.0% of 36 X-rays from far <away>."
     ]
-    assert len(said) == 4
-    assert (
-        f"After abstention, it called 25.0% of {pneumonia} Pneumonia X-rays from far <away> COVID-19." in said
-    )
     del outside["decisions"]["by_class"]
-    by_network = sentences.answer_context(read(tmp_path / "old", files), "COVID-19")
-    assert f"It called 50.0% of {normal} Normal X-rays from far <away> COVID-19." in by_network
+    by_network, _ = sentences.answer_context(read(tmp_path / "old", files), "COVID-19")
+    assert by_network.startswith(f"far <away>, before abstention: COVID-19 for 50.0% of {normal} Normal")
     del files["metrics.json"]["external"]
     [unknown] = sentences.answer_context(read(tmp_path / "none", files), "COVID-19")
     assert "was tested on no external test set, so nobody knows" in unknown

@@ -112,7 +112,16 @@ class Measured:
     @property
     def answered_by_class(self) -> Mapping[str, Mapping[str, Rate]]:
         """{class: {answer: share of its images}}, after abstention and rejection where these are known."""
-        return (self.decisions and self.decisions.by_class) or self.predicted_by_class
+        return (self.decisions and self.decisions.by_class) or self.predicted_by_class or self._shares()
+
+    def _shares(self) -> dict[str, dict[str, Rate]]:
+        """The same by the confusion matrix, without intervals."""
+        rows = zip(self.classes, self.matrix, strict=True) if self.matrix else ()
+        return {
+            label: {answer: Rate(n / sum(row)) for answer, n in zip(self.classes, row, strict=True)}
+            for label, row in rows
+            if sum(row)
+        }
 
     def decided_wrongly_as(self, label: str) -> int | None:
         """How many images of the other classes the engine decides to be `label`; None if it was not asked."""
