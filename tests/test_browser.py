@@ -202,7 +202,7 @@ def test_the_statement_is_one_line_after_the_first_look_and_stays_in_sight(page:
         assert statement.evaluate("(it) => it.getBoundingClientRect().top") == 0
     statement.locator("summary").click()
     expect(statement.locator("p")).to_be_visible()
-    expect(statement.locator("p")).to_contain_text("COVID-19 are mostly adults from other sources")
+    expect(statement.locator("p")).to_contain_text("COVID-19 images are mostly of adults")
 
 
 def test_a_tab_that_nobody_opens_is_not_sent(browser: Browser, url: str) -> None:

@@ -363,7 +363,7 @@ def test_the_statement_is_of_the_models_that_answer_and_the_lesson_of_those_that
     sources = [{"kind": "folder", "name": name, "images": 100} for name in names]
     (several / "training.json").write_text(json.dumps({**training, "sources": sources}))
     alone = {"alone": Engine.from_pretrained(shipped)}
-    of_children = "In the training data Normal and Pneumonia are children"
+    of_children = "In the training data, Normal and Pneumonia images are of children"
     words = words_of(alone)
     assert words.count(of_children) == 2  # in the welcome, too
     assert "For comparison" not in words

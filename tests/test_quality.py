@@ -181,4 +181,4 @@ def test_what_the_detector_rejects_gets_the_advice_as_a_guess(
     strict.calibration = replace(engine.calibration, detector=always)
     assert strict.predict(synthetic_patients[0]).reason == f"{OUTSIDE}; {ADVICE}"
     turned = strict.predict(synthetic_patients[0].rotate(180))
-    assert turned.reason == f"{OUTSIDE}; if it is a chest X-ray, it {CORRECTIONS['upside down']}"
+    assert turned.reason == f"{OUTSIDE}; if the image is a chest X-ray, it {CORRECTIONS['upside down']}"
