@@ -1,55 +1,13 @@
-"""The demo: classify chest X-rays in the browser with one or more models side by side.
+"""The demo; the same as `xray-hf demo`, and what a Space starts.
 
 python app.py
 python app.py --bundle runs/paper/xray-resnet18/bundle --bundle runs/paper/xray-cnn/bundle --port 7861
 """
 
-from __future__ import annotations
-
-import os
-import signal
-import socket
 import sys
-import tempfile
-from pathlib import Path
 
-from xray_hf.demo import settings
-from xray_hf.errors import ConfigError, exit_on_error
-
-
-def main() -> None:
-    """Load the models and serve the page until it is stopped."""
-    chosen = settings.parse()
-    require_free_port(chosen.host, chosen.port)  # before the models are loaded
-    # Being stopped is no failure; and this exception removes the folder of uploads.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    with tempfile.TemporaryDirectory(prefix="xray_hf-demo-") as folder:
-        # Our own folder, not the one that all Gradio programs on the computer share.
-        os.environ["GRADIO_TEMP_DIR"] = f"{folder}/uploads"
-        os.environ["MPLCONFIGDIR"] = f"{folder}/matplotlib"  # Gradio loads matplotlib with its first answer
-        # Imported here, so that --help and a wrong option answer at once.
-        from xray_hf.demo import examples, models, server
-
-        served = models.load(chosen.bundles, chosen.backend)
-        app = server.create_app(served, examples.find(chosen.examples, Path(folder, "examples")), chosen)
-        print(f"{', '.join(served)} at http://{chosen.host}:{chosen.port} (Ctrl-C stops)", file=sys.stderr)
-        server.serve(app, chosen)
-
-
-def require_free_port(host: str, port: int) -> None:
-    """Raise ConfigError unless host and port can be listened on."""
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family) as probe:
-            # As servers do; otherwise a port counts as taken for a minute after its last program ended.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot listen on {host}:{port}: {error.strerror}. Another program may use it; "
-            "choose another --port or --host."
-        ) from error
-
+from xray_hf.cli import main
+from xray_hf.errors import exit_on_error
 
 if __name__ == "__main__":
-    sys.exit(exit_on_error(main))
+    sys.exit(exit_on_error(lambda: main(["demo", *sys.argv[1:]])))

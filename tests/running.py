@@ -43,15 +43,15 @@ def run_training(*options: object, draws: bool = True) -> None:
     """train.py as from the command line, in this process; without figures, which take as long as training."""
     from accelerate.state import AcceleratorState
 
-    import train
     from xray_hf.report import figures
+    from xray_hf.training.config import parse
+    from xray_hf.training.run import train
 
     AcceleratorState._reset_state(reset_partial_state=True)  # of other tests' number format
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["train.py", *map(str, options)])
         if not draws:
             patch.setattr(figures, "draw_all", lambda *_: {})
-        train.main()
+        train(parse([*map(str, options)]))
     AcceleratorState._reset_state(reset_partial_state=True)
 
 

@@ -13,10 +13,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from runpy import run_path
-from types import ModuleType
 
 import huggingface_hub.constants
 import numpy as np
@@ -25,6 +23,7 @@ import torch
 from conftest import ROOT
 from opening import open_coronahack, samples_of
 from PIL import Image
+from running import run_training
 
 from xray_hf import bundle, cli
 from xray_hf.data.cache import INDEX_NAME
@@ -33,7 +32,6 @@ from xray_hf.data.synthetic import sample_images
 from xray_hf.errors import exit_on_error
 from xray_hf.files import atomic_folder
 from xray_hf.models import create_model
-from xray_hf.report import figures
 from xray_hf.training import checkpoints
 
 TRAINING = ("--model", "xray-cnn", "--no-pretrained", "--epochs", "1", "--batch-size", "8")
@@ -41,34 +39,12 @@ TRAINING = ("--model", "xray-cnn", "--no-pretrained", "--epochs", "1", "--batch-
 Said = Callable[..., str]
 
 
-@pytest.fixture(scope="module")
-def train() -> ModuleType:
-    """train.py, which is no part of the package."""
-    spec = spec_from_file_location("train", ROOT / "train.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@contextmanager
-def command_line(*arguments: object) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
-        yield
-
-
 @pytest.fixture
-def said(train: ModuleType, capsys: pytest.CaptureFixture[str]) -> Said:
-    """Run a command that must fail, train.py or one of xray-hf, and return its `error:` line."""
+def said(capsys: pytest.CaptureFixture[str]) -> Said:
+    """Run a command that must fail and return its `error:` line."""
 
     def run(command: str, *arguments: object, code: int = 1) -> str:
-        if command == "train":
-            with command_line(*arguments):
-                found = exit_on_error(train.main)
-        else:
-            found = exit_on_error(lambda: cli.main([command, *map(str, arguments)]))
+        found = exit_on_error(lambda: cli.main([command, *map(str, arguments)]))
         return the_error(found, capsys.readouterr().err, code)
 
     return run
@@ -90,15 +66,10 @@ def data(synthetic: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finished_run(train: ModuleType, synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished_run(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that has ended well; tests leave it as it is."""
     out = tmp_path_factory.mktemp("runs") / "cnn"
-    with (
-        command_line("--data-dir", synthetic, "--out", out, *TRAINING),
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        patch.setattr(figures, "draw_all", lambda *_: {})  # they take as long as the training
-        assert exit_on_error(train.main) == 0
+    run_training("--data-dir", synthetic, "--out", out, *TRAINING, draws=False)
     return out
 
 
@@ -580,9 +551,10 @@ def test_xray_hf_ends_with_one_line_and_its_exit_code(tmp_path: Path) -> None:
 
 
 def test_train_ends_with_one_line_and_its_exit_code(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with command_line("--data-dir", tmp_path, *TRAINING), pytest.raises(SystemExit) as caught:
+    monkeypatch.setattr(sys, "argv", ["train.py", "--data-dir", str(tmp_path), *TRAINING])
+    with pytest.raises(SystemExit) as caught:
         run_path(str(ROOT / "train.py"), run_name="__main__")
     assert isinstance(caught.value.code, int)
     assert f"holds no {CSV_NAME}" in the_error(caught.value.code, capsys.readouterr().err)

@@ -203,7 +203,7 @@ def test_values_out_of_range_are_refused(
         ("learning_rate: fast", "'--learning-rate': 'fast' is not a valid number."),
         ("balance: loose", "'--balance': 'loose' is not one of 'none', 'sampling', 'loss', 'logits'."),
         ("out: {folder: x}", "out holds {'folder': 'x'}; expected one value or a list"),
-        ("batchsize: 3", "unknown option 'batchsize'; `python train.py --help` lists them all"),
+        ("batchsize: 3", "unknown option 'batchsize'; `xray-hf train --help` lists them all"),
         ("optimisation: {epochs: 3}", "unknown option 'optimisation'"),
         ("just text", "holds str; expected lines of `option: value`"),
         ("- epochs: 3", "holds list; expected lines of `option: value`"),

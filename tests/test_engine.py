@@ -336,7 +336,9 @@ def test_an_unknown_or_missing_backend_is_a_clear_error(
     with pytest.raises(ConfigError, match="there is no backend 'tensorflow'"):
         Engine.from_pretrained(cnn_bundle, backend="tensorflow")
     monkeypatch.setattr("xray_hf.inference.backends.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match="backend openvino is not installed; run `pip install openvino`"):
+    with pytest.raises(
+        ConfigError, match=r"backend openvino is not installed; run `pip install 'xray_hf\[openvino\]'`"
+    ):
         Engine.from_pretrained(cnn_bundle, backend="openvino")
 
 

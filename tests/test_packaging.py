@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+from hatchling.builders.wheel import WheelBuilder
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+BUNDLE = ROOT / "pretrained" / "xray-cnn"
 HEAVY = {"datasets", "matplotlib", "scipy", "sklearn", "timm", "torch", "transformers"}
 
 
@@ -53,18 +57,119 @@ def test_the_demo_has_the_pins_of_everything_else() -> None:
 def test_the_package_admits_what_is_pinned() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = [text for texts in project["optional-dependencies"].values() for text in texts]
-    admitted = {each.name: each.specifier for each in map(Requirement, [*project["dependencies"], *extras])}
+    asked = map(Requirement, [*project["dependencies"], *extras])
+    admitted = {each.name: each.specifier for each in asked if each.name != project["name"]}
     pinned = pins("requirements-dev.txt")
     assert pins("requirements.txt").keys() <= admitted.keys() <= pinned.keys()
     assert [name for name, versions in admitted.items() if not versions.contains(pinned[name])] == []
 
 
-def test_the_wheel_has_every_file_of_the_package() -> None:
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
-    package = ROOT / "xray_hf"
-    named = {path for pattern in settings["package-data"]["xray_hf"] for path in package.glob(pattern)}
-    files = {path for path in package.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
-    assert files == named
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds what installing the wheel would put into site-packages."""
+    folder = tmp_path_factory.mktemp("wheel")
+    (wheel,) = WheelBuilder(str(ROOT)).build(directory=str(folder))
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "site-packages")
+    return folder / "site-packages"
+
+
+def test_the_wheel_has_every_file_of_the_package(installed: Path) -> None:
+    def files(root: Path) -> set[str]:
+        found = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+        return {name for name in found if not name.endswith(".pyc") and not name.startswith("project/")}
+
+    assert files(installed / "xray_hf") == files(ROOT / "xray_hf")
+
+
+def run_installed(installed: Path, code: str, folder: Path) -> str:
+    """What a program prints that has the wheel and the environment, but not the checkout."""
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    return run.stdout
+
+
+# Hides every distribution that a plain `pip install xray_hf` does not bring.
+WITHOUT_EXTRAS = """
+import sys
+from importlib.metadata import distributions, packages_distributions, requires
+from packaging.requirements import Requirement
+
+wanted, open_ = set(), ["xray_hf"]
+while open_:
+    name = open_.pop().lower().replace("_", "-")
+    if name in wanted:
+        continue
+    wanted.add(name)
+    try:
+        needs = [Requirement(text) for text in requires(name) or ()]
+    except Exception:
+        continue  # of another platform
+    open_ += [each.name for each in needs if not each.marker or each.marker.evaluate({"extra": ""})]
+for module, owners in packages_distributions().items():
+    if not {owner.lower().replace("_", "-") for owner in owners} & wanted:
+        sys.modules[module] = None
+assert sys.modules["torch"] is None
+"""
+
+
+def test_the_wheel_predicts_without_any_extra(installed: Path, tmp_path: Path) -> None:
+    code = f"""{WITHOUT_EXTRAS}
+from xray_hf import __file__ as place, cli
+from xray_hf.inference import Engine
+bundle = {str(BUNDLE)!r}
+print(place)
+print(Engine.from_pretrained(bundle).predict({str(BUNDLE / "reference" / "SYNTHETIC-Normal.png")!r}).label)
+cli.main(["predict", bundle, bundle + "/reference", "--out", "found.csv"])
+cli.main(["atlas", "--out", "atlas", "--patients", "30"])
+"""
+    place, label, *_ = run_installed(installed, code, tmp_path).splitlines()
+    assert Path(place).is_relative_to(installed)
+    assert label == "Normal"
+    assert len((tmp_path / "found.csv").read_text().splitlines()) == 1 + 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "extra"),
+    [
+        (["train", "--data-dir", "x"], "train"),
+        (["evaluate", str(BUNDLE)], "train"),
+        (["card", str(BUNDLE)], "hub"),
+        (["demo", "--bundle", str(BUNDLE)], "demo"),
+        (["predict", str(BUNDLE), "a.png", "--out", "a.parquet"], "hub"),
+        (["predict", str(BUNDLE), str(BUNDLE), "--out", "a.csv", "--backend", "openvino"], "openvino"),
+        (["demo", "--mcp"], "mcp"),
+    ],
+)
+def test_a_command_names_the_extra_that_it_lacks(
+    installed: Path, tmp_path: Path, arguments: list[str], extra: str
+) -> None:
+    code = f"""{WITHOUT_EXTRAS}
+from xray_hf import cli
+from xray_hf.errors import exit_on_error
+sys.stderr = sys.stdout
+print(exit_on_error(lambda: cli.main({arguments!r})))
+"""
+    error, status = run_installed(installed, code, tmp_path).splitlines()
+    assert error.startswith("error: ")
+    assert f"`pip install 'xray_hf[{extra}]'`" in error
+    assert int(status) > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_wheel_writes_cards_and_plans_spaces(installed: Path, tmp_path: Path) -> None:
+    bundle = shutil.copytree(BUNDLE, tmp_path / BUNDLE.name)
+    (bundle / "README.md").unlink()
+    run_installed(installed, f"from xray_hf import cli; cli.main(['card', {str(bundle)!r}])", tmp_path)
+    assert (bundle / "README.md").read_text().splitlines()[-1] == (
+        BUNDLE / "README.md"
+    ).read_text().splitlines()[-1]
+
+    plan = "from xray_hf.hub import space; print(space.plan(['owner/model'], 'owner/demo').as_table())"
+    assert run_installed(installed, plan, tmp_path) == run_installed(ROOT, plan, tmp_path)
 
 
 @pytest.mark.parametrize(

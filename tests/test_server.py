@@ -195,7 +195,7 @@ def test_help_names_every_variable_and_its_default(
 
 def test_mcp_that_is_not_installed_is_not_left_out_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"--mcp needs the package mcp; run `pip install mcp`"):
+    with pytest.raises(ConfigError, match=r"--mcp needs the package mcp; run `pip install 'xray_hf\[mcp\]'`"):
         settings.parse(["--bundle", "a/b", "--mcp"])
 
 

@@ -112,7 +112,9 @@ def load(folder: Path | str) -> Network:
     folder = Path(folder)
     config = manifest.read_json(folder / manifest.CONFIG)
     if not (folder / manifest.WEIGHTS).is_file():
-        raise BundleError(f"{folder} holds no {manifest.WEIGHTS}; expected a bundle that train.py wrote.")
+        raise BundleError(
+            f"{folder} holds no {manifest.WEIGHTS}; expected a bundle that `xray-hf train` wrote."
+        )
     with _loading_errors(folder):
         lungs = LungCrop.load(folder / manifest.LUNGS) if manifest.crops_to_lungs(config) else None
         if "architecture" in config:
@@ -121,7 +123,7 @@ def load(folder: Path | str) -> Network:
             return replace(_load_cnn(folder), lungs=lungs)
     raise BundleError(
         f"{folder / manifest.CONFIG} names neither a timm architecture nor model_type xray-cnn; "
-        "expected a bundle that train.py wrote."
+        "expected a bundle that `xray-hf train` wrote."
     )
 
 

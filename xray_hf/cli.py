@@ -1,4 +1,4 @@
-"""Commands for data and bundles; `train.py` trains."""
+"""Chest X-ray classification: data, training, prediction, evaluation, the demo and the Hub."""
 
 from __future__ import annotations
 
@@ -40,6 +40,9 @@ backend = option("--backend", default="onnxruntime", help="onnxruntime, openvino
 hold_out = option(
     "--hold-out", multiple=True, metavar="NAME", help="hold a source out for external validation; repeatable"
 )
+# Its options are declared where it parses them itself, --help included.
+parsed_later = {"add_help_option": False, "context_settings": {"ignore_unknown_options": True}}
+arguments = argument("arguments", nargs=-1, type=click.UNPROCESSED)
 of_data_set = option("--data-set", metavar="OWNER/NAME", help="the Hub's data set it was trained on")
 
 
@@ -153,6 +156,28 @@ def prepare(data: SourceOptions, side: int, out: Path | None, **asked: Any) -> N
         with atomic_folder(out) as temporary:
             to_dataset_dict(opened, split).save_to_disk(temporary)
         print(f"DatasetDict with the classes {', '.join(opened.classes)}: {out}")
+
+
+@commands.command(help="train a classifier", **parsed_later)
+@arguments
+def train(arguments: tuple[str, ...]) -> None:
+    from xray_hf.training import config
+
+    parsed = config.parse(arguments)  # before the import below, which takes seconds
+    from xray_hf.training.run import train
+
+    train(parsed)
+
+
+@commands.command(help="serve the demo", **parsed_later)
+@arguments
+def demo(arguments: tuple[str, ...]) -> None:
+    from xray_hf.demo import settings
+
+    chosen = settings.parse(arguments)  # before the import below, which takes seconds
+    from xray_hf.demo.launch import launch
+
+    launch(chosen)
 
 
 @commands.command(
@@ -441,7 +466,7 @@ def _hide_loading() -> None:
 def _local(bundle: Path) -> Path:
     """A local bundle that a command changes."""
     if not bundle.is_dir():
-        raise BundleError(f"{bundle} is no folder; expected a bundle that train.py wrote.")
+        raise BundleError(f"{bundle} is no folder; expected a bundle that `xray-hf train` wrote.")
     return manifest.locate(bundle)
 
 

@@ -20,6 +20,8 @@ import signal
 import sys
 from collections.abc import Callable
 
+from xray_hf.extras import installation
+
 
 class XrayHFError(Exception):
     """Base of all expected errors; its text is meant for the person at the keyboard."""
@@ -91,6 +93,14 @@ def exit_on_error(main: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         print("error: interrupted.", file=sys.stderr)
         return 130
+    except ModuleNotFoundError as error:
+        if not (command := installation(error.name or "")):
+            raise
+        print(
+            f"error: this command needs {error.name}, which is not installed; run `{command}`.",
+            file=sys.stderr,
+        )
+        return 1
     except XrayHFError as error:
         # Libraries' messages, which some texts quote, can have several lines.
         text = " ".join(line.strip() for line in str(error).splitlines())

@@ -135,7 +135,7 @@ def view_of(training: Mapping[str, Any]) -> str:
 def _data_option(training: Mapping[str, Any], name: str, default: Any) -> Any:
     try:
         return training["config"]["data"][name]
-    except (LookupError, TypeError):  # written by an older version, or not by train.py
+    except (LookupError, TypeError):  # written by an older version, or by another program
         return default
 
 
@@ -168,7 +168,7 @@ def locate(source: Path | str, *, views: bool = False) -> Path:
     if not found or Path(folder.parts[0]).is_dir():
         raise BundleError(
             f"{source} is neither a folder nor the id of a Hub repository, owner/name; "
-            "pass a bundle that train.py wrote, or such an id."
+            "pass a bundle that `xray-hf train` wrote, or such an id."
         )
     # Imported here, because a local bundle needs no client.
     from huggingface_hub import snapshot_download
@@ -268,7 +268,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise BundleError(f"{path} is missing; expected a bundle folder that train.py wrote.") from error
+        raise BundleError(
+            f"{path} is missing; expected a bundle folder that `xray-hf train` wrote."
+        ) from error
     except (OSError, ValueError, RecursionError) as error:
         raise _damaged(f"{path} cannot be read as JSON ({error})") from error
     if not isinstance(value, dict):

@@ -12,6 +12,7 @@ from click import Choice, IntRange
 
 from xray_hf import cores, options
 from xray_hf.errors import BundleError, ConfigError, first_line
+from xray_hf.extras import installation
 from xray_hf.folders import is_hidden
 from xray_hf.inference import backends
 from xray_hf.options import Repeated, option
@@ -75,7 +76,7 @@ class Settings:
 def parse(arguments: Sequence[str] | None = None) -> Settings:
     """Read options and environment; raises ConfigError, BundleError if no bundle is named or found."""
     command = options.Command(
-        "app.py",
+        "xray-hf demo",
         {"Options": list(options.of(Settings).values())},
         callback=Settings,
         context_settings=options.LOOK,
@@ -86,7 +87,7 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     bundles = tuple(filter(None, found.bundles))
     auth = _auth(os.environ.get(AUTH, ""))
     if found.has_mcp and find_spec("mcp") is None:
-        raise ConfigError("--mcp needs the package mcp; run `pip install mcp`.")
+        raise ConfigError(f"--mcp needs the package mcp; run `{installation('mcp')}`.")
     if found.has_mcp and auth:
         raise ConfigError(f"--mcp asks for no password; leave it or {AUTH} out.")
     return replace(found, bundles=bundles or tuple(_of_space() or _shipped()), auth=auth)

@@ -36,7 +36,7 @@ OLD_SOURCE = "coronahack"
 _OLD_REJECTED = "not a frontal chest X-ray"  # said more than the detector knows
 _OLD_TEXTS = ("file_name", "patient_id", "split", "official_split")
 
-_AGAIN = "fetch the bundle again, or let `train.py --resume` write it again"
+_AGAIN = "fetch the bundle again, or let `xray-hf train --resume` write it again"
 
 
 def _blank() -> NDArray[np.str_]:

@@ -13,7 +13,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 from safetensors import SafetensorError, safe_open
 
 from xray_hf import manifest, snippets
-from xray_hf.errors import BundleError, ConfigError, first_line
+from xray_hf.errors import BundleError, first_line
+from xray_hf.project import project_file
 from xray_hf.report import markdown, sections, sentences
 from xray_hf.report.numbers import Rate, percent
 from xray_hf.report.report import Measured, Report
@@ -21,7 +22,6 @@ from xray_hf.report.tables import SUBSETS
 from xray_hf.text import counted, listed
 from xray_hf.training.config import AugmentationConfig
 
-TEMPLATES = Path(__file__).resolve().parents[2] / "model_cards"
 _LONGEST = 1000  # characters of what a file says of itself
 _METRICS = {  # of a report: the Hub's name, ours
     "accuracy": ("accuracy", "Accuracy"),
@@ -125,10 +125,9 @@ def _evaluation(report: Report) -> str:
 
 def fill(template: str, folder: Path, **values: Any) -> str:
     """One of model_cards/, filled in for `folder`; raises BundleError for a missing value."""
-    if not TEMPLATES.is_dir():
-        raise ConfigError(f"{TEMPLATES} is missing; cards are rendered in a checkout of the project.")
+    loader = FileSystemLoader(project_file("model_cards"))
     environment = Environment(  # of Markdown, so nothing is escaped
-        loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= _FILTERS
     try:

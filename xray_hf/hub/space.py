@@ -9,34 +9,32 @@ from xray_hf import manifest
 from xray_hf.errors import ConfigError
 from xray_hf.hub import cards
 from xray_hf.hub.publish import SDK, Plan, require_repo_id
+from xray_hf.project import package_files, project_file
 
-ROOT = Path(__file__).resolve().parents[2]
 PYTHON = "3.11"
 TITLE = "Chest X-ray classifier"
+_SUFFIXES = (".py", ".css", ".js", ".json", ".html", ".npz", ".onnx", ".png", ".svg")
 WHAT = "Chest X-rays, and what the answers are worth"  # at most 60 characters
-_PACKAGE = ("*.py", "*.css", "*.js", "*.json", "*.html", "*.npz", "*.onnx", "*.png", "*.svg")
 
 
 def plan(models: Sequence[str], repo_id: str) -> Plan:
     """The files of the repository of a Space with these models.
 
-    models: Hub ids, owner/name. Raises ConfigError for any other text, or without a checkout of the project.
+    models: Hub ids, owner/name. Raises ConfigError for any other text.
     """
     for name in (repo_id, *models):
         require_repo_id(name)
         if Path(name).is_dir():
             raise ConfigError(f"{name} is a folder here; push it first, and name it as the Hub does.")
-    requirements = ROOT / "requirements-demo.txt"
-    if not requirements.is_file():
-        raise ConfigError(f"{requirements} is missing; a Space is made in a checkout of the project.")
-    package = [path for pattern in _PACKAGE for path in (ROOT / "xray_hf").rglob(pattern)]
+    requirements = project_file("requirements-demo.txt")
     files: dict[str, Path | bytes] = {
-        path.relative_to(ROOT).as_posix(): path for path in [ROOT / "app.py", ROOT / "LICENSE", *package]
+        **{name: project_file(name) for name in ("app.py", "LICENSE")},
+        **package_files(*_SUFFIXES),
+        "requirements.txt": requirements,
     }
-    files["requirements.txt"] = requirements
     card = cards.fill(
         "space.md",
-        ROOT,
+        Path(),
         title=TITLE,
         short_description=WHAT,
         sdk=SDK,

@@ -22,6 +22,7 @@ import numpy as np
 
 from xray_hf import cores
 from xray_hf.errors import BundleError, ConfigError
+from xray_hf.extras import installation
 from xray_hf.manifest import GRAPH, GRAPH_INPUT, Manifest, read, require_weights, weight_files
 
 
@@ -151,7 +152,7 @@ def load(name: str, manifest: Manifest, *, threads: int, calls: int = 1) -> Back
     if name not in BACKENDS:
         raise ConfigError(f"there is no backend {name!r}; expected one of {', '.join(BACKENDS)}.")
     if find_spec(name) is None:
-        raise ConfigError(f"backend {name} is not installed; run `pip install {name}`, or choose another.")
+        raise ConfigError(f"backend {name} is not installed; run `{installation(name)}`, or choose another.")
     if name != "torch" and not (manifest.folder / GRAPH).is_file():
         raise BundleError(
             f"{manifest.folder} holds no {GRAPH}; run `xray-hf export {manifest.folder}`, or choose "

@@ -83,6 +83,8 @@ def is_finished(out: Path, *, resume: bool) -> bool:
     """
     if out.suffix not in WRITERS:
         raise ConfigError(f"--out is {out}; expected a name that ends in {', '.join(WRITERS)}.")
+    if out.suffix == ".parquet":
+        import pyarrow  # noqa: F401  # missing, it should be missed now, not after hours of work
     if not out.exists():
         return False
     if not resume:

@@ -19,7 +19,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from importlib.util import find_spec
 from pathlib import Path
 from tarfile import ReadError
 from typing import Any
@@ -258,14 +257,7 @@ def _stamp(name: str) -> str:
     return f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}"
 
 
-def _require_datasets(path: str) -> None:
-    """Raise ConfigError if only the demo's requirements are installed."""
-    if find_spec("datasets") is None:
-        raise ConfigError(f"{path} is read by the package datasets; run `pip install datasets`.")
-
-
 def _open_parquet(name: str, files: list[str], column: str | None) -> Table:
-    _require_datasets(name)
     from datasets import load_dataset
     from pyarrow import parquet
 
@@ -280,7 +272,6 @@ def _open_parquet(name: str, files: list[str], column: str | None) -> Table:
 
 
 def _open_hub(path: str, split: str | None, column: str | None) -> Table:
-    _require_datasets(path)
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
     from huggingface_hub import HfApi

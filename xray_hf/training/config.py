@@ -202,7 +202,7 @@ def resolve(values: dict[str, Any], preset: str | None = None) -> Config:
     known = {spec.name for group in GROUPS.values() for spec in fields(group)}
     for name, value in values.items():
         if name not in known:
-            raise ConfigError(f"unknown option {name!r}; `python train.py --help` lists them all.")
+            raise ConfigError(f"unknown option {name!r}; `xray-hf train --help` lists them all.")
         if isinstance(value, dict):
             raise ConfigError(f"{name} holds {value}; expected one value or a list.")
     found = options.run(_command(dict), [], values)
@@ -215,7 +215,7 @@ def resolve(values: dict[str, Any], preset: str | None = None) -> Config:
 
 
 def _command(callback: Any) -> options.Command:
-    """The options of train.py; `callback` gets their values."""
+    """The options of training; `callback` gets their values."""
     usual, own = (preset_values(DEFAULT_PRESET, model) for model in (ModelConfig.model, _OWN_VALUES))
 
     def shown(spec: Field[Any]) -> str | None:
@@ -231,7 +231,7 @@ def _command(callback: Any) -> options.Command:
         ),
     ]
     return options.Command(
-        "train.py",
+        "xray-hf train",
         {
             "Start": first,
             **{
@@ -241,7 +241,7 @@ def _command(callback: Any) -> options.Command:
         },
         callback=callback,
         context_settings=options.LOOK,
-        help="Train a chest X-ray classifier; start it plainly or with `accelerate launch train.py`.",
+        help="Train a chest X-ray classifier. Several processes: `accelerate launch -m xray_hf.cli train`.",
         epilog=(
             f"Presets: {'; '.join(f'{name}: {about}' for name, about in words.items())}. Their values are "
             f"in xray_hf/training/presets/; the defaults above are those of {DEFAULT_PRESET}. Every run "
