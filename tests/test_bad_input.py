@@ -392,6 +392,7 @@ WRITERS: dict[str, Callable[[Path, Path], list[object]]] = {
     "splits --out": lambda data, out: ["splits", "--data-dir", data, "--side", 32, "--out", out],
     "examine --out": lambda data, out: ["examine", "--data-dir", data, "--side", 32, "--out", out],
     "atlas --out": lambda data, out: ["atlas", "--patients", 30, "--out", out],
+    "examples --out": lambda data, out: ["examples", "--out", out],
     "train --out": lambda data, out: ["train", "--data-dir", data, *TRAINING, "--out", out],
 }
 

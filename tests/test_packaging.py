@@ -132,6 +132,17 @@ cli.main(["atlas", "--out", "atlas", "--patients", "30"])
     assert len((tmp_path / "found.csv").read_text().splitlines()) == 1 + 3
 
 
+def test_the_readme_shows_what_its_three_lines_print(installed: Path, tmp_path: Path) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = re.search(r"```python\n(.*?)```\n\n```\n(.*?)```", readme, re.DOTALL)
+    assert found
+    code, shown = found.groups()
+    (tmp_path / "pretrained").symlink_to(ROOT / "pretrained")
+    run_installed(installed, "from xray_hf import cli; cli.main(['examples', '--out', 'examples'])", tmp_path)
+    program = WITHOUT_EXTRAS + code
+    assert run_installed(installed, program, tmp_path) == shown
+
+
 @pytest.mark.parametrize(
     ("arguments", "extra"),
     [

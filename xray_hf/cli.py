@@ -83,6 +83,19 @@ def atlas(out: Path, patients: int, seed: int) -> None:
     print(f"{patients} synthetic patients in {out}; they show no real person.")
 
 
+@commands.command(help="write the synthetic X-rays that the demo offers, to try a model with")
+@new_folder
+def examples(out: Path) -> None:
+    from xray_hf.demo.examples import synthetic
+    from xray_hf.files import atomic_folder, require_new_folder
+
+    require_new_folder(out)
+    with atomic_folder(out) as folder:
+        for name, caption, png in synthetic():
+            (folder / name).write_bytes(png)
+            print(f"{out / name}: {caption}")
+
+
 @commands.command(
     "sources",
     help="describe the collections that KIND can be: origin, hospital, labels, licence, known errors",

@@ -99,7 +99,7 @@ def find(source: str | None, temporary: Path) -> list[Example]:
     Raises DataError or ConfigError if `source` cannot be read or an image is no X-ray, OutputError if
     `temporary` cannot be written.
     """
-    contents = _synthetic() if source is None else _owned(source)
+    contents = synthetic() if source is None else _owned(source)
     return [_write(temporary / f"{number:02}", *each) for number, each in enumerate(contents)]
 
 
@@ -109,7 +109,7 @@ def draw(outcome: Outcome, group: str, seed: int) -> Image.Image:
     return image.transpose(Image.Transpose.ROTATE_180) if outcome.is_turned else image
 
 
-def _synthetic() -> Iterator[tuple[str, str, bytes]]:
+def synthetic() -> Iterator[tuple[str, str, bytes]]:
     """(file name, caption, PNG), in the order of OUTCOMES."""
     chosen = json.loads(CHOSEN.read_text(encoding="utf-8"))
     for name, outcome in OUTCOMES.items():

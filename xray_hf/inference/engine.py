@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import overload
@@ -75,14 +75,21 @@ class Prediction:
     label: str
     decision: str
     reason: str
-    logits: np.ndarray
-    heatmaps: np.ndarray | None
-    embedding: np.ndarray
-    lungs: np.ndarray | None
+    logits: np.ndarray = field(repr=False)
+    heatmaps: np.ndarray | None = field(repr=False)
+    embedding: np.ndarray = field(repr=False)
+    lungs: np.ndarray | None = field(repr=False)
     ood_score: float | None
     warnings: tuple[str, ...]
     read_ms: float
     network_ms: float
+
+    def __str__(self) -> str:
+        """One line: "COVID-19 (Normal 0%, Pneumonia 0%, COVID-19 99%)", or the reason for no class."""
+        if self.reason:
+            return f"{self.decision} ({self.reason})"
+        shares = (f"{label} {value:.0%}" for label, value in self.probabilities.items())
+        return f"{self.decision} ({', '.join(shares)})"
 
     @property
     def heatmap(self) -> np.ndarray | None:
