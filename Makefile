@@ -1,6 +1,7 @@
 # One word per chore; CI calls the same words.
 #   make demo         classify X-rays at http://127.0.0.1:7860 with the models of pretrained/
-#   make test         all tests                      make check      ruff, mypy
+#   make test         the tests                      make check      ruff, mypy
+#   make test-fast    those of the edit loop         make test-exhaustive    those that only CI runs
 #   make train        DATA=… MODEL=… ARGS=…
 #   make reproduce    DATA=… SOURCES="KIND:NAME=DIR …"  docs/results.md, in hours
 #   make bench-train  DATA=…  our loop against its peers
@@ -12,7 +13,7 @@ SYNTHETIC := data/synthetic
 DATA ?= $(SYNTHETIC)
 BIN := .venv/bin
 
-.PHONY: demo test check train reproduce bench-train bench-inference bench-demo install browser
+.PHONY: demo test test-fast test-exhaustive check train reproduce bench-train bench-inference bench-demo install
 .DEFAULT_GOAL := demo
 
 install: .venv/installed
@@ -34,13 +35,16 @@ $(SYNTHETIC): | .venv/installed
 demo: .venv/demo
 	$(BIN)/python app.py
 
-test: install browser
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-# For the tests of the page; who is not root installs it himself, or these tests are skipped.
-browser:
-	@command -v chromium > /dev/null || test "$$(id -u)" != 0 || \
-		{ apt-get update -qq && apt-get install -qq --no-install-recommends chromium > /dev/null; }
+test: install
+	$(PYTEST) -m "not exhaustive"
+
+test-fast: install
+	$(PYTEST) -m "not exhaustive and not slow"
+
+test-exhaustive: install
+	$(PYTEST) -m exhaustive
 
 check: install
 	$(BIN)/ruff check .

@@ -23,12 +23,13 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import train
 from xray_hf.data.cache import Viewed
 from xray_hf.errors import exit_on_error
 from xray_hf.models.create import logits_of
 from xray_hf.models.lungs import SIDE as LUNGS_SIDE
 from xray_hf.models.lungs import LungCrop, LungUNet, masks_of, standardise
+from xray_hf.training import run
+from xray_hf.training.config import parse
 from xray_hf.training.loop import Trainer
 from xray_hf.views import View
 
@@ -42,9 +43,9 @@ def main() -> None:
     parser.add_argument("--probe", type=int, default=0, help="epochs in which only the head is trained")
     parser.add_argument("--view", choices=tuple(VIEWS))
     parser.add_argument("--more-augmentation", action="store_true")
-    Variant.options, sys.argv[1:] = parser.parse_known_args()
-    train.Trainer = Variant  # type: ignore[attr-defined]
-    train.main()
+    Variant.options, rest = parser.parse_known_args()
+    run.Trainer = Variant  # type: ignore[attr-defined,misc]
+    run.train(parse(rest))
 
 
 class Variant(Trainer):

@@ -68,7 +68,6 @@ def paste(page: Page, content: bytes, name: str) -> None:
 
 def open_tab(page: Page, url: str, name: str) -> None:
     page.goto(f"{url}/#{name}")
-    page.reload()
     is_open(page, name)
 
 

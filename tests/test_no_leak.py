@@ -23,7 +23,6 @@ from external_sets import KNOWN_PICTURE
 from PIL import Image, ImageOps
 from running import run_training
 
-import train
 from xray_hf import cli, manifest
 from xray_hf.data.cache import Joined, prepare
 from xray_hf.data.dataset import read_samples
@@ -34,6 +33,7 @@ from xray_hf.data.sources.coronahack import CSV_NAME
 from xray_hf.data.synthetic import sample_images
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.task import PAPER_CLASSES, SPLITS
+from xray_hf.training import run
 from xray_hf.training.loop import Trainer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,7 +68,7 @@ def names_seen_in_fitting() -> Iterator[set[str]]:
     seen: set[str] = set()
     names: list[str] = []  # of the cache's rows
     fitting: list[Trainer] = []
-    open_sources, gather, fit = train.open_sources, Joined.gather, Trainer.fit
+    open_sources, gather, fit = run.open_sources, Joined.gather, Trainer.fit
 
     def watched_open(*arguments: Any) -> Any:
         data = open_sources(*arguments)
@@ -95,7 +95,7 @@ def names_seen_in_fitting() -> Iterator[set[str]]:
         watch_files
     )  # whoever opens a file; it cannot be taken away, but then nothing is fitting
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "open_sources", watched_open)
+        patch.setattr(run, "open_sources", watched_open)
         patch.setattr(Joined, "gather", watched_gather)
         patch.setattr(Trainer, "fit", watched_fit)
         yield seen
@@ -281,7 +281,7 @@ def test_of_two_sources_nothing_in_test_or_held_out_is_looked_at_nor_its_twin(
 @pytest.mark.parametrize(
     "fits",
     [
-        "train",
+        "xray_hf.training.run",
         "ablate",
         "xray_hf.calibration.fit",
         "xray_hf.calibration.fit_ood",

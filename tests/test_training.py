@@ -14,13 +14,12 @@ import torch
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
-import train
 from xray_hf.data.dataset import open_data, split_data
 from xray_hf.data.splits import Split
 from xray_hf.errors import CheckpointError, ConfigError, DivergedError
 from xray_hf.models import Network, create_model
 from xray_hf.models.create import logits_of
-from xray_hf.training import checkpoints
+from xray_hf.training import checkpoints, run
 from xray_hf.training.batches import epoch_batches, load_ahead, share_of
 from xray_hf.training.config import TRACKERS, Config, resolve
 from xray_hf.training.loop import Trainer, learning_rate_factor
@@ -390,23 +389,21 @@ def test_a_bundle_does_not_say_where_the_data_lie(
     for place, more in (("data", {"covid_metadata": str(owner / "metadata.csv")}), (f"{owner}/data", {})):
         config = resolve({"source": [f"coronahack={place}"], "out": str(owner / "run"), **more})
         data = open_data(config.data.specs, 32, options=config.data.read_options)
-        said = [
-            train.describe_source(report, data, split_data(data, "grouped", 0)) for report in data.reports
-        ]
-        text = json.dumps([said, train.public(config)])
+        said = [run.describe_source(report, data, split_data(data, "grouped", 0)) for report in data.reports]
+        text = json.dumps([said, run.public(config)])
         assert "owner" not in text
         assert str(tmp_path) not in text
         assert said[0]["report"]["root"] == "data"
     hub = resolve({"source": ["hub=owner/name@main", "hub:two=owner/other"]})
-    assert train.public(hub)["data"]["source"] == ("hub=owner/name@main", "hub:two=owner/other")
+    assert run.public(hub)["data"]["source"] == ("hub=owner/name@main", "hub:two=owner/other")
 
 
 def test_training_json_says_which_source_is_synthetic(synthetic: Path) -> None:
     data = open_data(resolve({"source": [f"coronahack={synthetic}"]}).data.specs, 32)
     split = split_data(data, "grouped", 0)
-    assert train.describe_source(data.reports[0], data, split)["is_synthetic"] is True
+    assert run.describe_source(data.reports[0], data, split)["is_synthetic"] is True
     data.samples[:] = [dataclasses.replace(sample, site="") for sample in data.samples]
-    assert train.describe_source(data.reports[0], data, split)["is_synthetic"] is False
+    assert run.describe_source(data.reports[0], data, split)["is_synthetic"] is False
 
 
 def test_the_average_of_the_weights_forgets_those_that_the_run_began_with(tmp_path: Path) -> None:
