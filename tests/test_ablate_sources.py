@@ -17,6 +17,8 @@ from xray_hf.evaluation.predictions import Predictions
 from xray_hf.files import write_json
 from xray_hf.training.config import parse
 
+pytestmark = pytest.mark.slow
+
 SOURCES = ("--source", "folder:one=a", "--source", "folder:two=b")
 SMALL = ("--model", "xray-cnn", "--side", "32", "--epochs", "1", "--device", "cpu", "--batch-size", "8")
 

@@ -225,6 +225,7 @@ SOURCES: dict[str, tuple[list[str], str, int]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", SOURCES)
 def test_what_is_wrong_with_the_sources_is_said_before_anything_is_written(
     said: Said, tmp_path: Path, case: str
@@ -341,6 +342,7 @@ def test_weights_that_cannot_be_fetched_are_never_replaced_by_random_ones(
 # --- the run's folder
 
 
+@pytest.mark.slow
 def test_a_folder_that_holds_a_run_is_not_written_over(
     said: Said, synthetic: Path, finished_run: Path
 ) -> None:
@@ -454,6 +456,7 @@ def test_a_full_disk_keeps_nothing_that_is_half_written(
     assert [name for name in left if Path(name).name.startswith(".") or not name.endswith(".png")] == []
 
 
+@pytest.mark.slow
 def test_a_training_on_a_full_disk_keeps_nothing_that_is_half_written(
     said: Said, synthetic: Path, tmp_path: Path
 ) -> None:

@@ -12,6 +12,8 @@ import pytest
 
 from xray_hf.data.synthetic import sample_images, write_synthetic
 
+pytestmark = pytest.mark.exhaustive
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 WAYS = {"ours", "pure", "plain", "hf"}
 

@@ -16,6 +16,8 @@ from running import ROOT, running_app
 from xray_hf.demo.page import TABS
 from xray_hf.task import PAPER_CLASSES
 
+pytestmark = pytest.mark.slow
+
 MODELS = ("xray-resnet18", "xray-cnn")
 
 

@@ -125,6 +125,7 @@ def stop_after(rows: int, patch: pytest.MonkeyPatch, kind: type[BaseException] =
 # --- the table
 
 
+@pytest.mark.slow
 def test_every_image_has_its_row_in_the_order_of_the_inputs(whole: Path, folder: Path, scans: Path) -> None:
     rows = parquet.read_table(whole).to_pylist()
     assert [Path(row["source"]).name for row in rows] == sorted(
@@ -221,6 +222,7 @@ def test_names_that_are_no_text_are_written_all_the_same(folder: Path, tmp_path:
         assert [each["source"] for each in csv.DictReader(stream)] == [row["source"]]
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_images(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -247,6 +249,7 @@ def test_memory_does_not_grow_with_the_number_of_images(
 # --- stopped and gone on with
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_again_and_again_gives_the_same_table(
     whole: Path, folder: Path, scans: Path, tmp_path: Path
 ) -> None:
@@ -271,6 +274,7 @@ def test_a_run_that_was_killed_again_and_again_gives_the_same_table(
     assert files_in(out.parent) == ["results.parquet"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_and_tells_how_to_go_on(
     whole: Path, folder: Path, scans: Path, tmp_path: Path, number: signal.Signals
@@ -306,6 +310,7 @@ def launch(launcher: str, *arguments: object, **environment: str) -> subprocess.
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", [ACCELERATE, TORCHRUN])
 def test_two_processes_share_what_one_has_left(
     whole: Path, folder: Path, scans: Path, tmp_path: Path, launcher: str
@@ -324,6 +329,7 @@ def test_two_processes_share_what_one_has_left(
     assert files_in(out.parent) == ["results.parquet"]
 
 
+@pytest.mark.slow
 def test_two_processes_end_soon_when_one_fails(
     whole: Path, folder: Path, scans: Path, tmp_path: Path
 ) -> None:
@@ -847,6 +853,7 @@ def test_weak_evidence_stays_pale() -> None:
 # --- what is shown and imported
 
 
+@pytest.mark.slow
 def test_torch_shows_no_bar_of_its_loading(folder: Path, scans: Path, tmp_path: Path) -> None:
     words = command(folder, scans / "00.png", "--out", tmp_path / "results.csv", "--backend", "torch")
     run = [sys.executable, "-m", "xray_hf.cli", *words]

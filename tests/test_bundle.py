@@ -132,6 +132,7 @@ def answers(all_written: dict[str, tuple[Network, Path]], xray: Path) -> dict[st
     return found
 
 
+@pytest.mark.slow
 def test_a_stranger_gets_trainings_logits(
     written: tuple[Network, Path], answers: dict[str, Any], xray: Path
 ) -> None:
@@ -176,6 +177,7 @@ def test_a_bundle_holds_everything_and_no_pickle(written: tuple[Network, Path]) 
     assert all(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
+@pytest.mark.slow
 def test_views_are_redrawn_without_the_model(written: tuple[Network, Path]) -> None:
     _, folder = written
     before = json.loads((folder / "metrics.json").read_text())

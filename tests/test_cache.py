@@ -306,6 +306,7 @@ def child(samples: list[Sample], cache_dir: Path, pause: float) -> subprocess.Po
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [1, 5, 10])
 def test_a_killed_process_leaves_no_wrong_pixels(samples: list[Sample], cache_dir: Path, after: int) -> None:
     with child(samples, cache_dir, 0.1) as process:

@@ -365,6 +365,7 @@ def test_decisions_recorded_for_the_shipped_models_still_count(name: str, mark: 
     assert manifest.calibration_mark(ROOT / "pretrained" / name) == mark
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [("Normal", "Mass"), ("Normal", "Mass", "Nodule", "Edema", "Effusion")])
 def test_a_bundle_of_any_classes_has_operating_points_of_each(folder: Path, classes: tuple[str, ...]) -> None:
     toy(classes=classes).write(folder / manifest.PREDICTIONS)
@@ -492,6 +493,7 @@ def test_bad_input_is_one_clear_error_and_writes_nothing(
     assert not (folder / manifest.CALIBRATION).exists()
 
 
+@pytest.mark.slow
 def test_metrics_and_figures_show_the_calibration_once_there_is_one(folder: Path) -> None:
     before = evidence.draw(folder)
     fit_bundle(folder)
@@ -517,6 +519,7 @@ def test_views_of_a_damaged_calibration_are_one_clear_error(folder: Path, change
         evidence.draw(folder)
 
 
+@pytest.mark.slow
 def test_the_command_fits_prints_and_draws(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["calibrate", str(folder), "--risk", "0.1"])
     printed = capsys.readouterr().out

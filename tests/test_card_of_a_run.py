@@ -11,6 +11,8 @@ from running import run_training
 from xray_hf import cli, manifest
 from xray_hf.hub import cards, publish
 
+pytestmark = pytest.mark.slow
+
 WEIGHTS = Path(__file__).resolve().parents[1] / "pretrained" / "xray-cnn" / manifest.WEIGHTS
 RUNS = {  # the latter's graph has no heatmaps
     "xray-cnn": ["--preset", "paper", "--initial-weights", str(WEIGHTS)],

@@ -286,6 +286,7 @@ def metrics_of(folder: Path) -> dict:
     return json.loads((folder / manifest.METRICS).read_text())
 
 
+@pytest.mark.slow
 def test_a_report_adds_its_sections_and_figures(reported: Path) -> None:
     found = metrics_of(reported)
     assert found.keys() > SECTIONS
@@ -310,6 +311,7 @@ def test_what_is_known_of_the_rows_is_found(reported: Path) -> None:
     assert sum(own["n"] for own in found["heatmap"]["per_class"].values()) == found["test"]["n"]
 
 
+@pytest.mark.slow
 def test_a_repeated_report_gives_the_same_bytes(folder: Path, data: XrayData) -> None:
     before = files_of(folder)
     report(folder, data)
@@ -334,6 +336,7 @@ def test_without_a_report_there_are_no_sections(folder: Path) -> None:
     assert not list((folder / "figures").glob("control*"))
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_and_draws_the_sheet_outside(
     folder: Path, two_sources: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -357,6 +360,7 @@ def test_a_sheet_of_xrays_is_drawn_neither_in_a_bundle_nor_in_a_repository(
     assert not list(tmp_path.rglob(SHEET))
 
 
+@pytest.mark.slow
 def test_one_source_alone_tells_nothing_and_breaks_nothing(folder: Path, data: XrayData) -> None:
     alone = [replace(sample, site="Kermany") for sample in data.samples]
     report(folder, replace(data, samples=alone))

@@ -26,6 +26,8 @@ from xray_hf.errors import ConfigError, DataError
 from xray_hf.hub import data_set
 from xray_hf.task import PAPER_CLASSES, PROTOCOLS, SPLITS
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -25,6 +25,8 @@ from pydicom.sequence import Sequence
 from xray_hf.errors import ImageError
 from xray_hf.reading import dicom_content, limits, read
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = int(os.environ.get("XRAY_HF_DICOM_EXAMPLES", "300"))
 TIE = 1e-6  # grey levels
 

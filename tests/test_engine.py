@@ -157,6 +157,7 @@ def test_answering_imports_neither_torch_nor_transformers_nor_datasets(cnn_bundl
     assert not HEAVY & set(modules.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "torch"])
 def test_answering_asks_nobody_on_the_network(cnn_bundle: Path, xray: Path, backend: str) -> None:
     code = f"""

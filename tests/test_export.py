@@ -58,6 +58,7 @@ def run(folder: Path, pixels: np.ndarray) -> dict[str, np.ndarray]:
     return dict(zip(names, session.run(names, {"pixels": pixels}), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 3])
 def test_graph_and_torch_agree_on_every_output(folder: Path, network: Network, batch: int) -> None:
     pixels = export.probe_images(SIDE)[:batch]
@@ -134,6 +135,7 @@ class Logits(nn.Module):
         return self.module(inputs).logits
 
 
+@pytest.mark.slow
 def test_a_head_that_is_not_linear_has_a_graph_without_heatmaps(tmp_path: Path) -> None:
     folder = make_bundle(tmp_path, "timm:convnext_atto")
     report = export.export(folder)
@@ -158,6 +160,7 @@ def test_tokens_have_a_map_of_their_grid() -> None:
     assert module.grad_cam(torch.zeros(1, 1, SIDE, SIDE, dtype=torch.uint8)).shape == (1, 3, 14, 14)
 
 
+@pytest.mark.slow
 def test_a_graph_that_answers_otherwise_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,6 +186,7 @@ def test_weights_in_full_precision_are_read_as_they_are(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_the_lungs_are_read_from_their_own_file(tmp_path: Path) -> None:
     network = replace(create_model("xray-cnn", pretrained=False), lungs=LungCrop.load())
     bundle.save_network(network, tmp_path)

@@ -25,6 +25,8 @@ from xray_hf.inference import Engine
 from xray_hf.inference.evaluate import evaluate
 from xray_hf.task import PAPER_CLASSES, REJECTED, UNSURE
 
+pytestmark = pytest.mark.slow
+
 FLAT = 6  # the row of an image that the engine refuses
 
 

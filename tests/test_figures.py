@@ -74,6 +74,7 @@ DRAWINGS: dict[str, Callable[[], Figure]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_every_figure_is_a_small_picture_with_something_on_it(tmp_path: Path, name: str) -> None:
     path = tmp_path / "new folder" / "figure.png"
@@ -96,6 +97,7 @@ def test_a_figure_is_the_same_bytes_each_time_and_names_no_version(tmp_path: Pat
     assert b"tIME" not in data
 
 
+@pytest.mark.slow
 def test_many_detailed_images_still_fit_the_size(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     soft = [

@@ -277,6 +277,7 @@ def lines(run: subprocess.Popen[str]) -> Iterator[str | None]:
     yield None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.timeout(1200)
 def test_every_damaged_file_ends_in_a_reading_or_an_image_error() -> None:

@@ -107,6 +107,7 @@ def test_near_duplicates_join_patients_of_two_sources() -> None:
     assert patient_groups(["a/1", "b/1", "b/2", "b/2"], [(0, 2)]).tolist() == [0, 1, 0, 0]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.real
 def test_twins_of_two_real_collections_are_found(
     real_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -309,6 +309,7 @@ NAMES = (
 )
 
 
+@pytest.mark.slow
 def test_every_hostile_file_is_answered_in_words(site: Site, xray: Path) -> None:
     """Damaged, foreign, renamed, huge or packed: at least 500 of them."""
     honest, originals = xray.read_bytes(), test_fuzz.originals()
@@ -514,6 +515,7 @@ with running_app([bundle], folder) as app:
 """
 
 
+@pytest.mark.slow
 def test_it_starts_and_answers_without_a_network(cnn_bundle: Path, xray: Path, tmp_path: Path) -> None:
     alone = ["unshare", "--map-root-user", "--net"]
     may = subprocess.run([*alone, "true"], capture_output=True, text=True, check=False)

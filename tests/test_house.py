@@ -91,6 +91,7 @@ def test_every_make_word_of_the_docs_exists() -> None:
     assert set(re.findall(r"\bmake ([a-z-]+)", ci)) == {"check", "test", "test-exhaustive"}
 
 
+@pytest.mark.slow
 def test_no_progress_bar_fills_a_redirected_log() -> None:
     paths = [ROOT / "train.py", *(ROOT / "xray_hf").rglob("*.py"), *(ROOT / "scripts").glob("*.py")]
     nodes = [(path, node) for path in paths for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]

@@ -17,6 +17,8 @@ import pytest
 from hub_server import SILENT, Fault, Hub, running_hub
 from hub_store import Blob, Repo
 
+pytestmark = pytest.mark.slow
+
 # What every client starts with; what it tells is printed as JSON.
 START = """
 import json, sys

@@ -196,6 +196,7 @@ def tiff(values: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.real
 @pytest.mark.parametrize("write", [grey, grey_with_alpha, rgb, rgba, tiff])
 def test_no_decision_of_60_real_test_images_changes(

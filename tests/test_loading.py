@@ -23,6 +23,8 @@ from xray_hf import manifest
 from xray_hf.inference import Engine
 from xray_hf.task import PAPER_CLASSES
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ("xray-resnet18", "xray-cnn")
 of_each = pytest.mark.parametrize("model", MODELS)

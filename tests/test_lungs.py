@@ -51,6 +51,7 @@ def trained(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out / "bundle"
 
 
+@pytest.mark.slow
 def test_training_says_in_how_many_images_lungs_were_found(trained: Path) -> None:
     assert manifest.read_json(trained / manifest.TRAINING)["lungs_found"] == len(
         Predictions.read(trained / manifest.PREDICTIONS)
@@ -189,6 +190,7 @@ def test_an_image_without_lungs_is_seen_whole_and_says_so(trained: Path, tmp_pat
     assert NO_LUNGS in rendering.as_html(served, [answer])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["timm:vit_tiny_patch16_224", "timm:convnext_atto"])
 def test_any_network_of_timm_can_be_cropped_and_exported(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)

@@ -278,6 +278,7 @@ def test_of_two_sources_nothing_in_test_or_held_out_is_looked_at_nor_its_twin(
         assert held_out in json.loads((bundle / manifest.METRICS).read_text())["external"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fits",
     [
@@ -335,6 +336,7 @@ def shared(external: list[Sample], sources: list[Sample]) -> list[tuple[Sample, 
     return found
 
 
+@pytest.mark.exhaustive
 @pytest.mark.real
 def test_external_sets_share_no_name_or_patient_with_the_sources_and_few_pictures(
     external: list[Sample], sources: list[Sample], shared: list[tuple[Sample, Sample]]

@@ -17,6 +17,8 @@ from running import run_training, running_app
 from xray_hf import cli, manifest
 from xray_hf.data.synthetic import sample_images
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "own_data.md").read_text(encoding="utf-8")
 LABELS = {"Normal": "Normal", "Pneumonia": "Tuberculosis"}  # what the atlas draws, and what it stands for

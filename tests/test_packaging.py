@@ -143,6 +143,7 @@ def test_the_readme_shows_what_its_three_lines_print(installed: Path, tmp_path: 
     assert run_installed(installed, program, tmp_path) == shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "extra"),
     [
@@ -183,6 +184,7 @@ def test_the_wheel_writes_cards_and_plans_spaces(installed: Path, tmp_path: Path
     assert run_installed(installed, plan, tmp_path) == run_installed(ROOT, plan, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module", ["demo.server", "demo.examples", "inference", "reading.dicom", "reading.tiff"]
 )

@@ -14,6 +14,8 @@ import timm
 import torch
 from safetensors.torch import save
 
+pytestmark = pytest.mark.slow
+
 REPO_FILE = "/timm/resnet18.tv_in1k/resolve/main/model.safetensors"
 CODE = """
 import torch

@@ -19,6 +19,8 @@ from safetensors.numpy import load_file
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.models import create_model
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 KILLS = int(os.environ.get("XRAY_HF_KILLS", "2"))  # more of them take 20 s each
 TWO_PROCESSES = "configs/accelerate/two_cpu_processes.yaml"

@@ -21,6 +21,8 @@ from xray_hf import cli, manifest
 from xray_hf.errors import ConfigError
 from xray_hf.hub import publish
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def hub() -> Iterator[Hub]:

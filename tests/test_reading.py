@@ -594,6 +594,7 @@ def worst(kind: str) -> bytes:
     return stream.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
     [

@@ -31,6 +31,7 @@ def test_every_variant_is_understood_and_differs_from_the_recipe(name: str, chan
     assert resolve({**base, **change}) != resolve(base)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["xray-cnn", "xray-resnet18"])
 def test_the_preset_is_one_of_the_variants_and_named_in_the_table(model: str) -> None:
     runs = [

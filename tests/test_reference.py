@@ -87,6 +87,7 @@ def test_other_pixels_are_noticed(bundle: Path) -> None:
         reference.check(bundle, tolerance=1e-4)
 
 
+@pytest.mark.slow
 def test_export_writes_what_check_compares(
     cnn_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -87,6 +87,7 @@ def shipped(runs: Path, synthetic: Path, tmp_path_factory: pytest.TempPathFactor
     return root
 
 
+@pytest.mark.slow
 def test_a_release_is_complete_and_answers(shipped: Path, runs: Path) -> None:
     bundle = shipped / "pretrained" / "xray-cnn"
     whole = runs / "robust" / "xray-cnn" / "seed-0" / "bundle" / manifest.WEIGHTS
@@ -106,6 +107,7 @@ def test_recorded_logits_are_those_of_the_stored_weights(shipped: Path, syntheti
     np.testing.assert_allclose([each.logits for each in found], table.logits[:4], atol=1e-4)
 
 
+@pytest.mark.exhaustive
 def test_a_cropped_network_of_several_sources_and_another_side_is_released_under_its_own_name(
     shipped: Path, synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

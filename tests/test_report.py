@@ -272,6 +272,7 @@ def leaves(value: Any, place: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     return [place, *(each for key, own in value.items() for each in leaves(own, (*place, key)))]
 
 
+@pytest.mark.slow
 def test_any_value_may_be_missing_or_of_another_kind(tmp_path: Path) -> None:
     files = reports.complete(("Normal", "Tuberculosis"))
     reports.write(tmp_path, files)

@@ -21,6 +21,8 @@ from starlette.testclient import TestClient
 from xray_hf.demo.page import TABS
 from xray_hf.demo.shell import PLACE, PREVIEW, PREVIEW_SIZE, STATIC, Shell
 
+pytestmark = pytest.mark.slow
+
 MAX_PREVIEW = 60_000  # bytes
 MAX_PAGE = 30_000  # bytes of HTML as sent
 PAGE = """<html><head><meta charset="utf-8" />

@@ -120,6 +120,7 @@ def test_its_record_names_the_official_split_and_the_patients_of_the_data_set(
     assert own == {name: patients[name] for name in own}
 
 
+@pytest.mark.exhaustive
 @of_each
 def test_its_numbers_are_those_of_its_records(bundle: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(bundle, tmp_path / "bundle"))
@@ -131,6 +132,7 @@ def test_its_numbers_are_those_of_its_records(bundle: Path, tmp_path: Path) -> N
     }
 
 
+@pytest.mark.slow
 @of_each
 def test_it_answers_about_a_synthetic_patient_with_all_that_was_fitted(bundle: Path, tmp_path: Path) -> None:
     engine = Engine.from_pretrained(bundle)
@@ -141,6 +143,7 @@ def test_it_answers_about_a_synthetic_patient_with_all_that_was_fitted(bundle: P
     assert found.heatmap is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", examples.OUTCOMES)
 def test_an_example_shows_the_outcome_of_its_caption(name: str, tmp_path: Path) -> None:
     """If this fails after a change of models or atlas, run scripts/choose_examples.py."""
@@ -183,6 +186,7 @@ def test_the_readme_tells_the_story_in_the_same_numbers() -> None:
     )
 
 
+@pytest.mark.exhaustive
 @pytest.mark.real
 @of_each
 def test_plain_transformers_and_scikit_learn_get_the_same_numbers(bundle: Path, real_data: Path) -> None:

@@ -36,6 +36,8 @@ from xray_hf.manifest import Manifest
 from xray_hf.reading import read_grey
 from xray_hf.task import PAPER_CLASSES
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 DEMO = Path(page.__file__).parent
 ADDRESS = "http://127.0.0.1:7860"

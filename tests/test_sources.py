@@ -535,6 +535,7 @@ sys.exit(exit_on_error(main))
 """
 
 
+@pytest.mark.slow
 def test_a_repository_is_fetched_from_the_hub(running: Hub, tmp_path: Path) -> None:
     columns: dict[str, list[object]] = {"image": images(1, 2), "label": ["Normal", "Mass"]}
     write_parquet(tmp_path / "set" / "data" / "train-00000-of-00001.parquet", columns)
@@ -780,6 +781,7 @@ def test_the_real_sources_are_read_and_classified_together(real_data: Path) -> N
     assert sum(counts.values()) == len(samples)
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_the_numbers_of_radiography_tell_the_sites_that_were_measured(
     real_data: Path, tmp_path: Path

@@ -423,6 +423,7 @@ def test_a_split_file_that_breaks_its_promise_is_refused(synthetic: Path, tmp_pa
         split_data(data, "grouped", 0, tmp_path / "s.json")
 
 
+@pytest.mark.exhaustive
 @pytest.mark.real
 def test_paper_on_the_real_set_has_the_counts_behind_its_percentages(real: XrayData) -> None:
     split = split_data(real, "paper", 0)

@@ -12,6 +12,8 @@ from browsing import visit
 from playwright.sync_api import Browser, Locator, Page, expect
 from running import ROOT, running_app
 
+pytestmark = pytest.mark.slow
+
 MODELS = ("xray-cnn-multisource", "xray-resnet18-multisource", "xray-cnn", "xray-resnet18")
 MOST = 3  # clicks, after the notice of the first visit
 

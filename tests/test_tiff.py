@@ -205,6 +205,7 @@ def test_other_compressions_are_refused_before_they_are_decoded(compression: str
         read(written(np.zeros((64, 64, 3), np.uint8), photometric="rgb", compression=compression))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compression", ["deflate", "lzma", "zstd", "lzw", "packbits", "jpeg"])
 def test_a_part_that_decodes_to_far_more_than_the_image_costs_little(compression: str) -> None:
     side = 9000  # of the picture within a part; the image has 64

@@ -162,6 +162,7 @@ def test_a_toy_problem_is_learnt(tmp_path: Path) -> None:
     assert history[-1]["train_loss"] < history[0]["train_loss"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -236,6 +237,7 @@ def test_every_tracker_of_accelerate_is_known_and_one_that_is_not_installed_is_n
         make_trainer(tmp_path, track="wandb")
 
 
+@pytest.mark.exhaustive
 def test_a_compiled_network_trains(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, epochs=1, compile=True)
     assert np.isfinite(trainer.fit()[0]["train_loss"])

@@ -98,6 +98,7 @@ def test_draws_in_blocks_are_those_of_one_large_block(monkeypatch: pytest.Monkey
     np.testing.assert_array_equal(np.concatenate(blocks), expected)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_draws() -> None:
     """All draws of 20,000 patients at once would take 320 MB."""
     labels = np.arange(20_000) % 3

@@ -23,6 +23,8 @@ from running import proxy, running_app
 from xray_hf.demo.shell import PLACE
 from xray_hf.task import PAPER_CLASSES
 
+pytestmark = pytest.mark.slow
+
 MODELS = ("xray-cnn-one", "xray-cnn-two")
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 WIDE, HIGH = 2000, 1800  # pixels of an X-ray larger than the preview

@@ -22,6 +22,8 @@ from test_loading import BLOCKED, ENGINE, LOGITS, trying
 from xray_hf.hub import publish
 from xray_hf.inference import Engine
 
+pytestmark = pytest.mark.slow
+
 STEPS = (
     *(("GET", "/xet-write-token/"), ("POST", "/v1/xorb-grants/"), ("PUT", "/cdn/xorb-uploads/")),
     *(("POST", "/v1/xorb-commits/"), ("POST", "/v2/shards")),
