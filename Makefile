@@ -1,6 +1,8 @@
 # One word per chore; CI calls the same words.
 #   make demo         classify X-rays at http://127.0.0.1:7860 with the models of pretrained/
 #   make test         all tests                      make check      ruff, mypy
+#   make docs         the documentation in site/     make docs-serve shows it while you write
+#   make release      OWNER=… build and check what a person then uploads: docs/releasing.md
 #   make train        DATA=… MODEL=… ARGS=…
 #   make reproduce    DATA=… SOURCES="KIND:NAME=DIR …"  docs/results.md, in hours
 #   make bench-train  DATA=…  our loop against its peers
@@ -11,8 +13,9 @@ MODEL ?= xray-resnet18
 SYNTHETIC := data/synthetic
 DATA ?= $(SYNTHETIC)
 BIN := .venv/bin
+OWNER ?= owner
 
-.PHONY: demo test check train reproduce bench-train bench-inference bench-demo install browser
+.PHONY: demo test check docs docs-serve release train reproduce bench-train bench-inference bench-demo install browser
 .DEFAULT_GOAL := demo
 
 install: .venv/installed
@@ -28,13 +31,22 @@ install: .venv/installed
 	$(BIN)/pip install --quiet --requirement requirements-dev.txt
 	@touch $@
 
+.venv/docs: requirements-docs.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --requirement $<
+	@touch $@
+
+.venv/release: .venv/installed requirements-release.txt
+	$(BIN)/pip install --quiet --requirement requirements-release.txt
+	@touch $@
+
 $(SYNTHETIC): | .venv/installed
 	$(BIN)/xray-hf atlas --out $@ --patients 600 --seed 0
 
 demo: .venv/demo
 	$(BIN)/python app.py
 
-test: install browser
+test: install .venv/docs browser
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 # For the tests of the page; who is not root installs it himself, or these tests are skipped.
@@ -46,6 +58,33 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: .venv/docs
+	$(BIN)/properdocs build --quiet --config-file mkdocs.yml
+	@echo "site/index.html"
+
+docs-serve: .venv/docs
+	$(BIN)/properdocs serve --config-file mkdocs.yml
+
+# An empty environment tries the wheel, outside of this folder: else Python would find the package here.
+TRIAL := build/release
+release: .venv/release
+	@git diff --quiet HEAD || { echo "error: there are changes that are not committed" >&2; exit 2; }
+	rm -rf dist $(TRIAL)
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/twine check --strict dist/*
+	$(PYTHON) -m venv $(TRIAL)
+	$(TRIAL)/bin/pip install --quiet dist/*.whl
+	cd $(TRIAL) && bin/xray-hf --help
+	cd $(TRIAL) && bin/xray-hf predict $(CURDIR)/pretrained/xray-cnn $(CURDIR)/pretrained/xray-cnn/reference --out answers.csv
+	for bundle in $(notdir $(wildcard pretrained/*)); do \
+		$(BIN)/xray-hf push pretrained/$$bundle --repo-id $(OWNER)/$$bundle --dry-run || exit; done
+	@ls -l dist
+	@version=$$($(BIN)/python -c "import xray_hf; print(xray_hf.__version__)"); printf '%s\n' \
+		"Nothing was uploaded. If all of the above is right, docs/releasing.md goes on with" \
+		"  git tag -a v$$version -m \"xray_hf $$version\" && git push origin v$$version" \
+		"  $(BIN)/twine upload dist/*" \
+		"  $(BIN)/xray-hf push pretrained/NAME --repo-id $(OWNER)/NAME --tag v$$version   # for each bundle"
 
 train: install $(if $(filter $(SYNTHETIC),$(DATA)),$(SYNTHETIC))
 	$(BIN)/python train.py --model $(MODEL) --data-dir $(DATA) \
