@@ -1,7 +1,9 @@
 # One word per chore; CI calls the same words.
 #   make demo         classify X-rays at http://127.0.0.1:7860 with the models of pretrained/
 #   make test         the tests                      make check      ruff, mypy
-#   make test-fast    those of the edit loop         make test-exhaustive    those that only CI runs
+#   make test-fast    those of the edit loop         make test-exhaustive    those that take minutes each
+#   make docs         the documentation in site/     make docs-serve shows it while you write
+#   make release      OWNER=… build and check what a person then uploads: docs/releasing.md
 #   make train        DATA=… MODEL=… ARGS=…
 #   make reproduce    DATA=… SOURCES="KIND:NAME=DIR …"  docs/results.md, in hours
 #   make bench-train  DATA=…  our loop against its peers
@@ -12,8 +14,10 @@ MODEL ?= xray-resnet18
 SYNTHETIC := data/synthetic
 DATA ?= $(SYNTHETIC)
 BIN := .venv/bin
+OWNER ?= owner
 
-.PHONY: demo test test-fast test-exhaustive check train reproduce bench-train bench-inference bench-demo install
+.PHONY: demo test test-fast test-exhaustive check docs docs-serve release train reproduce
+.PHONY: bench-train bench-inference bench-demo install
 .DEFAULT_GOAL := demo
 
 install: .venv/installed
@@ -29,6 +33,15 @@ install: .venv/installed
 	$(BIN)/pip install --quiet --requirement requirements-dev.txt
 	@touch $@
 
+.venv/docs: requirements-docs.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --requirement $<
+	@touch $@
+
+.venv/release: .venv/installed requirements-release.txt
+	$(BIN)/pip install --quiet --requirement requirements-release.txt
+	@touch $@
+
 $(SYNTHETIC): | .venv/installed
 	$(BIN)/xray-hf atlas --out $@ --patients 600 --seed 0
 
@@ -37,10 +50,10 @@ demo: .venv/demo
 
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-test: install
+test: install .venv/docs
 	$(PYTEST) -m "not exhaustive"
 
-test-fast: install
+test-fast: install .venv/docs
 	$(PYTEST) -m "not exhaustive and not slow"
 
 test-exhaustive: install
@@ -50,6 +63,33 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: .venv/docs
+	$(BIN)/properdocs build --quiet --config-file mkdocs.yml
+	@echo "site/index.html"
+
+docs-serve: .venv/docs
+	$(BIN)/properdocs serve --config-file mkdocs.yml
+
+# An empty environment tries the wheel, outside of this folder: else Python would find the package here.
+TRIAL := build/release
+release: .venv/release
+	@git diff --quiet HEAD || { echo "error: there are changes that are not committed" >&2; exit 2; }
+	rm -rf dist $(TRIAL)
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/twine check --strict dist/*
+	$(PYTHON) -m venv $(TRIAL)
+	$(TRIAL)/bin/pip install --quiet dist/*.whl
+	cd $(TRIAL) && bin/xray-hf --help
+	cd $(TRIAL) && bin/xray-hf predict $(CURDIR)/pretrained/xray-cnn $(CURDIR)/pretrained/xray-cnn/reference --out answers.csv
+	for bundle in $(notdir $(wildcard pretrained/*)); do \
+		$(BIN)/xray-hf push pretrained/$$bundle --repo-id $(OWNER)/$$bundle --dry-run || exit; done
+	@ls -l dist
+	@version=$$($(BIN)/python -c "import xray_hf; print(xray_hf.__version__)"); printf '%s\n' \
+		"Nothing was uploaded. If all of the above is right, docs/releasing.md goes on with" \
+		"  git tag -a v$$version -m \"xray_hf $$version\" && git push origin v$$version" \
+		"  $(BIN)/twine upload dist/*" \
+		"  $(BIN)/xray-hf push pretrained/NAME --repo-id $(OWNER)/NAME --tag v$$version   # for each bundle"
 
 train: install $(if $(filter $(SYNTHETIC),$(DATA)),$(SYNTHETIC))
 	$(BIN)/python train.py --model $(MODEL) --data-dir $(DATA) \

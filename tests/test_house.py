@@ -13,7 +13,10 @@ from xray_hf import cli, options
 from xray_hf.training.config import GROUPS, parse
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 
 
@@ -88,7 +91,7 @@ def test_every_make_word_of_the_docs_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"(?:^|`)make ([a-z-]+)", TEXT, re.MULTILINE)) <= targets
     ci = (ROOT / ".ci" / "run").read_text()
-    assert set(re.findall(r"\bmake ([a-z-]+)", ci)) == {"check", "test", "test-exhaustive"}
+    assert set(re.findall(r"\bmake ([a-z-]+)", ci)) == {"check", "docs", "test", "test-exhaustive"}
 
 
 @pytest.mark.slow

@@ -216,7 +216,7 @@ def ood_roc(scores: Mapping[str, Sequence[float]], title: str) -> Figure:
 
 
 def bars(counts: Mapping[str, Mapping[str, int]], title: str) -> Figure:
-    """Grouped bars with their numbers: counts[group][series], for instance counts["train"]["Normal"]."""
+    """Grouped bars with their numbers: `counts[group][series]`, for instance `counts["train"]["Normal"]`."""
     figure, axes = _grouped(counts, title, "Images", "{:,.0f}")
     axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.margins(y=0.1)
@@ -229,7 +229,7 @@ def rates(
     title: str,
     what: str,
 ) -> Figure:
-    """Grouped bars of shares, 0 to 1, with their numbers: shares[group][series]; a missing one has no bar.
+    """Grouped bars of shares, 0 to 1, with their numbers: `shares[group][series]`; a missing one has no bar.
 
     ends: the intervals, [low, high], drawn upon the bars. what: the label of the axis.
     """
