@@ -97,7 +97,9 @@ def of_engine(unseen: Predictions) -> dict[str, Any]:
 def balanced_accuracy(rows: Predictions) -> dict[str, Any]:
     """{value, interval} of the balanced accuracy."""
     matrix = metrics.confusion_matrix(rows.label, rows.predicted, len(rows.classes))
-    interval = uncertainty.describe(rows)["intervals"]["balanced_accuracy"]
+    interval = uncertainty.balanced_accuracy_interval(
+        rows.predicted == rows.label, rows.label, rows.patient_id
+    )
     return {"value": float(metrics.balanced_accuracy(matrix)), "interval": interval}
 
 
@@ -130,10 +132,8 @@ def against_normal(rows: Predictions, label: str) -> dict[str, Any] | None:
 def share(rows: Predictions, are_true: NDArray[np.bool_], among: NDArray[np.bool_]) -> dict[str, Any]:
     """{value, interval, counts: [how many, of how many]}; (N,) each. value is None among no rows."""
     counts = [int((are_true & among).sum()), int(among.sum())]
-    if not counts[1]:
-        return {"value": None, "interval": None, "counts": counts}
-    draws = uncertainty.Draws(rows.patient_id[among])
-    return {"value": counts[0] / counts[1], "interval": draws.share(are_true[among]), "counts": counts}
+    interval = uncertainty.share_interval(are_true, rows.patient_id, among)
+    return {"value": counts[0] / counts[1] if counts[1] else None, "interval": interval, "counts": counts}
 
 
 def exact(count: int, total: int) -> Rate:

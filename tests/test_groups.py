@@ -76,6 +76,14 @@ def test_unrelated_patients_are_no_duplicates(patients: list[Image.Image]) -> No
     assert near_duplicates(thumbnails_of(patients)) == []
 
 
+def test_another_picture_over_a_copy_is_tolerated_up_to_the_threshold(patients: list[Image.Image]) -> None:
+    """A copy with 25 % of another patient over it correlates by 0.92, one with 35 % by 0.84."""
+    one, other = (patients[row].convert("L").resize((256, 256)) for row in (0, 10))
+    light, heavy = (Image.blend(one, other, share) for share in (0.25, 0.35))
+    assert near_duplicates(thumbnails_of([one, light])) == [(0, 1)]
+    assert near_duplicates(thumbnails_of([one, heavy])) == []
+
+
 def test_pairs_are_found_across_blocks(patients: list[Image.Image], monkeypatch: pytest.MonkeyPatch) -> None:
     thumbnails = thumbnails_of([*patients, patients[3], patients[58]])
     monkeypatch.setattr(groups, "_BLOCK", 7)

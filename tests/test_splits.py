@@ -248,6 +248,27 @@ def test_sources_without_an_official_test_give_a_quarter_of_each_class(seed: int
     assert set(description["splits"]["train"]["sources"]) == {"hospital", "clinic"}
 
 
+def test_the_test_set_takes_a_quarter_to_the_image() -> None:
+    classes = ("Normal", "Tuberculosis")
+    samples = [sample(f"{k}.png", classes[k % 2], f"p{k}") for k in range(16)]
+    split = splits.grouped(samples, classes, np.arange(16), 0)
+    assert Counter(samples[row].label for row in split.test) == {"Normal": 2, "Tuberculosis": 2}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_mixed_group_counts_for_its_rarest_class(seed: int) -> None:
+    """Each patient with tuberculosis has a Normal image, too, among many who have no other."""
+    classes = ("Normal", "Tuberculosis")
+    samples = [sample(f"n{k}.png", "Normal", f"p{k}") for k in range(200)]
+    samples += [sample(f"t{k}.png", "Tuberculosis", f"p{k}") for k in range(40)]
+    groups = np.asarray([int(each.patient_id[1:]) for each in samples])
+    split = splits.grouped(samples, classes, groups, seed)
+    validation, train = (
+        sum(samples[row].label == "Tuberculosis" for row in rows) for rows in (split.validation, split.train)
+    )
+    assert validation == round(0.15 * (validation + train))
+
+
 @pytest.mark.parametrize("held_out", ["hospital", "clinic"])
 def test_a_held_out_source_shares_nothing_with_the_rest(held_out: str, tmp_path: Path) -> None:
     samples, classes, groups = two_sources(twins=10)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from xray_hf.errors import ConfigError
 from xray_hf.evaluation.metrics import Rates
-from xray_hf.evaluation.uncertainty import Draws
+from xray_hf.evaluation.uncertainty import shares
 
 TARGET_RISK = 0.02  # selective risk: the share of wrong answers among those given
 MIN_SOURCE_ROWS = 50  # one wrong answer of fewer exceeds TARGET_RISK, so one image would set the threshold
@@ -97,13 +97,15 @@ def fit_abstention(
     return float(curve.confidence[last : last + 2].mean())
 
 
-def describe(labels: Labels, probabilities: Rates, abstain_below: float, draws: Draws) -> dict[str, Any]:
-    """Coverage and selective risk at a threshold, with their intervals, and AURC."""
+def describe(
+    labels: Labels, probabilities: Rates, abstain_below: float, patients: NDArray[Any]
+) -> dict[str, Any]:
+    """Coverage and selective risk at a threshold, with their intervals, and AURC; patients: (N,)."""
     is_answered = probabilities.max(axis=1) >= abstain_below
     is_wrong = probabilities.argmax(axis=1) != labels
     parts = {"coverage": (is_answered, np.ones_like(is_answered)), "risk": (is_wrong, is_answered)}
     return {
         "abstain_below": abstain_below,
-        **draws.shares(parts),
+        **shares(parts, patients),
         "aurc": risk_coverage(labels, probabilities).area,
     }

@@ -87,9 +87,9 @@ def describe(predictions: Predictions, fitted: Calibration) -> dict[str, Any]:
             "before": temperature.describe(labels, predictions.probabilities, draws),
             "after": temperature.describe(labels, probabilities, draws),
         },
-        "abstention": abstention.describe(labels, probabilities, fitted.abstain_below, draws),
+        "abstention": abstention.describe(labels, probabilities, fitted.abstain_below, draws.patient),
         "operating_points": [
-            operating_points.describe(labels == index, probabilities[:, index], point, draws)
+            operating_points.describe(labels == index, probabilities[:, index], point, draws.patient)
             for point in fitted.operating_points
             for index in [classes.index(point.label)]
         ],

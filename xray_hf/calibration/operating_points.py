@@ -12,7 +12,7 @@ from sklearn.metrics import roc_curve
 
 from xray_hf.calibration.calibration import OperatingPoint
 from xray_hf.evaluation.metrics import Rates, null_if_nan
-from xray_hf.evaluation.uncertainty import Draws
+from xray_hf.evaluation.uncertainty import shares
 
 SPECIFICITIES = (0.90, 0.95)
 
@@ -40,9 +40,9 @@ def fit_threshold(is_case: NDArray[np.bool_], scores: Rates, specificity: float)
 
 
 def describe(
-    is_case: NDArray[np.bool_], scores: Rates, point: OperatingPoint, draws: Draws
+    is_case: NDArray[np.bool_], scores: Rates, point: OperatingPoint, patients: NDArray[Any]
 ) -> dict[str, Any]:
-    """Sensitivity and specificity at an operating point, with intervals.
+    """Sensitivity and specificity at an operating point, with intervals; patients: (N,).
 
     sensitivity_on_own_roc is read off the ROC of these very rows at exactly the wanted specificity, which no
     threshold chosen beforehand can promise.
@@ -56,6 +56,6 @@ def describe(
         "label": point.label,
         "validation_specificity": point.specificity,
         "threshold": point.threshold,
-        **draws.shares({"sensitivity": (is_called, is_case), "specificity": (~is_called, ~is_case)}),
+        **shares({"sensitivity": (is_called, is_case), "specificity": (~is_called, ~is_case)}, patients),
         "sensitivity_on_own_roc": null_if_nan(on_own_roc),
     }

@@ -327,16 +327,20 @@ def _by(part: Predictions, groups: NDArray[np.str_]) -> dict[str, Any]:
 def _rates(part: Predictions) -> dict[str, Any]:
     if not len(part):
         return {"n": 0, "patients": 0, "accuracy": None, "interval": None, "classes": {}}
-    draws, right = uncertainty.Draws(part.patient_id), part.predicted == part.label
+    right, patients = part.predicted == part.label, part.patient_id
     matrix = confusion_matrix(part.label, part.predicted, len(part.classes))
     found = zip(part.classes, matrix.sum(axis=1).tolist(), sensitivity(matrix).tolist(), strict=True)
     return {
         "n": len(part),
-        "patients": len(np.unique(part.patient_id)),
+        "patients": len(np.unique(patients)),
         "accuracy": accuracy(matrix),
-        "interval": draws.share(right),
+        "interval": uncertainty.share_interval(right, patients),
         "classes": {
-            label: {"n": n, "sensitivity": rate, "interval": draws.share(right, part.label == index)}
+            label: {
+                "n": n,
+                "sensitivity": rate,
+                "interval": uncertainty.share_interval(right, patients, part.label == index),
+            }
             for index, (label, n, rate) in enumerate(found)
             if n
         },

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xray_hf.evaluation.predictions import Predictions
-from xray_hf.evaluation.uncertainty import Draws
+from xray_hf.evaluation.uncertainty import shares
 
 
 def describe(predictions: Predictions, calibration: str) -> dict[str, Any] | None:
@@ -27,7 +27,7 @@ def describe(predictions: Predictions, calibration: str) -> dict[str, Any] | Non
     return {
         "not_decided": {str(name): n / len(decided) for name, n in zip(names, counts.tolist(), strict=True)},
         "decided": int(decided.sum()),
-        **Draws(predictions.patient_id).shares({"accuracy_of_decided": (right, decided)}),
+        **shares({"accuracy_of_decided": (right, decided)}, predictions.patient_id),
         "by_class": answers_by_class(predictions, predictions.decision),
     }
 
@@ -39,10 +39,9 @@ def answers_by_class(predictions: Predictions, answers: NDArray[Any]) -> dict[st
     answer count in the denominator. A class without images is left out.
     """
     classes = np.asarray(predictions.classes)
-    draws = Draws(predictions.patient_id)
     among = {str(name): predictions.label == k for k, name in enumerate(classes)}
     return {
-        label: draws.shares({str(name): (answers == name, own) for name in classes})
+        label: shares({str(name): (answers == name, own) for name in classes}, predictions.patient_id)
         for label, own in among.items()
         if own.any()
     }

@@ -2,7 +2,7 @@
 
 A ratio without cases is NaN here and null in JSON: "no information", never 0. So a class that is absent from
 the truth has no sensitivity and stays out of every mean. Rates take many matrices at once, (..., C, C), as
-the bootstrap of `uncertainty` needs them, which goes over OVERALL and PER_CLASS.
+the bootstrap of `uncertainty` needs them.
 """
 
 from __future__ import annotations

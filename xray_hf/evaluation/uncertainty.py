@@ -1,16 +1,16 @@
 """95 % intervals of the numbers of one model and of the difference between two.
 
-Percentile bootstrap over patients (Efron and Tibshirani 1993, chapter 13): each draw takes as many patients
-as there are, with replacement, and all rows of each, since images of one patient resemble each other. A draw
-in which a number is NaN is left out. A rate of 0 or 1 is the same in every draw, so its interval would have
-no width, however few the patients. A share then gets the exact interval (Clopper and Pearson 1934) for that
-many patients, all right or all wrong, and enters balanced accuracy, the mean over classes, with draws from
-its posterior (Jeffreys' prior; Brown et al. 2001). F1 and AUROC of such a class stay without width: read them
-beside the number of patients.
+Images of one patient resemble each other, so patients are the sample. A share has Wilson's interval for the
+effective number of its images, and balanced accuracy combines those of the classes. All else has the
+percentile bootstrap over patients (Efron and Tibshirani 1993, chapter 13): each draw takes as many patients
+as there are, with replacement, and all rows of each; one in which a number is NaN is left out. F1 and AUROC
+that are 1 in every draw have no width: read them beside the number of patients.
+docs/intervals.md has the simulation that decided this.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
+from scipy.stats import t as student
 
 from xray_hf.errors import ConfigError
 from xray_hf.evaluation import metrics
@@ -69,40 +70,67 @@ class Draws:
         drawn = np.concatenate([times @ by_patient for times in self.times()])
         return drawn.reshape(DRAWS, *values.shape[1:])
 
-    def means(self, values: NDArray[Any], among: NDArray[np.bool_] | None = None) -> Rates:
-        """(N,) numbers of rows -> (D,) their means over the rows of each draw, or over those in `among`."""
-        chosen = np.ones(len(values), bool) if among is None else among
-        return ratio(*self.totals(np.stack([values * chosen, chosen], axis=1)).T)
-
-    def count(self, among: NDArray[np.bool_]) -> int:
-        """How many patients these rows are of: (N,)."""
-        return len(np.unique(self.patient[among]))
-
-    def share(self, values: NDArray[np.bool_], among: NDArray[np.bool_] | None = None) -> Interval:
-        """The interval of the share of `among` that `values` are true of: (N,) each."""
-        chosen = np.ones(len(values), bool) if among is None else among
-        return interval(self.means(values, chosen), self.count(chosen))
-
-    def shares(self, named: Mapping[str, tuple[NDArray[np.bool_], NDArray[np.bool_]]]) -> dict[str, Any]:
-        """{name: (which rows, among which)} -> {name: share, "intervals": {name: interval}}."""
-        found = {name: ratio((own & among).sum(), among.sum()) for name, (own, among) in named.items()}
-        return {
-            **{name: metrics.null_if_nan(float(share)) for name, share in found.items()},
-            "intervals": {name: self.share(own, among) for name, (own, among) in named.items()},
-        }
+    def means(self, values: NDArray[Any]) -> Rates:
+        """(N,) numbers of rows -> (D,) their means over the rows of each draw."""
+        return ratio(*self.totals(np.stack([values, np.ones(len(values))], axis=1)).T)
 
 
-def interval(drawn: Rates, patients: int | None = None) -> Interval:
-    """(D,) what the draws gave -> the middle 95 % of what is a number.
+def share_interval(
+    are_true: NDArray[np.bool_], patients: NDArray[Any], among: NDArray[np.bool_] | None = None
+) -> Interval:
+    """The interval of the share of rows, or of those in `among`, that are true: (N,) each; None without any.
 
-    patients: how many a rate is measured on; the interval is then exact where every draw gave 0 or 1.
+    Wilson's, with Student's t for that many patients and the number of independent images that would vary as
+    these do (Rao and Scott 1992), at most as many as there are. Where all or none are true, nothing shows how
+    much images of a patient resemble each other, and each patient counts as one.
     """
+    chosen = np.ones(len(are_true), bool) if among is None else among
+    _, patient, images = np.unique(patients[chosen], return_inverse=True, return_counts=True)
+    if not (count := len(images)):
+        return None
+    true, total = np.bincount(patient, are_true[chosen]), images.sum()
+    rate, degrees = true.sum() / total, max(count - 1, 1)
+    # Whole numbers, so that the sum is exactly 0 where all patients have the same share.
+    squares = ((total * true - true.sum() * images) ** 2).sum()
+    variance = count / degrees * squares / float(total) ** 4
+    effective = min(rate * (1 - rate) / variance, total) if variance else count
+    spread = student.ppf(TAILS[1], degrees) ** 2 / effective
+
+    def lower(rate: float) -> float:
+        return rate**2 / (rate + spread / 2 + math.sqrt(spread * (rate * (1 - rate) + spread / 4)))
+
+    return [float(lower(rate)), float(1 - lower(1 - rate))]
+
+
+def shares(
+    named: Mapping[str, tuple[NDArray[np.bool_], NDArray[np.bool_]]], patients: NDArray[Any]
+) -> dict[str, Any]:
+    """{name: (which rows, among which)} -> {name: share, "intervals": {name: interval}}; (N,) each."""
+    found = {name: ratio((own & among).sum(), among.sum()) for name, (own, among) in named.items()}
+    return {
+        **{name: metrics.null_if_nan(float(value)) for name, value in found.items()},
+        "intervals": {name: share_interval(own, patients, among) for name, (own, among) in named.items()},
+    }
+
+
+def balanced_accuracy_interval(
+    are_right: NDArray[np.bool_], labels: NDArray[np.integer], patients: NDArray[Any]
+) -> Interval:
+    """The interval of the mean over classes of the share of right answers: (N,) each, with N at least 1.
+
+    From the intervals of the classes by the method of variance estimates recovery (Zou and Donner 2008).
+    """
+    classes = [labels == index for index in np.unique(labels)]
+    rates = np.asarray([are_right[own].mean() for own in classes])
+    ends = np.asarray([share_interval(are_right, patients, own) for own in classes]).T
+    below, above = np.linalg.norm(rates - ends, axis=1) / len(classes)
+    return [float(rates.mean() - below), float(rates.mean() + above)]
+
+
+def interval(drawn: Rates) -> Interval:
+    """(D,) what the draws gave -> the middle 95 % of what is a number."""
     numbers = drawn[np.isfinite(drawn)]
-    found = np.quantile(numbers, TAILS).tolist() if len(numbers) else None
-    if patients is None or found not in ([0, 0], [1, 1]):
-        return found
-    exact = binomtest(patients * int(found[0]), patients).proportion_ci(method="exact")
-    return [float(exact.low), float(exact.high)]
+    return np.quantile(numbers, TAILS).tolist() if len(numbers) else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,31 +175,28 @@ def describe(predictions: Predictions) -> dict[str, Any]:
     """
     draws, names = Draws(predictions.patient_id), predictions.classes
     label, predicted, probabilities = predictions.label, predictions.predicted, predictions.probabilities
-    matrices = confusion_matrices(predictions, draws)
+    are_right, matrices = predicted == label, confusion_matrices(predictions, draws)
     rankings = [[Ranking.of(label == index, scores)] for index, scores in enumerate(probabilities.T)]
-    drawn_auroc = drawn_areas(rankings, draws)
-    drawn = {name: rates(matrices) for name, rates in metrics.PER_CLASS.items()} | {"auroc": drawn_auroc}
-    patients = {name: draws.count(label == index) for index, name in enumerate(names)}
-    balanced = _balanced_accuracy(matrices, list(patients.values()))
-    measured = float(metrics.balanced_accuracy(metrics.confusion_matrix(label, predicted, len(names))))
+    drawn_auroc, drawn_f1 = drawn_areas(rankings, draws), metrics.f1(matrices)
 
     def of_class(index: int) -> dict[str, Interval]:
-        among = {
-            "sensitivity": label == index,
-            "precision": predicted == index,
-            "specificity": label != index,
-        }
+        is_case, is_called = label == index, predicted == index
         return {
-            what: interval(values[:, index], draws.count(among[what]) if what in among else None)
-            for what, values in drawn.items()
+            "sensitivity": share_interval(is_called, draws.patient, is_case),
+            "specificity": share_interval(~is_called, draws.patient, ~is_case),
+            "precision": share_interval(is_case, draws.patient, is_called),
+            "f1": interval(drawn_f1[:, index]),
+            "auroc": interval(drawn_auroc[:, index]),
         }
 
     return {
-        "patients_per_class": patients,
+        "patients_per_class": {
+            name: len(np.unique(draws.patient[label == index])) for index, name in enumerate(names)
+        },
         "intervals": {
-            **{name: interval(rate(matrices)) for name, rate in metrics.OVERALL.items()},
-            "accuracy": interval(metrics.accuracy(matrices), draws.patients),
-            "balanced_accuracy": _holding(measured, interval(balanced, draws.patients)),
+            "accuracy": share_interval(are_right, draws.patient),
+            "balanced_accuracy": balanced_accuracy_interval(are_right, label, draws.patient),
+            "macro_f1": interval(metrics.macro_f1(matrices)),
             "macro_auroc": interval(metrics.mean_of_classes(drawn_auroc, matrices)),
             "cross_entropy": interval(draws.means(metrics.losses(label, probabilities))),
             "per_class": {name: of_class(index) for index, name in enumerate(names)},
@@ -220,10 +245,7 @@ def compare(a: Predictions, b: Predictions) -> dict[str, Any]:
     a_right, b_right = a.predicted == a.label, b.predicted == b.label
     only_a, only_b = int((a_right & ~b_right).sum()), int((b_right & ~a_right).sum())
     of_a, of_b = (metrics.describe(each) for each in (a, b))
-    patients = [draws.count(a.label == index) for index in range(len(a.classes))]
-    balanced_a, balanced_b = (
-        _balanced_accuracy(confusion_matrices(each, draws), patients) for each in (a, b)
-    )
+    balanced_a, balanced_b = (metrics.balanced_accuracy(confusion_matrices(each, draws)) for each in (a, b))
     drawn = {
         "accuracy": draws.means(b_right) - draws.means(a_right),
         "balanced_accuracy": balanced_b - balanced_a,
@@ -266,28 +288,6 @@ def areas(rankings: Sequence[Sequence[Ranking]], weights: Rates) -> Rates:
     """
     sums = [np.sum([each.wins(weights) for each in own], axis=0) for own in rankings]
     return np.stack([ratio(won, pairs) for won, pairs in sums], axis=1)
-
-
-def _holding(value: float, found: Interval) -> Interval:
-    """The interval, widened to the value: of a perfect class all posterior draws lie below it."""
-    return found and [min(found[0], value), max(found[1], value)]
-
-
-def _balanced_accuracy(matrices: Counts, patients: Sequence[int]) -> Rates:
-    """(D, C, C) and the patients of each class -> (D,).
-
-    A class gets the same posterior draws each time, so that two models that are all right differ by 0.
-    One class alone gets none: its balanced accuracy is the accuracy, with the same draws.
-    """
-    found = metrics.sensitivity(matrices)
-    for index, count in enumerate(patients if np.count_nonzero(patients) > 1 else ()):
-        drawn = found[:, index]
-        drawn = drawn[np.isfinite(drawn)]
-        if len(drawn) and drawn.min() == drawn.max() and drawn[0] in (0, 1):
-            right = count * int(drawn[0])
-            rng = np.random.default_rng([SEED, index])
-            found[:, index] = rng.beta(right + 0.5, count - right + 0.5, len(found))
-    return metrics.mean_of_classes(found, matrices)
 
 
 def _require_same_rows(a: Predictions, b: Predictions) -> None:

@@ -14,14 +14,14 @@ from xray_hf.task import REJECTED, UNSURE
 from xray_hf.text import counted, listed
 
 INTERVALS = (
-    "Brackets hold 95 % intervals, bootstrapped over patients; for shares of 0 or 100 %, the exact binomial "
-    "interval for that number of patients."
+    "Brackets hold 95 % intervals over patients: Wilson's for shares, from those of the classes for balanced "
+    "accuracy, bootstrapped for everything else."
 )
 SUMMARY = (
     "Balanced accuracy is the mean of the classes' sensitivities. Internal: held-out images of the training "
     "sources. External: other collections. Before → after: the most probable class, then the engine's "
     "decision, on the same images. Coverage: the share of images that get a class. "
-    "Brackets and lines: 95 % intervals, bootstrapped over patients."
+    "Brackets and lines: 95 % intervals over patients."
 )
 EXTERNAL = (
     "Images from collections that were not used for training. An AUROC below 0.5 is worse than a random "
