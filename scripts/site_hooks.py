@@ -48,10 +48,13 @@ def on_files(files: Files, config: ProperDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: ProperDocsConfig, files: Files) -> str:
-    """Turn links within the repository into links within the site; show no list of a single page."""
-    if page.parent is None:
-        page.meta["hide"] = ["navigation"]
+    """Turn links within the repository into links within the site; rank code below guides in the search."""
     here = page.file.src_uri
+    if page.parent is None:
+        page.meta["hide"] = ["navigation"]  # it would list this page alone
+    if here.startswith(("reference/", "repository/")):
+        page.meta["search"] = {"boost": 0.5}
+        return markdown
     folder = posixpath.dirname(here) or "."
     return LINK.sub(lambda link: posixpath.relpath(uri_of(path_of(link[1], here), files), folder), markdown)
 
