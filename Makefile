@@ -2,6 +2,7 @@
 #   make demo         classify X-rays at http://127.0.0.1:7860 with the models of pretrained/
 #   make test         the tests                      make check      ruff, mypy
 #   make test-fast    those of the edit loop         make test-exhaustive    those that take minutes each
+#   make test-oldest  test-fast with the oldest packages that pyproject.toml admits; test-newest: the newest
 #   make docs         the documentation in site/     make docs-serve shows it while you write
 #   make release      OWNER=… build and check what a person then uploads: docs/releasing.md
 #   make train        DATA=… MODEL=… ARGS=…
@@ -16,7 +17,7 @@ DATA ?= $(SYNTHETIC)
 BIN := .venv/bin
 OWNER ?= owner
 
-.PHONY: demo test test-fast test-exhaustive check docs docs-serve release train reproduce
+.PHONY: demo test test-fast test-exhaustive test-oldest test-newest check docs docs-serve release train reproduce
 .PHONY: bench-train bench-inference bench-demo install
 .DEFAULT_GOAL := demo
 
@@ -58,6 +59,12 @@ test-fast: install .venv/docs
 
 test-exhaustive: install
 	$(PYTEST) -m exhaustive
+
+# With other versions of all packages but torch, which lie over those of .venv.
+test-oldest test-newest: test-%: install .venv/docs
+	rm -rf build/$*
+	$(BIN)/pip install --quiet --no-deps --target build/$* $$($(BIN)/python scripts/versions.py $*)
+	PYTHONPATH=build/$* $(PYTEST) -m "not exhaustive and not slow"
 
 check: install
 	$(BIN)/ruff check .
