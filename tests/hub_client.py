@@ -58,7 +58,8 @@ def downloader(*modules: str) -> Iterator[WarmPython]:
     """A Python that has imported modules which know no Hub."""
     # A download in this process sets it for good: the stranger's own code must choose it.
     inherited = {name: value for name, value in os.environ.items() if name != "HF_XET_CLIENT_READ_TIMEOUT"}
-    with warm_python(*modules, environment=inherited) as python:
+    # Images are few: threads would only wait for each other.
+    with warm_python(*modules, environment={**inherited, "OMP_NUM_THREADS": "1"}) as python:
         yield python
 
 

@@ -13,6 +13,7 @@ import pytest
 from hub_client import BUNDLE, NAME, ROOT, Push, changed, held, listed, publisher, pusher, repository
 from hub_server import SILENT, Fault, Hub
 from hub_store import Blob, Repo
+from test_packaging import HEAVY
 from warm_python import WarmPython
 
 from xray_hf import cli, manifest
@@ -43,6 +44,13 @@ def test_the_dry_run_shows_what_is_then_uploaded_and_asks_no_network(hub: Hub, p
     assert sent.returncode == 0, sent.stderr
     assert held(hub) == listed(shown.stdout) == listed(sent.stdout)
     assert len(held(hub)) > 20
+
+
+def test_pushing_a_model_imports_nothing_heavy(python: WarmPython) -> None:
+    code = "import sys; from xray_hf import cli; cli.main(); print(*sys.modules)"
+    done = python.run(code, "push", str(BUNDLE), "--repo-id", NAME, "--dry-run", environment={}, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert not HEAVY & set(done.stdout.split())
 
 
 @pytest.mark.parametrize("kind", ["space", "dataset"])
