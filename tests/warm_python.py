@@ -34,7 +34,11 @@ class WarmPython:
             streams = [Path(folder, name) for name in ("out", "err")]
             job = [code, arguments, environment, str(cwd), *map(str, streams)]
             print(json.dumps(job), file=self._process.stdin, flush=True)
-            status = int(self._process.stdout.readline())
+            try:
+                status = int(self._process.stdout.readline())
+            except BaseException:  # out of time: the next program must not get this one's status
+                self._process.kill()
+                raise
             return subprocess.CompletedProcess(code, status, *(stream.read_text() for stream in streams))
 
 
