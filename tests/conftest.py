@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from hub_server import Hub
     from playwright.sync_api import Browser, Page
 
     from xray_hf.inference import Engine
@@ -76,6 +77,23 @@ def xray(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from xray_hf.demo import examples
 
     return examples.find(None, tmp_path_factory.mktemp("examples"))[0].file
+
+
+@pytest.fixture(scope="session")
+def hubs() -> Iterator[Callable[[], Hub]]:
+    """Makes an empty Hub in place of the one before, at the same address."""
+    from hub_server import serving_hubs
+
+    with serving_hubs() as new_hub:
+        yield new_hub
+
+
+@pytest.fixture
+def hub(hubs: Callable[[], Hub]) -> Iterator[Hub]:
+    """An empty Hub; nobody may ask it, or any other host, for what it does not know."""
+    made = hubs()
+    yield made
+    assert made.unknown() == []
 
 
 @pytest.fixture(scope="session")

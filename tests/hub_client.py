@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
 import shutil
 import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from hub_server import Hub
 from hub_store import Repo
+from warm_python import WarmPython, warm_python
 
 from xray_hf import manifest
 
@@ -25,7 +27,16 @@ Run = subprocess.CompletedProcess[str]
 Push = Callable[..., Run]
 
 
-def pusher(hub: Hub, home: Path, *, xet: bool = False, timeout: float = 30, patience: float = 60) -> Push:
+@contextmanager
+def publisher(hub: Hub, *, xet: bool = False) -> Iterator[WarmPython]:
+    """A Python that has imported what pushes to the address of this Hub."""
+    with TemporaryDirectory() as home:
+        environment = {**os.environ, **hub.environment(Path(home), None, xet=xet), "PYTHONPATH": str(ROOT)}
+        with warm_python("xray_hf.cli", "xray_hf.hub.publish", "hf_xet", environment=environment) as python:
+            yield python
+
+
+def pusher(python: WarmPython, home: Path, *, timeout: float = 30, patience: float = 60) -> Push:
     """`xray-hf push`, waiting only a moment between tries; the rest as the constants of publish.py."""
     code = "import sys; from xray_hf import cli; from xray_hf.errors import exit_on_error; "
     code += "from xray_hf.hub import publish; publish.PAUSES = (0.01, 0.02); "
@@ -36,33 +47,31 @@ def pusher(hub: Hub, home: Path, *, xet: bool = False, timeout: float = 30, pati
     def run(
         *options: str, source: Path | str = BUNDLE, token: str | None = "hf_owner", **environment: str
     ) -> Run:
-        return subprocess.run(
-            [sys.executable, "-c", code, "push", str(source), "--repo-id", NAME, *options],
-            env={**os.environ, **hub.environment(home, token, xet=xet), **environment},
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        own = {"HF_HOME": str(home), "HF_TOKEN": token or "", **environment}
+        return python.run(code, "push", str(source), "--repo-id", NAME, *options, environment=own, cwd=ROOT)
 
     return run
 
 
-def stranger(hub: Hub, folder: Path, xray: Path, *, xet: bool = False) -> Callable[..., str]:
-    """Run code without a token and with an empty cache, beside the file chest.png; its last printed line."""
-    shutil.copy(xray, folder / "chest.png")
+@contextmanager
+def downloader(*modules: str) -> Iterator[WarmPython]:
+    """A Python that has imported modules which know no Hub."""
     # A download in this process sets it for good: the stranger's own code must choose it.
     inherited = {name: value for name, value in os.environ.items() if name != "HF_XET_CLIENT_READ_TIMEOUT"}
+    # Images are few: threads would only wait for each other.
+    with warm_python(*modules, environment={**inherited, "OMP_NUM_THREADS": "1"}) as python:
+        yield python
+
+
+def stranger(
+    python: WarmPython, hub: Hub, folder: Path, xray: Path, *, xet: bool = False
+) -> Callable[..., str]:
+    """Run code without a token and with an empty cache, beside the file chest.png; its last printed line."""
+    shutil.copy(xray, folder / "chest.png")
 
     def run(code: str, *, xet: bool = xet, **environment: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            env={**inherited, **hub.environment(folder / "home", None, xet=xet), **environment},
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        own = {**hub.environment(folder / "home", None, xet=xet), **environment}
+        done = python.run(code, environment=own, cwd=folder)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip().splitlines()[-1]
 
@@ -75,12 +84,8 @@ def repository(hub: Hub, kind: str = "model") -> Repo:
 
 def held(hub: Hub, kind: str = "model") -> dict[str, str]:
     """{path: SHA-256} of the repository's files."""
-    files = repository(hub, kind).head.files
-    return {
-        path: hashlib.sha256(blob.content).hexdigest()
-        for path, blob in files.items()
-        if path != ".gitattributes"
-    }
+    files = repository(hub, kind).head.files.items()
+    return {path: sha256(blob.content).hexdigest() for path, blob in files if path != ".gitattributes"}
 
 
 def listed(output: str) -> dict[str, str]:

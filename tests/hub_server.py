@@ -1,11 +1,12 @@
 """A small Hugging Face Hub for tests: the HTTP API that the unmodified clients speak, and faults on demand.
 
-    with running_hub("owner", "stranger") as hub:
+    with running_hub() as hub:
         subprocess.run(command, env={**os.environ, **hub.environment(tmp_path, "hf_owner")})
         hub.repo("model", "owner/name").head.files["README.md"].content
 
-A token is "hf_" and the user's name. Everything is in memory and may be looked at and changed by the test:
-hub_store.py has it, hub_endpoints.py what is answered, hub_xet.py the same for the storage behind it.
+Its users are owner and stranger; a token is "hf_" and the user's name. Everything is in memory and may be
+looked at and changed by the test: hub_store.py has it. hub_endpoints.py has what is answered, hub_xet.py the
+same for the storage behind it.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote
 
+import hub_endpoints
 import uvicorn
-from hub_endpoints import application
-from hub_store import Store
-from starlette.datastructures import Headers
-from starlette.requests import Request
-from starlette.responses import JSONResponse
-from starlette.types import Message, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from hub_endpoints import Call
+from hub_store import Store, UnknownError
+from starlette.datastructures import Headers, QueryParams
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
 
 SILENT = 100  # seconds; against a patience of 5 at most: no stall of a busy machine is so long
 
@@ -42,9 +43,9 @@ class Fault:
     before: called first; a token that expires, a commit of somebody else.
     delay: seconds until the request is looked at.
     status: this error is the answer, and nothing is done.
-    cut_request: the connection breaks when more bytes of the body than this have come.
+    cut_request: the connection breaks when so many bytes of the body have come.
     cut_response: it breaks after so many bytes of the answer's body; at 0 its head is lost too, though all
-    was done that was asked. Below 1 both are shares of all bytes; a request without a body breaks at once.
+    was done that was asked. Below 1 both are shares of all bytes.
     reset: a break is an RST, not an orderly close, as of a server that is restarted.
     """
 
@@ -79,16 +80,12 @@ class Hub(Store):
     faults: list[Fault] = field(default_factory=list)
     requests: list[Asked] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        """Open all endpoints."""
-        self._endpoints = application(self)
-
     def asked(self, method: str, path: str) -> list[Asked]:
         """The recorded requests of a method whose path contains the pattern."""
         return [one for one in self.requests if one.method == method and re.search(path, one.path)]
 
     def unknown(self) -> list[Asked]:
-        """The requests for what is not here, those for other hosts among them; complete once it is closed."""
+        """The requests for what is not here, those for other hosts among them."""
         return [one for one in self.requests if not one.is_known]
 
     def environment(self, home: Path, token: str | None, *, xet: bool = False) -> dict[str, str]:
@@ -112,20 +109,47 @@ class Hub(Store):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or let it fail."""
-        raw = scope["raw_path"].decode()
-        url = urlsplit(raw)
-        # As a proxy it is given whole addresses; datasets asks its viewer so, at datasets-server.localhost.
-        path = url.path if (url.hostname or "").endswith("localhost") else raw
-        asked = Asked(scope["method"], path, dict(Headers(scope=scope)))
+        asked = Asked(scope["method"], scope["raw_path"].decode(), Headers(scope=scope))
         self.requests.append(asked)
-        wire = Wire(asked, self._fault(asked), scope["state"]["transport"], receive, send)
-        # Routes are matched before quotes are undone: a branch may have a slash in its name.
-        scope = {**scope, "path": path}
-        if not await wire.fail(scope):
-            await self._endpoints(scope, wire.receive, wire.send)
-            asked.is_known = "endpoint" in scope and asked.status != 405
+        fault = self._fault(asked)
+        await asyncio.sleep(fault.delay)
+        if fault.before:
+            fault.before()
+        room = _room(fault.cut_request, int(asked.headers.get("content-length", 0)))
+        body = await _body(receive, room)
+        if body is None:
+            asked.is_cut = room is not None
+            await _break(send, fault)
+            return
+        answer = self._answer(asked, QueryParams(scope["query_string"]), body, fault.status)
+        room = _room(fault.cut_response, len(answer.body))
+        asked.is_cut = room is not None and (room == 0 or room < len(answer.body))
+        if room != 0:
+            asked.status = answer.status_code
+            head = {"status": answer.status_code, "headers": answer.raw_headers}
+            await send({"type": "http.response.start", **head})
+            await send({"type": "http.response.body", "body": answer.body[:room], "more_body": asked.is_cut})
+        if asked.is_cut:
+            await _break(send, fault)
 
-    def _fault(self, asked: Asked) -> Fault | None:
+    def _answer(self, asked: Asked, query: QueryParams, body: bytes, error: int | None) -> Response:
+        """What it says, or the error, as hf_raise_for_status and _format (utils/_http.py) read it."""
+        # Split before quotes are undone: a name may have a slash. HEAD is answered as GET, less the body.
+        host, *path = [unquote(segment) for segment in asked.path.split("/")]
+        call = Call(self, asked.method.replace("HEAD", "GET"), path, query, asked.headers, body)
+        try:
+            if error:
+                raise HTTPException(error, f"fault {error}")
+            if host:
+                raise UnknownError(404)
+            found = hub_endpoints.answer(call)
+        except HTTPException as refusal:
+            asked.is_known = not isinstance(refusal, UnknownError)
+            headers = {"X-Error-Message": refusal.detail, **(refusal.headers or {})}
+            return JSONResponse({"error": refusal.detail}, refusal.status_code, headers)
+        return found if isinstance(found, Response) else JSONResponse(found)
+
+    def _fault(self, asked: Asked) -> Fault:
         for fault in self.faults:
             if not re.fullmatch(fault.method, asked.method) or not re.search(fault.path, asked.path):
                 continue
@@ -134,74 +158,19 @@ class Hub(Store):
             elif fault.times > 0:
                 fault.times -= 1
                 return fault
-        return None
+        return Fault("", "")
 
 
-class Wire:
-    """The connection under one request, which a fault may break."""
-
-    def __init__(
-        self, asked: Asked, fault: Fault | None, transport: asyncio.Transport, receive: Receive, send: Send
-    ) -> None:
-        self.asked, self.fault, self.transport = asked, fault or Fault("", ""), transport
-        self._receive, self._send = receive, send
-        self._received = self._sent = self._size = 0
-
-    async def fail(self, scope: Scope) -> bool:
-        """What a fault does in place of the route; whether it has answered."""
-        await asyncio.sleep(self.fault.delay)
-        if self.fault.before:
-            self.fault.before()
-        if self.fault.cut_request is not None and not self._bytes_of_request():
-            self._cut()
-            return True
-        if self.fault.status is None:
-            return False
-        await Request(scope, self.receive).body()
-        # parse_ratelimit_headers (utils/_http.py): no request left, new ones in 0 seconds.
-        headers = {"RateLimit": '"api";r=0;t=0'} if self.fault.status == 429 else {}
-        error = JSONResponse({"error": f"fault {self.fault.status}"}, self.fault.status, headers)
-        await error(scope, self.receive, self.send)
-        return True
-
-    async def receive(self) -> Message:
-        """Receive on, until too much has come."""
-        message = await self._receive()
-        self._received += len(message.get("body", b""))
-        room = _room(self.fault.cut_request, self._bytes_of_request())
-        if room is not None and self._received > room:
-            self._cut()
-            return {"type": "http.disconnect"}
-        return message
-
-    async def send(self, message: Message) -> None:
-        """Send on, until too much would be sent."""
-        if message["type"] == "http.response.start":
-            self._size = int(Headers(raw=message["headers"]).get("content-length", 0))
-        body, room = message.get("body", b""), _room(self.fault.cut_response, self._size)
-        self._sent += len(body)
-        if room is not None and (room == 0 or self._sent > room) and not self.asked.is_cut:
-            if rest := body[: room - self._sent]:
-                await self._send({"type": "http.response.body", "body": rest, "more_body": True})
-            self._cut()
-        if self.asked.is_cut:
-            return
-        if message["type"] == "http.response.start":
-            self.asked.status = message["status"]
-        await self._send(message)
-
-    def _bytes_of_request(self) -> int:
-        return int(self.asked.headers.get("content-length", 0))
-
-    def _cut(self) -> None:
-        self.asked.is_cut = True
-        if self.fault.reset:
-            # Linger for 0 seconds: what is unsent is forgotten and the peer told by an RST.
-            connection: socket.socket = self.transport.get_extra_info("socket")
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self.transport.abort()
-        else:
-            self.transport.close()
+async def _body(receive: Receive, room: int | None) -> bytes | None:
+    """The body of a request; None if the client is gone, or as soon as there is no room for more."""
+    body, is_more = bytearray(), True
+    while is_more:
+        message = await receive()
+        body += message.get("body", b"")
+        if message["type"] == "http.disconnect" or (room is not None and len(body) >= room):
+            return None
+        is_more = message["more_body"]
+    return bytes(body)
 
 
 def _room(limit: float | None, size: int) -> int | None:
@@ -209,24 +178,37 @@ def _room(limit: float | None, size: int) -> int | None:
     return None if limit is None else int(limit * size if limit < 1 else limit)
 
 
-class _Protocol(H11Protocol):
-    """uvicorn's, with the connection in the scope's state, where Wire can break it."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self.app_state = {"transport": transport}
-        super().connection_made(transport)
+async def _break(send: Send, fault: Fault) -> None:
+    """Break the connection, which uvicorn's cycle has, whose method `send` is."""
+    transport: asyncio.Transport = send.__self__.transport  # type: ignore[attr-defined]
+    if fault.reset:
+        # Linger for 0 seconds: what is unsent is forgotten and the peer told by an RST.
+        connection: socket.socket = transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.abort()
+    else:
+        transport.close()
+    await asyncio.sleep(0)  # so that uvicorn notices before it wants an answer
 
 
 @contextmanager
-def running_hub(*users: str, page_size: int = 1000, part_size: int = 16_000_000) -> Iterator[Hub]:
-    """Serve a Hub with these users on a free port of the loopback, in a thread."""
-    hub = Hub({f"hf_{user}": user for user in users}, page_size, part_size)
+def serving_hubs() -> Iterator[Callable[[], Hub]]:
+    """Serve, in a thread, at a free port of the loopback, the empty Hub that the last call of this made."""
+    hub: Hub
+
+    def new() -> Hub:
+        nonlocal hub
+        # The same machine under two names is two hosts for a client: _is_same_or_hub_host (utils/_http.py).
+        hub = Hub(f"http://localhost:{port}", f"http://127.0.0.1:{port}")
+        return hub
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        await hub(scope, receive, send)
+
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        # The same machine under two names is two hosts for a client: _is_same_or_hub_host (utils/_http.py).
-        hub.url, hub.cdn_url = f"http://localhost:{port}", f"http://127.0.0.1:{port}"
         config = uvicorn.Config(
-            hub, http=_Protocol, lifespan="off", log_level="error", timeout_graceful_shutdown=1
+            application, http="h11", lifespan="off", log_level="error", timeout_graceful_shutdown=1
         )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
@@ -234,7 +216,16 @@ def running_hub(*users: str, page_size: int = 1000, part_size: int = 16_000_000)
         while not server.started and thread.is_alive():
             time.sleep(0.01)
         try:
-            yield hub
+            yield new
         finally:
             server.should_exit = True
             thread.join()
+
+
+@contextmanager
+def running_hub() -> Iterator[Hub]:
+    """Serve one Hub; nobody asks it, nor any other host, for what it does not know."""
+    with serving_hubs() as new:
+        hub = new()
+        yield hub
+    assert hub.unknown() == []

@@ -7,14 +7,13 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from hub_server import Hub, running_hub
+from hub_server import Hub
 from huggingface_hub import DatasetCard
 from opening import open_coronahack
 
@@ -45,13 +44,6 @@ def partly(data: XrayData) -> XrayData:
         kept += record.label == "COVID-19"
         records.append(replace(record, license="") if record.label == "COVID-19" and kept % 2 else record)
     return replace(data, samples=records)
-
-
-@pytest.fixture
-def hub() -> Iterator[Hub]:
-    with running_hub("owner") as running:
-        yield running
-    assert running.unknown() == []
 
 
 COLUMNS = ("file_name", "patient_id", "site", "pathogen", "source", "license", "label", "group")

@@ -56,7 +56,7 @@ def test_the_script_runs_from_a_folder_to_the_hub_and_the_demo(
     work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(work)
-    with running_hub("owner") as hub:
+    with running_hub() as hub:
         environment = {
             **os.environ,
             **hub.environment(tmp_path / "home", "hf_owner"),

@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import write_sources
-from hub_server import Hub, running_hub
+from hub_server import Hub
 from openpyxl import Workbook
 from PIL import Image
 
@@ -510,13 +509,6 @@ def test_a_place_that_is_no_repository_is_refused(tmp_path: Path, monkeypatch: p
             read("hub", place)
 
 
-@pytest.fixture
-def running() -> Iterator[Hub]:
-    with running_hub("owner") as served:
-        yield served
-    assert served.unknown() == []
-
-
 PUBLISH = """
 import sys
 from huggingface_hub import HfApi
@@ -536,12 +528,12 @@ sys.exit(exit_on_error(main))
 
 
 @pytest.mark.slow
-def test_a_repository_is_fetched_from_the_hub(running: Hub, tmp_path: Path) -> None:
+def test_a_repository_is_fetched_from_the_hub(hub: Hub, tmp_path: Path) -> None:
     columns: dict[str, list[object]] = {"image": images(1, 2), "label": ["Normal", "Mass"]}
     write_parquet(tmp_path / "set" / "data" / "train-00000-of-00001.parquet", columns)
 
     def run(code: str, argument: str, token: str | None = "hf_owner") -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, **running.environment(tmp_path / str(token), token)}
+        environment = {**os.environ, **hub.environment(tmp_path / str(token), token)}
         command = [sys.executable, "-c", code, argument]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 

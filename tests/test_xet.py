@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hub_client import BUNDLE, NAME, ROOT, Push, held, listed, pusher, repository, stranger
+from hub_client import (
+    BUNDLE,
+    NAME,
+    ROOT,
+    Push,
+    downloader,
+    held,
+    listed,
+    publisher,
+    pusher,
+    repository,
+    stranger,
+)
 from hub_server import SILENT, Fault, Hub, running_hub
 from hub_store import Blob, Repo
 from hub_xet import chunks
 from test_loading import BLOCKED, ENGINE, LOGITS, trying
+from warm_python import WarmPython
 
 from xray_hf.hub import publish
 from xray_hf.inference import Engine
@@ -25,7 +35,7 @@ from xray_hf.inference import Engine
 pytestmark = pytest.mark.slow
 
 STEPS = (
-    *(("GET", "/xet-write-token/"), ("POST", "/v1/xorb-grants/"), ("PUT", "/cdn/xorb-uploads/")),
+    *(("GET", "/xet-write-token/"), ("POST", "/v1/xorb-grants/"), ("PUT", "/cdn/xorbs/")),
     *(("POST", "/v1/xorb-commits/"), ("POST", "/v2/shards")),
 )
 OF_XET = 1 + publish.XET_RETRIES  # requests of hf_xet in one try of ours
@@ -33,22 +43,26 @@ OF_XET = 1 + publish.XET_RETRIES  # requests of hf_xet in one try of ours
 Run = Callable[..., str]
 
 
+@pytest.fixture(scope="module")
+def python(hubs: Callable[[], Hub]) -> Iterator[WarmPython]:
+    with publisher(hubs(), xet=True) as python:
+        yield python
+
+
 @pytest.fixture
-def hub() -> Iterator[Hub]:
+def hub(hub: Hub) -> Iterator[Hub]:
     """An empty Hub; no token of a user comes to the Xet storage, nor any token to where xorbs lie."""
-    with running_hub("owner") as running:
-        yield running
-    assert running.unknown() == []
-    for one in running.requests:
+    yield hub
+    for one in hub.requests:
         token = one.headers.get("authorization", "")
         assert "hf_" not in token or not re.match("/v[12]/", one.path)
         assert not token or not one.path.startswith("/cdn/")
 
 
 @pytest.fixture
-def push(hub: Hub, tmp_path: Path) -> Push:
+def push(python: WarmPython, tmp_path: Path) -> Push:
     """`xray-hf push` of a bundle by Xet, waiting only a moment between tries."""
-    return pusher(hub, tmp_path / "home", xet=True)
+    return pusher(python, tmp_path / "home")
 
 
 # Uploading
@@ -64,8 +78,8 @@ def test_what_is_pushed_by_xet_is_what_the_dry_run_shows_and_a_second_push_sends
     assert held(hub) == listed(shown.stdout) == listed(sent.stdout)
     large = {path for path, blob in repository(hub).head.files.items() if blob.is_lfs}
     assert {"model.onnx", "model.safetensors", "predictions.parquet"} <= large
-    assert {repository(hub).head.files[path].sha256 for path in large} == repository(hub).xet.keys()
-    assert hub.asked("PUT", "/cdn/uploads/") == hub.asked("POST", "/objects/batch") == []
+    assert {repository(hub).head.files[path].oid for path in large} == hub.xet.keys()
+    assert hub.asked("PUT", "/cdn/lfs/") == hub.asked("POST", "/objects/batch") == []
     sent_before = len(hub.asked("POST", "/v2/shards"))
     second = push()
     assert second.returncode == 0, second.stderr
@@ -82,15 +96,19 @@ FILES = {
 
 
 @pytest.mark.parametrize("packing", [0, 1, 2], ids=["noise as it is", "text", "floats with bytes grouped"])
-def test_every_packing_of_chunks_is_understood(hub: Hub, tmp_path: Path, packing: int) -> None:
+def test_every_packing_of_chunks_is_understood(
+    python: WarmPython, hub: Hub, tmp_path: Path, packing: int
+) -> None:
     hub.repos["model", NAME] = Repo("model", NAME)
     (tmp_path / "file.bin").write_bytes(FILES[packing])
     code = f"import huggingface_hub as hub; hub.upload_file(repo_id={NAME!r}, "
     code += "path_or_fileobj='file.bin', path_in_repo='file.bin')"
-    environment = {**os.environ, **hub.environment(tmp_path / "home", "hf_owner", xet=True)}
-    subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, check=True)
+    own = {"HF_HOME": str(tmp_path / "home"), "HF_TOKEN": "hf_owner"}
+    own["HF_XET_DEDUPLICATION_GLOBAL_DEDUP_QUERY_ENABLED"] = "0"  # as xray_hf has it
+    done = python.run(code, environment=own, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     assert repository(hub).head.files["file.bin"].content == FILES[packing]
-    [xorb] = hub.xorbs.values()
+    [xorb] = [content for key, content in hub.cdn.items() if key.startswith("xorbs/")]
     assert packing in {chunk.packing for chunk in chunks(xorb)}
 
 
@@ -101,14 +119,14 @@ def test_trouble_at_every_step_that_passes_is_waited_for(hub: Hub, push: Push) -
     assert done.returncode == 0, done.stderr
     assert [fault.times for fault in hub.faults] == [0] * len(hub.faults)
     assert held(hub) == listed(done.stdout)
-    assert len(list(repository(hub).history(repository(hub).head))) == 2
+    assert len(repository(hub).commits) == 2
 
 
 @pytest.mark.parametrize(
     "fault",
     [
         Fault("POST", "/v1/xorb-grants/", status=404),
-        Fault("PUT", "/cdn/xorb-uploads/", cut_request=1000, reset=True, times=99),
+        Fault("PUT", "/cdn/xorbs/", cut_request=1000, reset=True, times=99),
     ],
     ids=["no grants", "no room"],
 )
@@ -132,10 +150,10 @@ def test_where_xorbs_cannot_be_put_they_go_to_the_storage_itself(hub: Hub, push:
     ids=["down", "cut", "silent", "forbidden", "expired at the storage"],
 )
 def test_trouble_that_stays_is_one_error_and_the_repository_holds_what_it_held(
-    hub: Hub, tmp_path: Path, fault: Fault, words: str, asked: int
+    python: WarmPython, hub: Hub, tmp_path: Path, fault: Fault, words: str, asked: int
 ) -> None:
     """What is quick is tried three times; a silent server was waited for long enough after the first."""
-    push = pusher(hub, tmp_path / "home", xet=True, patience=1 if fault.delay else 60)
+    push = pusher(python, tmp_path / "home", patience=1 if fault.delay else 60)
     hub.repos["model", NAME] = Repo("model", NAME, private=True)
     repository(hub).commit({"old.txt": Blob(b"old")}, "Old")
     before = held(hub)
@@ -148,9 +166,9 @@ def test_trouble_that_stays_is_one_error_and_the_repository_holds_what_it_held(
     assert held(hub) == before
 
 
-def test_trouble_that_ends_a_long_try_is_waited_for_too(hub: Hub, tmp_path: Path) -> None:
+def test_trouble_that_ends_a_long_try_is_waited_for_too(python: WarmPython, hub: Hub, tmp_path: Path) -> None:
     hub.faults.append(Fault("POST", "/v2/shards", status=503, times=OF_XET))
-    done = pusher(hub, tmp_path / "home", xet=True, patience=0)()
+    done = pusher(python, tmp_path / "home", patience=0)()
     assert done.returncode == 0, done.stderr
     assert [one.status for one in hub.asked("POST", "/v2/shards")] == [503] * OF_XET + [200]
 
@@ -178,16 +196,22 @@ def test_a_token_of_the_hub_that_expires_on_the_way_is_named(hub: Hub, push: Pus
 @pytest.fixture(scope="module")
 def pushed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     """A Hub with xray-cnn, pushed by Xet and public."""
-    with running_hub("owner") as running:
-        done = pusher(running, tmp_path_factory.mktemp("home"), xet=True)("--public")
+    with running_hub() as running:
+        with publisher(running, xet=True) as python:
+            done = pusher(python, tmp_path_factory.mktemp("home"))("--public")
         assert done.returncode == 0, done.stderr
         yield running
-    assert running.unknown() == []
+
+
+@pytest.fixture(scope="module")
+def strangers_python() -> Iterator[WarmPython]:
+    with downloader("onnxruntime", "httpx2", "yaml") as python:
+        yield python
 
 
 @pytest.fixture
-def run(pushed: Hub, tmp_path: Path, xray: Path) -> Iterator[Run]:
-    yield stranger(pushed, tmp_path, xray, xet=True)
+def run(strangers_python: WarmPython, pushed: Hub, tmp_path: Path, xray: Path) -> Iterator[Run]:
+    yield stranger(strangers_python, pushed, tmp_path, xray, xet=True)
     pushed.faults.clear()
 
 
@@ -211,9 +235,7 @@ def test_what_came_by_xet_goes_by_xet_also_in_pieces_and_without(
     before = len(pushed.requests)
     assert json.loads(run(BLOCKED + SNAPSHOT, xet=xet, **pieces)) == held(pushed)
     paths = [one.path for one in pushed.requests[before:]]
-    assert {path.split("/")[2] for path in paths if path.startswith("/cdn/")} == {
-        "xorbs" if xet else "objects"
-    }
+    assert {path.split("/")[2] for path in paths if path.startswith("/cdn/")} == {"xorbs" if xet else "lfs"}
     asked = [path for path in paths if "/reconstructions/" in path]
     assert (len(asked) > len(set(asked))) == bool(pieces)
 
@@ -228,7 +250,7 @@ def test_transformers_and_the_engine_load_by_xet(pushed: Hub, run: Run, xray: Pa
     assert json.loads(run(code)) == pytest.approx(expected, abs=2e-2)
     places = [one.path for one in pushed.requests[before:]]
     assert len([path for path in places if path.startswith("/cdn/xorbs/")]) == 2
-    assert not [path for path in places if path.startswith("/cdn/objects/")]
+    assert not [path for path in places if path.startswith("/cdn/lfs/")]
 
 
 def test_trouble_of_a_download_that_passes_is_waited_for(pushed: Hub, run: Run) -> None:

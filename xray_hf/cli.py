@@ -415,7 +415,7 @@ def card(bundle: Path, repo_id: str | None, data_set: str | None, no_names: bool
 def push(
     what: tuple[str, ...], kind: str, repo_id: str, data: SourceOptions, dry_run: bool, **more: Any
 ) -> None:
-    from xray_hf.hub import data_set, publish, space
+    from xray_hf.hub import publish
 
     for name, of_kind in _OF_KIND.items():
         if click.get_current_context().params[name] and kind != of_kind:
@@ -427,10 +427,14 @@ def push(
         raise ConfigError("--all-images sends what only its owner may share; leave --public out.")
     with TemporaryDirectory(prefix="xray_hf-push-") as folder:
         if kind == "space":
+            from xray_hf.hub import space
+
             plan = space.plan(what, repo_id)
         elif kind == "model":
             plan = publish.of_bundle(_local(Path(_one(what))), repo_id, **of_model)
         else:
+            from xray_hf.hub import data_set
+
             publish.require_repo_id(repo_id)  # before all images are read
             if what or not data.source:
                 data = replace(data, source=(f"coronahack={_one(what)}", *data.source))

@@ -1,0 +1,85 @@
+"""Python with its imports done: each program runs in a fork of it, as a process of its own.
+
+Most of the tests' programs take less time than their imports. What a library reads from the environment when
+it is imported is as it was for all; everything else is the program's own.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+
+class WarmPython:
+    """Runs programs one after the other, as `python -c` would."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def run(
+        self, code: str, *arguments: str, environment: Mapping[str, str], cwd: Path
+    ) -> subprocess.CompletedProcess[str]:
+        """What a program says, and its exit status. environment: what changes in it."""
+        assert self._process.stdin
+        assert self._process.stdout
+        with TemporaryDirectory() as folder:
+            streams = [Path(folder, name) for name in ("out", "err")]
+            job = [code, arguments, environment, str(cwd), *map(str, streams)]
+            print(json.dumps(job), file=self._process.stdin, flush=True)
+            try:
+                status = int(self._process.stdout.readline())
+            except BaseException:  # out of time: the next program must not get this one's status
+                self._process.kill()
+                raise
+            return subprocess.CompletedProcess(code, status, *(stream.read_text() for stream in streams))
+
+
+@contextmanager
+def warm_python(*modules: str, environment: Mapping[str, str]) -> Iterator[WarmPython]:
+    """A Python that has imported the modules."""
+    command = [sys.executable, __file__, *modules]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        yield WarmPython(process)
+
+
+def _serve(modules: list[str]) -> None:
+    for name in modules:
+        importlib.import_module(name)
+    gc.freeze()  # so that forks share it for longer
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            _become(*json.loads(line))
+            return
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+def _become(
+    code: str, arguments: list[str], environment: dict[str, str], cwd: str, out: str, err: str
+) -> None:
+    os.environ.update(environment)
+    os.chdir(cwd)
+    streams = [
+        os.open(os.devnull, os.O_RDONLY),
+        *(os.open(path, os.O_WRONLY | os.O_CREAT) for path in (out, err)),
+    ]
+    for descriptor, stream in enumerate(streams):
+        os.dup2(stream, descriptor)
+    sys.argv = ["-c", *arguments]
+    sys.path[:1] = ["", *environment.get("PYTHONPATH", "").split(os.pathsep)]
+    exec(code, {"__name__": "__main__"})
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1:])
