@@ -3,6 +3,7 @@
 #   make test         the tests                      make check      ruff, mypy
 #   make test-fast    those of the edit loop         make test-exhaustive    those that take minutes each
 #   make test-oldest  test-fast with the oldest packages that pyproject.toml admits; test-newest: the newest
+#   make mutants      do the tests of splits, metrics, intervals and calibration notice changed code?
 #   make docs         the documentation in site/     make docs-serve shows it while you write
 #   make release      OWNER=… build and check what a person then uploads: docs/releasing.md
 #   make train        DATA=… MODEL=… ARGS=…
@@ -17,7 +18,8 @@ DATA ?= $(SYNTHETIC)
 BIN := .venv/bin
 OWNER ?= owner
 
-.PHONY: demo test test-fast test-exhaustive test-oldest test-newest check docs docs-serve release train reproduce
+.PHONY: demo test test-fast test-exhaustive test-oldest test-newest mutants check docs docs-serve release
+.PHONY: train reproduce
 .PHONY: bench-train bench-inference bench-demo install
 .DEFAULT_GOAL := demo
 
@@ -70,6 +72,10 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+mutants: install
+	$(BIN)/pip install --quiet mutmut==3.8.1
+	$(BIN)/mutmut run
 
 docs: .venv/docs
 	$(BIN)/properdocs build --quiet --config-file mkdocs.yml

@@ -3,7 +3,8 @@
 python scripts/versions.py oldest    # name==the lower bound of each
 python scripts/versions.py newest    # name and its upper bound, if it has one
 
-torch and torchvision are left out: they come in pairs, and as gigabytes.
+torch and torchvision are left out: they come in pairs, and as gigabytes; pyarrow, since dill takes what lies
+outside of site-packages for a program's own code.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 PROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
-LEFT_OUT = {"xray_hf", "torch", "torchvision", "ray", "pyspark"}
+LEFT_OUT = {"xray_hf", "torch", "torchvision", "pyarrow", "ray", "pyspark"}
 
 
 def main() -> None:

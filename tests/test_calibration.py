@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import numpy as np
 import pytest
 
 from xray_hf import cli, evidence, manifest
-from xray_hf.calibration import abstention, calibration
+from xray_hf.calibration import abstention, calibration, operating_points, temperature
 from xray_hf.calibration.abstention import fit_abstention, risk_coverage
 from xray_hf.calibration.calibration import Calibration, OperatingPoint
 from xray_hf.calibration.fit import describe, fit, fit_bundle
+from xray_hf.calibration.ood import Detector
 from xray_hf.calibration.operating_points import SPECIFICITIES, fit_operating_points, fit_threshold
 from xray_hf.calibration.temperature import (
     brier_score,
@@ -25,9 +27,9 @@ from xray_hf.calibration.temperature import (
     reliability,
 )
 from xray_hf.errors import BundleError, ConfigError
-from xray_hf.evaluation.metrics import cross_entropy
+from xray_hf.evaluation.metrics import cross_entropy, losses
 from xray_hf.evaluation.predictions import Predictions
-from xray_hf.evaluation.uncertainty import Draws
+from xray_hf.evaluation.uncertainty import Draws, interval, share_interval
 from xray_hf.files import write_json
 from xray_hf.task import PAPER_CLASSES
 
@@ -161,6 +163,13 @@ def test_calibration_error_worked_out_by_hand() -> None:
     assert expected_calibration_error(labels, probabilities) == pytest.approx(expected)
 
 
+def test_the_first_and_the_last_bin_hold_what_lies_at_the_ends() -> None:
+    rounded_up = np.array([[1 + 2e-16, 0]])
+    assert reliability(np.array([0]), rounded_up)[0].tolist() == [0] * 14 + [1]
+    unsure = np.full((1, 20), 1 / 20)
+    assert reliability(np.array([0]), unsure)[0].tolist() == [1] + [0] * 14
+
+
 def test_the_right_temperature_mends_the_calibration() -> None:
     labels, logits = honest()
     before, after = (expected_calibration_error(labels, calibrated(logits * 3, t)) for t in (1, 3))
@@ -227,8 +236,58 @@ def test_what_is_measured_on_other_rows_worked_out_by_hand() -> None:
     assert (abstention["coverage"], abstention["risk"]) == pytest.approx((3 / 4, 1 / 3))
     assert (point["sensitivity"], point["specificity"]) == (0.5, 0.5)
     assert point["sensitivity_on_own_roc"] == pytest.approx(0.5)  # flat at the first of two cases
-    assert found["calibration"]["after"]["brier"] == pytest.approx(brier_score(labels, probabilities))
+    before, after = found["calibration"]["before"], found["calibration"]["after"]
+    assert after["brier"] == pytest.approx(brier_score(labels, probabilities))
+    assert before["brier"] == pytest.approx(brier_score(labels, rows.probabilities))
     assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_who_is_as_sure_as_the_threshold_is_answered() -> None:
+    probabilities, patients = two_classes([0.75, 0.5, 0.25, 0.875]), np.array([7, 7, 8, 9])
+    is_answered, is_wrong = np.array([True, False, True, True]), np.array([False, False, True, False])
+    assert abstention.describe(np.zeros(4, int), probabilities, 0.75, patients) == {
+        "abstain_below": 0.75,
+        "coverage": 0.75,
+        "risk": 1 / 3,
+        "intervals": {
+            "coverage": share_interval(is_answered, patients),
+            "risk": share_interval(is_wrong, patients, is_answered),
+        },
+        # 1 row without an error, 3 with one, all 4 with one.
+        "aurc": pytest.approx(0 / 4 + 2 / 4 / 3 + 1 / 4 / 4),
+    }
+
+
+def test_who_is_as_high_as_an_operating_point_is_no_case() -> None:
+    is_case, scores = np.array([True, True, False, False, False]), np.array([0.9, 0.5, 0.5, 0.95, 0.1])
+    patients = np.arange(5)
+    assert operating_points.describe(is_case, scores, OperatingPoint("Mass", 0.5, 0.5), patients) == {
+        "label": "Mass",
+        "validation_specificity": 0.5,
+        "threshold": 0.5,
+        "sensitivity": 1 / 2,
+        "specificity": 2 / 3,
+        "intervals": {
+            "sensitivity": share_interval(scores > 0.5, patients, is_case),
+            "specificity": share_interval(scores <= 0.5, patients, ~is_case),
+        },
+        "sensitivity_on_own_roc": pytest.approx(3 / 4),  # halfway between 1/2 at 1/3 and 1 at 2/3
+    }
+
+
+def test_calibration_is_described_by_three_numbers_and_their_intervals() -> None:
+    labels, logits = honest(60)
+    probabilities, draws = calibrated(logits, 1), Draws(np.arange(60) // 2)
+    found = temperature.describe(labels, probabilities, draws)
+    intervals = found.pop("intervals")
+    assert found == {
+        "ece": expected_calibration_error(labels, probabilities),
+        "brier": brier_score(labels, probabilities),
+        "cross_entropy": cross_entropy(labels, probabilities),
+    }
+    assert intervals.keys() == found.keys()
+    assert intervals["cross_entropy"] == interval(draws.means(losses(labels, probabilities)))
+    assert all(low < high for low, high in intervals.values())
 
 
 def test_shares_lie_in_their_intervals_and_what_nobody_answers_is_null() -> None:
@@ -306,6 +365,36 @@ def test_a_fit_survives_json() -> None:
     validation = toy().select("validation")
     fitted = fit(validation)
     assert Calibration.from_dict(json.loads(json.dumps(fitted.as_dict()))) == fitted
+    assert fitted.fitted_on == {"split": "validation", "n": 300, "date": fitted.fitted_on["date"]}
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(fitted.fitted_on["date"])) < timedelta(minutes=5)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"temperature": 0.0009}, "temperature is 0.0009; expected 0.001 to a million"),
+        ({"temperature": 1e6 + 0.5}, "temperature is 1000000.5; expected"),
+        ({"abstain_below": 1.5}, "abstain_below is 1.5; expected 0 to 1"),
+        ({"target_risk": -0.1}, "target_risk is -0.1; expected 0 to 1"),
+        ({"operating_points": (OperatingPoint("Mass", 0.9, 1.5),)}, "an operating point of Mass is 1.5"),
+    ],
+)
+def test_what_no_fit_gives_is_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        Calibration(**values)
+    Calibration(temperature=1e-3, abstain_below=0, target_risk=1)
+    Calibration(temperature=1e6, abstain_below=1, target_risk=0)
+
+
+def test_each_half_survives_json_alone_and_with_the_other() -> None:
+    nothing, threshold = Calibration(), fit(toy().select("validation"))
+    detector = Detector(np.ones(2, np.float32), np.zeros(1024, np.float32), 0.5)
+    both = dataclasses.replace(threshold, detector=detector, ood_report={"test": {"n": 1}})
+    only_detector = dataclasses.replace(nothing, detector=detector, ood_report={"test": {"n": 1}})
+    assert (nothing.as_dict(), Calibration.from_dict({})) == ({}, nothing)
+    assert only_detector.as_dict() == {"ood": detector.as_dict(), "ood_report": {"test": {"n": 1}}}
+    assert both.as_dict() == threshold.as_dict() | only_detector.as_dict()
+    assert Calibration.from_dict(both.as_dict()).as_dict() == both.as_dict()
 
 
 @pytest.fixture
@@ -385,7 +474,16 @@ def test_every_source_counts_the_same_in_the_temperature() -> None:
     repeated = rows.take(np.concatenate([np.arange(1000), np.tile(np.arange(900, 1000), 8)]))
     balanced = fit_temperature(rows.label, rows.logits, rows.source)
     assert balanced == pytest.approx(fit_temperature(repeated.label, repeated.logits), rel=1e-4)
-    assert balanced > 1.2 * fit_temperature(rows.label, rows.logits)
+    assert fit(rows, 0.1).temperature == balanced > 1.2 * fit_temperature(rows.label, rows.logits)
+
+
+def test_the_curve_of_the_worst_source_worked_out_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Source a is right at .9 and wrong at .7, b right at .8 and .6."""
+    monkeypatch.setattr(abstention, "MIN_SOURCE_ROWS", 2)
+    probabilities = two_classes([0.9, 0.8, 0.3, 0.6])
+    curve = abstention.worst_risk_coverage(np.zeros(4, int), probabilities, np.array([*"abab"]))
+    assert curve.confidence.tolist() == [0.9, 0.8, 0.7, 0.6]
+    assert curve.risk.tolist() == [0, 0, 1 / 2, 1 / 2]
 
 
 def test_the_risk_is_kept_in_every_source_with_enough_rows() -> None:
@@ -427,6 +525,11 @@ def test_one_source_is_fitted_to_the_bit_as_it_was_shipped(name: str) -> None:
     assert (again.temperature, again.abstain_below) == (shipped.temperature, shipped.abstain_below)
     assert set(shipped.operating_points) <= set(again.operating_points)
     assert again.fitted_on.keys() == shipped.fitted_on.keys()
+
+
+def test_no_wrong_answer_at_all_may_be_allowed(folder: Path) -> None:
+    fitted, validation = fit_bundle(folder, 0.0), toy().select("validation")
+    assert (fitted.target_risk, risk_of(validation, fitted)) == (0, 0)
 
 
 def test_test_rows_do_not_matter(folder: Path) -> None:

@@ -92,6 +92,23 @@ def test_the_papers_test_accuracy_is_508_of_638() -> None:
     assert f"{metrics.accuracy(matrix):.5f}" == "0.79624"
 
 
+@pytest.mark.parametrize("name", [*metrics.PER_CLASS, *metrics.OVERALL])
+def test_the_rates_of_many_matrices_are_those_of_each(name: str) -> None:
+    rate = (metrics.PER_CLASS | metrics.OVERALL)[name]
+    matrices = np.random.default_rng(0).integers(1, 50, size=(2, 5, 3, 3))
+    expected = [[rate(matrix) for matrix in row] for row in matrices]
+    np.testing.assert_allclose(rate(matrices), expected)
+
+
+def test_a_class_of_one_case_counts_in_means_over_classes() -> None:
+    assert metrics.balanced_accuracy(np.array([[0, 1], [0, 3]])) == 1 / 2
+
+
+def test_small_integers_do_not_overflow() -> None:
+    labels, predicted = np.array([19], np.uint8), np.array([18], np.uint8)
+    assert metrics.confusion_matrix(labels, predicted, 20)[19, 18] == 1
+
+
 def test_cross_entropy_worked_out_by_hand() -> None:
     probabilities = np.array([[0.5, 0.25, 0.25], [0.1, 0.8, 0.1]])
     expected = -(np.log(0.25) + np.log(0.8)) / 2
@@ -175,9 +192,11 @@ def test_no_cases_at_all_are_null_everywhere() -> None:
     [
         ([0, 3], [0, 1], None, "from 0 to 3, expected 0 to 2"),
         ([0, -1], [0, 1], None, "from -1 to 1, expected 0 to 2"),
-        ([0, 1], [0], None, "expected"),
+        ([0, 1], [0], None, r"^labels \(2,\), predicted \(1,\): expected \(N,\) each$"),
         ([0, 1], [0, 1], [[1.0, 0.0, 0.0]], r"shape \(1, 3\), expected \(2, 3\)"),
-        ([0], [0], [[4.0, -2.0, 1.0]], "are these logits"),
+        ([0], [0], [[4.0, -2.0, 1.0]], "^probabilities must be at least 0 .*; are these logits"),
+        ([0], [0], [[1.0, -1.0, 1.0]], "are these logits"),
+        ([0], [0], [[0.5, 0.5, 0.5]], "are these logits"),
         ([0], [0], [[np.nan, 0.5, 0.5]], "sum to 1"),
     ],
 )

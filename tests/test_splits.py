@@ -138,6 +138,25 @@ def test_folds_share_the_test_and_no_validation_group() -> None:
         seen |= own
 
 
+def test_a_fold_that_a_small_class_does_not_reach_names_it() -> None:
+    """Of five patients with tuberculosis, one goes to test, and each of four folds has one."""
+    classes = ("Normal", "Tuberculosis")
+    samples = [sample(f"{k}.png", classes[k >= 60], f"p{k}", source="clinic") for k in range(65)]
+    groups = np.arange(65)
+    assert splits.grouped(samples, classes, groups, 0).fold == 0
+    for fold in range(4):
+        split = splits.grouped(samples, classes, groups, 0, fold=fold)
+        assert sum(samples[row].label == "Tuberculosis" for row in split.validation) == 1
+    message = "fold 4 has no Tuberculosis{}: there are 4 groups of it; use a lower --fold."
+    with pytest.raises(ConfigError, match=f"^{message.format('')}$"):
+        splits.grouped(samples, classes, groups, 0, fold=4)
+    samples += [sample(f"{k}.png", "Normal", f"p{k}", source="hospital") for k in range(65, 130)]
+    with pytest.raises(ConfigError, match=f"^{message.format(' of clinic')}$"):
+        splits.grouped(samples, classes, np.arange(130), 0, fold=4)
+    with pytest.raises(ConfigError, match=r"^fold is 6; expected 0 to 5\.$"):
+        splits.grouped(samples, classes, np.arange(130), 0, fold=6)
+
+
 @pytest.mark.parametrize(("protocol", "fold"), [("grouped", -1), ("grouped", splits.FOLDS), ("paper", 1)])
 def test_a_fold_that_cannot_be_is_refused(protocol: str, fold: int) -> None:
     with pytest.raises(ConfigError, match="fold"):
@@ -150,6 +169,11 @@ def test_a_fold_is_written_and_read_back(tmp_path: Path) -> None:
     write_json(tmp_path / "s.json", splits.as_dict(split, samples, PAPER_CLASSES, groups))
     again = splits.read(tmp_path / "s.json", samples)
     assert again.fold == 2
+    saved = json.loads((tmp_path / "s.json").read_text())
+    del saved["fold"], saved["hold_out"]  # as older files
+    write_json(tmp_path / "s.json", saved)
+    older = splits.read(tmp_path / "s.json", samples)
+    assert (older.fold, older.hold_out) == (0, ())
     np.testing.assert_array_equal(again.validation, split.validation)
 
 
@@ -168,6 +192,9 @@ def test_paper_has_the_papers_steps() -> None:
     labels = labels_of(samples, PAPER_CLASSES)
     split = make_split("paper", samples, PAPER_CLASSES, groups, 0)
     assert np.count_nonzero(labels[split.test] == COVID19) == 6  # int(0.25 × 24)
+    official = [row for row, each in enumerate(samples) if each.official_split == "TEST"]
+    assert set(official) < set(split.test.tolist())
+    assert len(np.unique(split.test)) == len(split.test) == len(official) + 6
     rows = np.concatenate([split.train, split.validation])
     pool = np.setdiff1d(np.arange(len(samples)), split.test)
     largest = max(Counter(labels[pool].tolist()).values())
@@ -194,6 +221,8 @@ def test_the_leak_is_counted_in_validation_rows() -> None:
     first, second = np.array([100, 100, 102]), np.array([101, 102, 104])
     split = splits.Split("paper", 0, train=second, validation=first, test=np.array([0]))
     description = splits.describe(split, samples, PAPER_CLASSES, groups)
+    # Rows 100 and 101 are of one patient, 102 and 103 of another.
+    assert description["overlap"]["train/validation"] == {"images": 1, "patients": 2, "groups": 2}
     assert description["leak"]["image"]["Pneumonia"] == pytest.approx(1 / 3)
     assert description["leak"]["patient"]["Pneumonia"] == 1
     assert description["leak"]["image"]["COVID-19"] is None
@@ -220,11 +249,72 @@ def test_the_table_counts_what_is_shared() -> None:
     ] == [["0", "0", "0"]] * 3
 
 
+def test_the_table_is_laid_out_for_a_terminal() -> None:
+    def counts(images: int, patients: int, sources: dict[str, int], *classes: int) -> dict[str, Any]:
+        named = dict(zip(("Normal", "Tuberculosis"), classes, strict=True))
+        return {"rows": images, "images": images, "patients": patients, "sources": sources, **named}
+
+    description = {
+        "protocol": "grouped",
+        "seed": 3,
+        "fold": 2,
+        "hold_out": ["clinic"],
+        "classes": ["Normal", "Tuberculosis"],
+        "splits": {
+            "train": counts(1200, 900, {"hospital": 1000, "web": 200}, 1000, 200),
+            "external": counts(7, 5, {"clinic": 7}, 7, 0),
+        },
+        "left_out": 1,
+        "overlap": {"train/external": {"images": 0, "patients": 1, "groups": 2}},
+        "leak": {"image": {"Normal": 0.0, "Tuberculosis": None, "all": 0.5}},
+    }
+    assert (
+        splits.as_table(description)
+        == """\
+protocol grouped, seed 3, fold 2
+                            rows        images      patients        Normal  Tuberculosis
+train                      1,200         1,200           900         1,000           200
+external                       7             7             5             7             0
+
+shared                    images      patients        groups
+train/external                 0             1             2
+
+validation rows with the same image or patient in train
+                          Normal  Tuberculosis           all
+image                         0%             -           50%
+
+sources
+train              hospital 1,000, web 200
+external           clinic 7
+
+1 image in no split: they share a patient or a picture with a held-out source."""
+    )
+    of_paper = {"protocol": "paper", "fold": 0, "hold_out": [], "classes": ["A"], "overlap": {}, "leak": {}}
+    of_paper["splits"] = {"test": {"rows": 2, "images": 1, "patients": 1, "sources": {"web": 2}, "A": 2}}
+    assert (
+        splits.as_table(description | of_paper)
+        == """\
+protocol paper, seed 3
+                         rows     images   patients          A
+test                        2          1          1          2
+
+shared                 images   patients     groups
+
+validation rows with the same image or patient in train
+                            A        all
+
+1 image in no split: the splits file leaves them out.
+
+This protocol leaks: validation accuracy under it says nothing about new patients."""
+    )
+
+
 def test_a_grouped_split_that_shares_a_patient_is_refused() -> None:
     samples, groups = toy()
     split = splits.Split("grouped", 0, np.array([100]), np.array([101]), np.array([0]))
     with pytest.raises(
-        DataError, match=r"train and validation have .* in common, although the protocol is grouped"
+        DataError,
+        match=r"^train and validation have 1 patient and 1 group in common, although .*; split again\.$",
     ):
         splits.require_disjoint(splits.describe(split, samples, PAPER_CLASSES, groups))
 
@@ -258,7 +348,7 @@ def test_the_test_set_takes_a_quarter_to_the_image() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_a_mixed_group_counts_for_its_rarest_class(seed: int) -> None:
     """Each patient with tuberculosis has a Normal image, too, among many who have no other."""
-    classes = ("Normal", "Tuberculosis")
+    classes = ("Tuberculosis", "Normal")
     samples = [sample(f"n{k}.png", "Normal", f"p{k}") for k in range(200)]
     samples += [sample(f"t{k}.png", "Tuberculosis", f"p{k}") for k in range(40)]
     groups = np.asarray([int(each.patient_id[1:]) for each in samples])
@@ -305,7 +395,7 @@ def test_what_cannot_be_held_out_is_refused(hold_out: list[str], words: str) -> 
 def test_a_class_of_the_held_out_source_alone_cannot_be_learnt() -> None:
     samples, classes, groups = two_sources()
     normal = [row for row, each in enumerate(samples) if each.source == "clinic" or each.label == "Normal"]
-    with pytest.raises(DataError, match="leaves no image of Tuberculosis for training"):
+    with pytest.raises(DataError, match=r"^protocol grouped leaves no image of Tuberculosis for"):
         make_split(
             "grouped", [samples[row] for row in normal], classes, groups[normal], 0, hold_out=["clinic"]
         )
@@ -318,6 +408,22 @@ def test_the_papers_protocol_is_for_coronahack() -> None:
         make_split("paper", *two_sources(), 0)
 
 
+@pytest.mark.parametrize("change", ["a second source", "other classes", "no official part"])
+def test_the_papers_protocol_wants_all_that_coronahack_has(change: str) -> None:
+    samples, _ = toy()
+    classes = (*PAPER_CLASSES[:2], "Mass") if change == "other classes" else PAPER_CLASSES
+    if change == "a second source":
+        samples[0] = replace(samples[0], source="clinic")
+    if change == "other classes":
+        samples = [replace(each, label="Mass") if each.label == "COVID-19" else each for each in samples]
+    if change == "no official part":
+        samples[0] = replace(samples[0], official_split="")
+    with pytest.raises(
+        ConfigError, match=f"with its classes Normal, Pneumonia, COVID-19; .* with {', '.join(classes)}\\."
+    ):
+        splits.paper(samples, classes, 0)
+
+
 def test_a_splits_json_of_before_there_were_sources_is_read(tmp_path: Path) -> None:
     samples, groups = toy()
     split = make_split("grouped", samples, PAPER_CLASSES, groups, 1)
@@ -327,7 +433,7 @@ def test_a_splits_json_of_before_there_were_sources_is_read(tmp_path: Path) -> N
     again = splits.read(tmp_path / "s.json", samples)
     for name in SPLITS:
         np.testing.assert_array_equal(again.rows(name), split.rows(name))
-    with pytest.raises(DataError, match="names no sources, and this run has several"):
+    with pytest.raises(DataError, match=": it names no sources, and this run has several; write"):
         splits.read(tmp_path / "s.json", [*samples, sample("x.png", "Normal", "p", source="clinic")])
 
 
@@ -335,7 +441,10 @@ def test_a_splits_json_of_before_there_were_sources_is_read(tmp_path: Path) -> N
 def test_a_set_without_train_or_test_is_refused(protocol: str, part: str) -> None:
     samples, groups = toy(covid=0)
     rows = [row for row, record in enumerate(samples) if record.official_split == part]
-    with pytest.raises(DataError, match="too small or lacks one of TRAIN and TEST"):
+    message = (
+        rf"protocol {protocol} leaves nothing for (train|test) out of {len(rows)} images; the data set is "
+    )
+    with pytest.raises(DataError, match=rf"^{message}too small or lacks one of TRAIN and TEST\.$"):
         make_split(protocol, [samples[row] for row in rows], PAPER_CLASSES, groups[rows], 0)
 
 
@@ -400,6 +509,7 @@ def _with_files(**files: Any) -> Callable[[dict[str, Any]], Any]:
             _with_files(train={"coronahack": {"Normal-1.png": 0.5}}),
             "train has 0.5 as the number of copies of Normal-1.png, expected 1 or more",
         ),
+        (_with_files(train={"coronahack": {}}), "train is no object of sources and file names"),
         (_with_files(validation={}), "validation names no image"),
         (lambda saved: {**saved, "files": ["a.png"]}, "files is a list, expected dict"),
         (lambda saved: {**saved, "seed": "zero"}, "seed is a str, expected int"),

@@ -273,6 +273,8 @@ def test_mcnemar_worked_out_by_hand() -> None:
     b = of_answers(np.zeros(15, int), [0] * 5 + [1] + [0] * 9)
     found = compare(a, b)
     assert found["mcnemar"] == {"only_a_right": 1, "only_b_right": 9, "p_value": pytest.approx(22 / 1024)}
+    assert (found["n"], found["patients"]) == (15, 15)
+    assert (found["accuracy"]["a"], found["accuracy"]["b"]) == pytest.approx((6 / 15, 14 / 15))
     assert found["accuracy"]["difference"] == pytest.approx(8 / 15)
     assert found["accuracy"]["interval"][0] > 0
     assert compare(b, a)["accuracy"]["difference"] == pytest.approx(-8 / 15)
@@ -314,7 +316,9 @@ def test_models_on_different_images_are_not_compared(change: dict[str, np.ndarra
 
 
 def test_more_or_no_rows_are_not_compared() -> None:
-    with pytest.raises(ConfigError, match="60 rows against 30; expected the same images"):
+    with pytest.raises(
+        ConfigError, match=r"60 rows against 30; expected .* one\. Compare the same .* same split\.$"
+    ):
         compare(toy(), toy(n=30))
     with pytest.raises(ConfigError, match="0 rows against 0"):
         compare(toy(n=0), toy(n=0))
@@ -355,6 +359,19 @@ def test_the_auroc_within_sources_is_the_mean_of_theirs_by_pairs() -> None:
         pairs += own
     assert found["auroc"] == pytest.approx(won / pairs)
     assert (found["sources"], found["pairs"]) == (2, pairs)
+
+
+def test_the_auroc_within_sources_worked_out_by_hand() -> None:
+    """A has one case above both of its others, B one below its other, C cases only: 2 of 3 pairs."""
+    scores = np.array([0.9, 0.1, 0.8, 0.2, 0.3, 0.5, 0.6])
+    labels = np.where([1, 0, 0, 1, 0, 1, 1], COVID19, NORMAL)
+    rest = (1 - scores) / 2
+    predictions = dataclasses.replace(
+        table(labels, np.log(np.stack([rest, rest, scores], axis=1)).astype(np.float32)),
+        source=np.array([*"aaabbcc"]),
+    )
+    found = within_source(predictions)["COVID-19"]
+    assert found == {"auroc": pytest.approx(2 / 3), "interval": found["interval"], "sources": 2, "pairs": 3}
 
 
 def test_a_class_that_no_source_has_beside_another_has_no_auroc_within() -> None:

@@ -258,7 +258,7 @@ def require_disjoint(description: dict[str, Any]) -> None:
     """Raise DataError if a `grouped` split shares a patient, an image or a near-duplicate."""
     for pair, shared in description["overlap"].items():
         if description["protocol"] == "grouped" and any(shared.values()):
-            what = listed(f"{count} {name}" for name, count in shared.items() if count)
+            what = listed(counted(n, name.removesuffix("s")) for name, n in shared.items() if n)
             raise DataError(
                 f"{pair.replace('/', ' and ')} have {what} in common, although the protocol is grouped; "
                 "split again."
