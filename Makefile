@@ -1,6 +1,7 @@
 # One word per chore; CI calls the same words.
 #   make demo         classify X-rays at http://127.0.0.1:7860 with the models of pretrained/
 #   make test         all tests                      make check      ruff, mypy
+#   make test-cluster the tests on local clusters of Ray and Spark; the latter needs Java
 #   make train        DATA=… MODEL=… ARGS=…
 #   make reproduce    DATA=… SOURCES="KIND:NAME=DIR …"  docs/results.md, in hours
 #   make bench-train  DATA=…  our loop against its peers
@@ -12,7 +13,7 @@ SYNTHETIC := data/synthetic
 DATA ?= $(SYNTHETIC)
 BIN := .venv/bin
 
-.PHONY: demo test check train reproduce bench-train bench-inference bench-demo install browser
+.PHONY: demo test test-cluster check train reproduce bench-train bench-inference bench-demo install browser
 .DEFAULT_GOAL := demo
 
 install: .venv/installed
@@ -36,6 +37,10 @@ demo: .venv/demo
 
 test: install browser
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+test-cluster: install
+	$(BIN)/pip install --quiet --requirement requirements-cluster.txt
+	$(BIN)/python -m pytest -m cluster
 
 # For the tests of the page; who is not root installs it himself, or these tests are skipped.
 browser:
