@@ -11,6 +11,7 @@ import pyarrow as pa
 import ray
 from ray.data import Dataset
 
+from xray_hf import manifest
 from xray_hf.inference import Engine, backends, tables
 
 ROWS = 64  # in one call of a worker
@@ -38,10 +39,12 @@ def predict(
 ) -> Dataset:
     """Classify images, once their rows are asked for; an unreadable image is a row with its error.
 
-    images: `path` names each image. bundle: a folder that all workers see, or "owner/name@revision" on the
-    Hub. content: the column of the files' bytes; None: the workers open `path`. options: of `map_batches`;
-    a worker has one core, unless `num_cpus` says more.
+    images: `path` names each image. bundle: a folder that driver and workers see, or "owner/name@revision" on
+    the Hub. content: the column of the files' bytes; None: the workers open `path`. options: of
+    `map_batches`; a worker has one core, unless `num_cpus` says more.
+    Raises BundleError if there is no such bundle.
     """
+    manifest.read(manifest.locate(bundle))
     needed = images.select_columns(["path", content] if content else ["path"])
     return needed.map_batches(
         Worker,

@@ -26,6 +26,7 @@ def predict(
     images: `path` names each image. bundle: a folder that driver and workers see, or "owner/name@revision" on
     the Hub. content: the column of the files' bytes; None: the workers open `path`.
     A task uses the cores of `spark.task.cpus`, one by default.
+    Raises BundleError if there is no such bundle.
     """
     schema = tables.schema(manifest.read(manifest.locate(bundle)).labels)
     job = uuid4().hex
