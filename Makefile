@@ -3,6 +3,7 @@
 #   make test         the tests                      make check      ruff, mypy
 #   make test-fast    those of the edit loop         make test-exhaustive    those that take minutes each
 #   make test-oldest  test-fast with the oldest packages that pyproject.toml admits; test-newest: the newest
+#   make test-cluster the tests on local clusters of Ray and Spark; the latter needs Java
 #   make mutants      do the tests of splits, metrics, intervals and calibration notice changed code?
 #   make docs         the documentation in site/     make docs-serve shows it while you write
 #   make release      OWNER=… build and check what a person then uploads: docs/releasing.md
@@ -18,7 +19,7 @@ DATA ?= $(SYNTHETIC)
 BIN := .venv/bin
 OWNER ?= owner
 
-.PHONY: demo test test-fast test-exhaustive test-oldest test-newest mutants check docs docs-serve release
+.PHONY: demo test test-fast test-exhaustive test-oldest test-newest test-cluster mutants check docs docs-serve release
 .PHONY: train reproduce
 .PHONY: bench-train bench-inference bench-demo install
 .DEFAULT_GOAL := demo
@@ -61,6 +62,10 @@ test-fast: install .venv/docs
 
 test-exhaustive: install
 	$(PYTEST) -m exhaustive
+
+test-cluster: install
+	$(BIN)/pip install --quiet --requirement requirements-cluster.txt
+	$(BIN)/python -m pytest -m cluster
 
 # With other versions of all packages but torch, which lie over those of .venv.
 test-oldest test-newest: test-%: install .venv/docs

@@ -344,6 +344,16 @@ def test_two_processes_end_soon_when_one_fails(
     assert out.read_bytes() == whole.read_bytes()
 
 
+def test_processes_on_several_machines_are_refused(
+    folder: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match=r"one of 4 processes on several machines.*docs/clusters\.md"):
+        predict(folder, scans, tmp_path / "results.csv")
+    assert files_in(tmp_path) == []
+
+
 def unfinished(folder: Path, scans: Path, out: Path, **options: Any) -> None:
     with pytest.MonkeyPatch.context() as patch:
         stop_after(PIECE, patch)

@@ -128,7 +128,7 @@ def test_every_training_option_has_a_help_text() -> None:
         ("import xray_hf.data.dataset", {"torch", "transformers", "gradio"}),
         (
             "import xray_hf.inference",
-            {"torch", "transformers", "datasets", "onnxruntime", "pydicom", "gradio"},
+            {"torch", "transformers", "datasets", "onnxruntime", "pydicom", "gradio", "ray", "pyspark"},
         ),
     ],
 )

@@ -17,7 +17,7 @@ from PIL import Image
 from xray_hf import cli, evidence, manifest
 from xray_hf.calibration import fit_ood
 from xray_hf.calibration.fit_ood import Features
-from xray_hf.calibration.ood import rule_against, thumbnail_of
+from xray_hf.calibration.ood import THUMBNAIL_SIDE, Detector, rule_against, thumbnail_of
 from xray_hf.data import splits
 from xray_hf.data.dataset import XrayData, split_data
 from xray_hf.errors import BundleError, ConfigError, DataError, ImageError
@@ -153,6 +153,19 @@ def drawn_images() -> Callable[[int, float], Features]:
         return Features(embedding.astype(np.float32), small.astype(np.float32), np.zeros(n, bool))
 
     return images
+
+
+def test_a_score_does_not_depend_on_the_other_images() -> None:
+    rng = np.random.default_rng(0)
+    weights, thumbnail = rng.standard_normal(512), rng.standard_normal(THUMBNAIL_SIDE**2)
+    detector = Detector(weights.astype(np.float32), thumbnail.astype(np.float32), 0.0)
+    embedding = rng.standard_normal((16, 512)).astype(np.float32)
+    thumbnails = rng.integers(0, 256, (16, THUMBNAIL_SIDE, THUMBNAIL_SIDE), dtype=np.uint8)
+    together = detector.scores(embedding, thumbnails)
+    for size in (1, 2, 3, 5, 7):
+        parts = [slice(start, start + size) for start in range(0, 16, size)]
+        scores = [detector.scores(embedding[part], thumbnails[part]) for part in parts]
+        np.testing.assert_array_equal(np.concatenate(scores), together)
 
 
 def test_the_threshold_lets_the_images_of_every_source_through() -> None:

@@ -44,7 +44,7 @@ def instruction(word: str) -> str:
 
 
 def test_every_package_is_pinned_once() -> None:
-    asked = list(requirements("requirements-dev.txt"))
+    asked = list(requirements("requirements-cluster.txt"))
     assert len({each.name.lower() for each in asked}) == len(asked)
     assert [str(each) for each in asked if not re.fullmatch(r"==[\w.]+", str(each.specifier))] == []
 
@@ -52,6 +52,7 @@ def test_every_package_is_pinned_once() -> None:
 def test_the_demo_has_the_pins_of_everything_else() -> None:
     assert pins("requirements-demo.txt").items() < pins("requirements.txt").items()
     assert pins("requirements.txt").items() < pins("requirements-dev.txt").items()
+    assert pins("requirements-dev.txt").items() < pins("requirements-cluster.txt").items()
 
 
 def test_the_package_admits_what_is_pinned() -> None:
@@ -59,7 +60,7 @@ def test_the_package_admits_what_is_pinned() -> None:
     extras = [text for texts in project["optional-dependencies"].values() for text in texts]
     asked = map(Requirement, [*project["dependencies"], *extras])
     admitted = {each.name: each.specifier for each in asked if each.name != project["name"]}
-    pinned = pins("requirements-dev.txt")
+    pinned = pins("requirements-cluster.txt")
     assert pins("requirements.txt").keys() <= admitted.keys() <= pinned.keys()
     assert [name for name, versions in admitted.items() if not versions.contains(pinned[name])] == []
 

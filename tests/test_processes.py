@@ -5,6 +5,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -25,6 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 KILLS = int(os.environ.get("XRAY_HF_KILLS", "2"))  # more of them take 20 s each
 TWO_PROCESSES = "configs/accelerate/two_cpu_processes.yaml"
 WITHOUT_BATCH_NORM = "timm:convnext_atto"
+TWO_MACHINES = "configs/accelerate/multi_node.yaml"
 OPTIONS = [
     "--preset",
     "smoke",
@@ -38,6 +40,10 @@ OPTIONS = [
     "--device",
     "cpu",
 ]
+
+# Without batch norm and dropout, what half a batch gives does not depend on the other half.
+PLAIN = ["--model", WITHOUT_BATCH_NORM, "--no-pretrained", "--precision", "fp32", "--balance", "none"]
+PLAIN += ["--no-flip", "--keep", "last", "--epochs", "1", "--optimizer", "sgd", "--learning-rate", "1e-2"]
 
 
 def command(data_dir: Path, out: Path, *more: str) -> list[str]:
@@ -107,14 +113,19 @@ def test_sigterm_saves_and_tells_how_to_go_on(
     assert weights_hash(out) == weights_hash(reference)
 
 
-def test_two_processes_see_every_row_once_and_agree_with_one(synthetic: Path, tmp_path: Path) -> None:
-    # Without batch norm and dropout, what half a batch gives does not depend on the other half.
-    more = ["--model", WITHOUT_BATCH_NORM, "--no-pretrained", "--precision", "fp32", "--balance", "none"]
-    more += ["--no-flip", "--keep", "last", "--epochs", "1", "--optimizer", "sgd", "--learning-rate", "1e-2"]
-    launcher = ("-m", "accelerate.commands.launch", "--config_file", TWO_PROCESSES)
-    one, two = tmp_path / "one", tmp_path / "two"
-    run(command(synthetic, one, *more))
-    run(command(synthetic, two, *more), launcher)
+@pytest.fixture(scope="module")
+def two(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two processes on one machine."""
+    out = tmp_path_factory.mktemp("two") / "run"
+    run(command(synthetic, out, *PLAIN), ("-m", "accelerate.commands.launch", "--config_file", TWO_PROCESSES))
+    return out
+
+
+def test_two_processes_see_every_row_once_and_agree_with_one(
+    two: Path, synthetic: Path, tmp_path: Path
+) -> None:
+    one = tmp_path / "one"
+    run(command(synthetic, one, *PLAIN))
 
     records = [json.loads((out / "bundle" / "training.json").read_text()) for out in (one, two)]
     assert [record["processes"] for record in records] == [1, 2]
@@ -130,3 +141,28 @@ def test_two_processes_see_every_row_once_and_agree_with_one(synthetic: Path, tm
     start = create_model(WITHOUT_BATCH_NORM, pretrained=False).module.state_dict()
     moves = [updates(start, out) for out in (one, two)]
     assert np.linalg.norm(moves[0] - moves[1]) < 1e-2 * np.linalg.norm(moves[0])
+
+
+def test_two_machines_train_as_two_processes_of_one(two: Path, synthetic: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = str(probe.getsockname()[1])
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", TWO_MACHINES]
+    launcher += ["--num_processes", "2", "--main_process_ip", "127.0.0.1", "--main_process_port", port]
+    machines = [
+        subprocess.Popen(
+            [*launcher, "--machine_rank", str(rank), *command(synthetic, out, *PLAIN)],
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    try:
+        said = [machine.communicate(timeout=280)[1][-3000:] for machine in machines]
+    finally:
+        for machine in machines:
+            machine.kill()
+    assert [machine.returncode for machine in machines] == [0, 0], said
+    assert json.loads((out / "bundle" / "training.json").read_text())["processes"] == 2
+    assert weights_hash(out) == weights_hash(two)

@@ -68,8 +68,11 @@ class Detector:
         return 1 / (1 + np.exp(-self.logits(embedding, standardised(thumbnails)).clip(-80, 80)))
 
     def logits(self, embedding: np.ndarray, standardised: np.ndarray) -> np.ndarray:
-        """Unbounded scores, from standardised thumbnails; above 0 is OOD: (B,) float32."""
-        return embedding @ self.embedding + standardised @ self.thumbnail + self.bias
+        """Unbounded scores, from standardised thumbnails; above 0 is OOD: (B,) float32.
+
+        Row by row: a matrix product would round an image's score by how many others come with it.
+        """
+        return np.vecdot(embedding, self.embedding) + np.vecdot(standardised, self.thumbnail) + self.bias
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> Detector:

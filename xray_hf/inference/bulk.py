@@ -3,13 +3,14 @@
 Rows are computed in pieces of about a thousand. A finished piece is a file in a hidden folder beside the
 table; the complete pieces become the table. A kill loses only the unfinished pieces.
 
-Several processes, on one machine or many, share the pieces; all must see the same folder of --out, and a
-stopped run may continue with another number of them. Each takes its share of the machine's cores:
+Several processes on one machine share the pieces, and a stopped run may continue with another number of
+them. Each takes its share of the cores; on the backend torch, a GPU of its own:
 
 accelerate launch --multi_gpu --num_processes 4 -m xray_hf.cli predict BUNDLE scans --out results.parquet
 torchrun --nproc-per-node 4 -m xray_hf.cli predict BUNDLE scans --out results.parquet
 
-`accelerate launch --cpu` starts one process only; --multi_gpu needs no GPU.
+`accelerate launch --cpu` starts one process only; --multi_gpu needs no GPU. For many machines there are Ray
+Data and Spark: docs/clusters.md.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from xray_hf.inference import backends
 from xray_hf.inference.engine import BATCH_SIZE, Engine
 from xray_hf.inference.inputs import Content, Inputs, Item
 from xray_hf.inference.overlay import Pictures
-from xray_hf.inference.tables import PIECE, WRITERS, Pieces, Row, columns, to_row
+from xray_hf.inference.tables import PIECE, WRITERS, Pieces, Row, to_row
 from xray_hf.signals import Signals
 from xray_hf.text import counted
 
@@ -210,7 +211,7 @@ class _Run:
 
         out = self.pieces.out
         with atomic_file(out) as temporary:
-            WRITERS[out.suffix](temporary, columns(self.engine.labels), rows())
+            WRITERS[out.suffix](temporary, self.engine.labels, rows())
         self.pieces.remove()
         return decisions.pop(None, 0), decisions  # type: ignore[call-overload]  # None: of errors
 
@@ -271,15 +272,21 @@ class _Processes:
 
 @contextmanager
 def _join() -> Iterator[_Processes]:
-    """The processes that `accelerate launch` or torchrun started, if there are any."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    """The processes that `accelerate launch` or torchrun started on this machine, if there are any."""
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
         yield _Processes()
         return
+    if count != int(os.environ.get("LOCAL_WORLD_SIZE", count)):
+        raise ConfigError(
+            f"this is one of {count} processes on several machines; expected all of them on one. For many "
+            "machines use Ray Data or Spark: docs/clusters.md."
+        )
     from accelerate import PartialState
 
     # They only wait for each other, which works on any CPU; for days, if one is much slower.
     state = PartialState(cpu=True, timeout=timedelta(days=7))
-    threads = max(1, cores.usable() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    threads = max(1, cores.usable() // count)
     try:
         yield _Processes(state.process_index, state.num_processes, threads, state)
     finally:

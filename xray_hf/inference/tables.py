@@ -1,4 +1,4 @@
-"""The table of a bulk run: rows, pieces, file formats."""
+"""The table of predictions: rows, pieces of a bulk run, file formats."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from xray_hf.errors import ImageError, OutputError
 from xray_hf.files import made_folder, write_json, write_text
-from xray_hf.inference.engine import Prediction
+from xray_hf.inference.engine import Engine, Prediction
 from xray_hf.task import REJECTED
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 PIECE = 1000  # rows, or a few more to fill the last batch
 JOB = "job.json"
@@ -55,8 +58,7 @@ class Pieces:
             begun = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise OutputError(
-                f"{path} cannot be read ({error}). All processes must see the same folder of --out; if they "
-                f"do, delete {self.folder}."
+                f"{path} cannot be read ({error}); delete {self.folder} to start over."
             ) from error
         differences = [
             f"{name} {_short(begun.get(name))}, now {_short(value)}"
@@ -92,9 +94,7 @@ class Pieces:
             try:
                 text = self._path(number).read_text(encoding="utf-8")
             except OSError as error:
-                raise OutputError(
-                    f"{self._path(number)} is missing; do all processes see this folder? --resume goes on."
-                ) from error
+                raise OutputError(f"{self._path(number)} is missing; pass --resume to go on.") from error
             yield [json.loads(line) for line in text.split("\n")[:-1]]
 
     def remove(self) -> None:
@@ -128,6 +128,27 @@ def to_row(source: str, found: Prediction | ImageError, labels: Iterable[str]) -
     return row | {"label": found.label, "heat_in_lungs": _number(found.heat_in_lungs)}
 
 
+def schema(labels: Iterable[str]) -> pa.Schema:
+    """The columns with their types."""
+    import pyarrow as pa
+
+    return pa.schema([(name, pa.string() if name in _TEXTS else pa.float32()) for name in columns(labels)])
+
+
+def classify(engine: Engine, images: pa.Table | pa.RecordBatch, content: str | None) -> pa.Table:
+    """A batch of images -> their rows, in order.
+
+    images: `path` names each image. content: the column of the files' bytes; None: `path` is opened here.
+    """
+    import pyarrow as pa
+
+    sources = images["path"].to_pylist()
+    contents = sources if content is None else [each or b"" for each in images[content].to_pylist()]
+    found = zip(sources, engine.stream(contents), strict=True)
+    rows = [to_row(source, each, engine.labels) for source, each in found]
+    return pa.Table.from_pylist(rows, schema(engine.labels))
+
+
 def _printable(text: str) -> str:
     """File names may contain bytes that are no text."""
     return text.encode("utf-8", "backslashreplace").decode()
@@ -141,25 +162,25 @@ def _number(value: float | None) -> float | None:
 _TEXTS = ("source", "label", "decision", "reason", "warnings", "error")
 
 
-def _write_parquet(path: Path, columns: Sequence[str], pieces: Iterable[list[Row]]) -> None:
+def _write_parquet(path: Path, labels: Sequence[str], pieces: Iterable[list[Row]]) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
-    schema = pa.schema([(name, pa.string() if name in _TEXTS else pa.float32()) for name in columns])
-    with parquet.ParquetWriter(path, schema) as writer:
+    kinds = schema(labels)
+    with parquet.ParquetWriter(path, kinds) as writer:
         for rows in pieces:
-            writer.write_table(pa.Table.from_pylist(rows, schema))
+            writer.write_table(pa.Table.from_pylist(rows, kinds))
 
 
-def _write_csv(path: Path, columns: Sequence[str], pieces: Iterable[list[Row]]) -> None:
+def _write_csv(path: Path, labels: Sequence[str], pieces: Iterable[list[Row]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, columns, lineterminator="\n")
+        writer = csv.DictWriter(stream, columns(labels), lineterminator="\n")
         writer.writeheader()
         for rows in pieces:
             writer.writerows(rows)
 
 
-def _write_jsonl(path: Path, columns: Sequence[str], pieces: Iterable[list[Row]]) -> None:
+def _write_jsonl(path: Path, labels: Sequence[str], pieces: Iterable[list[Row]]) -> None:
     with path.open("w", encoding="utf-8") as stream:
         for rows in pieces:
             stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
