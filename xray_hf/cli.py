@@ -28,7 +28,7 @@ _OF_KIND = {
 }
 
 a_folder = click.Path(path_type=Path)
-new_folder = option("--out", type=a_folder, required=True, help="an empty or new folder")
+new_folder = option("--out", type=a_folder, required=True, help="output folder; must be new or empty")
 bundle = argument("bundle", type=a_folder)
 sources = options.packed(SourceOptions, "data")
 sources_of_bundle = options.packed(SourceOptions, "data", without="classes")  # a bundle has its own
@@ -98,8 +98,8 @@ def examples(out: Path) -> None:
 
 @commands.command(
     "sources",
-    help="describe the collections that KIND can be: origin, hospital, labels, licence, known errors",
-    short_help="describe the collections that can be read",
+    help="describe the supported collections, or only KIND: origin, hospital, labels, licence, known errors",
+    short_help="describe the supported collections",
 )
 @argument("kind", required=False)
 def about_sources(kind: str | None) -> None:
@@ -122,7 +122,7 @@ def examine(data: SourceOptions, side: int, out: Path, seed: int) -> None:
     print(f"tables and figures: {out}")
 
 
-@commands.command(help="show the splits of a protocol and what they share")
+@commands.command(help="show a protocol's splits and the overlap between them")
 @sources
 @side
 @protocol
@@ -283,7 +283,7 @@ def export(bundle: Path) -> None:
     )
 
 
-@commands.command(help="answer a bundle's reference images again, and compare with its reference.json")
+@commands.command(help="re-run a bundle's reference images and compare the results with its reference.json")
 @bundle
 @backend
 @option("--tolerance", type=float, default=1e-3, help="largest difference to accept; bfloat16 needs 0.05")
@@ -308,7 +308,7 @@ def check(bundle: Path, backend: str, tolerance: float) -> None:
 @option(
     "--ood-dir",
     type=a_folder,
-    help="OOD images (no frontal chest X-rays), a folder per kind; every second is held out",
+    help="OOD images (anything but frontal chest X-rays), one folder per kind; every second is held out",
 )
 def calibrate(bundle: Path, risk: float, data: SourceOptions, side: int | None, ood_dir: Path | None) -> None:
     if bool(data.source) != bool(ood_dir):
@@ -350,8 +350,11 @@ def calibrate(bundle: Path, risk: float, data: SourceOptions, side: int | None, 
 @option("--resume", is_flag=True, help="continue a stopped run, or start one")
 @option("--batch-size", type=int, default=8, help="images in one call")
 @backend
-@option("--split", help="of data sets of the Hub (default: the only one)")
-@option("--image-column", help="of Parquet and data sets (default: the first of type Image, else `image`)")
+@option("--split", help="split to read from a data set on the Hub (default: its only split)")
+@option(
+    "--image-column",
+    help="image column of a Parquet file or data set (default: the first of type Image, else `image`)",
+)
 def predict(
     bundle: str, paths: tuple[str, ...], out: Path, heatmaps: Path | None, backend: str, **more: Any
 ) -> None:
@@ -374,10 +377,16 @@ def predict(
 
 @commands.command(help="write a bundle's model card, README.md")
 @bundle
-@option("--repo-id", metavar="OWNER/NAME", help="where it will be loaded from (default: where it lies)")
+@option(
+    "--repo-id",
+    metavar="OWNER/NAME",
+    help="repository that the card's code loads from (default: the bundle's folder)",
+)
 @of_data_set
 @option(
-    "--no-names", is_flag=True, help="as `push --no-names` sends it: splits and predictions are not there"
+    "--no-names",
+    is_flag=True,
+    help="write the card for `push --no-names`, which leaves out splits and predictions",
 )
 def card(bundle: Path, repo_id: str | None, data_set: str | None, no_names: bool) -> None:
     from xray_hf.files import write_text
@@ -402,8 +411,8 @@ def card(bundle: Path, repo_id: str | None, data_set: str | None, no_names: bool
 @of_data_set
 @option("--dry-run", is_flag=True, help="only show what would be sent; uses no network")
 @option("--public", "is_public", is_flag=True, help="make the repository public (default: private)")
-@option("--force", "is_forced", is_flag=True, help="overwrite what someone else changed there")
-@option("--tag", "tags", multiple=True, help="of the commit, besides its version")
+@option("--force", "is_forced", is_flag=True, help="overwrite changes made by others")
+@option("--tag", "tags", multiple=True, help="extra tag for the commit, besides that of its content")
 @option("--collection", metavar="TITLE", help="add the repository to your collection")
 @option("--no-names", is_flag=True, help="of a model: leave out what names files or patients")
 @option(

@@ -4,7 +4,7 @@ XrayHFError                 what came, what was expected, what to do next; exit 
 ├── ConfigError             an option or its value; exit code 2, as usual for programs
 ├── DataError               a data set on disk: no folder, no CSV, no column, bad rows
 │   └── ImageError          one image that cannot be used
-├── ModelError              a model name, or weights that cannot be had
+├── ModelError              a model name, or weights that cannot be obtained
 ├── BundleError             a bundle folder that is not complete or does not fit
 ├── ExportError             a network that cannot be exported, or whose graph answers differently
 ├── CheckpointError         a checkpoint of another model or configuration

@@ -80,9 +80,9 @@ class OptimizationConfig:
         "against class imbalance, in training only",
         Choice(("none", "sampling", "loss", "logits")),
     )
-    label_smoothing: float = option(0.0, "share of a label given to all classes", Number(0, 1))
+    label_smoothing: float = option(0.0, "share of the label spread evenly over all classes", Number(0, 1))
     ema: float = option(
-        0.0, "decay of an average of the weights, less in a short run; 0 for none", Number(0, 0.9999)
+        0.0, "decay of the moving average of the weights, reduced for short runs; 0: off", Number(0, 0.9999)
     )
     patience: int = option(0, "epochs without gain on validation before stopping, 0: never", IntRange(0))
     keep: str = option("best", "weights to keep: best on validation, or last", Choice(("best", "last")))
@@ -124,7 +124,7 @@ class RunConfig:
     )
     compile: bool = option(False, "torch.compile the network")
     track: str = option("none", "tracker", Choice(("none", *TRACKERS)))
-    watch_test: bool = option(False, "log test accuracy after every epoch; nothing is selected by it")
+    watch_test: bool = option(False, "log test accuracy after every epoch; never used for selection")
 
 
 @dataclass(frozen=True)
