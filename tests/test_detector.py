@@ -54,14 +54,14 @@ def test_an_almost_uniform_image_is_rejected() -> None:
 
 def test_a_score_is_the_logistic_of_the_weighted_sum() -> None:
     thumbnail = FLAT.copy()
-    thumbnail[0] = 4
+    thumbnail[0] = 0.01
     detector = Detector(np.array([1, -2], np.float32), thumbnail, 0.25)
     embedding, small = np.array([[3, 1]], np.float32), np.zeros((1, 32, 32), np.uint8)
     small[0, 0, 0] = 255
     seen = standardised(small)
-    assert detector.logits(embedding, seen) == pytest.approx(3 - 2 + 4 * seen[0, 0] + 0.25)
+    assert detector.logits(embedding, seen) == pytest.approx(3 - 2 + 0.01 * seen[0, 0] + 0.25)
     assert detector.logits(embedding, 0 * seen) == pytest.approx(1.25)
-    expected = 1 / (1 + np.exp(-(1.25 + 4 * seen[0, 0])))
+    expected = 1 / (1 + np.exp(-(1.25 + 0.01 * seen[0, 0])))
     assert detector.scores(embedding, small) == pytest.approx(expected)
     with np.errstate(all="raise"):
         assert detector.scores(np.float32([[1e6, 0], [-1e6, 0]]), np.repeat(0 * small, 2, axis=0)) == (
