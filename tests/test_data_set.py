@@ -218,6 +218,7 @@ def test_copies_of_a_picture_take_hardly_any_space(data: XrayData, tmp_path: Pat
     assert plan.hashes["paper/train-00000-of-00001.parquet"][0] < 1.1 * sum(sizes.values())
 
 
+@pytest.mark.exhaustive
 @pytest.mark.real
 def test_of_the_real_set_46_pictures_stay_here(real_data: Path, tmp_path: Path) -> None:
     data = open_coronahack(real_data, 224)

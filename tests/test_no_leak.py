@@ -346,6 +346,7 @@ def test_external_sets_share_no_name_or_patient_with_the_sources_and_few_picture
     assert Counter((one.source, other.source) for one, other in shared) == SHARED  # as provenance.py says
 
 
+@pytest.mark.exhaustive
 @pytest.mark.real
 def test_no_shipped_bundle_was_trained_chosen_or_tested_on_an_external_set_or_a_picture_of_it(
     external: list[Sample], shared: list[tuple[Sample, Sample]]

@@ -570,6 +570,7 @@ def test_paper_on_the_real_set_has_the_counts_behind_its_percentages(real: XrayD
     assert description["leak"]["patient"]["all"] == pytest.approx(0.90, abs=0.03)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.real
 @pytest.mark.parametrize("seed", range(3))
 def test_grouped_on_the_real_set_keeps_patients_apart(real: XrayData, seed: int) -> None:
@@ -585,6 +586,7 @@ def test_grouped_on_the_real_set_keeps_patients_apart(real: XrayData, seed: int)
     assert counts["validation"]["COVID-19"] > 0
 
 
+@pytest.mark.exhaustive
 @pytest.mark.real
 @pytest.mark.parametrize("model", ["xray-cnn", "xray-resnet18"])
 def test_the_shipped_models_split_is_still_that_of_its_seed(real: XrayData, model: str) -> None:
