@@ -14,13 +14,14 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 SECONDS = 30_000  # milliseconds that a busy machine may take
 
 expect.set_options(timeout=SECONDS)
 
 if CHROMIUM is None and "CI" not in os.environ:
-    pytest.skip("no Chromium; `apt-get install chromium` brings it", allow_module_level=True)
+    pytest.skip("no Chromium; `apt-get install chromium-headless-shell` brings it", allow_module_level=True)
 
 
 @contextmanager

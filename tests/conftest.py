@@ -24,8 +24,11 @@ PATIENTS = 40  # the synthetic folder's
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with many slow tests come first, so that no process is left alone with one at the end."""
-    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    """Files that take long come first, those of a browser before all: no process is left alone at the end."""
+    slow = Counter[Path]()
+    for item in items:
+        if item.get_closest_marker("slow"):
+            slow[item.path] += 10 if "browser" in item.fixturenames else 1  # type: ignore[attr-defined]
     items.sort(key=lambda item: -slow[item.path])
 
 
