@@ -20,8 +20,7 @@ BIN := .venv/bin
 OWNER ?= owner
 
 .PHONY: demo test test-fast test-exhaustive test-oldest test-newest test-cluster mutants check docs docs-serve release
-.PHONY: train reproduce
-.PHONY: bench-train bench-inference bench-demo install
+.PHONY: train reproduce bench-train bench-inference bench-demo install
 .DEFAULT_GOAL := demo
 
 install: .venv/installed
@@ -67,7 +66,7 @@ test-cluster: install
 	$(BIN)/pip install --quiet --requirement requirements-cluster.txt
 	$(BIN)/python -m pytest -m cluster
 
-# With other versions of all packages but torch, which lie over those of .venv.
+# Other versions of most packages lie over those of .venv; scripts/versions.py lists them.
 test-oldest test-newest: test-%: install .venv/docs
 	rm -rf build/$*
 	$(BIN)/pip install --quiet --no-deps --target build/$* $$($(BIN)/python scripts/versions.py $*)

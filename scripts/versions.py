@@ -9,7 +9,7 @@ outside of site-packages for a program's own code.
 
 from __future__ import annotations
 
-import sys
+import argparse
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +22,9 @@ LEFT_OUT = {"xray_hf", "torch", "torchvision", "pyarrow", "ray", "pyspark"}
 
 def main() -> None:
     """Print them on one line."""
-    of = {"oldest": oldest, "newest": newest}[sys.argv[1]]
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("which", choices=("oldest", "newest"))
+    of = oldest if parser.parse_args().which == "oldest" else newest
     print(*sorted({of(each) for each in admitted()}))
 
 

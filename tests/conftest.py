@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     slow = Counter[Path]()
     for item in items:
         if item.get_closest_marker("slow"):
-            slow[item.path] += 10 if "browser" in item.fixturenames else 1  # type: ignore[attr-defined]
+            slow[item.path] += 10 if "browser" in item.fixturenames else 1
     items.sort(key=lambda item: -slow[item.path])
 
 

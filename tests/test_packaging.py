@@ -12,11 +12,14 @@ import tomllib
 import zipfile
 from collections.abc import Iterator
 from fnmatch import fnmatch
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
 from hatchling.builders.wheel import WheelBuilder
 from packaging.requirements import Requirement
+
+from xray_hf import extras
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
@@ -78,7 +81,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_has_every_file_of_the_package(installed: Path) -> None:
     def files(root: Path) -> set[str]:
         found = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
-        return {name for name in found if not name.endswith(".pyc") and not name.startswith("project/")}
+        return {name for name in found if not name.endswith(".pyc") and not name.startswith("_project/")}
 
     assert files(installed / "xray_hf") == files(ROOT / "xray_hf")
 
@@ -96,8 +99,10 @@ def run_installed(installed: Path, code: str, folder: Path) -> str:
 # Hides every distribution that a plain `pip install xray_hf` does not bring.
 WITHOUT_EXTRAS = """
 import sys
-from importlib.metadata import distributions, packages_distributions, requires
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from packaging.requirements import Requirement
+
+from xray_hf import extras
 
 wanted, open_ = set(), ["xray_hf"]
 while open_:
@@ -107,7 +112,7 @@ while open_:
     wanted.add(name)
     try:
         needs = [Requirement(text) for text in requires(name) or ()]
-    except Exception:
+    except PackageNotFoundError:
         continue  # of another platform
     open_ += [each.name for each in needs if not each.marker or each.marker.evaluate({"extra": ""})]
 for module, owners in packages_distributions().items():
@@ -171,6 +176,18 @@ print(exit_on_error(lambda: cli.main({arguments!r})))
     assert f"`pip install 'xray_hf[{extra}]'`" in error
     assert int(status) > 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_run_from_its_source_it_names_the_package_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a Space and in the image, where xray_hf is a folder beside app.py."""
+
+    def not_installed(name: str) -> list[str]:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(extras, "requires", not_installed)
+    assert extras.extra_of("torch") is None
+    assert extras.installation("mcp") == "pip install mcp"
+    assert extras.installation("sklearn") == "pip install scikit-learn"
 
 
 def test_the_wheel_writes_cards_and_plans_spaces(installed: Path, tmp_path: Path) -> None:

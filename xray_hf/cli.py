@@ -40,7 +40,7 @@ backend = option("--backend", default="onnxruntime", help="onnxruntime, openvino
 hold_out = option(
     "--hold-out", multiple=True, metavar="NAME", help="hold a source out for external validation; repeatable"
 )
-# Its options are declared where it parses them itself, --help included.
+# Commands that parse their own options, --help included.
 parsed_later = {"add_help_option": False, "context_settings": {"ignore_unknown_options": True}}
 arguments = argument("arguments", nargs=-1, type=click.UNPROCESSED)
 of_data_set = option("--data-set", metavar="OWNER/NAME", help="the Hub's data set it was trained on")
@@ -83,7 +83,10 @@ def atlas(out: Path, patients: int, seed: int) -> None:
     print(f"{patients} synthetic patients in {out}; they show no real person.")
 
 
-@commands.command(help="write the synthetic X-rays that the demo offers, to try a model with")
+@commands.command(
+    help="write the synthetic X-rays that the demo offers, to try a model with",
+    short_help="write six synthetic X-rays to try a model with",
+)
 @new_folder
 def examples(out: Path) -> None:
     from xray_hf.demo.examples import synthetic
@@ -267,7 +270,10 @@ def report(bundle: Path, data: SourceOptions, side: int | None, sheets: Path | N
     print(f"written: {folder / manifest.CONTROLS}")
 
 
-@commands.command(help="write a bundle's model.onnx, which the engine runs, and its reference predictions")
+@commands.command(
+    help="write a bundle's model.onnx, which the engine runs, and its reference predictions",
+    short_help="write a bundle's ONNX graph",
+)
 @bundle
 def export(bundle: Path) -> None:
     folder = _local(bundle)
@@ -283,7 +289,10 @@ def export(bundle: Path) -> None:
     )
 
 
-@commands.command(help="re-run a bundle's reference images and compare the results with its reference.json")
+@commands.command(
+    help="re-run a bundle's reference images and compare the results with its reference.json",
+    short_help="compare a bundle's answers with its reference",
+)
 @bundle
 @backend
 @option("--tolerance", type=float, default=1e-3, help="largest difference to accept; bfloat16 needs 0.05")

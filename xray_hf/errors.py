@@ -20,7 +20,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from xray_hf.extras import installation
+from xray_hf.extras import extra_of, installation
 
 
 class XrayHFError(Exception):
@@ -94,10 +94,11 @@ def exit_on_error(main: Callable[[], int | None]) -> int:
         print("error: interrupted.", file=sys.stderr)
         return 130
     except ModuleNotFoundError as error:
-        if not (command := installation(error.name or "")):
+        if not error.name or not extra_of(error.name):
             raise
         print(
-            f"error: this command needs {error.name}, which is not installed; run `{command}`.",
+            f"error: this command needs {error.name}, which is not installed; "
+            f"run `{installation(error.name)}`.",
             file=sys.stderr,
         )
         return 1

@@ -10,16 +10,25 @@ from packaging.requirements import Requirement
 _DISTRIBUTIONS = {"markdown_it": "markdown-it-py", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 
 
-def installation(module: str) -> str | None:
-    """The command that installs a module, "pip install 'xray_hf[train]'"; None for one of no extra."""
-    package = module.partition(".")[0]
-    name = _DISTRIBUTIONS.get(package, package)
+def extra_of(module: str) -> str | None:
+    """The extra that installs a module; None if there is none, or if this package was not installed."""
     try:
         found = [Requirement(text) for text in requires("xray_hf") or ()]
-    except PackageNotFoundError:  # run from its source, without installation
+    except PackageNotFoundError:  # it runs from its source, as in a Space
         return None
     for extra in ("hub", "demo", "mcp", "openvino", "track", "train"):
         for each in found:
-            if each.name == name and each.marker and each.marker.evaluate({"extra": extra}):
-                return f"pip install 'xray_hf[{extra}]'"
+            if each.name == _distribution(module) and each.marker and each.marker.evaluate({"extra": extra}):
+                return extra
     return None
+
+
+def installation(module: str) -> str:
+    """The command that installs a module, such as "pip install 'xray_hf[train]'"."""
+    extra = extra_of(module)
+    return f"pip install 'xray_hf[{extra}]'" if extra else f"pip install {_distribution(module)}"
+
+
+def _distribution(module: str) -> str:
+    package = module.partition(".")[0]
+    return _DISTRIBUTIONS.get(package, package)

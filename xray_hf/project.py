@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
-_IN_WHEEL = PACKAGE / "project"
+_IN_WHEEL = PACKAGE / "_project"
 
 
 def project_file(name: str) -> Path:

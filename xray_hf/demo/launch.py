@@ -25,7 +25,7 @@ def launch(chosen: Settings) -> None:
         # Our own folder, not the one that all Gradio programs on the computer share.
         os.environ["GRADIO_TEMP_DIR"] = f"{folder}/uploads"
         os.environ["MPLCONFIGDIR"] = f"{folder}/matplotlib"  # Gradio loads matplotlib with its first answer
-        # Gradio reads both when it is imported.
+        # Imported only now: Gradio takes seconds, and a port that is taken is an error before.
         from xray_hf.demo import examples, models, server
 
         served = models.load(chosen.bundles, chosen.backend)

@@ -14,8 +14,8 @@ from xray_hf.task import REJECTED, UNSURE
 from xray_hf.text import counted, listed
 
 INTERVALS = (
-    "Brackets hold 95 % intervals over patients: Wilson's for shares, from those of the classes for balanced "
-    "accuracy, bootstrapped for everything else."
+    "Brackets hold 95 % intervals over patients: Wilson intervals for shares, MOVER for balanced accuracy, "
+    "which combines the intervals of the classes, and the bootstrap for everything else."
 )
 SUMMARY = (
     "Balanced accuracy is the mean of the classes' sensitivities. Internal: held-out images of the training "
