@@ -372,7 +372,10 @@ def test_the_keyboard_skips_to_the_content_and_goes_on_at_the_answer(
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
     page.keyboard.press("Enter")
-    expect(page.locator("#tab-read")).to_be_focused()
+    expect(page.locator("gradio-app")).to_be_focused()
+    expect(page.locator("#tab-read")).to_be_visible()
+    page.keyboard.press("Tab")
+    expect(page.locator("#tab-read :focus")).to_have_count(1)
     for name, start in (("read", ".answer h2"), ("many", '#table [role="status"]')):
         page.locator(f'#tabs a[href="#{name}"]').click()
         page.evaluate("document.activeElement.blur()")

@@ -29,7 +29,7 @@ function follow(event) {
   if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
   event.preventDefault();  // because of the page's <base>, the browser would load the page again
   if (link.id === "skip") {
-    skip();
+    focusContent();
     return;
   }
   const target = link.getAttribute("href");
@@ -38,11 +38,11 @@ function follow(event) {
   if (!target.includes("-")) document.querySelector("#tabs").scrollIntoView({ block: "nearest" });
 }
 
-function skip() {
-  const panel = document.querySelector(`#tab-${document.documentElement.dataset.tab}`);
-  if (!panel) return;  // before Gradio has drawn it
-  panel.tabIndex = -1;
-  panel.focus();
+// Gradio's element is there before Gradio has drawn the tabs in it.
+function focusContent() {
+  const content = document.querySelector("gradio-app");
+  content.tabIndex = -1;
+  content.focus();
 }
 
 export function showTabOfAddress() {
