@@ -309,8 +309,15 @@ def fill(page: Page, name: str, patient: Path) -> None:
         expect(answers).to_have_count(1)
 
 
-@pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("theme", "width"),
+    [
+        ("light", 1280),
+        ("dark", 390),
+        pytest.param("light", 390, marks=pytest.mark.exhaustive),
+        pytest.param("dark", 1280, marks=pytest.mark.exhaustive),
+    ],
+)
 def test_no_barrier_is_found(page: Page, url: str, patients: list[Path], theme: str, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 844})
     page.goto(f"{url}/?__theme={theme}")

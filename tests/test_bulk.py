@@ -311,7 +311,7 @@ def launch(launcher: str, *arguments: object, **environment: str) -> subprocess.
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", [ACCELERATE, TORCHRUN])
+@pytest.mark.parametrize("launcher", [ACCELERATE, pytest.param(TORCHRUN, marks=pytest.mark.exhaustive)])
 def test_two_processes_share_what_one_has_left(
     whole: Path, folder: Path, scans: Path, tmp_path: Path, launcher: str
 ) -> None:

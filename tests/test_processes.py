@@ -9,6 +9,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ import pytest
 import torch
 from accelerate.utils import set_seed
 from safetensors.numpy import load_file
+from warm_python import Program, WarmPython, warm_python
 
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.models import create_model
@@ -23,7 +26,8 @@ from xray_hf.models import create_model
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parent.parent
-KILLS = int(os.environ.get("XRAY_HF_KILLS", "2"))  # more of them take 20 s each
+KILLS = int(os.environ.get("XRAY_HF_KILLS", "2"))  # more of them take 10 s each
+TRAIN = 'import runpy; runpy.run_path("train.py", run_name="__main__")'
 TWO_PROCESSES = "configs/accelerate/two_cpu_processes.yaml"
 WITHOUT_BATCH_NORM = "timm:convnext_atto"
 TWO_MACHINES = "configs/accelerate/multi_node.yaml"
@@ -46,16 +50,26 @@ PLAIN = ["--model", WITHOUT_BATCH_NORM, "--no-pretrained", "--precision", "fp32"
 PLAIN += ["--no-flip", "--keep", "last", "--epochs", "1", "--optimizer", "sgd", "--learning-rate", "1e-2"]
 
 
+@pytest.fixture(scope="module")
+def python() -> Iterator[WarmPython]:
+    """A Python that has imported what training needs, which takes longer than the training here."""
+    modules = ("xray_hf.training.run", "xray_hf.cli", "datasets", "evaluate", "kornia", "matplotlib.pyplot")
+    with warm_python(*modules, environment={**os.environ, "PYTHONPATH": str(ROOT)}) as warm:
+        warm.run("", environment={}, cwd=ROOT)  # now the imports are done
+        yield warm
+
+
 def command(data_dir: Path, out: Path, *more: str) -> list[str]:
-    return ["train.py", "--data-dir", str(data_dir), "--out", str(out), *OPTIONS, *more]
+    return ["--data-dir", str(data_dir), "--out", str(out), *OPTIONS, *more]
 
 
-def run(arguments: list[str], launcher: tuple[str, ...] = ()) -> str:
-    done = subprocess.run(
-        [sys.executable, *launcher, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=280
-    )
+def start(python: WarmPython, arguments: list[str]) -> AbstractContextManager[Program]:
+    return python.start(TRAIN, *arguments, environment={}, cwd=ROOT)
+
+
+def run(python: WarmPython, arguments: list[str]) -> None:
+    done = python.run(TRAIN, *arguments, environment={}, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-3000:]
-    return done.stderr
 
 
 def updates(start: dict[str, torch.Tensor], out: Path) -> np.ndarray:
@@ -69,47 +83,44 @@ def weights_hash(out: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def whole(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+def whole(
+    python: WarmPython, synthetic: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, float]:
     """An uninterrupted run, and how long it took in seconds."""
     out = tmp_path_factory.mktemp("whole") / "run"
     started = time.monotonic()
-    run(command(synthetic, out))
+    run(python, command(synthetic, out))
     return out, time.monotonic() - started
 
 
 @pytest.mark.parametrize("number", range(KILLS))
 def test_a_killed_run_resumes_to_the_same_weights(
-    whole: tuple[Path, float], synthetic: Path, tmp_path: Path, number: int
+    python: WarmPython, whole: tuple[Path, float], synthetic: Path, tmp_path: Path, number: int
 ) -> None:
     out, (reference, seconds) = tmp_path / "run", whole
-    moment = random.Random(number).uniform(0.4, 1.0) * seconds  # the first part is imports
-    process = subprocess.Popen(
-        [sys.executable, *command(synthetic, out)], cwd=ROOT, stderr=subprocess.DEVNULL
-    )
-    time.sleep(moment)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    run(command(synthetic, out, "--resume"))
+    moment = random.Random(number).random() * seconds
+    with start(python, command(synthetic, out)) as program:
+        time.sleep(moment)
+        os.kill(program.pid, signal.SIGKILL)
+        assert program.wait() == -signal.SIGKILL
+    run(python, command(synthetic, out, "--resume"))
     assert weights_hash(out) == weights_hash(reference), f"killed after {moment:.1f} s"
     half_written = [path.name for path in out.iterdir() if path.name.startswith(".") and path.is_dir()]
     assert len(half_written) <= 1  # what the kill itself left; it is never taken for a result
 
 
 def test_sigterm_saves_and_tells_how_to_go_on(
-    whole: tuple[Path, float], synthetic: Path, tmp_path: Path
+    python: WarmPython, whole: tuple[Path, float], synthetic: Path, tmp_path: Path
 ) -> None:
     out, (reference, _) = tmp_path / "run", whole
-    arguments = [sys.executable, *command(synthetic, out, "--resume")]
-    with subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if line.startswith("epoch 1"):
-                process.send_signal(signal.SIGTERM)
-                break
-        rest = process.stderr.read()
-    assert process.returncode == 128 + signal.SIGTERM
-    assert "--resume goes on from here" in rest
-    run(command(synthetic, out, "--resume"))
+    with start(python, command(synthetic, out, "--resume")) as program:
+        while not (program.err.exists() and "\nepoch 1" in program.err.read_text()):
+            os.kill(program.pid, 0)  # is it still there?
+            time.sleep(0.05)
+        os.kill(program.pid, signal.SIGTERM)
+        assert program.wait() == 128 + signal.SIGTERM
+        assert "--resume goes on from here" in program.err.read_text()
+    run(python, command(synthetic, out, "--resume"))
     assert weights_hash(out) == weights_hash(reference)
 
 
@@ -117,15 +128,23 @@ def test_sigterm_saves_and_tells_how_to_go_on(
 def two(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two processes on one machine."""
     out = tmp_path_factory.mktemp("two") / "run"
-    run(command(synthetic, out, *PLAIN), ("-m", "accelerate.commands.launch", "--config_file", TWO_PROCESSES))
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", TWO_PROCESSES]
+    done = subprocess.run(
+        [*launcher, "train.py", *command(synthetic, out, *PLAIN)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
     return out
 
 
 def test_two_processes_see_every_row_once_and_agree_with_one(
-    two: Path, synthetic: Path, tmp_path: Path
+    python: WarmPython, two: Path, synthetic: Path, tmp_path: Path
 ) -> None:
     one = tmp_path / "one"
-    run(command(synthetic, one, *PLAIN))
+    run(python, command(synthetic, one, *PLAIN))
 
     records = [json.loads((out / "bundle" / "training.json").read_text()) for out in (one, two)]
     assert [record["processes"] for record in records] == [1, 2]
@@ -143,6 +162,7 @@ def test_two_processes_see_every_row_once_and_agree_with_one(
     assert np.linalg.norm(moves[0] - moves[1]) < 1e-2 * np.linalg.norm(moves[0])
 
 
+@pytest.mark.exhaustive
 def test_two_machines_train_as_two_processes_of_one(two: Path, synthetic: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     with socket.create_server(("127.0.0.1", 0)) as probe:
@@ -151,7 +171,7 @@ def test_two_machines_train_as_two_processes_of_one(two: Path, synthetic: Path, 
     launcher += ["--num_processes", "2", "--main_process_ip", "127.0.0.1", "--main_process_port", port]
     machines = [
         subprocess.Popen(
-            [*launcher, "--machine_rank", str(rank), *command(synthetic, out, *PLAIN)],
+            [*launcher, "--machine_rank", str(rank), "train.py", *command(synthetic, out, *PLAIN)],
             cwd=ROOT,
             stderr=subprocess.PIPE,
             text=True,

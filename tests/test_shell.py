@@ -173,6 +173,7 @@ def test_a_part_that_does_not_exist_is_refused(app: App) -> None:
         assert requests.get(urljoin(app.url, f"/parts/{name}")).status_code == 404
 
 
+@pytest.mark.exhaustive
 def test_two_batches_of_200_files_within_a_minute_are_answered(app: App, xray: Path, tmp_path: Path) -> None:
     """gradio_client uploads each file in its own request."""
     from gradio_client import Client, handle_file

@@ -14,8 +14,27 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program that runs. out, err: the files that it writes its output to."""
+
+    pid: int
+    out: Path
+    err: Path
+    _python: subprocess.Popen[str]
+
+    def wait(self) -> int:
+        """Its exit status; minus the signal's number where a signal ended it."""
+        try:
+            return _number(self._python)
+        except BaseException:  # out of time: the next program must not get this one's status
+            self._python.kill()
+            raise
 
 
 class WarmPython:
@@ -24,22 +43,25 @@ class WarmPython:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
+    @contextmanager
+    def start(
+        self, code: str, *arguments: str, environment: Mapping[str, str], cwd: Path
+    ) -> Iterator[Program]:
+        """Start a program, which must be waited for. environment: what changes in it."""
+        assert self._process.stdin
+        with TemporaryDirectory() as folder:
+            out, err = Path(folder, "out"), Path(folder, "err")
+            job = [code, arguments, environment, str(cwd), str(out), str(err)]
+            print(json.dumps(job), file=self._process.stdin, flush=True)
+            yield Program(_number(self._process), out, err, self._process)
+
     def run(
         self, code: str, *arguments: str, environment: Mapping[str, str], cwd: Path
     ) -> subprocess.CompletedProcess[str]:
         """What a program says, and its exit status. environment: what changes in it."""
-        assert self._process.stdin
-        assert self._process.stdout
-        with TemporaryDirectory() as folder:
-            streams = [Path(folder, name) for name in ("out", "err")]
-            job = [code, arguments, environment, str(cwd), *map(str, streams)]
-            print(json.dumps(job), file=self._process.stdin, flush=True)
-            try:
-                status = int(self._process.stdout.readline())
-            except BaseException:  # out of time: the next program must not get this one's status
-                self._process.kill()
-                raise
-            return subprocess.CompletedProcess(code, status, *(stream.read_text() for stream in streams))
+        with self.start(code, *arguments, environment=environment, cwd=cwd) as program:
+            status = program.wait()
+            return subprocess.CompletedProcess(code, status, program.out.read_text(), program.err.read_text())
 
 
 @contextmanager
@@ -52,6 +74,11 @@ def warm_python(*modules: str, environment: Mapping[str, str]) -> Iterator[WarmP
         yield WarmPython(process)
 
 
+def _number(process: subprocess.Popen[str]) -> int:
+    assert process.stdout
+    return int(process.stdout.readline())
+
+
 def _serve(modules: list[str]) -> None:
     for name in modules:
         importlib.import_module(name)
@@ -61,6 +88,7 @@ def _serve(modules: list[str]) -> None:
         if child == 0:
             _become(*json.loads(line))
             return
+        print(child, flush=True)
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
 
