@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("twins", type=Path, nargs=2, help="two folders of the same pictures")
     parser.add_argument("--other", type=Path, nargs="*", default=[], help="folders to search as well")
     parser.add_argument("--changed", type=int, default=CHANGED, help="copies to search (default %(default)s)")
-    parser.add_argument("--sheet", type=Path, help="where to draw the found pairs that are no known twins")
+    parser.add_argument("--sheet", type=Path, help="where to draw the found pairs that are not known twins")
     options = parser.parse_args()
 
     folders = [*options.twins, *options.other]
@@ -60,7 +60,7 @@ def main() -> None:
 
     for half, thresholds in ((0, (0.75, 0.8, 0.85, groups.CORRELATION, 0.95)), (1, (groups.CORRELATION,))):
         real = {pair for pair, patient in twins.items() if halves[patient] == half}
-        # A pair that is no twin belongs to the half of its first image's name, whatever that is.
+        # A pair that is not a twin belongs to the half of its first image's name, whatever that is.
         own = {p: s for p, s in across.items() if p in real or (p not in twins and p[0] % 2 == half)}
         for threshold in thresholds:
             found = {pair for pair, score in own.items() if score > threshold}

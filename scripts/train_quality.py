@@ -58,7 +58,7 @@ ALARMS = 0.008  # share of a source's unchanged validation images with any findi
 LOWEST = -0.5  # logit of a threshold, however few unchanged images come near it
 ENOUGH = 300  # validation images of a source; smaller ones set no threshold
 # Unchanged images that an earlier run picked out and a person then looked at: they are negatives, turned, or
-# have heart and stomach on the wrong side. They set no threshold and count as no wrong alarm.
+# have heart and stomach on the wrong side. They set no threshold and are not counted as false alarms.
 DEFECTIVE = {
     *("Normal_Normal-8594.jpg", "Normal_Normal-9232.jpg"),  # negative
     *("COVID_COVID-257.jpg", "COVID_COVID-3063.jpg", "COVID_COVID-3342.jpg", "COVID_COVID-3419.jpg"),
@@ -337,7 +337,7 @@ def as_table(report: dict[str, Any]) -> str:
     """The report in Markdown."""
     sets = report["test"]
     images = sum(each["images"] for each in sets.values())
-    heads = ["finding", "found", *sets, "wrong alarms", *report["detector"]]
+    heads = ["finding", "found", *sets, "false alarms", *report["detector"]]
     rows = []
     for name in FINDINGS:
         found = [each["found"][name] for each in sets.values()]

@@ -111,14 +111,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def read_shipped() -> list[Report]:
-    """The bundles of pretrained/, in the order of SHIPPED; raises BundleError for one that is no release."""
+    """The bundles of pretrained/, in the order of SHIPPED; raises BundleError for an incomplete one."""
     found = [Report.read(PRETRAINED / name, name) for name in SHIPPED if (PRETRAINED / name).is_dir()]
     for each in found:
         if each.gaps or not each.label_errors or not each.ood:
             lacks = each.gaps[0] if each.gaps else "label_noise" if each.ood else "ood_report"
             raise BundleError(
-                f"{each.folder} is no release: it lacks {lacks}; `scripts/release.py` makes it, or `xray-hf "
-                "report`, `calibrate` and `evaluate`."
+                f"{each.folder} is not a release: it lacks {lacks}; `scripts/release.py` makes it, or "
+                "`xray-hf report`, `calibrate` and `evaluate`."
             )
     return found
 

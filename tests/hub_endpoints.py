@@ -71,7 +71,7 @@ class Call:
 
 
 def answer(call: Call) -> object:
-    """What is sent as JSON, if it is no response. Raises HTTPException for a refusal, UnknownError."""
+    """What is sent as JSON, unless it is a response. Raises HTTPException for a refusal, UnknownError."""
     match call.method, call.path:
         case "GET", ["api", "whoami-v2"]:  # whoami
             return {"type": "user", "name": call.owner()}
@@ -155,7 +155,7 @@ def _validate_yaml(readme: str) -> object:
     """_validate_yaml, before README.md is uploaded; of its values only data sets' types are checked."""
     block = re.match(r"---\n(.*?)\n---", readme, re.DOTALL)
     metadata = yaml.safe_load(block[1]) if block else {}
-    wrong = [] if isinstance(metadata, dict) else ["the front matter is no mapping"]
+    wrong = [] if isinstance(metadata, dict) else ["the front matter is not a mapping"]
     wrong += [
         f'"model-index[{model}].results[{result}].dataset.type" with value "{value}" fails to match the '
         f"required pattern: {DATASET_TYPE}"

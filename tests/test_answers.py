@@ -88,7 +88,7 @@ def test_an_owners_examples_have_the_captions_and_licences_of_their_csv(tmp_path
         ),
         ("", "has the columns none; expected CSV in UTF-8 with the columns file_name, caption, licence"),
         ("file_name,caption,licence\n", "lists no image"),
-        ("file_name,caption,licence\nc.png,x,y\n", r"row 1 of .* names 'c\.png', which is no file in"),
+        ("file_name,caption,licence\nc.png,x,y\n", r"row 1 of .* names 'c\.png', which is not a file in"),
         ('file_name,caption,licence\n"a.png,x,y', "cannot be read"),
     ],
 )

@@ -530,7 +530,7 @@ def test_what_is_no_folder_of_ood_images_is_found_before_the_data_are_decoded(
     monkeypatch.setattr(cli, "_open", lambda *_: pytest.fail("the data were opened"))
     (tmp_path / "bundle").mkdir()
     line = said("calibrate", tmp_path / "bundle", "--data-dir", data, "--ood-dir", tmp_path / "nope")
-    assert "nope is no folder; expected one with a folder of images for each kind" in line
+    assert "nope is not a folder; expected one with a folder of images for each kind" in line
 
 
 def test_a_bundle_that_is_not_there_is_found_before_torch_is_imported(tmp_path: Path) -> None:
@@ -541,7 +541,7 @@ def test_a_bundle_that_is_not_there_is_found_before_torch_is_imported(tmp_path: 
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["1", "False"]
-    assert "nope is no folder" in the_error(1, done.stderr)
+    assert "nope is not a folder" in the_error(1, done.stderr)
 
 
 # --- as programs

@@ -68,7 +68,7 @@ def folder(cnn_bundle: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of X-rays, one of them not readable, in two folders, and what is no image."""
+    """A folder of X-rays, one of them not readable, in two folders, and files that are not images."""
     scans = tmp_path_factory.mktemp("input") / "scans"
     (scans / "sub").mkdir(parents=True)
     for number, (_, image) in enumerate(sample_images(IMAGES // 3, seed=1)):
@@ -698,7 +698,7 @@ def test_a_data_set_of_the_hub_is_streamed_at_one_commit() -> None:
         ("owner/set@v1", None, "choose a --split; the data set owner/set has train, test"),
         ("owner/set@v1", "dev", "there is no split dev; the data set owner/set has train, test"),
         ("owner/other", None, "the Hub did not give the data set owner/other: 404"),
-        ("owner/set/x y", None, "is no data set; expected hf://datasets/owner/name"),
+        ("owner/set/x y", None, "is not a data set; expected hf://datasets/owner/name"),
     ],
 )
 def test_what_is_wrong_with_a_data_set_is_said(name: str, split: str | None, said: str) -> None:
@@ -732,7 +732,7 @@ def test_rows_of_parquet_are_classified_by_the_same_reader(
         (["BUNDLE", "TMP", "--out", "TMP/results.csv"], "there are no images in", 1),
         (
             ["BUNDLE", "TMP/old.csv", "--out", "TMP/results.csv"],
-            "old.csv is no image; expected an image, a",
+            "old.csv is not an image; expected an image, a",
             1,
         ),
         (["BUNDLE", "SCANS", "--out", "TMP/results.csv", "--split", "test"], "--split is of data sets", 2),

@@ -152,7 +152,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_scans(scans: Path) -> None:
-    """Synthetic X-rays, each with its own noise; a few files that are no X-ray, or no image at all."""
+    """Synthetic X-rays, each with its own noise; a few files that are not X-rays, or not images at all."""
     scans.mkdir()
     patients = [np.asarray(image, np.int16) for _, image in sample_images(8, seed=1)]
     rng = np.random.default_rng(0)

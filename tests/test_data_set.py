@@ -140,7 +140,7 @@ def test_all_pictures_go_only_where_nobody_else_looks(partly: XrayData, tmp_path
     )
     assert rows == len(partly.samples)
     options = ["--kind", "dataset", "--repo-id", "a/b", "--all-images", "--public"]
-    with pytest.raises(ConfigError, match="--all-images sends what only its owner may share"):
+    with pytest.raises(ConfigError, match="--all-images sends images that only their owner may share"):
         cli.main(["push", "data", *options])
 
 

@@ -173,7 +173,7 @@ def test_a_constant_image_is_one_shade(photometric: str, shade: int) -> None:
 
 def test_a_slope_that_is_no_number_is_refused() -> None:
     data = native(RescaleSlope="1.23456", RescaleIntercept="0").replace(b"1.23456", b"inf    ")
-    with pytest.raises(ImageError, match="rescale slope or intercept that is no number"):
+    with pytest.raises(ImageError, match="rescale slope or intercept that is not a number"):
         read(data)
 
 
@@ -197,7 +197,7 @@ def refused(data: bytes) -> str:
         ({"BitsStored": 17, "HighBit": 16}, "has 17 bits in an unusual place of 16"),
         ({"Modality": "CT"}, "is computed tomography by its modality; expected a chest radiograph"),
         ({"Modality": "MG"}, "is mammography"),
-        ({"Modality": SECRET[:7].upper()}, "is no radiography by its modality"),
+        ({"Modality": SECRET[:7].upper()}, "is not radiography by its modality"),
         ({"ViewPosition": "LL"}, "is a lateral view; choose the frontal one"),
         ({"ViewPosition": "LATERAL"}, "is a lateral view"),
         ({"Rows": 8}, "is 64×8 pixels; at least 32×32"),

@@ -366,7 +366,7 @@ def reason(path: Path) -> str:
 
 @pytest.mark.timeout(1200)
 def test_files_of_pydicom_show_what_the_standard_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is no chest X-ray is read, too: the picture is the same matter."""
+    """Other pictures than chest X-rays are read, too: the picture is the same matter."""
     monkeypatch.setattr(dicom_content, "check", lambda header, name: ())
     monkeypatch.setattr(limits, "MIN_SIDE", 1)
     differences: dict[str, float] = {}

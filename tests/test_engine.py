@@ -389,7 +389,7 @@ def test_what_is_no_number_is_no_answer(engine: Engine, xray: Path, monkeypatch:
 @pytest.mark.parametrize("source", [None, 3, [None], [3], object()])
 def test_what_can_be_no_image_is_said_to_be_none(engine: Engine, source: Any) -> None:
     with pytest.raises(
-        ImageError, match=r"(NoneType|int|object) is no image; expected a path, a file's bytes"
+        ImageError, match=r"(NoneType|int|object) is not an image; expected a path, a file's bytes"
     ):
         engine.predict(source)
 

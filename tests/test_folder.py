@@ -76,7 +76,7 @@ def test_file_names_can_name_the_patients_that_the_csv_does_not(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("patient", "error", "says"),
     [
-        ("(", ConfigError, "is no regular expression .*expected one such as"),
+        ("(", ConfigError, "is not a regular expression .*expected one such as"),
         (r"^\d+", DataError, "finds no patient in a.png; expected one in every name"),
         ("", DataError, "finds no patient in a.png"),
     ],

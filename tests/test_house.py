@@ -104,7 +104,7 @@ def test_no_progress_bar_fills_a_redirected_log() -> None:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "tqdm"
     ]
     assert calls
-    # disable=None hides the bar where stderr is no terminal.
+    # disable=None hides the bar where stderr is not a terminal.
     assert [place for *place, words in calls if "disable" not in words] == []
 
 

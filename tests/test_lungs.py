@@ -239,7 +239,7 @@ def test_a_crop_that_nobody_knows_is_refused(trained: Path, tmp_path: Path, key:
 
 
 def test_lungs_are_not_sought_where_a_view_hides_them() -> None:
-    with pytest.raises(ConfigError, match="--crop looks for lungs, which a --view hides"):
+    with pytest.raises(ConfigError, match="--crop needs to see the lungs"):
         parse(["--data-dir", "d", "--crop", "lungs", "--view", "border"])
 
 

@@ -193,7 +193,7 @@ def test_the_threshold_lets_the_images_of_every_source_through() -> None:
 
 
 def test_a_small_group_counts_as_much_as_a_large_one() -> None:
-    """Adults that resemble OOD images are few; as a group of their own they are no OOD images."""
+    """Adults that resemble OOD images are few; as a group of their own they are not OOD images."""
     images = drawn_images()
     children, adults, ood = images(1000, 0), images(20, 2), images(50, 4)
     train = joined(children, adults)
@@ -227,7 +227,7 @@ def test_a_detector_of_any_number_of_classes_reports_on_each(n_classes: int) -> 
 @pytest.mark.parametrize(
     ("damage", "error", "message"),
     [
-        ("no folder", DataError, "is no folder; expected one with a folder of images for each kind"),
+        ("no folder", DataError, "is not a folder; expected one with a folder of images for each kind"),
         ("no kind", DataError, "too few images to tune on half and report on half: no folder"),
         ("one image", DataError, r"noise \(1\); expected a folder of two or more"),
         ("bad image", ImageError, r"3\.png is"),
@@ -294,7 +294,7 @@ def test_the_command_fits_both_halves_and_prints_their_tables(
     (ood / "noise" / "Thumbs.db").write_bytes(b"x")
     cli.main(["calibrate", str(folder), "--data-dir", str(synthetic), "--ood-dir", str(ood)])
     printed = capsys.readouterr().out
-    assert f"files in {ood} that were taken for no OOD images: 1 thumbs.db\n" in printed
+    assert f"files in {ood} that are not OOD images: 1 thumbs.db\n" in printed
     assert re.search(r"noise +4 of 4 +100\.0%", printed)
     assert "temperature 0.050" in printed  # of three rows that are right
     assert str(folder / manifest.CALIBRATION) in printed

@@ -120,7 +120,7 @@ def test_a_public_repository_is_not_touched_unless_public_is_meant(hub: Hub, pus
 def test_what_is_no_tag_is_refused_before_anything_is_sent(hub: Hub, push: Push, tag: str) -> None:
     refused = push(f"--tag={tag}")
     assert (refused.returncode, hub.requests) == (2, [])
-    assert f"{tag!r} is no tag" in refused.stderr
+    assert f"{tag!r} is not a tag" in refused.stderr
 
 
 def test_nothing_but_a_bundles_own_files_leaves(hub: Hub, push: Push, tmp_path: Path) -> None:
@@ -280,7 +280,7 @@ RESULT = "model-index: [{name: a, results: [{dataset: {type: 'kaggle:owner/name'
 @pytest.mark.parametrize(
     ("metadata", "words"),
     [
-        ("- a list", "the front matter is no mapping"),
+        ("- a list", "the front matter is not a mapping"),
         (RESULT, '"model-index[0].results[0].dataset.type" with value "kaggle:owner/name" fails to match '),
     ],
     ids=["no mapping", "no data set's name"],
@@ -378,7 +378,7 @@ def cut_anywhere(hub: Hub, push: Push, folder: Path, cuts: int) -> None:
 
 @pytest.mark.parametrize("repo_id", ["name", "a/b/c", "owner/na me", "owner/--", ""])
 def test_a_name_that_the_hub_does_not_take_is_refused_here(repo_id: str) -> None:
-    with pytest.raises(ConfigError, match=r"names no owner|is no repository's id"):
+    with pytest.raises(ConfigError, match=r"names no owner|is not a repository's id"):
         publish.of_bundle(BUNDLE, repo_id)
 
 

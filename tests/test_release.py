@@ -299,7 +299,7 @@ def test_a_bundle_that_is_no_release_is_an_error(
         values = json.loads((folder / name).read_text())
         write_json(folder / name, {key: value for key, value in values.items() if key != missing})
     monkeypatch.setattr(write_results, "PRETRAINED", tmp_path)
-    with pytest.raises(BundleError, match=r"is no release: .*scripts/release.py"):
+    with pytest.raises(BundleError, match=r"is not a release: .*scripts/release.py"):
         write_results.read_shipped()
 
 

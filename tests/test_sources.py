@@ -505,7 +505,7 @@ def test_a_data_set_without_image_or_label_is_one_clear_error(snapshot: Path, tm
 def test_a_place_that_is_no_repository_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(touch(tmp_path, "data/own/a.png"))
     for place in ("data/clinic/more", "clinic", "../clinic", "owner/name@", "data/own"):
-        with pytest.raises(ConfigError, match="is no data set of the Hub; expected owner/name"):
+        with pytest.raises(ConfigError, match="is not a data set of the Hub; expected owner/name"):
             read("hub", place)
 
 

@@ -499,7 +499,7 @@ def _with_files(**files: Any) -> Callable[[dict[str, Any]], Any]:
     [
         (_without("files"), "it lacks 'files'"),
         (_without("protocol"), "it lacks 'protocol'"),
-        (_with_files(train=["Normal-1.png"]), "train is no object of sources and file names"),
+        (_with_files(train=["Normal-1.png"]), "train is not an object of sources and file names"),
         (
             _with_files(train={"coronahack": {"Normal-1.png": -1}}),
             "train has -1 as the number of copies of Normal-1.png, expected 1 or more",
@@ -512,14 +512,14 @@ def _with_files(**files: Any) -> Callable[[dict[str, Any]], Any]:
             _with_files(train={"coronahack": {"Normal-1.png": 0.5}}),
             "train has 0.5 as the number of copies of Normal-1.png, expected 1 or more",
         ),
-        (_with_files(train={"coronahack": {}}), "train is no object of sources and file names"),
+        (_with_files(train={"coronahack": {}}), "train is not an object of sources and file names"),
         (_with_files(validation={}), "validation names no image"),
         (lambda saved: {**saved, "files": ["a.png"]}, "files is a list, expected dict"),
         (lambda saved: {**saved, "seed": "zero"}, "seed is a str, expected int"),
         (lambda saved: {**saved, "seed": None}, "seed is a NoneType, expected int"),
         (lambda saved: {**saved, "protocol": "random"}, "protocol is 'random'"),
-        (lambda saved: [saved], "it is no JSON object"),
-        (lambda saved: None, "it is no JSON object"),
+        (lambda saved: [saved], "it is not a JSON object"),
+        (lambda saved: None, "it is not a JSON object"),
     ],
 )
 def test_a_damaged_splits_json_is_refused(
@@ -530,7 +530,7 @@ def test_a_damaged_splits_json_is_refused(
     (tmp_path / "s.json").write_text(json.dumps(damage(saved)))
     with pytest.raises(DataError) as found:
         splits.read(tmp_path / "s.json", samples)
-    assert f"s.json is no valid splits.json: {reason}; write one with `xray-hf splits" in str(found.value)
+    assert f"s.json is not a valid splits.json: {reason}; write one with `xray-hf splits" in str(found.value)
 
 
 @pytest.mark.parametrize("content", [b"", b'{"files": ', b"\xff\xfe"])

@@ -330,7 +330,7 @@ def calibrate(bundle: Path, risk: float, data: SourceOptions, side: int | None, 
     if ood_dir:
         _, left_out = fit_ood.find(ood_dir)  # before minutes are spent on decoding
         if left_out:
-            print(f"files in {ood_dir} that were taken for no OOD images: {in_words(left_out)}", end="\n\n")
+            print(f"files in {ood_dir} that are not OOD images: {in_words(left_out)}", end="\n\n")
         embed = backends.load_embedder(folder)
         fit_ood.fit_bundle(folder, _open(data, side, folder), ood_dir, embed)
         print(_redrawn(folder, "ood"), end="\n\n")  # should the other half fail, this one is done
@@ -442,7 +442,9 @@ def push(
     of_model = {"data_set": more.pop("data_set"), "with_names": not more.pop("no_names")}
     with_all = more.pop("all_images")
     if with_all and more["is_public"]:
-        raise ConfigError("--all-images sends what only its owner may share; leave --public out.")
+        raise ConfigError(
+            "--all-images sends images that only their owner may share; leave it or --public out."
+        )
     with TemporaryDirectory(prefix="xray_hf-push-") as folder:
         if kind == "space":
             from xray_hf.hub import space
@@ -501,7 +503,7 @@ def _hide_loading() -> None:
 def _local(bundle: Path) -> Path:
     """A local bundle that a command changes."""
     if not bundle.is_dir():
-        raise BundleError(f"{bundle} is no folder; expected a bundle that `xray-hf train` wrote.")
+        raise BundleError(f"{bundle} is not a folder; expected a bundle that `xray-hf train` wrote.")
     return manifest.locate(bundle)
 
 

@@ -51,7 +51,7 @@ def export(folder: Path) -> dict[str, Any]:
     with atomic_file(folder / manifest.GRAPH) as temporary:
         onnx.save(graph, temporary)
         difference = logit_difference(temporary, module, probe_images(network.side))
-        if not difference <= MAX_LOGIT_DIFFERENCE:  # NaN is no agreement either
+        if not difference <= MAX_LOGIT_DIFFERENCE:  # NaN is not agreement either
             raise ExportError(
                 f"the graph of {folder} differs from torch by {difference:g} in a logit; at most "
                 f"{MAX_LOGIT_DIFFERENCE:g} is accepted, so {manifest.GRAPH} was not written. "

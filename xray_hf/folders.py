@@ -75,7 +75,7 @@ def is_hidden(name: str) -> bool:
 
 
 def companion(name: str) -> str | None:
-    """The suffix or whole name, in small letters, by which a file is no image; None if it may be one."""
+    """The lower-case suffix or name that shows that a file is not an image; None if it may be one."""
     path = Path(name.lower())
     return next((each for each in (path.name, path.suffix) if each in COMPANIONS), None)
 

@@ -65,7 +65,7 @@ def fit_bundle(folder: Path, data: XrayData, ood_dir: Path, embed: Embed) -> dic
     for each kind; of its sorted files every even one tunes and every odd one is reported on. embed: the
     bundle's network.
     Raises ConfigError if the data were opened at another size or for other classes, DataError (also for a
-    file that is no readable image), BundleError, OutputError.
+    file that is not a readable image), BundleError, OutputError.
     """
     description = manifest.read(folder)
     description.require_side(data.side)
@@ -174,7 +174,7 @@ def find(ood_dir: Path) -> tuple[dict[str, list[Path]], Counter[str]]:
     Raises DataError for a folder without kinds, or with a kind of too few images.
     """
     if not ood_dir.is_dir():
-        raise DataError(f"{ood_dir} is no folder; expected one with a folder of images for each kind.")
+        raise DataError(f"{ood_dir} is not a folder; expected one with a folder of images for each kind.")
     listings = {folder.name: list_files(folder) for folder in tables.subfolders(ood_dir)}
     kinds = {name: listing.images for name, listing in listings.items()}
     left_out = sum((listing.left_out for listing in listings.values()), Counter[str]())

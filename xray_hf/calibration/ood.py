@@ -54,7 +54,7 @@ class Detector:
     bias: float
 
     def __post_init__(self) -> None:
-        """Raise ValueError for weights that are no finite numbers or of the wrong shape."""
+        """Raise ValueError for weights that are not finite numbers or of the wrong shape."""
         if self.embedding.ndim != 1 or self.thumbnail.shape != (THUMBNAIL_SIDE**2,):
             raise ValueError(f"weights of shape {self.embedding.shape} and {self.thumbnail.shape}")
         if not all(np.isfinite(part).all() for part in (self.embedding, self.thumbnail, self.bias)):

@@ -287,7 +287,7 @@ def read(path: Path, samples: Sequence[Sample]) -> Split:
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(saved, dict):
-            raise ValueError("it is no JSON object")
+            raise ValueError("it is not a JSON object")
         saved = {"fold": 0, "hold_out": [], **saved}  # older files have neither
         for key, kind in _FIELDS.items():
             if not isinstance(saved[key], kind):
@@ -301,7 +301,7 @@ def read(path: Path, samples: Sequence[Sample]) -> Split:
     except (OSError, ValueError, KeyError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else first_line(error)
         raise DataError(
-            f"{path} is no valid splits.json: {reason}; write one with `xray-hf splits --out`."
+            f"{path} is not a valid splits.json: {reason}; write one with `xray-hf splits --out`."
         ) from error
     row_of = {(sample.source, sample.file_name): row for row, sample in enumerate(samples)}
     missing = [
@@ -331,7 +331,7 @@ def _copies(files: Any, split: str, sources: set[str]) -> dict[tuple[str, str], 
             raise ValueError("it names no sources, and this run has several")
         files = dict.fromkeys(sources, files)
     if not isinstance(files, dict) or not all(isinstance(own, dict) and own for own in files.values()):
-        raise ValueError(f"{split} is no object of sources and file names")
+        raise ValueError(f"{split} is not an object of sources and file names")
     named = {(source, name): copies for source, own in files.items() for name, copies in own.items()}
     if not named:
         raise ValueError(f"{split} names no image")

@@ -35,7 +35,7 @@ def add(served: Models, settings: Settings) -> None:
 
         Returns:
             {"error": words or null, "warnings": [words], "models": {name: {"decision": a class, "unsure" or
-            "rejected", "reason": why it is no class, "label": the most probable class, "probabilities":
+            "rejected", "reason": why it is not a class, "label": the most probable class, "probabilities":
             {class: 0..1}, "ood_score": 0..1, above 0.5 is rejected, "heat_in_lungs": 0..1, share of the
             heatmap}}}.
         """
@@ -52,7 +52,7 @@ def add(served: Models, settings: Settings) -> None:
 
         Returns:
             For each file, in order, {"file": its name, "error": words or "", "MODEL: decision": ...,
-            "MODEL: reason": why it is no class, "MODEL: CLASS": probability, null if it was rejected}.
+            "MODEL: reason": why it is not a class, "MODEL: CLASS": probability, null if it was rejected}.
             Members of a ZIP that are hidden, or no images by their names (labels.csv), have no row.
         """
         found = table.collect(preferred, [each["path"] for each in files or []], progress)

@@ -68,7 +68,7 @@ class Calls:
         except (ValueError, RecursionError):
             return "the request is not JSON."
         if not isinstance(call, dict):
-            return "the request is no JSON object."
+            return "the request is not a JSON object."
         if (function := self._function(place, call)) is None:
             return "there is no such function; /gradio_api/info lists them."
         values = list(call.values()) if place.startswith(CALL_V2) else call.get("data")

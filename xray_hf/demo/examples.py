@@ -1,7 +1,7 @@
 """Example X-rays for the page: drawn from an atlas, so that no person's image is shipped, or the owner's.
 
 The synthetic ones were chosen among many seeds by the answers of the shipped models, so that each outcome is
-shown: they illustrate, and are no evidence of anything. `scripts/choose_examples.py` chooses again.
+shown: they illustrate, and prove nothing. `scripts/choose_examples.py` chooses again.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def find(source: str | None, temporary: Path) -> list[Example]:
     source: a folder, a pattern, Parquet, or a data set on the Hub as hf://datasets/owner/name. A folder with
     CAPTIONS offers the images that it lists; the columns caption and licence of Parquet are shown, too.
     temporary: where copies are written, since the page shows no files of other folders.
-    Raises DataError or ConfigError if `source` cannot be read or an image is no X-ray, OutputError if
+    Raises DataError or ConfigError if `source` cannot be read or an image is not an X-ray, OutputError if
     `temporary` cannot be written.
     """
     contents = synthetic() if source is None else _owned(source)
@@ -162,7 +162,7 @@ def _read_captions(path: Path) -> Iterator[tuple[str, Mapping[str, str]]]:
         image = path.parent / (row["file_name"] or "")
         if not image.is_file():
             raise ConfigError(
-                f"--examples: row {number} of {path} names {row['file_name']!r}, which is no file in "
+                f"--examples: row {number} of {path} names {row['file_name']!r}, which is not a file in "
                 f"{path.parent}; name files by their path in that folder."
             )
         yield str(image), row

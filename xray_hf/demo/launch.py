@@ -19,7 +19,7 @@ def launch(chosen: Settings) -> None:
     Raises ConfigError if the port cannot be listened on, BundleError for a model that cannot be loaded.
     """
     require_free_port(chosen.host, chosen.port)  # before the models are loaded
-    # Being stopped is no failure; and this exception removes the folder of uploads.
+    # Being stopped is not a failure; and this exception removes the folder of uploads.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with tempfile.TemporaryDirectory(prefix="xray_hf-demo-") as folder:
         # Our own folder, not the one that all Gradio programs on the computer share.

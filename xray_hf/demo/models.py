@@ -67,7 +67,7 @@ def preferred(models: Models) -> list[str]:
 
 
 def choose(models: Models, names: Any = None) -> Models:
-    """The models of these names; those preferred if `names` is no list, or none of them is a model's.
+    """The models of these names; those preferred if `names` is not a list, or none of them is a model's.
 
     A program can send anything as a visitor's choice, and must not spoil the batch of others.
     """

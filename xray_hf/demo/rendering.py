@@ -51,7 +51,7 @@ def render(template: str, **values: Any) -> str:
 def as_html(served: Models, answers: Sequence[Answer], left_out: Mapping[str, int] = NOTHING) -> str:
     """The answers as the page shows them, each with a viewer of its X-ray and heatmaps.
 
-    left_out: {kind: how many} members of archives that are no images.
+    left_out: {kind: how many} members of archives that are not images.
     """
     without = {"left_out": sum(left_out.values()), "kinds": in_words(left_out)}
     return render("answers", answers=[_shown(served, answer) for answer in answers], **without)

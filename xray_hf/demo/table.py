@@ -21,7 +21,7 @@ from xray_hf.inference import Prediction
 from xray_hf.task import REJECTED, UNSURE
 
 THUMBNAIL_SIDE = 64  # pixels
-NO_ANSWER = "no answer"  # a file that is no X-ray, or weights that give no number
+NO_ANSWER = "no answer"  # a file that is not an X-ray, or weights that give no number
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first characters of a cell that a spreadsheet would run
 
 
@@ -57,7 +57,7 @@ def collect(
 ) -> list[Row]:
     """The lines of all files and members of archives, in order.
 
-    progress: called with (done, all). left_out: counts members that are no images, by kind.
+    progress: called with (done, all). left_out: counts members that are not images, by kind.
     """
     uploads = unpack(paths, left_out)
     found: list[Row] = []
@@ -70,7 +70,7 @@ def collect(
 def as_html(served: Models, rows: Sequence[Row], left_out: Mapping[str, int] = NOTHING) -> str:
     """A table that table.js sorts, below the counts of decisions and the CSV to download.
 
-    left_out: {kind: how many} members of archives that are no images.
+    left_out: {kind: how many} members of archives that are not images.
     """
     shown = [
         {"row": row, "agreement": agreement(row), "said": [said(found) for found in row.models.values()]}

@@ -234,7 +234,7 @@ def label_noise(test: Predictions) -> dict[str, Any]:
 
     joint: (C, C) counts of label and the class the row looks like, by `confident_classes`. without_doubted:
     accuracy without the likely errors, the rows off the diagonal; leaving these out flatters the network, so
-    this is no bound. worst: `_worst`.
+    this is not a bound. worst: `_worst`.
     """
     taken_for = confident_classes(test)
     known = taken_for >= 0

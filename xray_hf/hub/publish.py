@@ -159,7 +159,7 @@ def require_repo_id(repo_id: str) -> None:
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        raise ConfigError(f"{repo_id!r} is no repository's id: {first_line(error)}") from error
+        raise ConfigError(f"{repo_id!r} is not a repository's id: {first_line(error)}") from error
     if "/" not in repo_id:
         raise ConfigError(f"{repo_id!r} names no owner; expected owner/name.")
 
@@ -180,10 +180,14 @@ def push(
     Raises ConfigError for a malformed tag, or a plan that may not be public; HubError.
     """
     if is_public and plan.is_restricted:
-        raise ConfigError(f"what {plan.repo_id} would hold is for its owner only; leave --public out.")
+        raise ConfigError(
+            f"{plan.repo_id} would hold files that only their owner may share; leave --public out."
+        )
     for tag in tags:
         if not _TAG.fullmatch(tag) or tag == "main":
-            raise ConfigError(f"{tag!r} is no tag; expected letters, digits, dots and dashes, and not main.")
+            raise ConfigError(
+                f"{tag!r} is not a tag; expected letters, digits, dots and dashes, and not main."
+            )
     return _Push(plan).run(is_public, is_forced, tags, collection)
 
 

@@ -349,7 +349,7 @@ def _open(source: object) -> Reading:
     if isinstance(source, Path | str | bytes):
         return read(source)
     kind = type(source).__name__
-    raise ImageError(f"{kind} is no image; expected a path, a file's bytes, a PIL image or an array.")
+    raise ImageError(f"{kind} is not an image; expected a path, a file's bytes, a PIL image or an array.")
 
 
 def _require(found: Prediction | ImageError) -> Prediction:

@@ -204,7 +204,9 @@ def _files(path: str, besides: Path | None, skipped: Counter[str]) -> tuple[list
         if kind == _PARQUET:
             return [], [path]
         if kind:
-            raise DataError(f"{path} is no image; {_EXPECTED} Pass the folder of the images that it lists.")
+            raise DataError(
+                f"{path} is not an image; {_EXPECTED} Pass the folder of the images that it lists."
+            )
         return [path], []
     if not glob.has_magic(path):
         raise DataError(f"{path} does not exist; {_EXPECTED}")
@@ -278,7 +280,7 @@ def _open_hub(path: str, split: str | None, column: str | None) -> Table:
 
     found = _HUB_ID.fullmatch(path.removeprefix(_HUB))
     if found is None:
-        raise DataError(f"{path} is no data set; expected {_HUB}owner/name or {_HUB}owner/name@revision.")
+        raise DataError(f"{path} is not a data set; expected {_HUB}owner/name or {_HUB}owner/name@revision.")
     name, revision = found.groups()
     try:
         # The commit that the revision names now, so that a resumed run gets the same rows.

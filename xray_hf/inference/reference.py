@@ -60,7 +60,7 @@ def check(folder: Path, backend: str = backends.DEFAULT, tolerance: float = TOLE
         worst = float(np.max(differences))
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise BundleError(f"{path} is damaged ({error}); run `xray-hf export {folder}` again.") from error
-    if not worst <= tolerance:  # NaN is no agreement either
+    if not worst <= tolerance:  # NaN is not agreement either
         raise BundleError(
             f"{folder} differs from its {manifest.REFERENCE} by {worst:.1e} on backend {backend}; at most "
             f"{tolerance:.1e} is accepted. Fetch the bundle again, or allow more with --tolerance."

@@ -150,7 +150,7 @@ def classify(engine: Engine, images: pa.Table | pa.RecordBatch, content: str | N
 
 
 def _printable(text: str) -> str:
-    """File names may contain bytes that are no text."""
+    """File names may contain bytes that are not text."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 

@@ -71,7 +71,7 @@ def load_initial_weights(module: nn.Module, path: Path) -> LoadedWeights:
         values = found[name].to(own[name].dtype)
         if not torch.isfinite(values).all():
             raise ModelError(
-                f"{name} in {path} has values that {own[name].dtype} cannot hold, or that are no numbers."
+                f"{name} in {path} has values that {own[name].dtype} cannot hold, or that are not numbers."
             )
         own[name].copy_(values)  # shares its memory with the network
     return LoadedWeights(

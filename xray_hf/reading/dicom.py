@@ -48,8 +48,8 @@ def read_dicom(data: bytes, name: str, check_size: Callable[[str, int, int], Non
     Grey pictures are shown as xray_hf.reading.dicom_display says; of colours (PS3.3, C.7.6.3.1.2) the luma
     is taken, and Reading.colour tells how grey they were. Pixels that are not square by over 1 % (10.7.1,
     C.7.6.3.1.7) are resampled, the coarser side to the finer, so that the body has its true proportions.
-    Raises ImageError if it is no single, frontal X-ray of the chest, is damaged, truncated, encoded in a way
-    that is not supported, or no DICOM in spite of its first bytes.
+    Raises ImageError if it is not a single, frontal X-ray of the chest, is damaged, truncated, in an encoding
+    that is not supported, or not DICOM in spite of its first bytes.
     """
     try:
         with quiet():

@@ -1,4 +1,4 @@
-"""What a DICOM header says that the file shows; what is no frontal X-ray of the chest is refused.
+"""What a DICOM header says that the file shows; anything but a frontal X-ray of the chest is refused.
 
 Errors name what the file is in this module's own words, and quote nothing.
 """
@@ -58,14 +58,14 @@ _BURNED_IN = "The file says that text is burned into the picture; it may name th
 
 
 def check_kind(sop_class: str, name: str) -> None:
-    """Raise ImageError for DICOM files that are no pictures by the UID of their SOP class; "" is unknown."""
+    """Raise ImageError for DICOM files that are not pictures by the UID of their SOP class; "" is unknown."""
     for start, advice in _NO_PICTURES:
         if sop_class.startswith(start):
             raise ImageError(f"{name} is {advice}.")
 
 
 def check(header: Header, name: str) -> tuple[str, ...]:
-    """Raise ImageError if the header says that this is no frontal X-ray of the chest; return warnings."""
+    """Raise ImageError if the header says that this is not a frontal X-ray of the chest; return warnings."""
     modality = header.text("Modality")
     if modality and modality not in RADIOGRAPHY:
         kind = _MODALITIES.get(modality, "no radiography")

@@ -138,7 +138,7 @@ def _modality(
         slope = intercept = np.nan
     values = stored * (slope or 1.0) + intercept
     if not np.isfinite(values).all():
-        raise ImageError(f"{name} has a rescale slope or intercept that is no number; export it again.")
+        raise ImageError(f"{name} has a rescale slope or intercept that is not a number; export it again.")
     return values, () if slope else (_NO_SLOPE,)
 
 

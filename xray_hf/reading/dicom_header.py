@@ -43,7 +43,7 @@ _NUMBERS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d"}  #
 
 _MAX_READS = 50_000  # of the header: pydicom keeps up to 2 kB for every element and item it meets
 _MAX_HEADER = 32 * 2**20  # bytes; nine tables of 65,536 entries have 1.2 million
-_MAX_VALUE = 1024  # bytes of a value that is no sequence
+_MAX_VALUE = 1024  # bytes of a value that is not a sequence
 
 
 class Header:

@@ -79,7 +79,7 @@ def from_image(image: Image.Image, name: str = "the image") -> Reading:
 
     Of a file use `read`: Pillow opens 16-bit RGB with 8 bits, and 16-bit TIFF with white as 0 as a negative.
     name: what errors call it.
-    Raises ImageError if it is no PIL image, too small, too large, too long, animated, or cannot be decoded.
+    Raises ImageError if it is not a PIL image, or is too small, large or long, animated, or undecodable.
     """
     if not isinstance(image, Image.Image):
         raise ImageError(f"{name} is a {type(image).__name__}; expected a PIL image.")

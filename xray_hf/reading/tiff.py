@@ -95,7 +95,7 @@ def _only_page(file: TiffFile, name: str) -> TiffPage:
 
 
 def _check_kind(page: TiffPage, text: str, name: str) -> None:
-    """Raise ImageError for what is no single picture of grey or usual colours, or too large."""
+    """Raise ImageError for anything but a single picture of grey or usual colours, or too large."""
     if not page.imagewidth or not page.imagelength:
         raise ValueError("no size")
     check_size(name, page.imagewidth, page.imagelength)

@@ -66,7 +66,7 @@ class OperatingPoint:
 
 @dataclass(frozen=True)
 class Decisions:
-    """What the whole engine decides. withheld: {decision that is no class: share of the images}.
+    """What the whole engine decides. withheld: {decision that is not a class: share of the images}.
 
     by_class: {class: {answer: share of the class's images}}; images without a class as answer count, too.
     """

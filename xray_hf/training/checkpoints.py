@@ -43,7 +43,7 @@ def load(folder: Path, identity: dict[str, Any]) -> dict[str, Any]:
             f"{path} cannot be read ({type(error).__name__}); remove it to start over."
         ) from error
     if not isinstance(state, dict) or not state.keys() >= _KEYS:
-        raise CheckpointError(f"{path} is no checkpoint of this program; remove it to start over.")
+        raise CheckpointError(f"{path} is not a checkpoint of this program; remove it to start over.")
     saved = state["identity"]
     changed = [
         f"{key} was {saved.get(key)!r} and is now {identity.get(key)!r}"

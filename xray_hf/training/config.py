@@ -210,7 +210,7 @@ def resolve(values: dict[str, Any], preset: str | None = None) -> Config:
     config = Config(preset, **parts)
     config.data.check(config.data.hold_out)
     if config.model.crop != WHOLE and config.data.view != WHOLE:
-        raise ConfigError("--crop looks for lungs, which a --view hides; pass one of them.")
+        raise ConfigError("--crop needs to see the lungs, which --view hides; pass one of the two.")
     return config
 
 

@@ -55,9 +55,9 @@ def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Sou
     subfolder. options.patient: a regular expression for the part of file_name that names the patient, where
     patient_id does not. Without either an image is its own patient.
     Returns the usable samples in the CSV's order and a report of all other rows and files.
-    Raises ConfigError for a `patient` that is no regular expression, DataError if folder, labels or a column
-    are missing, for a name with different rows, that fits two files or without `patient`, and for a file with
-    two names.
+    Raises ConfigError for a `patient` that is not a regular expression; DataError if folder, labels or a
+    column are missing, for a name that has different rows, fits two files or lacks `patient`, and for a file
+    with two names.
     """
     folder, pattern = tables.require_folder(place, HOW_TO_MAKE), _compiled(options.patient)
     report = SourceReport(name, place, patients_from="file names" if pattern else None)
@@ -110,7 +110,7 @@ def _compiled(patient: str | None) -> re.Pattern[str] | None:
         return re.compile(patient) if patient is not None else None
     except re.error as error:
         raise ConfigError(
-            f"--patient {patient!r} is no regular expression ({error}); expected one such as '^[0-9]+'."
+            f"--patient {patient!r} is not a regular expression ({error}); expected one such as '^[0-9]+'."
         ) from error
 
 

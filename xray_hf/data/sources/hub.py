@@ -58,7 +58,7 @@ def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Sou
     found = _HUB_ID.fullmatch(place)
     if not found or Path(place).is_dir():
         raise ConfigError(
-            f"{place!r} is no data set of the Hub; expected owner/name or owner/name@revision. "
+            f"{place!r} is not a data set of the Hub; expected owner/name or owner/name@revision. "
             f"A folder on this computer is --source folder={place}."
         )
     snapshot = _fetch(found[1], found[2])
@@ -97,7 +97,7 @@ def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Sou
 
 
 def fits(folder: Path) -> bool:
-    """Never: it is no folder."""
+    """Never: a repository is not a folder."""
     return False
 
 
