@@ -191,7 +191,13 @@ def test_an_image_without_lungs_is_seen_whole_and_says_so(trained: Path, tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["timm:vit_tiny_patch16_224", "timm:convnext_atto"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("timm:vit_tiny_patch16_224", marks=pytest.mark.exhaustive),
+        "timm:convnext_atto",
+    ],
+)
 def test_any_network_of_timm_can_be_cropped_and_exported(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = replace(create_model(name, pretrained=False), lungs=LungCrop.load())

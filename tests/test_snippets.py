@@ -230,7 +230,7 @@ print(json.dumps(said))
     return [[each if each.startswith("SystemExit") else probabilities(each) for each in own] for own in lines]
 
 
-@pytest.mark.parametrize("model", ["cnn_bundle", "resnet_bundle"])
+@pytest.mark.parametrize("model", ["cnn_bundle", pytest.param("resnet_bundle", marks=pytest.mark.exhaustive)])
 def test_no_kind_of_file_gets_another_answer_from_printed_code(
     model: str, kinds: list[Path], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
