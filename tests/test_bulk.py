@@ -184,7 +184,7 @@ def test_a_run_is_summed_up(
     assert said.startswith("SYNTHETIC patients: ")
     assert f"{IMAGES}  images" in said
     assert "1  without an answer" in said
-    assert "taken for no images: 1 .csv, 1 dicomdir, 2 hidden" in said
+    assert "skipped because they are not images: 1 .csv, 1 dicomdir, 2 hidden" in said
     lacks = "it is never unsure, only rules reject OOD images"
     assert said.count(f"the model is not calibrated: {lacks}; `xray-hf calibrate` fits that") == 1
     assert re.search(rf"{IMAGES} images in [\d.]+ s, [\d.]+ images/s: .*results\.csv", said)

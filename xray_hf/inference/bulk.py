@@ -70,7 +70,7 @@ class Summary:
         if self.errors:
             lines.append(f"{self.errors:>9,}  without an answer; the column `error` says why")
         if left_out := in_words(self.skipped):
-            lines.append(f"files in folders that were taken for no images: {left_out}")
+            lines.append(f"files in folders, skipped because they are not images: {left_out}")
         speed = self.computed / self.seconds
         images = counted(self.computed, "image")
         lines.append(f"{images} in {self.seconds:.1f} s, {speed:.1f} images/s: {self.out}")
