@@ -39,8 +39,8 @@ Sizes = NDArray[np.int64]  # (P,) how many images each patient has
 
 PAGE = """# Intervals
 
-The brackets in cards, pages and docs are 95 % intervals. Images of one patient resemble each other, so
-patients are the sample.
+Brackets in model cards, on the demo's pages and in these docs hold 95 % intervals. Images of one patient
+resemble each other, so the intervals treat patients, not images, as the sample.
 
 | number | interval |
 | --- | --- |
@@ -49,43 +49,46 @@ patients are the sample.
 | F1, AUROC, ECE, Brier score, cross entropy, difference of two models | patient bootstrap, percentiles |
 | shares of images without known patients, such as OOD images | exact (Clopper and Pearson 1934) |
 
-Wilson's interval takes the effective number of images: how many independent ones would vary as much as these
-([Rao and Scott 1992](https://doi.org/10.2307/2532311)). Its quantile is that of Student's t for the number of
-patients. MOVER is the method of variance estimates recovery ([Zou and Donner
+Wilson's interval is computed for the effective number of images: the number of independent images that
+would vary as much as these ([Rao and Scott 1992](https://doi.org/10.2307/2532311)). Its quantile is that of
+Student's t for the number of patients. MOVER is the method of variance estimates recovery ([Zou and Donner
 2008](https://doi.org/10.1002/sim.3095)).
 
-If all answers are right, a bootstrap interval has no width. Nothing then shows how much images of a patient
-resemble each other, so each patient counts as one image: for {perfect}, Wilson's interval is {wilson}. F1 and
-AUROC of a class that is recognised perfectly still have no width; read them beside the number of patients.
+If all answers are right, a bootstrap interval has no width. The answers then do not show how much images of
+one patient resemble each other, so each patient counts as one image:
+for {perfect}, Wilson's interval is {wilson}. The intervals of F1 and AUROC
+still have no width for a class that is recognised perfectly; read them together with the number of patients.
 
 ## Simulation
 
-`python scripts/measure_intervals.py` writes this page. Each cell simulates {trials:,} test sets with the
-patients of ours, and as many images of each. Answers about two images of a patient are correlated by 0, 0.5
-or 1 (beta-binomial). Cells have coverage, which should be 95, and mean width, both in %. The last row has the
-lowest coverage and the mean width. Bold columns are in use; `previous` was used before.
+`python scripts/measure_intervals.py` writes this page. For each cell it simulates {trials:,} test sets with
+as many patients, and as many images of each patient, as ours. Answers about two images of a patient are
+correlated by 0, 0.5 or 1 (beta-binomial). Each cell shows the coverage, which should be 95, and the mean
+width, both in %. The last row shows the lowest coverage and the mean width. The methods in bold columns are
+in use; the method `previous` was used before.
 
 ### Sensitivity of one class
 
-The lowest coverage and mean width over true sensitivities of {rates}. `exact` and the first `Wilson` treat
-images as independent. `previous` is the bootstrap, with the exact interval for the number of patients where
-all or no answers are right.
+Cells show the lowest coverage and the mean width over true sensitivities of {rates}. `exact` and the first
+`Wilson` treat images as independent. `previous` is the bootstrap, except that it takes the exact interval
+for the number of patients if all or no answers are right.
 
 {share}
 
 ### Balanced accuracy
 
-Of {images} images of Normal, Pneumonia and COVID-19, with true sensitivities of {others} and the one in the
-row for COVID-19. `previous` is the bootstrap, with draws from the posterior (Jeffreys' prior) for a class
-where all or no answers are right.
+The test sets have {images} images of Normal, Pneumonia and COVID-19. The true sensitivities are {others}
+and, for COVID-19, the one that the row states. `previous` is the bootstrap, with draws from the posterior
+(Jeffreys' prior) for a class where all or no answers are right.
 
 {balanced}
 
 ### Difference in balanced accuracy of two models
 
-The same sets; both models have the same true rates, and make the same errors on half of the patients.
-`previous` as above. The comparisons in [results](results.md) were recorded with it. Only one of them would
-change: seed 1 of the paper's recipe with patient-level split, where one network finds no COVID-19.
+The test sets are the same as above. Both models have the same true rates and make the same errors on half
+of the patients. `previous` is the method described above; the comparisons in [results](results.md) were
+recorded with it. With the bootstrap, only one of them would change: seed 1 of the paper's recipe with
+patient-level split, where one network finds no COVID-19.
 
 {difference}
 """

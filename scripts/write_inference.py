@@ -34,49 +34,56 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 PARTS = {"Speed": DOCS / "bench_inference.md", "Agreement": DOCS / "agreement.md"}
 REJECTIONS = DOCS / "rejections.md"
 TEXTS = {
-    "Speed": """Of xray-resnet18 and xray-cnn, before their graphs read the weights from `model.safetensors`
-([the log](log.md) has what that changed: loading, not answering). `make bench-inference IMAGES=…
-BUNDLES="…"`, each way in its own process, in interleaved rounds; medians of the rounds with their
-spread. `ours` reads any format with all checks and gives class activation maps and OOD detection
-besides probabilities; the others give probabilities only. The `floor` is only decoding and resizing
-with Pillow plus the bare network; the `ceiling` is what its CPU seconds allow on all cores. ONNX
-Runtime computes in float32, OpenVINO in bfloat16 where the CPU has it. `pipeline` is transformers'
-default image-classification pipeline in float32, and with `dtype="bfloat16"`; in bulk at the best of
-its batch sizes 1, 8 and 32. `loader` is a timm-style script: a DataLoader with one worker per core and
-batches of 64, in float32. Speed-ups are relative to the float32 pipeline.""",
-    "Agreement": """Probabilities before calibration, of the engine in Python, `xray-hf predict`, and
-transformers' pipeline on the same bundle (`benchmarks/agreement.py`). Images with a colour tint are left
-out: our reader converts them to grey, as in training; the pipeline keeps their colours.""",
+    "Speed": """Speed was measured with xray-resnet18 and xray-cnn, before their graphs read the weights
+from `model.safetensors`. That change affects the time to load, not to answer ([log](log.md)).
+`make bench-inference IMAGES=… BUNDLES="…"` runs each way to classify images in its own process, in
+interleaved rounds; the tables show medians of the rounds with their spread.
+
+- `ours` reads any format with all checks and gives class activation maps and OOD detection as well as
+  probabilities; the others give only probabilities.
+- `floor` only decodes and resizes with Pillow and runs the bare network; `ceiling` is the speed that its
+  CPU seconds would allow on all cores. ONNX Runtime computes in float32, OpenVINO in bfloat16 if the CPU
+  supports it.
+- `pipeline` is transformers' default image-classification pipeline, in float32 and with `dtype="bfloat16"`;
+  in bulk, with the best of its batch sizes 1, 8 and 32.
+- `loader` is a timm-style script: a DataLoader with one worker per core and batches of 64, in float32.
+
+Speed-ups are relative to the float32 pipeline.""",
+    "Agreement": """`benchmarks/agreement.py` compares probabilities before calibration: those of the
+engine in Python with those of `xray-hf predict` (`cli`) and of transformers' pipeline, on the same bundle.
+Images with a colour tint are left out: our reader converts them to grey, as in training; the pipeline keeps
+their colours.""",
 }
-OOD = """An image is rejected by simple rules (colour, proportions, size, contrast), by the
-[quality check](quality.md) or by a detector, a logistic regression on the network's embedding and a
-standardised thumbnail of 32×32 pixels. The detector is fitted on the bundle's training images against half
-of the OOD images; its threshold rejects at most 1 % of the validation images of any source. The table
-reports the other half and the internal test set; brackets hold exact 95 % intervals. [The log](log.md) has
-the detectors that were tried.
+OOD = """An image is rejected by simple rules (colour, proportions, size, contrast), by the [quality
+check](quality.md), or by the detector of out-of-distribution (OOD) images. The detector is a logistic
+regression on the network's embedding and a standardised thumbnail of 32×32 pixels. It is fitted on the
+bundle's training images against half of the OOD images; its threshold rejects at most 1 % of the validation
+images of any source. The tables report the other half and the internal test set; brackets hold exact 95 %
+intervals. [The log](log.md) describes the detectors that were tried.
 
 Two caveats apply. A few of CoronaHack's COVID-19 images are lateral views, one of them in the test set: the
 detector is right to reject them, but they count as wrong rejections. Several of the CT slices and lateral
-views come from one publication, some in the tuning half, some in the reported half and some in CoronaHack
-itself ([limitations](limitations.md), 11): for these kinds the shares say less about new publications than
-for the others."""
+views come from one publication: some are in the tuning half, some in the reported half and some in
+CoronaHack itself ([limitations](limitations.md), 11). The shares for these two kinds therefore say less
+about images from new publications than the other shares do."""
 WHOLE = """### Files at original size
 
-The test images are kept at the network's size, so only the contrast rule can be tested on them. These
-files of the data set have their original size, proportions and colours. Most are training images, so the
-detector's rejections here say little."""
+The test images are kept at the network's size, so only the contrast rule can be tested on them. The files
+in this table are from the same data set and have their original size, proportions and colours. Most are
+training images, so the detector's rejections here say little."""
 TRAINING = """### Training images
 
-The share of its own training images that each model rejects, of a random sample of 1,500
+This table shows how many of its own training images each model rejects, in a random sample of 1,500
 (`scripts/measure_rejections.py`, which writes [rejections.json](rejections.json)). Every rejection of a
-frontal view is wrong; brackets hold exact 95 % intervals. An image that detector and quality check both
-reject counts for both. All images are 224×224 pixels here, so the rules on size and proportions could
-reject none."""
+frontal view is wrong; brackets hold exact 95 % intervals. An image that both the detector and the quality
+check reject counts for both. All images are 224×224 pixels here, so the rules on size and proportions
+cannot reject any."""
 EXTERNAL = """### Frontal X-rays of other collections
 
-Adults who took part in no fit and no threshold; every rejection here is wrong. The detectors of xray-resnet18
-and xray-cnn have seen children of one hospital and a few dozen adults. [The log](log.md) explains how
-weighting the classes, chosen on the training images, changed this number."""
+No detector was fitted on X-rays of these adults, and no threshold was set on them; every rejection here is
+wrong. The detectors of xray-resnet18 and xray-cnn have seen children of one hospital and a few dozen
+adults. [The log](log.md) explains how weighting the classes, chosen on the training images, changed these
+shares."""
 
 
 def main() -> None:
