@@ -14,10 +14,10 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "sources.md"
 OPENING = """\
 # Sources
 
-The collections that can be read as people download them: `--source KIND[:NAME]=PLACE`, for instance
-`--source nih=data/nih` or `--source folder:clinic=data/clinic`. Each has one file in
-`xray_hf/data/sources/`, and `xray-hf sources KIND` prints what is known about it. To add one, add a file;
-nothing else changes."""
+These kinds of collections can be read as they are downloaded. Name one with `--source KIND[:NAME]=PLACE`, for
+instance `--source nih=data/nih` or `--source folder:clinic=data/clinic`. Each kind has one file in
+`xray_hf/data/sources/`, and `xray-hf sources KIND` prints what is known about it, as shown below. To add a
+collection, add a file there; nothing else changes."""
 
 
 def page() -> str:

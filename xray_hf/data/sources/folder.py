@@ -28,7 +28,7 @@ ABOUT = About(
     counts="As found.",
     labels="As the column label or the subfolder says.",
     licence="As the column license says.",
-    known_errors=("Nothing is known of it here.",),
+    known_errors=("Nothing is known about it here.",),
     citation="",
 )
 CLASS_OF: dict[str, str] = {}

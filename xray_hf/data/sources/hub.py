@@ -35,7 +35,7 @@ ABOUT = About(
     counts="As found.",
     labels="As the column label says.",
     licence="As the column license or the card says.",
-    known_errors=("Nothing is known of it here.", "It may repeat images of the other collections."),
+    known_errors=("Nothing is known about it here.", "It may repeat images of the other collections."),
     citation="",
 )
 CLASS_OF: dict[str, str] = {}

@@ -5,7 +5,7 @@ DIR/stage_2_train_labels.csv           patientId, x, y, width, height, Target
 DIR/stage_2_train_images/ID.dcm        the images; those of stage_2_test_images have no labels
 DIR/pneumonia-challenge-dataset-mappings_2018.json     optional, from RSNA's page: the patients of NIH
 
-Both CSVs have one row for each box, hence several for some images.
+Both CSVs have one row for each box, so some images have several rows.
 """
 
 from __future__ import annotations
