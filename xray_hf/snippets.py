@@ -137,8 +137,8 @@ def _engine(source: str) -> Snippet:
     return Snippet(
         "xray_hf",
         "python",
-        "Reads DICOM and 16 bit, too; calibrated, and it can say that it does not know. "
-        "To install it: pip install . in a clone of it.",
+        "Reads DICOM and 16-bit files, too, gives calibrated probabilities, and can abstain. "
+        "To install it, run pip install . in a clone of its repository.",
         f"""\
 from xray_hf.inference import Engine
 
