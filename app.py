@@ -1,4 +1,4 @@
-"""The demo; the same as `xray-hf demo`, and what a Space starts.
+"""Serve the demo: the same as `xray-hf demo`, as the script that a Space starts.
 
 python app.py
 python app.py --bundle runs/paper/xray-resnet18/bundle --bundle runs/paper/xray-cnn/bundle --port 7861

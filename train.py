@@ -1,4 +1,4 @@
-"""Train a chest X-ray classifier; the same as `xray-hf train`, and what `accelerate launch` starts.
+"""Train a chest X-ray classifier: the same as `xray-hf train`, as a script for `accelerate launch`.
 
 python train.py --preset paper --data-dir DATA --out runs/xray-resnet18
 python train.py --source coronahack=DATA --source folder:clinic=DATA2 --hold-out clinic

@@ -640,6 +640,6 @@ def test_the_command_has_the_fits_own_default() -> None:
 
 @pytest.mark.parametrize("option", ["--data-dir", "--ood-dir"])
 def test_the_command_wants_both_folders_or_none(folder: Path, option: str) -> None:
-    with pytest.raises(ConfigError, match="fitted with both --source and --ood-dir; pass both or none"):
+    with pytest.raises(ConfigError, match="fitted with both --source and --ood-dir; pass both or neither"):
         cli.main(["calibrate", str(folder), option, str(folder)])
     assert not (folder / manifest.CALIBRATION).exists()

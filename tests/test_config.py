@@ -359,7 +359,7 @@ def test_an_option_of_the_version_before_still_works_and_says_its_name_now(
     for words in (["--rounds", "3"], ["--rounds=3"]):
         assert config_of(*words).optimization.epochs == 3
         said = capsys.readouterr().err
-        assert said == "--rounds is now --epochs; the old spelling goes with the next version.\n"
+        assert said == "--rounds is now --epochs; the next version drops the old spelling.\n"
     assert config_of("--epochs", "3").optimization.epochs == 3
     assert capsys.readouterr().err == ""
 

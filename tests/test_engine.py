@@ -440,11 +440,15 @@ def test_a_source_that_is_nothing_is_a_clear_error(source: str) -> None:
     ("training", "config", "message"),
     [
         ({}, {}, "has is_synthetic None"),
-        ({"is_synthetic": False, "sources": [{"name": "clinic"}]}, {}, "sources of another form"),
-        ({"is_synthetic": False, "sources": ["clinic"]}, {}, "sources of another form"),
+        ({"is_synthetic": False, "sources": [{"name": "clinic"}]}, {}, "malformed sources"),
+        ({"is_synthetic": False, "sources": ["clinic"]}, {}, "malformed sources"),
         ({"is_synthetic": False}, {"id2label": {"0": "x", "1": "y"}}, "names the classes"),
-        ({"is_synthetic": False}, {"id2label": {"0": 1, "1": 2, "2": 3}}, "expected different texts"),
-        ({"is_synthetic": False}, {"id2label": {"0": "A", "1": "A", "2": "C"}}, "expected different texts"),
+        ({"is_synthetic": False}, {"id2label": {"0": 1, "1": 2, "2": 3}}, "expected two or more different"),
+        (
+            {"is_synthetic": False},
+            {"id2label": {"0": "A", "1": "A", "2": "C"}},
+            "expected two or more different",
+        ),
         ({"is_synthetic": False}, {"id2label": None}, "lacks an entry"),
     ],
 )

@@ -185,8 +185,8 @@ except BundleError as error:
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ("owner/nothing", "there is no folder owner/nothing, and the Hub did not give that repository"),
-        ("owner/xray-cnn@nothing", "the Hub did not give that repository"),
+        ("owner/nothing", "there is no folder owner/nothing, and that repository cannot be fetched"),
+        ("owner/xray-cnn@nothing", "that repository cannot be fetched from the Hub"),
     ],
 )
 def test_what_is_not_there_is_one_clear_error(run: Run, source: str, words: str) -> None:

@@ -54,7 +54,7 @@ def test_evaluate_external_of_the_version_before_is_a_folder(
     options = ["--external", "--data-dir", "DIR/scans", *name, "--patient", "x", "--drop-bad"]
     (asked,) = evaluated(monkeypatch, tmp_path, *options)
     assert asked == SourceOptions((expected,), patient="x", drop_bad=True)
-    said = "--external is now --source folder:NAME=DIR; the old spelling goes with the next version.\n"
+    said = "--external is now --source folder:NAME=DIR; the next version drops the old spelling.\n"
     assert capsys.readouterr().err == said
 
 
@@ -67,9 +67,9 @@ def test_without_a_source_each_bundle_is_drawn_from_its_record(
 
 @pytest.mark.parametrize(("old", "new"), [("--foreign-dir", "--ood-dir")])
 def test_an_old_name_says_the_new_one(old: str, new: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ConfigError, match="fitted with both --source and --ood-dir; pass both or none"):
+    with pytest.raises(ConfigError, match="fitted with both --source and --ood-dir; pass both or neither"):
         cli.main(["calibrate", "BUNDLE", old, "DIR"])
-    assert capsys.readouterr().err == f"{old} is now {new}; the old spelling goes with the next version.\n"
+    assert capsys.readouterr().err == f"{old} is now {new}; the next version drops the old spelling.\n"
 
 
 def test_sources_prints_what_is_known(capsys: pytest.CaptureFixture[str]) -> None:

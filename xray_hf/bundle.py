@@ -30,8 +30,8 @@ from xray_hf.models import configuration_xray_cnn, modeling_xray_cnn
 from xray_hf.models.create import Network, Preprocessing
 from xray_hf.models.lungs import LungCrop
 
-# Elements from which a tensor is stored in half precision: smaller ones save nothing, and those of the first
-# layer move answers most.
+# Tensors with at least this many elements are stored in half precision. Smaller ones save nothing, and
+# rounding those of the first layer changes the logits most.
 LARGE = 10_000
 
 # What timm, transformers and safetensors raise on files that are damaged or do not fit together.
@@ -52,7 +52,7 @@ def write(
     """Write a whole bundle; `folder` appears, or is replaced, only when everything is in it.
 
     training: JSON-ready, with the epochs under "history", and "is_synthetic", which marks the
-    figures. splits: as splits.as_dict gives.
+    figures. splits: as returned by splits.as_dict.
     Returns the metrics, as evidence.draw does. Raises OutputError.
     """
     with atomic_folder(folder) as temporary:
@@ -77,7 +77,7 @@ def save_network(network: Network, folder: Path) -> None:
             config = manifest.read_json(folder / manifest.CONFIG)
             write_json(folder / manifest.CONFIG, {**config, **manifest.CROPPED})
     except SafetensorError as error:
-        # safetensors reports a full disk as an error of its own.
+        # safetensors reports a full disk with its own error type.
         raise OSError(errno.EIO, str(error)) from error
 
 
@@ -141,7 +141,7 @@ def _save_timm(network: Network, folder: Path) -> None:
     model_config = {"label_names": list(network.classes), "pretrained_cfg": pretrained_cfg}
     save_for_hf(network.module, str(folder), model_config, safe_serialization=True)
     config = manifest.read_json(folder / manifest.CONFIG)
-    # transformers passes the root's num_classes on and would meet it twice.
+    # transformers passes on the top-level num_classes, so a second one here would clash with it.
     config.get("model_args", {}).pop("num_classes", None)
     # Settings of timm's evaluation, and the origin of the weights that it would have fetched.
     for stale in ("test_input_size", "test_crop_pct", "tag", "license", "origin_url"):
@@ -176,7 +176,7 @@ def _load_cnn(folder: Path) -> Network:
     module, found = modeling_xray_cnn.XrayCnnForImageClassification.from_pretrained(
         folder, local_files_only=True, output_loading_info=True
     )
-    # transformers would leave them at random values.
+    # transformers would silently leave missing weights at random values.
     if wrong := sorted([*found["missing_keys"], *found["unexpected_keys"]]):
         raise BundleError(
             f"{folder / manifest.WEIGHTS} does not fit {manifest.CONFIG}: {', '.join(wrong[:3])}. "

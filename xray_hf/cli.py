@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from xray_hf.data.dataset import XrayData
 
 DEFAULT_SIDE = 224  # pixels; what xray-resnet18 and xray-cnn take
-# Options of push that only one kind of repository has.
+# Options of push that apply to only one kind of repository.
 _OF_KIND = {
     **dict.fromkeys(("data_set", "no_names"), "model"),
     **dict.fromkeys(("all_images", *(spec.name for spec in fields(SourceOptions))), "dataset"),
@@ -225,7 +225,7 @@ def evaluate(bundles: tuple[Path, ...], data: SourceOptions, external: bool, nam
 
 
 def _as_folder(data: SourceOptions, name: str | None) -> SourceOptions:
-    """What --external --data-dir DIR --name NAME of the version before meant."""
+    """The --source that replaces the previous version's --external --data-dir DIR --name NAME."""
     if not data.source:
         raise ConfigError("--external is now --source folder:NAME=DIR; pass that.")
     options.notice("--external", "--source folder:NAME=DIR")
@@ -234,7 +234,7 @@ def _as_folder(data: SourceOptions, name: str | None) -> SourceOptions:
 
 
 def _validate(folder: Path, data: SourceOptions) -> None:
-    """Test a bundle on sources; each leaves its predictions in external/."""
+    """Test a bundle on sources and write the predictions of each to external/."""
     from xray_hf.data.dataset import read_samples
     from xray_hf.inference.evaluate import evaluate
 
@@ -321,7 +321,9 @@ def check(bundle: Path, backend: str, tolerance: float) -> None:
 )
 def calibrate(bundle: Path, risk: float, data: SourceOptions, side: int | None, ood_dir: Path | None) -> None:
     if bool(data.source) != bool(ood_dir):
-        raise ConfigError("the OOD detector is fitted with both --source and --ood-dir; pass both or none.")
+        raise ConfigError(
+            "the OOD detector is fitted with both --source and --ood-dir; pass both or neither."
+        )
     folder = _local(bundle)
     from xray_hf.calibration import fit, fit_ood
     from xray_hf.folders import in_words
@@ -377,7 +379,7 @@ def predict(
         return
     found = inputs.find(paths, **of_data, besides=heatmaps)
     summary = bulk.predict_in_bulk(bundle, found, out, heatmaps=heatmaps, backend=backend, **more)
-    if summary is None:  # of several processes the first has it
+    if summary is None:  # of several processes, only the first gets a summary
         return
     print(summary)
     if summary.errors == summary.images:
@@ -411,7 +413,7 @@ def card(bundle: Path, repo_id: str | None, data_set: str | None, no_names: bool
 
 @commands.command(
     help="publish a bundle, a data set or the demo on the Hub. WHAT is a bundle; CoronaHack in Kaggle's "
-    "layout, in place of --source; or, of a Space, its models, owner/name",
+    "layout, instead of --source; or the models of a Space, as owner/name",
     short_help="publish a bundle, a data set or the demo",
 )
 @argument("what", nargs=-1, metavar="[WHAT]...")
@@ -421,13 +423,13 @@ def card(bundle: Path, repo_id: str | None, data_set: str | None, no_names: bool
 @option("--dry-run", is_flag=True, help="only show what would be sent; uses no network")
 @option("--public", "is_public", is_flag=True, help="make the repository public (default: private)")
 @option("--force", "is_forced", is_flag=True, help="overwrite changes made by others")
-@option("--tag", "tags", multiple=True, help="extra tag for the commit, besides that of its content")
+@option("--tag", "tags", multiple=True, help="extra tag for the commit, in addition to its content's version")
 @option("--collection", metavar="TITLE", help="add the repository to your collection")
-@option("--no-names", is_flag=True, help="of a model: leave out what names files or patients")
+@option("--no-names", is_flag=True, help="for a model: leave out everything that names files or patients")
 @option(
     "--all-images",
     is_flag=True,
-    help="of a data set: also send images without a stated licence; never with --public",
+    help="for a data set: also send images without a stated licence; never with --public",
 )
 @sources
 def push(
@@ -474,7 +476,7 @@ def _one(what: Sequence[str]) -> str:
 
 
 def _open(data: SourceOptions, side: int | None, bundle: Path | None = None) -> XrayData:
-    """Read and decode; where a bundle is named, at its side and with its classes in its order."""
+    """Read and decode the sources; for a bundle, at its input size and with its classes in their order."""
     if bundle:
         own = manifest.read(bundle)
         data, side = replace(data, classes=own.labels), side or own.side
@@ -484,7 +486,7 @@ def _open(data: SourceOptions, side: int | None, bundle: Path | None = None) -> 
 
 
 def _redrawn(folder: Path, what: str) -> str:
-    """Recompute a bundle's metrics and figures; a part of its report, as terminal.PARTS names them."""
+    """Recompute a bundle's metrics and figures; return one of terminal.PARTS of its report."""
     from xray_hf import evidence
     from xray_hf.report import terminal
     from xray_hf.report.report import Report
@@ -494,14 +496,14 @@ def _redrawn(folder: Path, what: str) -> str:
 
 
 def _hide_loading() -> None:
-    """Have transformers show no bar of loading weights, which takes a moment; imports it."""
+    """Turn off transformers' progress bar for loading weights. Imports transformers."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
 
 
 def _local(bundle: Path) -> Path:
-    """A local bundle that a command changes."""
+    """The folder of a local bundle, which a command may change; raises BundleError if there is none."""
     if not bundle.is_dir():
         raise BundleError(f"{bundle} is not a folder; expected a bundle that `xray-hf train` wrote.")
     return manifest.locate(bundle)

@@ -1,4 +1,4 @@
-"""How many CPU cores this process may use: in a container or batch job often fewer than there are."""
+"""How many CPU cores this process may use: in a container or batch job, often fewer than there are."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path, PurePosixPath
 
 
 def usable(root: Path = Path("/")) -> int:
-    """The cores that this process may use, at least 1; a part of a core counts as one.
+    """Count the cores that this process may use, at least 1; a fraction of a core counts as one.
 
-    The smallest of its CPU affinity and the limits of its control group and of all groups around that:
+    The minimum of its CPU affinity and the limits of its control group and of all enclosing groups:
     `cpu.max` of version 2, `cpu.cfs_quota_us` and `cpu.cfs_period_us` of version 1 (Linux kernel's documents,
-    admin-guide/cgroup-v2 and scheduler/sched-bwc). Where there are none, nothing is limited.
-    root: below which /proc and /sys are.
+    admin-guide/cgroup-v2 and scheduler/sched-bwc). Without such files there is no limit.
+    root: the folder that holds /proc and /sys.
     """
     own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limits = (limit for group in _groups(root) if (limit := _limit(group)) is not None)
@@ -22,7 +22,7 @@ def usable(root: Path = Path("/")) -> int:
 
 def _groups(root: Path) -> Iterator[Path]:
     """The folders of this process's groups that may limit its CPU time, and of the groups around each."""
-    own = {  # of version 2: ""
+    own = {  # {controller: group}; version 2 has one group, under ""
         name: PurePosixPath(path)
         for _, names, path in (line.split(":", 2) for line in _lines(root / "proc/self/cgroup"))
         for name in names.split(",")
@@ -34,9 +34,9 @@ def _groups(root: Path) -> Iterator[Path]:
             group = own.get("")
         else:
             group = own.get("cpu") if kind == "cgroup" and "cpu" in options else None
-        if group is None or ".." in group.parts:  # the latter: outside of what is mounted here
+        if group is None or ".." in group.parts:  # "..": the group lies outside what is mounted here
             continue
-        # Containers often see their own group only, mounted as the top.
+        # Containers often see only their own group, mounted as the root.
         top, place = before.split(" ")[3:5]
         inner = group.relative_to(top) if group.is_relative_to(top) else PurePosixPath()
         folder = root / place.lstrip("/") / inner
@@ -44,7 +44,7 @@ def _groups(root: Path) -> Iterator[Path]:
 
 
 def _limit(group: Path) -> int | None:
-    """The cores that one group allows; None for any number."""
+    """The cores that one group allows; None for no limit."""
     quota, period = (_lines(group / "cpu.max") or [""])[0].partition(" ")[::2]
     if not period:
         quota, period = (

@@ -5,7 +5,7 @@ XrayHFError                 what came, what was expected, what to do next; exit 
 ├── DataError               a data set on disk: no folder, no CSV, no column, bad rows
 │   └── ImageError          one image that cannot be used
 ├── ModelError              a model name, or weights that cannot be obtained
-├── BundleError             a bundle folder that is not complete or does not fit
+├── BundleError             a bundle folder that is incomplete or whose files do not match
 ├── ExportError             a network that cannot be exported, or whose graph answers differently
 ├── CheckpointError         a checkpoint of another model or configuration
 ├── DivergedError           the loss is no longer a number
@@ -61,9 +61,9 @@ class OutputError(XrayHFError): ...
 
 
 def hub_errors() -> tuple[type[Exception], ...]:
-    """What the Hub's client raises for a name that is not there, or without a network; imports the client.
+    """The exceptions of the Hub's client for a missing repository or network; imports the client.
 
-    RuntimeError is hf_xet's, for a download that breaks off.
+    hf_xet raises RuntimeError when a download breaks off.
     """
     from httpx2 import HTTPError
     from huggingface_hub.errors import HfHubHTTPError
@@ -72,12 +72,12 @@ def hub_errors() -> tuple[type[Exception], ...]:
 
 
 def first_line(error: BaseException) -> str:
-    """What a library's error says, for a sentence of ours: its first line, or its kind if it says nothing."""
+    """The first line of a library's error, or its type if it has no message, for use in our own sentences."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def as_sentence(error: BaseException) -> str:
-    """The same as a sentence, full stop included, for texts that go on."""
+    """`first_line` with a full stop, for messages that continue with another sentence."""
     return f"{first_line(error).rstrip(' .:')}."
 
 

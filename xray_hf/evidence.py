@@ -32,9 +32,9 @@ VIEW_SIDE = 224  # pixels of the synthetic patient that shows the control views
 def draw(folder: Path) -> dict[str, Any]:
     """Recompute metrics.json and figures/.
 
-    Returns the metrics: {subset: numbers with their intervals, and what the calibration does there}, the same
-    of external test sets under "external", the names of the classes, where there are several sources those of
-    `_of_sources` and "validation_by_source", and the sections of controls.summarise.
+    Returns the metrics: {subset: numbers with their intervals and the effect of calibration}; the same for
+    external test sets under "external"; the class names under "classes"; with several sources also the
+    entries of `_of_sources` and "validation_by_source"; and the sections of controls.summarise.
     Raises BundleError if a file is missing or damaged, OutputError.
     """
     predictions = Predictions.read(folder / manifest.PREDICTIONS)
@@ -81,20 +81,20 @@ def external_sets(folder: Path, predictions: Predictions) -> dict[str, Predictio
     predictions: those of the bundle. A table in external/ also has the engine's decisions, so it replaces a
     held-out source of its name. Raises BundleError for a damaged table.
     """
-    again = "run `xray-hf evaluate BUNDLE --source …` again"
+    advice = "run `xray-hf evaluate BUNDLE --source …` again"
     paths = sorted((folder / manifest.EXTERNAL).glob("[!.]*.parquet"))
-    records = {path.stem: Predictions.read(path, again) for path in paths}
+    records = {path.stem: Predictions.read(path, advice) for path in paths}
     return dict(sorted((predictions.select(EXTERNAL).by_source() | records).items()))
 
 
 def _numbers(part: Predictions, fitted: Calibration) -> dict[str, Any]:
-    """What is measured on some rows, with intervals, and what the calibration does there."""
+    """The metrics of some rows with their intervals, and the effect of calibration on them."""
     measured = metrics.describe(part) | uncertainty.describe(part)
     return measured | (fit.describe(part, fitted) if fitted.fitted_on else {})
 
 
 def _of_sources(test: Predictions, fitted: Calibration) -> dict[str, Any]:
-    """by_source, worst_source and within_source of the test rows; empty for those of one source.
+    """by_source, worst_source and within_source of the test rows; empty if these come from one source.
 
     The mean over a mixed test set hides the hospital where a model fails, so the worst one stands beside it
     (Koh et al. 2021, WILDS).
@@ -110,13 +110,13 @@ def _of_sources(test: Predictions, fitted: Calibration) -> dict[str, Any]:
 
 
 def _by_source(part: Predictions, fitted: Calibration) -> dict[str, Any]:
-    """{source: its numbers}; empty for rows of one source."""
+    """{source: its numbers}; empty if the rows come from one source."""
     parts = part.by_source()
     return {name: _numbers(own, fitted) for name, own in parts.items()} if len(parts) > 1 else {}
 
 
 def _draw_controls(summary: Mapping[str, Any], mark: str) -> dict[str, Figure]:
-    """control_sensitivity.png, and control_views.png of a synthetic patient: a bundle shows no real one."""
+    """control_sensitivity.png, and control_views.png of a synthetic patient: no bundle shows a real one."""
     shares, ends = {}, {}
     for name, numbers in {"whole": summary["test"], **summary["controls"]}.items():
         # Full sensitivity can mean that every image gets this class, which balanced accuracy shows.

@@ -29,17 +29,17 @@ from xray_hf.models.one_pass import OUTPUTS, OnePass
 from xray_hf.reading import resize
 
 MAX_LOGIT_DIFFERENCE = 1e-4  # between the graph and torch
-_PROBES = 8  # synthetic patients of each class, besides noise and plain images
-# Where the tensors of a file are in OnePass.
+_PROBES = 8  # synthetic patients of each class, in addition to noise and plain images
+# {file: the module of OnePass that holds its tensors}
 _PREFIXES = {manifest.WEIGHTS: "inside.network.", manifest.LUNGS: "lungs.segment."}
 
 
 def export(folder: Path) -> dict[str, Any]:
-    """Write model.onnx into a bundle, if it answers as the bundle's network does.
+    """Write model.onnx into a bundle, provided that its logits match those of the bundle's network.
 
     Returns bytes, outputs, and max_logit_difference from torch.
-    Raises BundleError for a bundle that cannot be loaded, ExportError if its network has no graph or the
-    graph answers otherwise (nothing is written then), OutputError.
+    Raises BundleError for a bundle that cannot be loaded, ExportError if its network cannot be exported or
+    the graph's logits differ (then nothing is written), OutputError.
     """
     network = bundle.load(folder)
     module = OnePass(network).eval()
@@ -97,7 +97,7 @@ def to_onnx(module: nn.Module, outputs: Sequence[str], side: int) -> onnx.ModelP
     assert program is not None  # for mypy: it is None only without dynamo
     _fold_all_but_weights(program.model)
     graph = program.model_proto
-    # They name paths and lines of source code on this machine.
+    # This metadata names source files and lines on this machine.
     for part in (*graph.graph.node, *graph.graph.input, *graph.graph.output, *graph.graph.initializer):
         del part.metadata_props[:]
     del graph.graph.value_info[:]

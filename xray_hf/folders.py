@@ -1,4 +1,4 @@
-"""The files below a folder: which may be images, and which are none by their names."""
+"""List the files below a folder: those that may be images, and those whose names show that they are not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from xray_hf.errors import DataError
 
-# Files beside images, by suffix or by the whole name; in small letters.
+# Files that accompany images, by suffix or whole name, in lower case.
 COMPANIONS = frozenset(
     {".csv", ".tsv", ".xls", ".xlsx", ".ods", ".json", ".jsonl", ".txt", ".md", ".parquet"}
     | {".xml", ".yaml", ".yml", ".html", "dicomdir", "thumbs.db", "desktop.ini"}
@@ -25,8 +25,8 @@ _SERVICE = frozenset({"__macosx", "@eadir", "$recycle.bin"})
 class Listing:
     """The files below a folder.
 
-    images: that may be images; companions: that are none; both sorted. left_out: {kind: how many} of all that
-    are not among `images`, by suffix or name; a hidden folder counts as one.
+    images: files that may be images. companions: files that are not. Both are sorted. left_out: {kind: how
+    many} of everything that is not in `images`, by suffix or name; a hidden folder counts as one.
     """
 
     images: list[Path]
@@ -35,10 +35,10 @@ class Listing:
 
 
 def list_files(folder: Path, besides: Path | None = None, advice: str = "") -> Listing:
-    """Every file below a folder, each folder once, however many links lead to it.
+    """List every file below a folder, visiting each folder once, however many links lead to it.
 
-    Links to folders are followed, except to those that hold `folder` itself. A link to nothing counts as an
-    image, which cannot be read. besides: a folder below to leave out. advice: ends the error.
+    Links to folders are followed, except to those that hold `folder` itself. A broken link counts as an
+    image, so that it is reported as unreadable. besides: a subfolder to leave out. advice: ends the error.
     Raises DataError if a folder cannot be listed.
     """
 
@@ -48,7 +48,7 @@ def list_files(folder: Path, besides: Path | None = None, advice: str = "") -> L
     found = Listing([], [], Counter())
     around = set(folder.resolve().parents)
     seen = {besides.resolve()} - {folder.resolve()} if besides else set()
-    waiting = [folder]  # real folders before links: a file has the name without links, where it has both
+    waiting = [folder]  # links last, so that a file reached both ways is listed without them
     while waiting:
         for parent, inner, names in os.walk(waiting.pop(0), onerror=fail):
             here, real = Path(parent), Path(parent).resolve()
@@ -70,7 +70,7 @@ def list_files(folder: Path, besides: Path | None = None, advice: str = "") -> L
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name is hidden, or one of those that systems keep for themselves."""
+    """Whether a file or folder of this name is hidden or belongs to the operating system."""
     return name.startswith(".") or name.lower() in _SERVICE
 
 

@@ -1,12 +1,12 @@
 """A bundle's description: names of its files, classes, input. Reading it needs no torch.
 
 config.json, model.safetensors   weights, labels, preprocessing
-lungs.safetensors                of networks that see the lungs only: what finds them
+lungs.safetensors                weights of the lung segmentation, for networks that see only the lungs
 preprocessor_config.json, *.py   xray-cnn only: what AutoModel needs to load it without this package
 model.onnx                       the same network as a graph, grey pixels -> logits, class activation maps; it
                                  reads its weights from the safetensors files
-reference.json, reference/       synthetic X-rays and what the network says of them, to check a port by
-calibration.json                 temperature, abstention, operating points, detector of OOD input
+reference.json, reference/       synthetic X-rays and the network's outputs for them, to check a port
+calibration.json                 temperature, abstention, operating points, OOD detector
 training.json                    configuration, seed, fingerprints, versions, device, duration, history
 splits.json                      which file went where
 predictions.parquet              logits of every row; metrics and figures are computed from it
@@ -37,11 +37,11 @@ GRAPH_INPUT = "pixels"  # of the graph: (B, 1, side, side) uint8
 TRAINING, SPLITS, PREDICTIONS, METRICS = "training.json", "splits.json", "predictions.parquet", "metrics.json"
 FIGURES, EXTERNAL, CONTROLS, CARD = "figures", "external", "controls", "README.md"
 WHOLE = "none"  # the control view of a network that was trained on whole images
-CROPPED = {"xray_hf_crop": "lungs"}  # an entry in the config of a network that sees the lungs only
+CROPPED = {"xray_hf_crop": "lungs"}  # an entry of config.json if the network sees only the lungs
 MAX_SIDE = 2048  # pixels of an input
-ZOOM = 1.5  # by which its input, the whole image, is larger than what it sees, so that a crop is sharp
+ZOOM = 1.5  # side of the whole input image over that of its crop, so that the crop is sharp
 XRAY_CNN = "xray-cnn"  # the model_type in its config
-TIMEOUT = 60  # seconds without a byte of a download by Xet
+TIMEOUT = 60  # seconds that a download by Xet may receive nothing
 _DESCRIPTION = (CONFIG, PREPROCESSOR, TRAINING, CALIBRATION)
 _VIEWS = (METRICS, f"{FIGURES}/*.png", CARD)
 _OLD_NAMES = {"foreign": "ood", "foreign_report": "ood_report", "unsure_below": "abstain_below"}
@@ -55,7 +55,7 @@ class Manifest:
     name: the network's, as "xray-resnet18". labels: the class names in the order of the logits.
     side: height and width of the input in pixels. is_synthetic: whether it was trained on synthetic
     patients, so that its answers mean nothing. sources: the kind of each source that it was trained on.
-    sees_lungs: whether it crops its input to the lungs. mark: as of `mark_of`.
+    sees_lungs: whether it crops its input to the lungs. mark: see `mark_of`.
     """
 
     folder: Path
@@ -68,7 +68,7 @@ class Manifest:
     mark: str = ""
 
     def require_side(self, side: int) -> None:
-        """Raise ConfigError unless data opened at so many pixels fit the network."""
+        """Raise ConfigError unless data opened at `side` pixels fit the network."""
         if side != self.side:
             raise ConfigError(
                 f"the data were opened at {side} pixels, {self.folder} takes {self.side}; "
@@ -89,7 +89,7 @@ def read(folder: Path | str) -> Manifest:
     except (LookupError, TypeError, AttributeError) as error:
         raise _damaged(f"{folder / CONFIG} lacks an entry ({type(error).__name__}: {error})") from error
     if not all(isinstance(label, str) for label in labels) or not 1 < len(labels) == len(set(labels)):
-        raise _damaged(f"{folder / CONFIG} names the classes {labels}; expected different texts")
+        raise _damaged(f"{folder / CONFIG} names the classes {labels}; expected two or more different names")
     if not isinstance(side, int) or not 32 <= side <= MAX_SIDE:
         raise _damaged(f"{folder} has an input of {side!r} pixels; expected 32 to {MAX_SIDE}")
     is_synthetic = training.get("is_synthetic")
@@ -104,7 +104,7 @@ def read(folder: Path | str) -> Manifest:
         sources = sources_of(training)
     except (LookupError, TypeError, AttributeError) as error:
         raise _damaged(
-            f"{folder / TRAINING} has sources of another form ({type(error).__name__}: {error}); expected a "
+            f"{folder / TRAINING} has malformed sources ({type(error).__name__}: {error}); expected a "
             "list of objects with kind and name"
         ) from error
     name, sees_lungs, mark = name_of(config), crops_to_lungs(config), mark_of(training)
@@ -116,7 +116,7 @@ def _damaged(problem: str) -> BundleError:
 
 
 def sources_of(training: Mapping[str, Any]) -> tuple[str, ...]:
-    """The kind of each source that a network was trained on; older files name none and mean CoronaHack."""
+    """The kind of each source that a network was trained on; older files name none: CoronaHack."""
     named, held_out = training.get("sources", [{"kind": "coronahack"}]), held_out_of(training)
     return tuple(str(source["kind"]) for source in named if source.get("name") not in held_out)
 
@@ -140,7 +140,7 @@ def _data_option(training: Mapping[str, Any], name: str, default: Any) -> Any:
 
 
 def mark_of(training: Mapping[str, Any]) -> str:
-    """A prefix of titles and tables, unless the numbers are of whole X-rays of real people."""
+    """The prefix of titles and tables; "" if the numbers are of whole X-rays of real people."""
     view = view_of(training)
     of_view = "" if view == WHOLE else f"control view {view}: "
     return (_synthetic_mark(training) if training.get("is_synthetic") else "") + of_view
@@ -181,16 +181,16 @@ def locate(source: Path | str, *, views: bool = False) -> Path:
         return Path(snapshot_download(repo_id, revision=revision, allow_patterns=names))
     except hub_errors() as error:
         raise BundleError(
-            f"there is no folder {repo_id}, and the Hub did not give that repository: {as_sentence(error)} "
-            "Check the name and the network."
+            f"there is no folder {repo_id}, and that repository cannot be fetched from the Hub: "
+            f"{as_sentence(error)} Check the name and the network."
         ) from error
 
 
 def read_calibration(folder: Path) -> dict[str, Any]:
-    """calibration.json of a bundle with today's names, {} if there is none.
+    """calibration.json of a bundle with the current names, {} if there is none.
 
     Version 0.1 wrote "foreign", "unsure_below" and "refused" for "ood", "abstain_below" and "rejected", and
-    operating points without "label", all of Pneumonia.
+    operating points without "label", all for Pneumonia.
     Raises BundleError if the file is damaged.
     """
     path = folder / CALIBRATION
@@ -207,7 +207,7 @@ def read_calibration(folder: Path) -> dict[str, Any]:
 
 
 def _rejected(report: Any) -> Any:
-    """The report with "rejected" for "refused" in its rows; a kind of images may be called anything."""
+    """The report with "rejected" for "refused", only in its rows: a kind of images may have any name."""
     if not isinstance(report, dict):
         return report
     is_row = "refused_by_detector" in report
@@ -218,9 +218,9 @@ def _rejected(report: Any) -> Any:
 
 
 def calibration_mark(folder: Path) -> str:
-    """A short hash of the deciding entries of a bundle's calibration.json; "" if there is none.
+    """A short hash of the entries of a bundle's calibration.json that decide; "" without such a file.
 
-    Decisions recorded under another mark are not those that the engine would make today.
+    Decisions recorded under another mark are not those that the engine would make now.
     """
     if not (folder / CALIBRATION).exists():
         return ""
@@ -230,7 +230,7 @@ def calibration_mark(folder: Path) -> str:
 
 
 def version(folder: Path) -> str:
-    """A short hash of a bundle's calibration and graph, which names the hash of the weights.
+    """A short hash of a bundle's calibration and graph; the graph itself holds the hashes of the weights.
 
     Without a graph, the weights take its place.
     """
@@ -302,10 +302,11 @@ def name_of(config: dict[str, Any]) -> str:
 
 
 def title(source: Path | str, name: str, sources: Sized) -> str:
-    """A model's name for readers: that of the bundle's folder or Hub repository if it begins with the
-    network's, as xray-cnn-multisource does; else the network's, with "-multisource" behind it if it was
-    trained on several.
+    """A model's display name.
 
+    The name of the bundle's folder or Hub repository if it begins with the network's name, as
+    xray-cnn-multisource does; else the network's name, with "-multisource" appended if it was trained on
+    several sources.
     source: the folder, or owner/name or owner/name@revision. name: the network's. sources: of its training.
     """
     is_folder = Path(source).is_dir()
@@ -316,7 +317,7 @@ def title(source: Path | str, name: str, sources: Sized) -> str:
 
 
 def crops_to_lungs(config: Mapping[str, Any]) -> bool:
-    """Whether a config.json is of a network that sees the lungs only; raises LookupError for another crop."""
+    """Whether a config.json is of a network that sees only the lungs; raises LookupError for another crop."""
     name, value = next(iter(CROPPED.items()))
     if config.get(name, value) != value:
         raise LookupError(f"{name} {config[name]!r}, expected {value!r}")

@@ -19,9 +19,9 @@ from xray_hf.errors import ConfigError
 
 T = TypeVar("T")
 LOOK = {"max_content_width": 110, "show_default": True}
-# {the name of an option in the version before: its name now}; to be emptied with the next version.
+# {an option's name in the previous version: its name now}; emptied in the next version.
 RENAMED = {"--foreign-dir": "--ood-dir", "--heatmaps": "--cams"}
-# {a short option: the option that it stands for, and what that has in front of the value}
+# {a shorthand: (the option that it stands for, the prefix of its value)}
 SHORT = {"--data-dir": ("--source", "coronahack=")}
 
 
@@ -31,7 +31,7 @@ class Number(click.FloatRange):
     name = "number"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Read and check it; to click, NaN is in every range."""
+        """Convert and check the value; click itself accepts NaN in every range."""
         number: float = super().convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail(f"{number} is not a finite number.", param, ctx)
@@ -39,7 +39,7 @@ class Number(click.FloatRange):
 
 
 class Names(click.ParamType):
-    """Names with commas between them -> a tuple."""
+    """Comma-separated names -> a tuple."""
 
     name = "A,B"
 
@@ -51,7 +51,7 @@ class Names(click.ParamType):
 
 
 class Repeated(click.types.StringParamType):
-    """A text of an option that can be repeated; in the environment, commas stand between."""
+    """The value of a repeatable option; an environment variable separates several by commas."""
 
     envvar_list_splitter = ","
 
@@ -77,7 +77,7 @@ def option(default: Any, help: str, type: Any = None, **more: Any) -> Any:
 
 
 def of(group: type, shown: Callable[[Field[Any]], str | None] = lambda _: None) -> dict[str, click.Option]:
-    """The options that a dataclass declares. shown: replaces a default in --help, or None."""
+    """The options that a dataclass declares. shown: gives the text of a default in --help; None keeps it."""
     return {spec.name: _as_option(spec, shown(spec)) for spec in fields(group) if "help" in spec.metadata}
 
 
@@ -110,7 +110,7 @@ def run(
 ) -> Any:
     """Run a command and return its result.
 
-    values: of options that `arguments` leave out. Raises ConfigError, also for a wrong value.
+    values: for options that `arguments` leave out. Raises ConfigError, also for a wrong value.
     """
     words = list(as_today(sys.argv[1:] if arguments is None else arguments))
     repeat = {each.name for each in command.params if getattr(each, "multiple", False)}
@@ -129,18 +129,18 @@ def run(
 
 
 def typed(**params: Any) -> dict[str, Any]:
-    """Only the values that were given on the command line; a command's callback."""
+    """Return only the values given on the command line; for use as a command's callback."""
     source = click.get_current_context().get_parameter_source
     return {name: value for name, value in params.items() if source(name) is ParameterSource.COMMANDLINE}
 
 
 def notice(old: str, new: str) -> None:
     """Say on stderr that an option was renamed."""
-    print(f"{old} is now {new}; the old spelling goes with the next version.", file=sys.stderr)
+    print(f"{old} is now {new}; the next version drops the old spelling.", file=sys.stderr)
 
 
 def as_today(words: Sequence[str]) -> Iterator[str]:
-    """Arguments with renamed and short options replaced by today's."""
+    """The arguments, with old names and shorthands replaced by the current options."""
     rest = iter(words)
     for word in rest:
         flag, equals, value = word.partition("=")

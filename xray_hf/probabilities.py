@@ -1,6 +1,6 @@
-"""Logits -> probabilities: the one softmax of the predictions, of every fit and of the engine.
+"""Logits -> probabilities: the one softmax that predictions, fits and the engine share.
 
-NumPy alone: the engine runs without SciPy.
+NumPy only, because the engine runs without SciPy.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Signals:
-    """Inside this context SIGTERM and SIGINT are noted, to stop where nothing is lost."""
+    """Record SIGTERM and SIGINT inside this context, so that a loop can stop where nothing is lost."""
 
     def __init__(self) -> None:
         self.received = 0

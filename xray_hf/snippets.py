@@ -20,8 +20,8 @@ UNCALIBRATED = (
 CODE_OF_BUNDLE = "This runs Python code from the bundle; read it first."
 NO_CODE_OF_BUNDLE = "Runs no code from the bundle."
 # Any file of 8 bits a channel -> `image` as xray_hf.reading has it: upright, on black, grey.
-# Of more bits Pillow makes white (grey) or nearly black (colours, whose depth only the tiles tell). A turned
-# TIFF that it opens by name comes garbled from memory mapping, so it gets an open file.
+# With more bits, Pillow turns grey white and colours nearly black (only the tiles tell their depth). A TIFF
+# that it opens by name is mapped into memory, which garbles a rotated one, so it gets an open file.
 READ = f"""\
 with open("{FILE}", "rb") as file:  # PNG, JPEG or TIFF of 8 bits; xray_hf reads DICOM and 16 bits, too
     image = Image.open(file)

@@ -1,4 +1,4 @@
-"""What a model is asked, the classes in the order of its logits, and the splits of its data.
+"""The task: class names in the order of the logits, splits and protocols, answers without a class.
 
 The paper's three classes are the default of the `paper` protocol and of synthetic patients. Everything else
 takes its classes from the run, the table of predictions or the bundle.
@@ -27,9 +27,9 @@ PARTLY_MARK = "PARTLY SYNTHETIC patients: "  # likewise, where there are real on
 
 
 def check_classes(names: Sequence[str]) -> tuple[str, ...]:
-    """The class names: two or more, all different, none blank, with a comma or an answer without a class.
+    """Strip and check class names: two or more, all different.
 
-    Raises ConfigError for any others.
+    Raises ConfigError for others, and for a name that is blank, has a comma or is UNSURE or REJECTED.
     """
     classes = tuple(name.strip() for name in names)
     if len(classes) < 2:

@@ -21,7 +21,7 @@ View = Callable[[np.ndarray], np.ndarray]
 
 
 def centre_masked(images: np.ndarray) -> np.ndarray:
-    """The lungs black: (B, side, side) uint8 -> the same. Shoulders, belly, edges and letters are left."""
+    """The lungs black: (B, side, side) uint8 -> the same. Shoulders, belly, edges and letters remain."""
     side = images.shape[-1]
     top, bottom, left, right = (round(share * side) for share in (*LUNGS_DOWN, *LUNGS_ACROSS))
     masked = images.copy()
@@ -57,8 +57,8 @@ VIEWS = {view.__name__: view for view in (centre_masked, border, blurred, histog
 def shares_of_mass(heatmaps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """How much of each map lies in the rectangle around the lungs, and how much in the outer frame.
 
-    heatmaps: (B, h, w), 0 or more. Returns (B,) and (B,) float64, 0 to 1; NaN for a map without mass. What
-    lies between the two is in neither. A uniform map has UNIFORM. Cells on an edge count in proportion.
+    heatmaps: (B, h, w), 0 or more. Returns (B,) and (B,) float64, 0 to 1; NaN for a map without mass. The
+    area between the two is in neither. A uniform map gives UNIFORM. Cells on an edge count in proportion.
     """
     _, height, width = heatmaps.shape
     inner = (FRAME, 1 - FRAME)
@@ -70,7 +70,7 @@ def shares_of_mass(heatmaps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def evidence_for(heatmaps: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """What speaks for one class more than for the average class; evidence for all alike decides nothing.
+    """The map of a class minus the mean map of all classes: evidence for all alike decides nothing.
 
     heatmaps: (B, C, h, w). chosen: (B,) the classes. Returns (B, h, w), 0 or more.
     """
