@@ -188,7 +188,7 @@ def refused(data: bytes) -> str:
     [
         ({"NumberOfFrames": "3"}, "has 3 frames; expected one"),
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "is a coloured DICOM image (with a palette)"),
-        ({"PhotometricInterpretation": "CMYK"}, "is a coloured DICOM image of another kind than RGB and YBR"),
+        ({"PhotometricInterpretation": "CMYK"}, "is a DICOM image in colours other than RGB and YBR"),
         ({"SamplesPerPixel": 3}, "has 3 samples per pixel; expected 1"),
         ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}, "has 16 bits per colour; expected 8"),
         ({"BitsAllocated": 32}, "has 32 bits per pixel; expected 8 or 16"),

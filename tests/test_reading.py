@@ -307,7 +307,7 @@ STOWAWAYS = {
 def test_another_file_behind_the_end_is_refused(kind: str, stowaway: str) -> None:
     whole = encoded(Image.fromarray(ramp()), kind)
     for gap in (b"", bytes(500)):
-        with pytest.raises(ImageError, match=rf"carries another file behind the image's end \({stowaway}\)"):
+        with pytest.raises(ImageError, match=rf"carries another file after the image's end \({stowaway}\)"):
             read(whole + gap + STOWAWAYS[stowaway])
 
 

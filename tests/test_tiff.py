@@ -161,7 +161,7 @@ def test_a_file_without_its_depth_is_refused() -> None:
 
 
 def test_a_preview_alone_is_refused() -> None:
-    with pytest.raises(ImageError, match="holds a smaller version of its picture alone"):
+    with pytest.raises(ImageError, match="holds only a smaller version of its picture"):
         read(written(picture(), subfiletype=1))
 
 

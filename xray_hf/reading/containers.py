@@ -22,9 +22,9 @@ _RAW_EXIF = b"Raw profile type exif\0"  # how ImageMagick writes EXIF into a tex
 
 class Png(NamedTuple):
     """data: the file without chunks that say nothing about the pixels (text, colour profiles, ...), which can
-    be long or damaged beside whole pixels. depth: bits a sample. stated: the bits of a sample that hold the
-    picture, as sBIT says (PNG, third edition, 11.3.2.6); None if it does not, or differs among channels.
-    exif: of its eXIf chunk.
+    be long or damaged while the pixels are intact. depth: bits a sample. stated: the bits of a sample that
+    hold the picture, as sBIT says (PNG, third edition, 11.3.2.6); None if it does not, or differs among
+    channels. exif: the content of its eXIf chunk.
     """
 
     data: bytes
@@ -48,9 +48,9 @@ class Jpeg(NamedTuple):
 
 
 def png(data: bytes, name: str) -> Png:
-    """Read the chunks of a PNG. Where it is not complete, so is `Png.data`.
+    """Read the chunks of a PNG; if the file is truncated, so is `Png.data`.
 
-    Raises ImageError for absurdly many chunks, an animation, or another file behind the end.
+    Raises ImageError for absurdly many chunks, an animation, or another file after the end.
     """
     kept, place, depth, stated, exif = [data[:8]], 8, 0, None, b""
     for _ in range(_MAX_PARTS):
@@ -98,7 +98,7 @@ def _is_right(kind: bytes, body: bytes, crc: bytes) -> bool:
 def jpeg(data: bytes, name: str) -> Jpeg:
     """Read the segments of a JPEG.
 
-    Raises ImageError for more segments, scans or EXIF than any camera writes, or another file behind the end.
+    Raises ImageError for more segments, scans or EXIF than any camera writes, or another file after the end.
     """
     place, scans, exif, pixels, end = 2, 0, b"", len(data), None
     frame = Jpeg()
@@ -139,7 +139,7 @@ def is_frame_header(marker: int) -> bool:
 
 
 def check_webp(data: bytes, name: str) -> None:
-    """Raise ImageError if another file lies behind a WebP's end."""
+    """Raise ImageError if another file follows a WebP's end."""
     _check_tail(data[8 + int.from_bytes(data[4:8], "little") :], name)
 
 
@@ -152,7 +152,7 @@ def check_exif(exif: bytes, name: str) -> None:
 def _check_tail(tail: bytes, name: str) -> None:
     if tail and (kind := stowaway(tail)):
         raise ImageError(
-            f"{name} carries another file behind the image's end ({kind}); open it in an image viewer, "
+            f"{name} carries another file after the image's end ({kind}); open it in an image viewer, "
             "save it again as PNG and use that."
         )
 

@@ -1,7 +1,7 @@
-"""DICOM bytes to a grey image, as a radiologist's viewer would show it: which files, and what is refused.
+"""DICOM bytes to a grey image, as a radiologist's viewer would show it, if it is a frontal X-ray.
 
 Only the elements that describe the pixels and what they show are parsed. None is kept, logged or quoted in an
-error: all texts are this package's own.
+error: every message is written in this package.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from xray_hf.reading.quiet import can_be_quiet, quiet
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "PixelAspectRatio")  # vertical, horizontal; best first
 _SQUARE = 0.01  # by which a pixel's sides may differ
-_LONGEST = 4  # times its width, or the reverse: no detector has such pixels
+_LONGEST = 4  # the largest ratio of a pixel's sides; no detector exceeds it
 
-_SPACING = "The file's pixels are not square by a ratio that no detector has; it was left out."
+_SPACING = "The file states pixels with an aspect ratio that no detector has; the ratio was ignored."
 
 
 can_be_quiet(misc.LOGGER, utils.LOGGER, base.LOGGER, warns=misc)
@@ -45,11 +45,12 @@ def read_dicom(data: bytes, name: str, check_size: Callable[[str, int, int], Non
     data: the file; its preamble, and its file meta information if it is uncompressed, may be missing.
     name: what errors call it.
     check_size: called with (name, width, height) before anything is decoded; raises ImageError.
-    Grey pictures are shown as xray_hf.reading.dicom_display says; of colours (PS3.3, C.7.6.3.1.2) the luma
-    is taken, and Reading.colour tells how grey they were. Pixels that are not square by over 1 % (10.7.1,
-    C.7.6.3.1.7) are resampled, the coarser side to the finer, so that the body has its true proportions.
+    Grey pictures are shown as xray_hf.reading.dicom_display says; colours (PS3.3, C.7.6.3.1.2)
+    become luma, and Reading.colour tells how coloured they were. Pixels whose sides differ by over 1 %
+    (10.7.1, C.7.6.3.1.7) are resampled, the coarser side to the finer, so that the body has its true
+    proportions.
     Raises ImageError if it is not a single, frontal X-ray of the chest, is damaged, truncated, in an encoding
-    that is not supported, or not DICOM in spite of its first bytes.
+    that is not supported, or not DICOM despite its first bytes.
     """
     try:
         with quiet():
@@ -137,7 +138,7 @@ def _format(header: Header, name: str) -> Format:
     is_grey = photometric in ("MONOCHROME1", "MONOCHROME2")
     if not is_grey and photometric not in _COLOURS:
         raise ImageError(
-            f"{name} is a coloured DICOM image of another kind than RGB and YBR; export it as MONOCHROME2."
+            f"{name} is a DICOM image in colours other than RGB and YBR; export it as MONOCHROME2."
         )
     samples, expected = header.whole("SamplesPerPixel", 1 if is_grey else 3), 1 if is_grey else 3
     if samples != expected:
@@ -163,7 +164,7 @@ def _format(header: Header, name: str) -> Format:
 
 
 def _pixel_ratio(header: Header) -> tuple[float, tuple[str, ...]]:
-    """Height of a pixel by its width, 1 where they are about the same or unknown; and warnings."""
+    """A pixel's height over its width, 1 if these are about equal or unknown; and warnings."""
     for keyword in _SPACINGS:
         try:
             vertical, horizontal = header.numbers(keyword)

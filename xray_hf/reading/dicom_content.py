@@ -30,7 +30,7 @@ _NO_PICTURES = (
     (f"{_CLASS}1.1.9.", "a waveform; choose the file with the X-ray"),
 )
 
-# Words of views and regions, in capitals. Whole words, unless they stand in both regions and compounds.
+# Words of views and regions, in capitals: whole words, unless they also occur in compounds.
 _LATERAL = re.compile(
     r"\b([LR]?LAT|LATL|LATERAL|LATERALE|LATERAUX|LATEROLATERAL|CHESTLAT|LL|SAGITTAL|SIDE VIEW|PROFIL|PERFIL"
     r"|SEITL|SEITLICHE?)\b"
@@ -40,7 +40,7 @@ _FRONTAL = re.compile(r"\b(PA|AP|FRONTAL|POSTERO ?ANTERIOR|ANTERO ?POSTERIOR|FAC
 _CHEST = re.compile(
     r"CHEST|THORAX|TORAX|LUNG|PULMO|HEART|CARDIAC|MEDIASTIN|BRONCH|TRACHEA|STERNUM|DIAPHRAGM|\b(RIBS?|CXR)\b"
 )
-_ELSEWHERE = re.compile(
+_OTHER_REGION = re.compile(
     r"ABDOM|PELVI|SPINE|CERVICAL|LUMBAR|SACR[UO]|COCCYX|SKULL|BRAIN|FACIAL|ORBIT|SINUS|NASAL|MANDIB|MAXILL|DENT|TOOTH"
     r"|TEETH|ZYGOMA|MASTOID|SHOULDER|SCAPULA|CLAVIC|ACROMIO|HUMER|ELBOW|FOREARM|WRIST|FINGER|THUMB|FEMUR|THIGH|KNEE"
     r"|PATELLA|TIBIA|FIBULA|ANKLE|CALCAN|TARSAL|BREAST|KIDNEY|URETER|URETHRA|URINARY|BLADDER|COLON|STOMACH|DUODEN"
@@ -68,7 +68,7 @@ def check(header: Header, name: str) -> tuple[str, ...]:
     """Raise ImageError if the header says that this is not a frontal X-ray of the chest; return warnings."""
     modality = header.text("Modality")
     if modality and modality not in RADIOGRAPHY:
-        kind = _MODALITIES.get(modality, "no radiography")
+        kind = _MODALITIES.get(modality, "not radiography")
         raise ImageError(
             f"{name} is {kind} by its modality; expected a chest radiograph ({', '.join(RADIOGRAPHY)})."
         )
@@ -76,9 +76,9 @@ def check(header: Header, name: str) -> tuple[str, ...]:
     is_from_the_side = len(directions) == 2 and bool({"A", "P"} & set(directions)) and not _is_frontal(header)
     if _is_lateral(header) or is_from_the_side:
         raise ImageError(f"{name} is a lateral view; choose the frontal one (PA or AP).")
-    if _is_elsewhere(header):
+    if _is_other_region(header):
         raise ImageError(
-            f"{name} shows another part of the body than the chest, by its header; choose a chest X-ray."
+            f"{name} shows a part of the body other than the chest, by its header; choose a chest X-ray."
         )
     is_turned = len(directions) == 2 and set(directions) <= set("LRHF") and directions != ["L", "F"]
     is_burned_in = header.text("BurnedInAnnotation") == "YES"
@@ -113,20 +113,20 @@ def _says_lateral(words: str) -> bool:
     return bool(_LATERAL.search(words)) and not _NOT_LATERAL.search(words) and not _FRONTAL.search(words)
 
 
-def _is_elsewhere(header: Header) -> bool:
+def _is_other_region(header: Header) -> bool:
     words = (
         f"{_words(header.text('BodyPartExamined'))} {_meanings(header, 'AnatomicRegionSequence', _REGIONS)}"
     )
-    return bool(_ELSEWHERE.search(words)) and not _CHEST.search(words)
+    return bool(_OTHER_REGION.search(words)) and not _CHEST.search(words)
 
 
 def _words(text: str) -> str:
-    """In capitals, "P.A." as "PA", all other signs as blanks."""
+    """In capitals, "P.A." as "PA", every other character as a blank."""
     return re.sub(r"[^A-Z]+", " ", text.upper().replace(".", ""))
 
 
 def _meanings(header: Header, keyword: str, group: str) -> str:
-    """What codes mean: in words of the file, and of the standard, since the file's may be in any language.
+    """The meanings of codes, in the file's words and the standard's: the file's may be in any language.
 
     group: the context group of PS3.16 whose codes are known, of SNOMED CT and RT.
     """

@@ -21,14 +21,14 @@ from xray_hf.reading.levels import strips
 
 _DARK = 2  # bits: a table that leaves three quarters of its range unused holds fewer than it states
 _MAX_TRIED = 16  # tables and windows: each takes as long as the pixels
-_MOST, _MANY = 0.99, 255  # the share of a table's entries that decides; in tables of so many
+_MOST, _MANY = 0.99, 255  # the share of entries that decides a table's depth, if it has so many entries
 _DAMAGED = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, struct.error)
 
 _NO_SLOPE = "The file's rescale slope is 0, so it was left out."
 _NEXT_WINDOW = "The file's first window cannot be used or shows none of its values; the next one is shown."
 _NO_WINDOW = "The file's window cannot be used; its whole range of values is shown."
-_BITS = "The file's lookup table does not hold the bits that it states; it is shown by those that it holds."
-_SHAPE = "The file's header contradicts itself about what is black and what white; compare the picture."
+_BITS = "The file's lookup table does not have the bit depth that it states; that of its entries was used."
+_SHAPE = "The file's header contradicts itself about black and white; check the picture."
 
 
 def grey_of(
@@ -45,7 +45,7 @@ def grey_of(
        one, from the smallest to the largest value that is present. A constant picture is then black.
     5. MONOCHROME1 is inverted (C.7.6.3.1.2).
 
-    Raises ImageError if the values cannot be had from the header's numbers.
+    Raises ImageError if the values cannot be computed from the header's numbers.
     """
     present = _present(words, form, header)
     stored = _stored(present, form, keeps_unused_bits)
@@ -59,7 +59,7 @@ def grey_of(
         table[present[picture]] = 255 - shades if is_inverted else shades
         return _look_up(words, table)
 
-    with np.errstate(all="ignore"):  # of crafted slopes and windows; the results are checked
+    with np.errstate(all="ignore"):  # crafted slopes and windows may overflow; the results are checked
         values, warnings = _modality(stored[picture], form, header, name)
         grey, more = _show(values, shown, form, header)
     # INVERSE belongs to MONOCHROME1 and IDENTITY to the other (C.11.6): they say the same, so invert once.
@@ -70,7 +70,7 @@ def grey_of(
 def _present(words: np.ndarray, form: Format, header: Header) -> np.ndarray:
     """The words that occur, (N,), in order; or all between the least and the greatest, where that is enough.
 
-    It is where greater words always stand for greater values, and saves half the time of a native file.
+    It is enough where greater words always stand for greater values, and halves the time for a native file.
     """
     low, high = int(words.min()), int(words.max())
     is_ordered = not form.signed and high < 2 ** (form.stored + form.shift)
@@ -85,7 +85,7 @@ def _present(words: np.ndarray, form: Format, header: Header) -> np.ndarray:
 def _look_up(words: np.ndarray, table: np.ndarray) -> np.ndarray:
     grey = np.empty(words.shape, np.uint8)
     for rows in strips(*words.shape[::-1]):
-        np.take(table, words[rows], out=grey[rows], mode="clip")  # nothing is beyond; "raise" would copy
+        np.take(table, words[rows], out=grey[rows], mode="clip")  # all are in range; "raise" would copy
     return grey
 
 
@@ -113,7 +113,7 @@ def _is_padding(words: np.ndarray, stored: np.ndarray, form: Format, header: Hea
 
 
 def _padding(header: Header, keyword: str, signed: bool) -> int | None:
-    """Of the pixels' sign, whatever the file states (C.7.5.1.1.2); None if it is missing or no number."""
+    """A padding value, signed as the pixels are (C.7.5.1.1.2); None if it is missing or not a number."""
     raw = header.raw(keyword)
     return struct.unpack(f"{header.order}{'h' if signed else 'H'}", raw)[0] if len(raw) == 2 else None
 
@@ -123,8 +123,8 @@ def _modality(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Stored values to the modality's, (N,) float64: by its table, or by slope and intercept.
 
-    Not by pydicom's `apply_modality_lut`, which takes a slope only with an intercept, dies of empty ones, and
-    gives a table's first value the sign of the values present (tests/test_dicom_cases.py: 01c, 03, 04).
+    Not by pydicom's `apply_modality_lut`, which takes a slope only with an intercept, fails on empty ones,
+    and gives a table's first value the sign of the values present (tests/test_dicom_cases.py: 01c, 03, 04).
     """
     if items := header.items("ModalityLUTSequence"):
         try:
@@ -148,13 +148,13 @@ def _rescale(header: Header) -> tuple[float, float]:
 
 
 def _stored_range(form: Format) -> tuple[float, float]:
-    """The least and the greatest stored value that there could be."""
+    """The least and the greatest possible stored value."""
     half = 2 ** (form.stored - 1)
     return (-half, half - 1) if form.signed else (0, 2 * half - 1)
 
 
 def _lowest_of_modality(form: Format, header: Header) -> float:
-    """The least value that the modality transform could give."""
+    """The least value that the modality transform can give."""
     if header.items("ModalityLUTSequence"):
         return 0  # tables give unsigned values (C.11.1.1)
     slope, intercept = _rescale(header)
@@ -189,7 +189,7 @@ _Transform = Callable[[np.ndarray], tuple[np.ndarray, tuple[str, ...]]]
 
 
 def _transforms(form: Format, header: Header) -> Iterator[_Transform]:
-    """What the header offers to show values by, best first: (N,) to shares 0..1 of white, and warnings."""
+    """The header's tables and windows, best first: each maps (N,) to shares 0..1 of white, with warnings."""
     lowest = _lowest_of_modality(form, header)
     for item in header.items("VOILUTSequence"):
         yield partial(_voi_table, item=item, lowest=lowest)
@@ -226,7 +226,7 @@ def _looked_up(values: np.ndarray, entries: np.ndarray, first: int) -> np.ndarra
 def _table(item: Header, values: np.ndarray, lowest: float) -> tuple[np.ndarray, int, int, int]:
     """A table's entries (N,), the value that the first belongs to, the bits it states, and those it needs.
 
-    values: what is looked up. lowest: the least that could be. The first value is signed where that is
+    values: those to look up. lowest: the least possible one. The first value is signed where that is
     negative (C.11.1.1), even if the file stores it as unsigned; read so that the table meets the values.
     Raises ValueError or struct.error for a table with fewer entries than it states.
     """
@@ -244,6 +244,6 @@ def _table(item: Header, values: np.ndarray, lowest: float) -> tuple[np.ndarray,
     else:
         raise ValueError("too few entries")
     held = int(entries.max()).bit_length()
-    if held > bits and count >= _MANY:  # by a few entries only: these are cut
+    if held > bits and count >= _MANY:  # if only a few entries need more bits, they are clipped
         held = max(bits, int(np.quantile(entries, _MOST)).bit_length())
     return entries, first, bits, held

@@ -50,7 +50,7 @@ class Header:
     """Elements by keyword; a missing and an empty one are the same."""
 
     def __init__(self, elements: Iterable[DataElement | RawDataElement], little: bool) -> None:
-        """little: whether the lowest byte of a number comes first."""
+        """little: whether numbers are little-endian."""
         self._elements = {element.tag: element for element in elements}
         self.order = "<" if little else ">"
 
@@ -68,7 +68,7 @@ class Header:
         return self.texts(keyword)[0]
 
     def numbers(self, keyword: str) -> list[float]:
-        """The values as numbers. Raises ValueError or struct.error if they are none."""
+        """The values as numbers. Raises ValueError or struct.error if they are not."""
         raw = self.raw(keyword)
         if not raw:
             return []
@@ -79,7 +79,7 @@ class Header:
         return list(struct.unpack(f"{self.order}{len(raw) // struct.calcsize(code)}{code}", raw))
 
     def whole(self, keyword: str, default: int | None = None) -> int:
-        """The first value as an integer. Raises ValueError for another number, or none without a default."""
+        """The first value as an integer. Raises ValueError if not whole, or if missing without a default."""
         numbers = self.numbers(keyword)
         if not numbers and default is not None:
             return default
@@ -129,7 +129,7 @@ def read_header(stream: io.BytesIO, stated: uid.UID) -> File:
     """
     start = stream.read(6)
     stream.seek(-len(start), io.SEEK_CUR)
-    # By the bytes: files state explicit VR and are implicit, and the reverse. (pydicom's own check warns.)
+    # By the bytes: files state explicit VR but are implicit, or the reverse. (pydicom's own check warns.)
     is_implicit = re.fullmatch(rb"[A-Z]{2}", start[4:]) is None
     is_little = stated != uid.ExplicitVRBigEndian if stated else start[:1] != b"\0"
     native = uid.ExplicitVRLittleEndian if is_little else uid.ExplicitVRBigEndian

@@ -1,6 +1,6 @@
 """The pixel data of a DICOM file -> words or colours: native by pydicom, compressed by imagecodecs.
 
-Before each decoder stands the check that keeps crafted bytes from hanging it and from filling the memory.
+A check before each decoder keeps crafted bytes from hanging it and from filling the memory.
 pydicom's plug-ins for compressed pixels are not used: gdcm ends the process on damaged JPEG, pyjpegls waits
 for ever on truncated JPEG-LS, libjpeg is GPL, Pillow takes 1.7 times as long for JPEG 2000, and pydicom's own
 RLE ten times as long.
@@ -39,7 +39,7 @@ _EXACT = (*NATIVE, uid.RLELossless, uid.JPEGLossless, uid.JPEGLosslessSV1)
 
 _JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"  # how a JP2 file begins
 _CODE_STREAM = b"\xff\x4f\xff\x51"
-# JFIF and Adobe, whose marker libjpeg passes over where it is shorter (pydicom's SC_rgb_jpeg.dcm).
+# JFIF and Adobe; libjpeg ignores an Adobe marker that is shorter (pydicom's SC_rgb_jpeg.dcm).
 _COLOUR_MARKER = re.compile(rb"\xff\xe0..JFIF\0|\xff\xee\0[\x0e-\xff]Adobe", re.DOTALL)
 _FIRST = 4096  # bytes of a JPEG; markers about colours stand at its beginning
 _LOSS = 8  # grey levels by which lossy compression moves a sample
@@ -64,8 +64,8 @@ class Format(NamedTuple):
 def decode(data: bytes, file: File, form: Format, name: str) -> np.ndarray:
     """The decoded pixels: (rows, columns) words of uint8 or uint16, or (rows, columns, 3) RGB of uint8.
 
-    A word holds the stored value and whatever lies in the bits around it. Raises ImageError for another size
-    or depth than the header says, pixels that are missing, and a missing decoder.
+    A word holds the stored value and whatever lies in the bits around it. Raises ImageError for missing
+    pixels, for a size or depth other than the header's, and for a missing decoder.
     """
     if file.syntax in NATIVE:
         pixels = _native(data, file, form, name)
@@ -117,14 +117,14 @@ def _native(data: bytes, file: File, form: Format, name: str) -> np.ndarray:
         options["planar_configuration"] = form.planar
     words = memoryview(data)[file.place : file.place + expected + expected % 2]
     is_whole = form.photometric == "YBR_FULL"
-    if is_whole:  # pydicom would make it RGB even if it is
+    if is_whole:  # pydicom would convert it even if it is RGB already
         options["photometric_interpretation"] = "RGB"
     pixels = get_decoder(file.syntax).as_array(words, index=0, **options)[0]
     return _as_rgb(pixels, form) if is_whole or form.photometric == "RGB" else pixels
 
 
 def _frame(data: bytes, file: File) -> bytes:
-    """All fragments. Offset tables are passed over: of one frame some list each fragment (PS3.5, A.4)."""
+    """Join all fragments. Offset tables are skipped: some list each fragment of one frame (PS3.5, A.4)."""
     stream = Bounded(data, 2 * len(data))
     stream.seek(file.place)
     parse_basic_offsets(stream)
@@ -148,7 +148,7 @@ def _compressed(frame: bytes, syntax: uid.UID, form: Format, name: str) -> np.nd
 
 
 def _rle(frame: bytes, form: Format) -> np.ndarray:
-    """Into an array of the announced size, so that no bytes become more."""
+    """Decode into an array of the announced size, so that crafted bytes cannot expand beyond it."""
     size = form.rows * form.columns * form.samples * form.allocated // 8
     room: Any = np.empty(size, np.uint8)  # Any: imagecodecs' types allow no array here
     if len(imagecodecs.dicomrle_decode(frame, f"<u{form.allocated // 8}", out=room)) != size:
@@ -165,7 +165,7 @@ def _j2k(frame: bytes, form: Format) -> np.ndarray:
     array = imagecodecs.jpeg2k_decode(frame)
     if array.dtype.kind == "u":
         return _as_rgb(array, form)
-    # As the file would have them uncompressed, in the bits that the header names; their sign is its business.
+    # The bits that an uncompressed file would have, at the header's depth; the header decides about the sign.
     return array.view(f"u{array.itemsize}") & (2**form.stored - 1)
 
 
@@ -182,7 +182,7 @@ def _jpeg(frame: bytes, markers: tuple[int, ...], form: Format) -> np.ndarray:
 def _as_rgb(samples: np.ndarray, form: Format) -> np.ndarray:
     """Samples as they were coded; colours as RGB (PS3.3, C.7.6.3.1.2).
 
-    Of a grey picture the samples themselves tell which they are; what the header says is often wrong.
+    The samples of a grey picture show which colour space they are in; the header is often wrong about it.
     """
     if form.samples == 1:
         return samples

@@ -42,9 +42,9 @@ class Reading:
 
 
 def reading_of(image: Image.Image, name: str, stated: int | None = None) -> Reading:
-    """Make an opened PIL image of any mode a Reading.
+    """Turn an opened PIL image of any mode into a Reading.
 
-    name: what errors call it. stated: the bits of a sample that its file says it has.
+    name: what errors call it. stated: the bits of a sample that its file states.
     Raises ImageError for wrong sizes, several frames, long EXIF and values that are not finite; whatever
     Pillow raises for damage.
     """
@@ -87,7 +87,7 @@ def image_of(pixels: np.ndarray, name: str, stated: int | None = None) -> tuple[
 
 
 def _opacity(alpha: np.ndarray) -> np.ndarray:
-    """To 8 bits, of more: the largest value is opaque, since no file states the depth of this alone."""
+    """Alpha in 8 bits; of more, the largest value counts as opaque, since no file states alpha's depth."""
     if alpha.dtype == np.uint8:
         return alpha
     return np.rint(alpha * (255 / max(alpha.max(), 1))).clip(0, 255).astype(np.uint8)
@@ -97,7 +97,7 @@ def resize(image: Image.Image, side: int, helper: Executor | None = None) -> np.
     """Squash a grey image to the network's size: (side, side) uint8, 0..255.
 
     Pillow's bilinear filter (antialiased when it shrinks), as timm's eval transform uses.
-    helper: a thread to share the work with, where one image shall be ready soonest; the result is the same.
+    helper: a thread to share the work with, so that a single image is ready sooner; the result is the same.
     """
     if helper is None or side % 2 or image.width * image.height < _WORTH_SHARING:
         return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
@@ -131,7 +131,7 @@ def orientation_of(exif: bytes) -> Any:
 def _orientation(read: Callable[[], Image.Exif]) -> Any:
     try:
         return read().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # noqa: BLE001  of what is beside whole pixels
+    except Exception:  # noqa: BLE001  damaged EXIF does not spoil intact pixels
         return 1
 
 

@@ -1,4 +1,4 @@
-"""What a file is by its first bytes, and advice for what is often taken for an X-ray."""
+"""The kind of a file by its first bytes, and advice for files that are often mistaken for X-rays."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _STARTS = tuple(
         ("DICOM", rb"DICM|\x02\0[\0-\x16]\0|\x08\0[\0-\x18]\0|\0\x08\0[\0-\x18]"),
     )
 )
-# How files begin that are often taken for X-rays, what they are and what to do with them.
+# First bytes of files that are often mistaken for X-rays, what these are and what to do with them.
 _STRANGERS = tuple(
     (re.compile(start, re.DOTALL), advice)
     for start, advice in (
@@ -45,7 +45,7 @@ _STRANGERS = tuple(
         ),
     )
 )
-# What must not follow an image: a second reader would open the file as that.
+# Must not follow an image: another reader would open the file as one of these.
 _STOWAWAYS = re.compile(
     rb"(?P<ZIP>PK(\x03\x04|\x05\x06|\x01\x02))|(?P<PDF>%PDF-)|(?P<RAR>Rar!\x1a\x07)|(?P<a7z>7z\xbc\xaf\x27\x1c)"
     rb"|(?P<script>(?i:<\?php|<script|<html|<!doctype|<svg)|\A[\0\s]*#!)"
@@ -54,7 +54,7 @@ _STOWAWAYS = re.compile(
 
 
 def kind_of(data: bytes) -> str | None:
-    """The one of KINDS that a file begins as; None for none."""
+    """The one of KINDS whose signature a file begins with; None if there is none."""
     if data[128:132] == b"DICM":
         return "DICOM"
     return next((kind for kind, start in _STARTS if start.match(data)), None)
@@ -79,7 +79,7 @@ def why_not_read(data: bytes, name: str) -> str:
 
 
 def stowaway(tail: bytes) -> str | None:
-    """What another reader would open the bytes behind an image's end as; None for nothing."""
+    """The kind of file that another reader would find after an image's end; None if there is none."""
     found = _STOWAWAYS.search(tail)
     if found is None:
         return None

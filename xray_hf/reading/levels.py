@@ -1,10 +1,10 @@
 """Pixel values of any type -> 8 bits.
 
-A 16-bit file often holds fewer bits: detectors give 10, 12 or 14. How many is taken from what the file
-states, if it states fewer than 16 and its values agree; otherwise from all values, never from one:
+A 16-bit file often holds fewer bits: detectors give 10, 12 or 14. The depth is the one that the
+file states, if that is below 16 and its values agree; otherwise it follows from all values, never from one:
 
 1. Whole numbers from 0 to 65,535 have the fewest of 8, 10, 12, 14 and 16 bits that hold 95 % of the picture.
-   The rest may be hot pixels, burned-in markers, and what resizing and sharpening overshoot. The lowest
+   The rest may be hot pixels, burned-in markers, and overshoot from resizing and sharpening. The lowest
    value, the background, does not count, nor does the highest if it stands alone: a white border or marker.
 2. Floats that reach to about 1, or to about 255, are what their range says.
 3. All others (signed, wider, other floats, and a picture far from black in a small part of its range) have no
@@ -25,9 +25,9 @@ from xray_hf.errors import ImageError
 _BITS = (8, 10, 12, 14)
 _BEYOND = 0.05  # the share of the picture that may lie beyond its values
 _HOT = 0.0002  # the share of the pixels that may be hot or dead
-_GAP = 1 / 8  # of the picture's range: a value with none so near stands alone
-_NARROW = 1 / 8  # of all values: a picture in a smaller part, and as far from black, has another black
-_FEW = 2**20  # pixels that ends are found from
+_GAP = 1 / 8  # of the picture's range: a value without a neighbour within it stands alone
+_NARROW = 1 / 8  # of all values: a picture that spans less, and begins above that, has its own black
+_FEW = 2**20  # pixels sampled to find the ends
 _STRIP = 2**20  # pixels converted at a time; copies of a whole image would cost hundreds of MB
 
 
@@ -36,8 +36,8 @@ def to_eight_bits(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Scale integers or floats of any shape (H, W, ...) to uint8, 0..255; and warnings.
 
-    name: what errors call the image. stated: the bits that its file says it has, None if it says nothing.
-    Raises ImageError for values that are not finite, or no numbers.
+    name: what errors call the image. stated: the bits that its file states, None if it states none.
+    Raises ImageError for values that are not finite, or not numbers.
     """
     if values.dtype == np.uint8 and stated in (None, 8):
         return values, ()
@@ -89,7 +89,7 @@ def _mapped(
 def _by_depth(
     values: np.ndarray, stated: int | None, possible: Sequence[int]
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """For uint8 and uint16. possible: bits, ascending."""
+    """For uint8 and uint16. possible: bit depths, ascending."""
     counts = np.zeros(2**16, np.int64)
     for rows in strips(values.shape[1], values.shape[0]):
         counts += np.bincount(values[rows].ravel(), minlength=2**16)
@@ -141,7 +141,7 @@ def _without_lone_highest(few: np.ndarray) -> np.ndarray:
 
 
 def _end(few: np.ndarray) -> float:
-    """The highest value of the picture: the first, beyond 95 %, with next to none in the gap behind it."""
+    """The highest value of the picture: the first beyond 95 % with almost none in the gap above it."""
     last = len(few) - 1
     body = int((1 - _BEYOND) * last)
     gap = (few[body] - few[last - body]) * _GAP
@@ -151,7 +151,7 @@ def _end(few: np.ndarray) -> float:
 
 
 def _from_black(values: np.ndarray, bits: int) -> np.ndarray:
-    """From 0 to the most that so many bits hold; for uint8 and uint16."""
+    """0 becomes black and the largest value of so many bits white; for uint8 and uint16."""
     full = 2**bits - 1
     table = ((np.arange(2**16).clip(max=full) * 255 + full // 2) // full).astype(np.uint8)
     return _mapped(values, lambda strip: table[strip])

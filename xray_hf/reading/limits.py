@@ -1,4 +1,4 @@
-"""What any image may be, whatever its kind; checked before anything is decoded."""
+"""Limits on the size of any image, whatever its kind; checked before anything is decoded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Libraries that say nothing of a file while we read it: in our thread, and for nobody else.
+"""Silence libraries while we read a file: in our thread, and for nobody else.
 
 Their warnings and log records quote what is in the file, which may name the patient. The filters of
 `warnings` belong to the whole process and cannot be changed safely while threads run. So a library's own view
@@ -21,7 +21,7 @@ _thread = threading.local()
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Let the libraries that `can_be_quiet` was told of say nothing in this thread."""
+    """Silence, in this thread, the libraries that `can_be_quiet` has prepared."""
     before = _is_quiet()
     _thread.is_quiet = True
     try:

@@ -27,7 +27,7 @@ from xray_hf.reading.limits import MAX_BYTES, MAX_PIXELS, check_size
 READER_VERSION = 2  # raise it when the same bytes would give other pixels: caches depend on it
 
 _BY_PILLOW = (0xC0, 0xC1, 0xC2, 0)  # frame headers of the JPEGs that Pillow reads, where they have 8 bits
-# By any of these Pillow, tifffile, the codecs and the EXIF reader report damage.
+# What Pillow, tifffile, the codecs and the EXIF reader raise on damaged files.
 _DAMAGE = (
     OSError,
     ValueError,
@@ -50,8 +50,8 @@ def read(source: Path | str | bytes) -> Reading:
     source: a path, or the bytes of a PNG, JPEG, TIFF, WebP, BMP or DICOM file.
     The image comes upright by its EXIF orientation; files of more than 8 bits are scaled to 0..255, not
     clipped (xray_hf.reading.levels), DICOM by its own window.
-    Raises ImageError if the file is missing, empty, no image, truncated, too small, too large, too long, of
-    several pages, or carries another file behind its end.
+    Raises ImageError if the file is missing, empty, not an image, truncated, too small, too large, too long,
+    of several pages, or carries another file after its end.
     """
     name, data = _load(source)
     kind = kinds.kind_of(data)
@@ -70,14 +70,14 @@ def read(source: Path | str | bytes) -> Reading:
 
 
 def read_grey(source: Path | str | bytes) -> Image.Image:
-    """`read`, the grey image (mode "L", H×W, 0..255) alone. Raises ImageError as `read` does."""
+    """As `read`, but return only the grey image (mode "L", H×W, 0..255). Raises ImageError as `read` does."""
     return read(source).grey
 
 
 def from_image(image: Image.Image, name: str = "the image") -> Reading:
-    """Make a PIL image of any mode a Reading; the same limits as for files.
+    """Turn a PIL image of any mode into a Reading; the same limits as for files.
 
-    Of a file use `read`: Pillow opens 16-bit RGB with 8 bits, and 16-bit TIFF with white as 0 as a negative.
+    For a file use `read`: Pillow opens 16-bit RGB with 8 bits, and 16-bit TIFF with white as 0 as a negative.
     name: what errors call it.
     Raises ImageError if it is not a PIL image, or is too small, large or long, animated, or undecodable.
     """
@@ -85,7 +85,7 @@ def from_image(image: Image.Image, name: str = "the image") -> Reading:
         raise ImageError(f"{name} is a {type(image).__name__}; expected a PIL image.")
     try:
         reading = reading_of(image, name)
-        return replace(reading, grey=reading.grey.copy())  # the caller may go on painting
+        return replace(reading, grey=reading.grey.copy())  # the caller may change its image later
     except _DAMAGE as error:
         raise ImageError(
             f"{name} cannot be decoded or made grey (mode {image.mode}); convert it to RGB."
@@ -93,7 +93,7 @@ def from_image(image: Image.Image, name: str = "the image") -> Reading:
 
 
 def from_array(values: np.ndarray, name: str = "the image") -> Reading:
-    """Make pixels a Reading; the same limits as for files.
+    """Turn pixels into a Reading; the same limits as for files.
 
     values: (H, W) grey or (H, W, 3) RGB, of integers or floats; more than 8 bits, and floats, are scaled as
     xray_hf.reading.levels says.
@@ -115,7 +115,7 @@ def from_array(values: np.ndarray, name: str = "the image") -> Reading:
 
 
 def _load(source: Path | str | bytes) -> tuple[str, bytes]:
-    """What errors call the source, and its bytes. Raises ImageError before more than MAX_BYTES are read."""
+    """The source's name for errors, and its bytes. Raises ImageError before more than MAX_BYTES are read."""
     if isinstance(source, bytes):
         name, size = "the image", len(source)
     else:

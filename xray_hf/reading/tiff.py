@@ -37,7 +37,7 @@ _MAX_SAMPLES = 5  # of a pixel
 _MAX_DECODED = 8 * MAX_PIXELS  # bytes
 _LARGEST_VALUE = ("MaxSampleValue", "SMaxSampleValue")
 _MAX_TEXT = 4096  # characters of ImageDescription that are looked at
-# How ImageJ and OME-TIFF write into ImageDescription how many images there are, and what the values reach to.
+# How ImageJ and OME-TIFF state the number of images and the largest value in ImageDescription.
 _IMAGEJ = re.compile(r"\AImageJ=")
 _IMAGES, _MAX = re.compile(r"^images=(\d{1,9})$", re.MULTILINE), re.compile(r"^max=(\d{1,9})", re.MULTILINE)
 _OME = re.compile(r"<Pixels [^<>]{0,1000}SignificantBits=\"(\d{1,2})\"")
@@ -48,7 +48,7 @@ can_be_quiet(logger())
 def read_tiff(data: bytes, name: str) -> Reading:
     """Decode a TIFF (6.0, BigTIFF) with one picture; smaller versions of it and masks beside it are left out.
 
-    WhiteIsZero is turned. Bits a sample below 16, (S)MaxSampleValue, and the ImageDescription of ImageJ and
+    WhiteIsZero is inverted. Bits a sample below 16, (S)MaxSampleValue, and the ImageDescription of ImageJ and
     OME say how many bits hold the picture.
     Raises ImageError for wrong sizes, several pages, kinds and compressions that cannot be decoded safely,
     and values that are not finite; whatever tifffile and Pillow raise for damage.
@@ -90,7 +90,7 @@ def _only_page(file: TiffFile, name: str) -> TiffPage:
     if len(whole) > 1 or len(pages) == _MAX_PAGES:
         raise several_pages(name)
     if not whole:
-        raise ImageError(f"{name} holds a smaller version of its picture alone; export the picture as PNG.")
+        raise ImageError(f"{name} holds only a smaller version of its picture; export the picture as PNG.")
     return whole[0]
 
 
@@ -147,7 +147,7 @@ def _pixels(page: TiffPage) -> np.ndarray:
     if samples > 1:
         channels = 3 if page.photometric == PHOTOMETRIC.RGB else 1
         is_kept = _has_alpha(page) and page.photometric != PHOTOMETRIC.MINISWHITE
-        pixels = pixels[..., : channels + is_kept]  # without masks and what else there may be
+        pixels = pixels[..., : channels + is_kept]  # without masks and other extra samples
     return pixels
 
 
@@ -159,7 +159,7 @@ def _has_alpha(page: TiffPage) -> bool:
 
 
 def _stated_bits(page: TiffPage, text: str) -> int | None:
-    """How many bits the picture has by what the file says; None if it says nothing."""
+    """The bits of the picture that the file states; None if it states none."""
     if page.bitspersample < 16:
         return page.bitspersample
     if found := _OME.search(text):
