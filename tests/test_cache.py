@@ -201,7 +201,9 @@ def test_a_damaged_cache_says_which_folder_to_delete(
         (folder / name).unlink()
     else:
         os.truncate(folder / name, 40)
-    with pytest.raises(DataError, match=f"{folder} is damaged .*; delete this folder; it is rebuilt"):
+    with pytest.raises(
+        DataError, match=f"{folder} is damaged .*; delete this folder, and it will be rebuilt"
+    ):
         prepare(samples, SIDE, cache_dir)
 
 
@@ -218,7 +220,7 @@ def test_a_damaged_cache_says_which_folder_to_delete(
 def test_an_index_of_another_content_is_damage(samples: list[Sample], cache_dir: Path, index: str) -> None:
     folder = prepare(samples, SIDE, cache_dir).folder
     (folder / pixels.INDEX_NAME).write_text(index)
-    with pytest.raises(DataError, match="delete this folder; it is rebuilt"):
+    with pytest.raises(DataError, match="delete this folder, and it will be rebuilt"):
         prepare(samples, SIDE, cache_dir)
 
 
@@ -355,5 +357,5 @@ def test_near_duplicates_are_searched_once(
     assert find_duplicates(thumbnails, cache_dir) == [(3, 12)]
     remembered = next(cache_dir.glob("duplicates-*.json"))
     remembered.write_text(json.dumps([1]))
-    with pytest.raises(DataError, match="delete this file; it is rebuilt"):
+    with pytest.raises(DataError, match="delete this file, and it will be rebuilt"):
         find_duplicates(thumbnails, cache_dir)

@@ -335,7 +335,7 @@ def test_a_saved_configuration_keeps_sources_maps_and_classes(tmp_path: Path) ->
         (["--source", "nih=A", "--source", "nih=B"], "2 sources are called 'nih'; give each its own name"),
         (
             ["--source", "nih=A", "--hold-out", "cohen"],
-            "--hold-out cohen is none of the sources; expected nih.",
+            "--hold-out cohen is not one of the sources; expected nih.",
         ),
         (["--source", "nih=A", "--hold-out", "nih"], "--hold-out nih leaves no source"),
         (["--source", "nih=A", "--map", "cohen:x=y"], "--map 'cohen:x=y' fits no source"),

@@ -222,9 +222,7 @@ def test_blank_rows_and_cells_behind_the_table_do_not_count(tmp_path: Path) -> N
 def test_a_table_that_is_no_text_says_how_to_save_it(tmp_path: Path, content: bytes) -> None:
     root = write(tmp_path)
     (root / "labels.csv").write_bytes(content)
-    with pytest.raises(
-        DataError, match=r"labels\.csv is text neither in UTF-8 nor .*; save it as CSV UTF-8\. "
-    ):
+    with pytest.raises(DataError, match=r"labels\.csv is neither UTF-8 nor .*; save it as CSV UTF-8\. "):
         read(root)
 
 
@@ -232,7 +230,7 @@ def test_a_table_that_is_no_text_says_how_to_save_it(tmp_path: Path, content: by
 def test_labels_in_another_kind_of_file_are_not_taken_from_folders_instead(tmp_path: Path, name: str) -> None:
     root = write(tmp_path, files=("scans/a.png", "more/b.png"))
     (root / "labels.csv").rename(root / name)
-    with pytest.raises(DataError, match=f"{name} is not read; save it as CSV UTF-8, "):
+    with pytest.raises(DataError, match=f"{name} cannot be read; save it as CSV UTF-8, "):
         read(root)
 
 
@@ -306,11 +304,11 @@ def test_a_folder_without_labels_is_one_clear_error(tmp_path: Path, files: tuple
             r"no column file_name, label; found: file_name\|label\.",
         ),
         ("file_name;class\na.png;Normal\n", ("a.png",), "has no column label; found: file_name, class"),
-        ("file_name,label,label\na.png,Normal,\n", ("a.png",), "has two columns label; leave one"),
+        ("file_name,label,label\na.png,Normal,\n", ("a.png",), "has two columns label; keep one"),
         (
             "file_name,label,patient_id\na.png,Pneumonia, viral,7\n",
             ("a.png",),
-            "has 3 columns, row 1 more cells: a.png, Pneumonia, viral, 7. Put a text",
+            "has 3 columns, but row 1 has more cells: a.png, Pneumonia, viral, 7. Put any text",
         ),
         (
             "file_name,label\né.png,Normal\n",

@@ -384,7 +384,7 @@ def test_a_held_out_source_shares_nothing_with_the_rest(held_out: str, tmp_path:
 @pytest.mark.parametrize(
     ("hold_out", "words"),
     [
-        (["elsewhere"], "--hold-out elsewhere is none of the sources; expected hospital, clinic"),
+        (["elsewhere"], "--hold-out elsewhere is not one of the sources; expected hospital, clinic"),
         (["clinic", "hospital"], "leaves no source to train on"),
     ],
 )

@@ -89,7 +89,7 @@ class PixelCache:
         """Read images, in any order, with repeats: (B,) integers in 0..count-1 -> (B, side, side) uint8."""
         batch = np.empty((len(rows), self.side, self.side), np.uint8)
         if not len(rows):
-            return batch  # of a source without images, which has no files
+            return batch  # a source without images has no files
         size = self.side * self.side
         try:
             with (self.folder / PIXELS_NAME).open("rb", buffering=0) as stream:
@@ -147,7 +147,7 @@ def prepare(samples: Sequence[Sample], side: int, cache_dir: Path | None = None)
 
 
 def find_duplicates(thumbnails: np.ndarray, cache_dir: Path | None = None) -> list[tuple[int, int]]:
-    """`groups.near_duplicates` of these thumbnails, remembered: the search takes most of a minute for 15,000.
+    """`groups.near_duplicates` of these thumbnails, cached: the search takes most of a minute for 15,000.
 
     Raises OutputError if the cache cannot be written, DataError if it is damaged.
     """
@@ -161,7 +161,7 @@ def find_duplicates(thumbnails: np.ndarray, cache_dir: Path | None = None) -> li
         write_text(path, json.dumps(pairs))
         return pairs
     except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"{path} is damaged ({error}); delete this file; it is rebuilt.") from error
+        raise DataError(f"{path} is damaged ({error}); delete this file, and it will be rebuilt.") from error
 
 
 def default_cache_dir() -> Path:
@@ -221,7 +221,7 @@ class _Index:
         return flat.reshape(-1, THUMBNAIL_SIDE, THUMBNAIL_SIDE)
 
     def add(self, files: Sequence[_File]) -> None:
-        """Decode files; the index is updated after each _CHUNK of them, where a stopped run goes on."""
+        """Decode files; the index is updated after each _CHUNK of them, where a stopped run resumes."""
         with (
             _open_at(self.folder / PIXELS_NAME, self.rows * self.side**2) as pixels,
             _open_at(self.folder / THUMBNAILS_NAME, self.rows * THUMBNAIL_SIDE**2) as thumbnails,
@@ -245,7 +245,7 @@ class _Index:
                 for stream in (pixels, thumbnails):
                     stream.flush()
                     os.fsync(stream.fileno())
-                # The last state of each path replaces what the file once was.
+                # Keep only the latest state of each path.
                 latest = {file.path: [*file, result] for file, result in self.found.items()}
                 index = {"rows": self.rows, "files": list(latest.values())}
                 write_text(self.folder / INDEX_NAME, json.dumps(index))
@@ -280,4 +280,4 @@ def _decode(path: Path, side: int) -> tuple[np.ndarray, np.ndarray] | ImageError
 
 
 def _damaged(folder: Path, error: Exception) -> DataError:
-    return DataError(f"{folder} is damaged ({error}); delete this folder; it is rebuilt.")
+    return DataError(f"{folder} is damaged ({error}); delete this folder, and it will be rebuilt.")

@@ -14,7 +14,7 @@ BOUND = 0.5  # from this Cramér's V on, the origin says much about the class
 
 
 def cross_table(samples: Sequence[Sample], classes: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """The O origins, a source and where it is known the site, and (O, C) int64 images of each class."""
+    """The O origins (source, and site if known), and (O, C) int64 counts of each class's images."""
     origins = [f"{each.source}/{each.site}" if each.site else each.source for each in samples]
     names, rows = np.unique(origins, return_inverse=True)
     counts = np.zeros((len(names), len(classes)), np.int64)
@@ -25,7 +25,7 @@ def cross_table(samples: Sequence[Sample], classes: Sequence[str]) -> tuple[list
 def cramers_v(counts: np.ndarray) -> float:
     """Association of origin and class, 0 (none) to 1 (one tells the other); Cramér 1946, chapter 21.
 
-    counts: (O, C). 0 where there is one origin only, which cannot tell anything apart.
+    counts: (O, C). Returns 0 for a single origin or a single class.
     """
     used = counts[counts.any(axis=1)][:, counts.any(axis=0)]
     return float(association(used, method="cramer")) if min(used.shape) > 1 else 0.0

@@ -71,7 +71,7 @@ def open_pixels(
     """Decode what is not in the sources' caches yet, and find the groups.
 
     samples, classes, reports: as `read_samples` gives them. side: height and width of the pixels.
-    drop_bad: go on without rows that have no file or an undecodable one; otherwise they are an error.
+    drop_bad: continue without rows whose file is missing or undecodable; otherwise they are an error.
     Raises ConfigError for a class that no image has, DataError, OutputError.
     """
     for report in reports if not drop_bad else ():
@@ -131,7 +131,7 @@ def read_samples(
         raise ConfigError("no source is named; pass --source KIND[:NAME]=PLACE.")
     mapped = parse_maps(label_map, specs)
     read = [reader(spec.kind).read(spec.place, spec.name, options) for spec in specs]
-    if classes is None and not any(own for own, _ in read):  # else the complaint would be of no class
+    if classes is None and not any(own for own, _ in read):  # else the error would be about missing classes
         for _, report in read:
             report.require_clean(drop_bad=False)
     everything, names = classify([sample for own, _ in read for sample in own], specs, classes, mapped)
@@ -159,9 +159,9 @@ def _require_one_source(samples: Sequence[Sample]) -> None:
 
 
 def _with_own_patients(samples: Sequence[Sample]) -> list[Sample]:
-    """Make patient ids that mean nothing outside their source, digits only or unknown ones, differ by source.
+    """Prefix patient ids that mean nothing outside their source, digits only or unknown, with its name.
 
-    Any other id that two sources have is taken for the same patient.
+    Any other id that occurs in two sources is taken for the same patient.
     """
     return [
         replace(sample, patient_id=f"{sample.source}/{sample.patient_id}")

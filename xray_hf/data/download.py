@@ -20,7 +20,7 @@ def download(out: Path) -> None:
     with atomic_folder(out) as temporary:
         _fetch(temporary, by_hand)
         if not (temporary / CSV_NAME).is_file():
-            raise DataError(f"what Kaggle sent holds no {CSV_NAME}; try again later, {by_hand}")
+            raise DataError(f"the download from Kaggle holds no {CSV_NAME}; try again later, {by_hand}")
 
 
 def _fetch(folder: Path, by_hand: str) -> None:
@@ -46,6 +46,6 @@ def _fetch(folder: Path, by_hand: str) -> None:
 
 def _login_help(error: Exception, by_hand: str) -> str:
     return (
-        f"Kaggle wants a login ({type(error).__name__}). Create an API token at kaggle.com/settings, put "
-        f"it into ~/.kaggle/kaggle.json or KAGGLE_API_TOKEN, accept the data set's terms; {by_hand}"
+        f"Kaggle requires a login ({type(error).__name__}). Create an API token at kaggle.com/settings, put "
+        f"it into ~/.kaggle/kaggle.json or KAGGLE_API_TOKEN, and accept the data set's terms; {by_hand}"
     )

@@ -1,6 +1,6 @@
 """Near-duplicate images, within a source and across sources, and the groups of patients that they join.
 
-One picture comes back in another collection with other contrast, size and compression, with its margin cut
+The same picture recurs in other collections with another contrast, size and compression, with its margin cut
 off or a border around it. Two thumbnails are therefore compared by their local structure (each pixel minus
 its surroundings' mean, over their deviation), and the edges of one are moved until it fits the other.
 docs/duplicates.md has the measurements behind the constants.
@@ -17,13 +17,13 @@ from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
 THUMBNAIL_SIDE = 64  # pixels
-VERSION = 1  # raise it when the same thumbnails would give other pairs: what is remembered depends on it
+VERSION = 1  # raise it when the same thumbnails would give other pairs: the cached ones depend on it
 CORRELATION = 0.9  # of the local structure of two fitted thumbnails; above it they show the same picture
 
-_COARSE_SIDE, _COARSE_RADIUS = 24, 1.2  # pixels: what every image is compared with every other at
+_COARSE_SIDE, _COARSE_RADIUS = 24, 1.2  # pixels, for comparing every image with every other
 _FINE_RADIUS = 1.25  # pixels of a thumbnail
 _CANDIDATES = 5  # of the later images, the most similar ones that are looked at closely
-_COARSE_CORRELATION = 0.6  # below it none is
+_COARSE_CORRELATION = 0.6  # below it no pair is looked at closely
 _FITTED_CORRELATION = 0.78  # of the coarse thumbnails after fitting, likewise
 _MAX_MOVE = 0.08  # of the side: how far fitting may move an edge
 # The edges top, bottom, left and right of a view, in parts of the side: as it is, and moved outwards or
@@ -40,8 +40,8 @@ _BLOCK = 512  # images, or pairs, compared at a time
 def near_duplicates(thumbnails: np.ndarray) -> list[tuple[int, int]]:
     """Find pairs of the same picture.
 
-    thumbnails: (N, 64, 64) uint8. Returns pairs (i, j), i < j, ascending. Of a picture that is there more
-    than six times not every pair is listed, but all its copies are linked through others.
+    thumbnails: (N, 64, 64) uint8. Returns pairs (i, j), i < j, ascending. If a picture occurs more than
+    six times, not every pair is listed, but all its copies are linked through others.
     Memory grows with N, time with its square.
     """
     return [pair for pair, correlation in scored_pairs(thumbnails).items() if correlation > CORRELATION]

@@ -59,7 +59,8 @@ class SourceReport:
     patients_from: what names the patients; None if nothing does. Files without metadata, exact duplicate rows
     and images that are not frontal are left out. Rows without a file, and files that cannot be decoded, are
     an error unless the user allows dropping them. without_class: {finding: images} that map to no class of
-    the task. complaints: {file name: why it cannot be used}. no_images: {kind: how many files} that are none.
+    the task. complaints: {file name: why it cannot be used}. no_images: {kind: how many} files that are not
+    images.
     """
 
     source: str
@@ -135,7 +136,7 @@ def is_synthetic(samples: Sequence[Sample]) -> bool:
 
 
 def mark_of(samples: Sequence[Sample]) -> str:
-    """A prefix of titles and tables, unless all images are of real people."""
+    """The prefix of titles and tables; "" if all images are of real people."""
     if not is_synthetic(samples):
         return ""
     return SYNTHETIC_MARK if all(sample.site == SYNTHETIC for sample in samples) else PARTLY_MARK

@@ -65,7 +65,7 @@ class SourceOptions:
         return ReadOptions(_path(self.covid_metadata), self.patient, _path(self.cache_dir))
 
     def check(self, hold_out: tuple[str, ...] = ()) -> None:
-        """Raise ConfigError for mistakes that show before any data are read and torch is imported."""
+        """Raise ConfigError for mistakes that show before data are read or torch is imported."""
         parse_maps(self.map, self.specs)
         if self.classes:
             check_classes(self.classes)

@@ -4,9 +4,9 @@ Two protocols:
 - `grouped`, the default: no patient and no near-duplicate in two splits, over all sources. A source that is
   held out is the external test set; images of other sources that share a patient or a picture with it are in
   no split.
-- `paper`: İbişoğlu and Akçay 2021, to the count, on CoronaHack. It copies images before it splits off
-  validation, so most validation images are also training images, and patients are in both. It is here to
-  reproduce the paper and to measure the leak; do not select models with it.
+- `paper`: İbişoğlu and Akçay 2021 on CoronaHack, with exactly their counts. It copies images before it splits
+  off validation, so most validation images are also training images, and patients are in both. It is here
+  to reproduce the paper and to measure the leak; do not select models with it.
 """
 
 from __future__ import annotations
@@ -104,11 +104,11 @@ def grouped(
 ) -> Split:
     """The patient-level protocol: groups (patients, joined by near-duplicates) are never divided.
 
-    External: all images of the sources `hold_out`. Test: every group with an official TEST image; of a
-    class for which its source has no such image, whole groups up to a quarter of its images. Validation: 15 %
-    of the other groups, drawn within each class of each source; another fold has other 15 %, and the same
-    test. Nothing is copied. Groups that reach into a held-out source are in no split.
-    Raises ConfigError for a fold outside 0..FOLDS-1, and for one that a small class does not reach.
+    External: all images of the sources `hold_out`. Test: every group with an official TEST image; for a
+    class without such an image in its source, whole groups up to a quarter of its images. Validation: 15 %
+    of the other groups, drawn within each class of each source; each fold takes different ones, and test is
+    the same in all. Nothing is copied. Groups that reach into a held-out source are in no split.
+    Raises ConfigError for a fold outside 0..FOLDS-1, and for one for which a class has too few groups.
     """
     if not 0 <= fold < FOLDS:
         raise ConfigError(f"fold is {fold}; expected 0 to {FOLDS - 1}.")
@@ -165,7 +165,7 @@ def describe(
     """Count rows, images, patients, classes and sources of each split, and what any two splits share.
 
     `leak`: share of the validation rows whose very image, or whose patient or near-duplicate, is in train.
-    `left_out`: images in no split, since they share a patient or a picture with a held-out source.
+    `left_out`: images in no split, because they share a patient or a picture with a held-out source.
     """
     labels, names = labels_of(samples, classes), split.names
     patients = np.asarray([sample.patient_id for sample in samples])
@@ -324,7 +324,7 @@ def read(path: Path, samples: Sequence[Sample]) -> Split:
 def _copies(files: Any, split: str, sources: set[str]) -> dict[tuple[str, str], int]:
     """Check the {source: {file name: copies}} of a split; raises ValueError.
 
-    Before version 0.3 there was one source and {file name: copies}: the only one of this run is meant.
+    Before version 0.3 this was {file name: copies}, which now belong to the run's only source.
     """
     if isinstance(files, dict) and files and not any(isinstance(own, dict) for own in files.values()):
         if len(sources) > 1:

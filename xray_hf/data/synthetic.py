@@ -2,8 +2,8 @@
 
 The atlas (`atlas.npz`, made by `scripts/build_atlas.py` from CoronaHack's TRAIN part) is a linear model:
 a mean image, 200 principal components and, for each class, a Gaussian over their coefficients. It holds
-averages over many people and nobody's own image or coefficients. What is drawn from it shows no real
-person and has no clinical meaning: a score on it says that the code works, and nothing about medicine.
+averages over many people and nobody's own image or coefficients. Images drawn from it show no real
+person and have no clinical meaning: a score on them says that the code works, and nothing about medicine.
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ def write_synthetic(out: Path, patients: int, seed: int) -> dict[tuple[str, str]
     """Draw a synthetic data set and write it in the layout of Kaggle's CoronaHack archive.
 
     out: a folder that does not exist yet or is empty. It appears only when everything is written.
-    patients: at least 30, with 1 to 3 images each; about 12 % are in TEST, which as in the real set has no
-    COVID-19. A few files more are written without a row in the CSV, as Kaggle has them too.
+    patients: at least 30, with 1 to 3 images each; about 12 % are in TEST, which has no COVID-19,
+    as in the real set. A few more files have no row in the CSV, as in Kaggle's archive.
     The same (patients, seed) gives the same files. Returns {(official split, class name): images with a row}.
     Raises ConfigError for too few patients or a negative seed, OutputError if `out` is not empty or cannot
     be written, DataError if the package lacks its atlas.
@@ -187,7 +187,7 @@ def _plan(patients: int, seed: int) -> list[_Film]:
 
 
 def _cohort(patients: int) -> Iterator[tuple[str, int, bool]]:
-    """(official split, label, listed in the CSV) of each patient; those not listed come on top."""
+    """(official split, label, listed in the CSV) of each patient; unlisted ones are extra."""
     covid = round(COVID_SHARE * patients)
     normal = round(NORMAL_SHARE * patients)
     pneumonia = patients - covid - normal
@@ -225,8 +225,8 @@ def _write_csv(path: Path, films: Sequence[_Film]) -> None:
 
 
 def _draw(atlas: Atlas, label: int, seed: int, patient: int, index: int) -> Image.Image:
-    """Image number `index` of the data set, of that patient: a PIL image of mode "L"."""
-    # Streams of their own keep an image the same in whatever order the threads come to it.
+    """Draw image number `index` of the data set, of this patient: a PIL image of mode "L"."""
+    # Separate random streams make each image independent of the order of the threads.
     rng = np.random.default_rng([seed, 1, index])
     of_patient = np.random.default_rng([seed, 2, patient])
     size = len(atlas.components)

@@ -1,4 +1,4 @@
-"""What the readers share: find a collection's table and images, and read the table row by row."""
+"""Helpers that the readers share: find a collection's table and images, read the table row by row."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def require_folder(place: str | Path, how_to_get: str) -> Path:
 def read_table(
     folder: Path, names: Sequence[str], columns: Sequence[str], how_to_get: str, optional: Sequence[str] = ()
 ) -> tuple[Path, list[dict[str, str]]]:
-    """The first of `names` that the folder holds, and its rows as read_rows gives them.
+    """The path of the first of `names` that the folder holds, and its rows as read_rows gives them.
 
     Raises DataError, which names the right kind of source where it can.
     """
@@ -42,7 +42,7 @@ def read_table(
 
 
 def files_of(folder: Path, names: Sequence[str]) -> list[Path]:
-    """The files of these names in a folder, in the order of `names`; in capital or small letters."""
+    """The files of these names in a folder, in the order of `names`; case is ignored."""
     try:
         there = {path.name.lower(): path for path in sorted(folder.iterdir())}
     except OSError:
@@ -60,7 +60,7 @@ def has_table(folder: Path, names: Sequence[str], columns: Sequence[str]) -> boo
 
 
 def right_kind(folder: Path) -> str:
-    """A sentence that names the kind in whose layout a folder is; "" for none."""
+    """A sentence that names the kind whose layout a folder has; "" if there is none."""
     kind = next((kind for kind in KINDS if reader(kind).fits(folder)), None)
     return f"It has the layout of {kind}: pass --source {kind}={folder}." if kind else ""
 
@@ -70,8 +70,8 @@ def read_rows(
 ) -> list[dict[str, str]]:
     """The columns of a table, row by row, without blanks around names and cells; a missing cell is "".
 
-    Read are CSV (RFC 4180) with commas, semicolons or tabs, in UTF-8, or UTF-16 with a byte order mark, as
-    spreadsheets write them. Rows without any text are left out.
+    Takes CSV (RFC 4180) with commas, semicolons or tabs, in UTF-8, or UTF-16 with a byte order mark, as
+    spreadsheets write it. Rows without any text are left out.
     how_to_get: ends every error. optional: columns that may be missing; their cells are "" then.
     Raises DataError if the file cannot be read, lacks one of `columns` or has one twice, and for a row with
     more cells than the header.
@@ -82,8 +82,7 @@ def read_rows(
         raise DataError(f"{path} does not exist. {how_to_get}") from error
     except UnicodeError as error:
         raise DataError(
-            f"{path} is text neither in UTF-8 nor in UTF-16 with a byte order mark; save it as CSV UTF-8. "
-            f"{how_to_get}"
+            f"{path} is neither UTF-8 nor UTF-16 with a byte order mark; save it as CSV UTF-8. {how_to_get}"
         ) from error
     except (OSError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as a CSV file ({error}). {how_to_get}") from error
@@ -92,11 +91,12 @@ def read_rows(
         found = ", ".join(header) or "none"
         raise DataError(f"{path} has no column {', '.join(missing)}; found: {found}. {how_to_get}")
     if twice := [column for column in wanted if header.count(column) > 1]:
-        raise DataError(f"{path} has two columns {twice[0]}; leave one. {how_to_get}")
+        raise DataError(f"{path} has two columns {twice[0]}; keep one. {how_to_get}")
     if longer := next((number for number, row in enumerate(rows, 1) if any(row[len(header) :])), None):
         raise DataError(
-            f"{path} has {len(header)} columns, row {longer} more cells: {', '.join(rows[longer - 1])}. "
-            'Put a text that holds the separator into quotes, "a,b".'
+            f"{path} has {len(header)} columns, but row {longer} has more cells: "
+            f"{', '.join(rows[longer - 1])}. "
+            'Put any text that contains the separator in quotes, "a,b".'
         )
     places = {column: header.index(column) for column in wanted}
     empty = dict.fromkeys(optional, "")
@@ -109,7 +109,7 @@ def read_rows(
 def without_repeats(
     rows: Iterable[dict[str, str]], key: str, table: Path, repeated: list[str]
 ) -> Iterator[dict[str, str]]:
-    """The rows, each name in the column `key` once; names of further rows that say the same go to `repeated`.
+    """Yield the rows, each name in the column `key` once; names of identical repeats go to `repeated`.
 
     Raises DataError for two rows of one name that differ.
     """
@@ -129,7 +129,7 @@ def without_repeats(
 
 
 def normal_name(name: str) -> str:
-    r"""A path as tables and disks may both write it: './a\é.png' -> 'a/é.png', é composed."""
+    r"""Normalise a path, so that tables and disks agree on it: './a\é.png' -> 'a/é.png', é composed."""
     return posixpath.normpath(unicodedata.normalize("NFC", name.replace("\\", "/")))
 
 
@@ -163,7 +163,7 @@ def by_name(folder: Path, files: Iterable[Path]) -> dict[str, Path]:
 def _parse(path: Path, columns: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     """The header of a table and its rows, without blanks around the cells.
 
-    The separator is the first of comma, semicolon and tab that finds `columns`, or else the most columns.
+    The separator is the first of comma, semicolon and tab that finds `columns`, else the one that finds most.
     Raises OSError, UnicodeError, csv.Error.
     """
     text = _text(path)

@@ -167,7 +167,7 @@ def parse_specs(texts: Sequence[str]) -> tuple[SourceSpec, ...]:
 def check_hold_out(hold_out: Sequence[str], names: Sequence[str]) -> None:
     """Raise ConfigError for an unknown source to hold out, and if none is left to train on."""
     if unknown := [name for name in hold_out if name not in names]:
-        raise ConfigError(f"--hold-out {unknown[0]} is none of the sources; expected {', '.join(names)}.")
+        raise ConfigError(f"--hold-out {unknown[0]} is not one of the sources; expected {', '.join(names)}.")
     if hold_out and set(names) == set(hold_out):
         raise ConfigError(f"--hold-out {', '.join(names)} leaves no source to train on; hold fewer out.")
 
@@ -207,11 +207,11 @@ def classify(
 ) -> tuple[list[Sample], tuple[str, ...]]:
     """Give every image the class of its findings, or None, and return the classes.
 
-    classes: the task's; None for all that the sources have: the paper's first, in their order.
-    mapped: as parse_maps gives it. A finding that is not mapped is the class of its own name, else what its
-    source's CLASS_OF says. An image with findings of two classes has none.
-    Raises ConfigError for a map to another class or of a finding that no image has, and for fewer than two
-    classes.
+    classes: the task's; None for all that the sources have: the paper's first, in its order, then the others.
+    mapped: as parse_maps gives it. An unmapped finding gets the class of its own name if the task has it,
+    else the class that its source's CLASS_OF gives. An image with findings of two classes has none.
+    Raises ConfigError for a map to a class that the task lacks or of a finding that no image has, and for
+    fewer than two classes.
     """
     kinds = {spec.name: reader(spec.kind).CLASS_OF for spec in specs}
     there = {(sample.source, finding) for sample in samples for finding in sample.findings}

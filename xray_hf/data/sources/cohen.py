@@ -92,7 +92,7 @@ def fits(folder: Path) -> bool:
 
 
 def _is_frontal(row: dict[str, str]) -> bool:
-    """Whether it is an X-ray from front or back: PA, AP, AP Supine, AP Erect; CT is Axial or Coronal."""
+    """Whether it is a frontal X-ray: PA, AP, AP Supine or AP Erect; CT is Axial or Coronal."""
     return row["modality"] in ("X-ray", "") and row["view"].startswith(("PA", "AP"))
 
 

@@ -49,7 +49,7 @@ ABOUT = About(
   journal = {arXiv:2006.11988}, year = {2020}
 }""",
 )
-# The real file is misspelt; COVID-19 stands in another column, and reads as a finding of its own.
+# The real file misspells Pneumonia. COVID-19 stands in another column and becomes a finding of its own.
 CLASS_OF = {"Normal": "Normal", "Pnemonia": "Pneumonia", "Pneumonia": "Pneumonia", "COVID-19": "COVID-19"}
 
 KAGGLE_SLUG = "praveengovi/coronahack-chest-xraydataset"
@@ -64,7 +64,7 @@ HOW_TO_GET = (
 )
 HOW_TO_GET_COVID = "Expected metadata.csv of github.com/ieee8023/covid-chestxray-dataset."
 
-# By site; of the web, one per image. The atlas was made of images with non-commercial terms, too.
+# By site; images from the web have one each. The atlas was also made of images with non-commercial terms.
 _LICENSES = {"Kermany": "CC BY 4.0", SYNTHETIC: "CC BY-NC 4.0"}
 _KERMANY_NAME = re.compile(r"^(?:SYNTHETIC-)?(?:(person\d+)_|((?:NORMAL2-)?IM-\d+)-)")
 _SYNTHETIC_COVID_NAME = re.compile(r"^(SYNTHETIC-covid-\d+)-")
@@ -73,8 +73,8 @@ _SYNTHETIC_COVID_NAME = re.compile(r"^(SYNTHETIC-covid-\d+)-")
 def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], SourceReport]:
     """Read the CSV and look for every image file; no image is decoded.
 
-    place: the unpacked Kaggle folder. options.covid_metadata tells patient and view of the COVID-19 images;
-    without it `covid_chestxray_metadata.csv` or `metadata.csv` in the folder or its parent does, if there.
+    place: the unpacked Kaggle folder. options.covid_metadata: the CSV with patient and view of the COVID-19
+    images; by default `covid_chestxray_metadata.csv` or `metadata.csv` in the folder or its parent, if there.
     Returns the usable samples in the CSV's order and a report of all other rows and files.
     Raises DataError if the folder, the CSV, a column or all images are missing.
     """
@@ -108,10 +108,10 @@ def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Sou
 
 
 def patient_id(file_name: str, official_split: str, covid_patient: str = "") -> str:
-    """Name the patient behind a file; covid_patient: what the metadata of the COVID-19 images call them.
+    """The patient id of a file. covid_patient: the id in the metadata of the COVID-19 images.
 
-    `personN_…` restarts its numbers in TRAIN and TEST; `IM-NNNN-…` and `NORMAL2-IM-NNNN-…` are not. COVID-19
-    images have the patient of their collection's metadata; without it each file is its own patient.
+    The numbers of `personN_…` restart in TEST, so the split is a part of the id; those of `IM-NNNN-…` and
+    `NORMAL2-IM-NNNN-…` do not. A COVID-19 image without metadata is its own patient.
     """
     if match := _KERMANY_NAME.match(file_name):
         person, scan = match.groups()

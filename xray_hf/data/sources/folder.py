@@ -56,8 +56,8 @@ def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Sou
     patient_id does not. Without either an image is its own patient.
     Returns the usable samples in the CSV's order and a report of all other rows and files.
     Raises ConfigError for a `patient` that is not a regular expression; DataError if folder, labels or a
-    column are missing, for a name that has different rows, fits two files or lacks `patient`, and for a file
-    with two names.
+    column are missing, for a name that has different rows, fits two files or does not match `patient`, and
+    for a file with two names.
     """
     folder, pattern = tables.require_folder(place, HOW_TO_MAKE), _compiled(options.patient)
     report = SourceReport(name, place, patients_from="file names" if pattern else None)
@@ -80,7 +80,7 @@ def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Sou
                 report.rows_without_file.append(file_name or "a row without file_name")
                 continue
             if path in asked:
-                raise DataError(f"{table} has two rows for {path}, one of them {file_name}; leave one.")
+                raise DataError(f"{table} has two rows for {path}, one of them {file_name}; keep one.")
             asked.add(path)
             samples.append(
                 Sample(
@@ -138,7 +138,7 @@ def _csvs(folder: Path) -> list[str]:
 
 
 def _labels(folder: Path, found: Iterable[str]) -> tuple[Path, list[dict[str, str]]]:
-    """What names the labels, a CSV or the folder itself, and a row for each image.
+    """The source of the labels, a CSV or the folder itself, and a row for each image.
 
     found: the images below it.
     """
@@ -148,7 +148,9 @@ def _labels(folder: Path, found: Iterable[str]) -> tuple[Path, list[dict[str, st
     if csvs:
         return tables.read_table(folder, csvs, COLUMNS, HOW_TO_MAKE, OPTIONAL)
     if others := tables.files_of(folder, _OTHER_TABLES):
-        raise DataError(f"{others[0]} is not read; save it as CSV UTF-8, {others[0].stem}.csv. {HOW_TO_MAKE}")
+        raise DataError(
+            f"{others[0]} cannot be read; save it as CSV UTF-8, {others[0].stem}.csv. {HOW_TO_MAKE}"
+        )
     if kind := tables.right_kind(folder):
         raise DataError(f"{folder} holds neither {' nor '.join(CSV_NAMES)}. {kind}")
     inner = {name: PurePosixPath(name).parts[0] for name in found if "/" in name}
@@ -164,7 +166,7 @@ def _labels(folder: Path, found: Iterable[str]) -> tuple[Path, list[dict[str, st
         )
     if splits := sorted(each for each in classes if each.lower() in _SPLITS):
         raise DataError(
-            f"{folder} has subfolders of splits ({', '.join(splits)}) beside others; leave either splits or "
+            f"{folder} has subfolders of splits ({', '.join(splits)}) beside others; keep either splits or "
             f"classes. {HOW_TO_MAKE}"
         )
     empty = dict.fromkeys(OPTIONAL, "")
@@ -172,11 +174,11 @@ def _labels(folder: Path, found: Iterable[str]) -> tuple[Path, list[dict[str, st
 
 
 def _by_name(found: Mapping[str, Path]) -> dict[str, list[Path]]:
-    """{what a row may call a file: the files that it fits}."""
+    """{a name that a row may use: the files that it fits}."""
     files: dict[str, list[Path]] = {}
     for inner, path in found.items():
         files.setdefault(PurePosixPath(inner).name, []).append(path)
-    # A path says more than a name: it wins.
+    # A path is more specific than a bare name, so it wins.
     files |= {i.removeprefix("images/"): [path] for i, path in found.items() if i.startswith("images/")}
     return files | {inner: [path] for inner, path in found.items()}
 

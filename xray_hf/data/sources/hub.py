@@ -49,7 +49,7 @@ def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Sou
     """Fetch the Parquet files, or take them from the Hub's cache, and write their images; none is decoded.
 
     place: "owner/name" or "owner/name@revision", a branch, tag or commit.
-    Raises ConfigError for another place, HubError if the Hub does not give it, DataError if it holds no
+    Raises ConfigError for a place of another form, HubError if it cannot be fetched, DataError if it holds no
     Parquet with image and label, and for a name with two different images.
     """
     # Imports scipy and Pillow, which ABOUT does not need.
@@ -70,7 +70,9 @@ def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Sou
     try:
         rows: list[dict[str, str]] = json.loads((folder / INDEX).read_text(encoding="utf-8"))["rows"]
     except (OSError, ValueError, LookupError) as error:
-        raise DataError(f"{folder} is damaged ({error}); delete this folder; it is rebuilt.") from error
+        raise DataError(
+            f"{folder} is damaged ({error}); delete this folder, and it will be rebuilt."
+        ) from error
     has_test = any(row["split"] == "test" for row in rows)
     report = SourceReport(name, place, rows=len(rows))
     if any(row["patient_id"] for row in rows):
@@ -105,7 +107,7 @@ def _fetch(repo_id: str, revision: str | None) -> Path:
     """The folder of the repository's Parquet files and card in the Hub's cache, named by the commit."""
     from huggingface_hub import snapshot_download
 
-    # Read by hf_xet at its first download; else a silent server is waited for for half an hour.
+    # hf_xet reads it at its first download; by default it waits half an hour for a silent server.
     os.environ.setdefault("HF_XET_CLIENT_READ_TIMEOUT", f"{TIMEOUT}s")
     patterns = ["*.parquet", "README.md"]
     try:
@@ -120,7 +122,7 @@ def _fetch(repo_id: str, revision: str | None) -> Path:
 
 
 def _unpack(snapshot: Path, place: str, folder: Path) -> list[dict[str, str]]:
-    """Write each image under the hash of its bytes; the rows.
+    """Write each image under the hash of its bytes, and return the rows.
 
     A row has split, file_name, label, stored (the file's name in `folder`) and OPTIONAL, all texts.
     """
@@ -136,7 +138,7 @@ def _unpack(snapshot: Path, place: str, folder: Path) -> list[dict[str, str]]:
                 f"{as_sentence(error)} Expected both columns, and patient_id if known."
             ) from error
     names = Counter(name for name, _ in {(row["file_name"], row["split"]) for row in rows})
-    if max(names.values(), default=0) > 1:  # each split counts from the start
+    if max(names.values(), default=0) > 1:  # numbers restart in each split
         rows = [row | {"file_name": f"{row['split']}/{row['file_name']}"} for row in rows]
     return rows
 

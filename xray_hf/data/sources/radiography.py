@@ -93,7 +93,7 @@ _SITE_OF_URL = {  # a part of the URL column
     "eurorad": "Eurorad",
 }
 _LICENSES = {"Kermany": "CC BY 4.0"}
-# What openpyxl raises for a damaged file, beside its own.
+# What openpyxl raises for a damaged file, in addition to its own exceptions.
 _DAMAGE = (OSError, ValueError, LookupError, TypeError, SyntaxError, BadZipFile)
 
 
@@ -107,7 +107,9 @@ def read(place: str, name: str, options: ReadOptions) -> tuple[list[Sample], Sou
     root = next((path for path in (root, *subfolders(root)) if _class_folders(path)), root)
     folders = _class_folders(root)
     if not folders:
-        raise DataError(f"{root} holds no folder COVID, Normal or so. {right_kind(root) or HOW_TO_GET}")
+        raise DataError(
+            f"{root} holds no class folder, such as COVID or Normal. {right_kind(root) or HOW_TO_GET}"
+        )
     report = SourceReport(name, str(root))
     samples = []
     for finding, folder in folders:
@@ -188,7 +190,7 @@ def _sample(path: Path, file_name: str, finding: str, source: str, urls: dict[in
 
 
 def _site_of_number(finding: str, number: int) -> str:
-    """What the images themselves show: each collection was numbered in one run; "" at its ends."""
+    """The site by number: as the images show, each collection was numbered in one run; "" at its ends."""
     if finding == "Viral Pneumonia" or (finding == "Normal" and 1 <= number <= 1341):
         return "Kermany"
     if finding == "Lung_Opacity" or (finding == "Normal" and number > 1372):

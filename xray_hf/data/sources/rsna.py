@@ -48,7 +48,7 @@ ABOUT = About(
 }""",
 )
 OPACITY = "Lung Opacity"
-# "No Lung Opacity / Not Normal" has no class: something else is to be seen.
+# "No Lung Opacity / Not Normal" has no class: it shows some other finding.
 CLASS_OF = {"Normal": "Normal", OPACITY: "Pneumonia"}
 
 CLASS_INFO = "stage_2_detailed_class_info.csv"
@@ -107,7 +107,7 @@ def fits(folder: Path) -> bool:
 
 
 def _each_once(folder: Path, name: str, column: str) -> dict[str, str]:
-    """{image: its cell of a column}, which all its rows share, one for each box."""
+    """{image: its value in a column}; an image has one row per box, all with the same value."""
     table, rows = read_table(folder, (name,), ("patientId", column), HOW_TO_GET)
     return {row["patientId"]: row[column] for row in without_repeats(rows, "patientId", table, [])}
 
