@@ -119,7 +119,7 @@ def test_sigterm_saves_and_tells_how_to_go_on(
             time.sleep(0.05)
         os.kill(program.pid, signal.SIGTERM)
         assert program.wait() == 128 + signal.SIGTERM
-        assert "--resume goes on from here" in program.err.read_text()
+        assert "--resume continues from here" in program.err.read_text()
     run(python, command(synthetic, out, "--resume"))
     assert weights_hash(out) == weights_hash(reference)
 

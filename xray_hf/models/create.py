@@ -1,4 +1,4 @@
-"""A model's name -> the network with what its input must look like."""
+"""A model's name -> the network, with the preprocessing of its input."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Preprocessing:
     std: tuple[float, float, float]
 
     def __post_init__(self) -> None:
-        """Raise ValueError for what no saved config should say."""
+        """Raise ValueError for a side, mean or deviation that no network can have."""
         if not 32 <= self.side <= MAX_SIDE or not len(self.mean) == len(self.std) == 3 or min(self.std) <= 0:
             raise ValueError(f"preprocessing {self}; expected a side of 32 to 2048, 3 means, 3 deviations")
 
@@ -48,7 +48,7 @@ class Preprocessing:
 
 @cache  # a copy to a GPU at every batch would make the host wait for it
 def _shift_and_scale(wanted: Preprocessing, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    with torch.inference_mode(False):  # who asks first must not decide who may use them
+    with torch.inference_mode(False):  # the first caller's mode must not decide for all later ones
         mean, std = torch.tensor(wanted.mean), torch.tensor(wanted.std)
         return (-mean / std).to(device), (1 / (255 * std)).to(device)
 
@@ -59,8 +59,8 @@ class Network:
 
     name: "xray-resnet18", "xray-cnn" or "timm:…". classes: in the order of the logits.
     initial_weights: "random", the Hub's id or the file of the weights that it was initialised with.
-    loaded: which tensors the file gave, None without a file. lungs: what crops its input to the lungs; None
-    for a network of whole images.
+    loaded: which tensors came from that file, None without a file. lungs: the module that crops its input to
+    the lungs; None for a network that sees whole images.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Network:
 
     @property
     def side(self) -> int:
-        """Height and width in pixels of the whole image that it takes."""
+        """Height and width of its input, the whole image, in pixels."""
         side = self.preprocessing.side
         return round(ZOOM * side) if self.lungs else side
 
@@ -106,7 +106,7 @@ def create_model(
     side: height and width of the input in pixels, 0 for the network's own.
     initial_weights: a safetensors file with some or all of the network's tensors, in place of `pretrained`.
     Raises ModelError for an unknown name, for a side that the network cannot take and for weights that
-    cannot be had; never falls back to random.
+    cannot be obtained; never falls back to random weights.
     """
     network = _create(name, pretrained and initial_weights is None, tuple(classes))
     if initial_weights:
@@ -170,11 +170,11 @@ def _hub_id(timm_name: str) -> str:
 
 
 def _download_weights(hub_id: str) -> str:
-    """The path of the safetensors file; timm alone would also take a pickle."""
+    """The path of the safetensors file; timm by itself would also take a pickle."""
     try:
         return hf_hub_download(hub_id, "model.safetensors")
     except hub_errors() as error:
         raise ModelError(
             f"cannot fetch the ImageNet weights {hub_id}: {as_sentence(error)} "
-            "Without a network, train from random weights with --no-pretrained."
+            "To train offline, start from random weights with --no-pretrained."
         ) from error

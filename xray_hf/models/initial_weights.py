@@ -17,9 +17,9 @@ from xray_hf.errors import ModelError
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """What a file gave to a network.
+    """Which tensors of a network came from a file.
 
-    file: its name. metadata: what it says of itself. loaded, of: the tensors that it gave, and that the
+    file: its name. metadata: what it says of itself. loaded: how many tensors came from it. of: how many the
     network has. random: modules and tensors that the file lacks, which keep their random values. unused:
     those that only the file has. misfits: {tensor: the file's shape, and the network's}; also random.
     """

@@ -16,13 +16,13 @@ WEIGHTS = Path(__file__).with_name("lungs.safetensors")
 
 SIDE = 128  # pixels that the U-Net sees
 GRID = 16  # parts of each side, in which lungs and heatmaps are given
-LARGE = 1_000  # elements of a tensor from which it is stored in half precision
+LARGE = 1_000  # tensors with more elements are stored in half precision
 KINDS = ("full", "clear")
 WIDTHS = (12, 24, 48, 96)  # channels at a side of 128, 64, 32 and 16 pixels
 SMALLEST_AREA = 0.08  # share of the image; less cannot be a pair of lungs
-MARGIN = 0.03  # share of the side that the box is larger by, on every side
+MARGIN = 0.03  # share of the image's side by which the box is enlarged on each of its sides
 MEAN, DEVIATION = 127.5, 51.0  # of the grey values that the network sees
-_STEPS = 1024  # to which a box is rounded, so that all runtimes cut out the same
+_STEPS = 1024  # a box is rounded to 1/1024 of the side, so that all runtimes cut out the same
 _EDGE = 0.01  # share of the lungs that may lie beyond each side of the box: specks, not lungs
 
 
@@ -99,7 +99,7 @@ class LungCrop(nn.Module):
         )
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """As the class says."""
+        """Find the lungs, as the class describes."""
         small = nn.functional.interpolate(images / 255, (SIDE, SIDE), mode="bilinear")
         masks = masks_of(self.segment(small)[:, :1])
         box, found = boxes(masks[:, 0])
@@ -107,7 +107,7 @@ class LungCrop(nn.Module):
 
 
 def masks_of(logits: torch.Tensor) -> torch.Tensor:
-    """Lung, from 0 to 1 while its probability goes from 1/4 to 3/4: no jump where rounding could matter."""
+    """Soft masks: 0 to 1 while the probability goes from 1/4 to 3/4, so that rounding makes no jump."""
     return (2 * logits.sigmoid() - 0.5).clamp(0, 1)
 
 
@@ -115,7 +115,7 @@ def boxes(masks: torch.Tensor, margin: float = MARGIN) -> tuple[torch.Tensor, to
     """The box around the lungs of each image.
 
     masks: (B, h, w) float32, 0 to 1. Returns (B, 4) float32, top, bottom, left and right as shares of the
-    side, and (B,), 1 where lungs were found and else 0; the box then is the whole image.
+    side, and (B,), 1 where lungs were found; else 0, and the box is the whole image.
     """
     found = (masks.mean(dim=(1, 2)) >= SMALLEST_AREA).to(masks.dtype)
     top, bottom = _ends(masks.sum(dim=2))
@@ -127,7 +127,7 @@ def boxes(masks: torch.Tensor, margin: float = MARGIN) -> tuple[torch.Tensor, to
 
 
 def _ends(profile: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Between which shares of n a profile (B, n) has all but the outer _EDGE of its mass at either end."""
+    """The ends, as shares of n, beyond which a profile (B, n) has _EDGE of its mass each."""
     before = profile.cumsum(dim=1) - profile
 
     def reach(share: float) -> torch.Tensor:
@@ -146,8 +146,8 @@ def crop(images: torch.Tensor, box: torch.Tensor, side: int) -> torch.Tensor:
 def standardise(images: torch.Tensor) -> torch.Tensor:
     """Give all images the same brightness and contrast, in which collections differ.
 
-    (B, 1, h, w) float32, 0 to 255 -> the same, of mean MEAN and standard deviation DEVIATION but for what is
-    clipped at 0 and 255.
+    (B, 1, h, w) float32, 0 to 255 -> the same, of mean MEAN and standard deviation DEVIATION, except where
+    values are clipped at 0 and 255.
     """
     centred = images - images.mean(dim=(2, 3), keepdim=True)
     deviation = centred.square().mean(dim=(2, 3), keepdim=True).sqrt() + 0.25
@@ -155,7 +155,7 @@ def standardise(images: torch.Tensor) -> torch.Tensor:
 
 
 def uncrop(maps: torch.Tensor, box: torch.Tensor) -> torch.Tensor:
-    """Maps of the boxes' insides, (B, C, h, w), in the whole image: (B, C, GRID, GRID), 0 elsewhere."""
+    """Maps of the boxes' insides, (B, C, h, w), in the whole image: (B, C, GRID, GRID), 0 outside."""
     top, bottom, left, right = box.unbind(1)
     width, height = right - left, bottom - top
     across, down = (1 - left - right) / width, (1 - top - bottom) / height

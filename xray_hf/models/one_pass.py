@@ -16,13 +16,13 @@ OUTPUTS = ("logits", "heatmaps", "embedding", "lungs")
 class OnePass(nn.Module):
     """Wraps a network, normalisation included.
 
-    (B, 1, side, side) uint8 -> logits (B, C), heatmaps (B, C, h, w), embedding (B, D), all float32; and of a
-    network that sees the lungs only, lungs (B, GRID, GRID), as models/lungs.py finds them.
+    (B, 1, side, side) uint8 -> logits (B, C), heatmaps (B, C, h, w), embedding (B, D), all float32; for a
+    network that sees only the lungs also lungs (B, GRID, GRID), as models/lungs.py finds them.
 
     heatmaps: the exact class activation map (Zhou et al. 2016): the classifier applied at every position of
-    the last feature map, so that its mean is the logit. Only where the head is average pooling and one
-    linear layer, `is_linear`; otherwise there are no heatmaps in the pass, and `grad_cam` makes some. If the
-    network sees the lungs only, they are moved to where those are and are 0 elsewhere, whatever their mean.
+    the last feature map, so that its mean is the logit. They exist only if the head is average pooling and
+    one linear layer, `is_linear`; for other heads there is `grad_cam`. If the network sees only the lungs,
+    they are moved to the lungs' place and are 0 around it, so their mean is no longer the logit.
     """
 
     def __init__(self, network: Network) -> None:
@@ -35,12 +35,12 @@ class OnePass(nn.Module):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """The names of what a call returns."""
+        """The names of the tensors that a call returns, in order."""
         missing = {"heatmaps": not self.is_linear, "lungs": self.lungs is None}
         return tuple(name for name in OUTPUTS if not missing.get(name))
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """What `outputs` names."""
+        """Return the tensors that `outputs` names."""
         images = pixels.to(torch.float32)
         if self.lungs is None:
             return tuple(self.inside(images))
@@ -63,7 +63,7 @@ class OnePass(nn.Module):
 
 
 class _Inside(nn.Module):
-    """What follows the crop: (B, 1, side, side) float32, 0 to 255 -> logits, heatmaps, embedding."""
+    """The part after the crop: (B, 1, side, side) float32, 0 to 255 -> logits, heatmaps, embedding."""
 
     scale: torch.Tensor
     shift: torch.Tensor

@@ -18,7 +18,7 @@ ERASED = (0.02, 0.15)  # share of the image
 
 
 class Augmentation:
-    """What AugmentationConfig asks for, as one function of a batch; nothing asked for, nothing done."""
+    """The changes that AugmentationConfig asks for, as one function of a batch; by default the identity."""
 
     def __init__(self, options: AugmentationConfig, side: int) -> None:
         """side: height and width of the images in pixels."""
@@ -67,7 +67,7 @@ def mix(
 
 
 def _paste(pixels: torch.Tensor, others: torch.Tensor, share: float) -> tuple[torch.Tensor, float]:
-    """Paste a rectangle of the others, about 1 - share of the area; return the share that is left, too."""
+    """Paste a rectangle of the others, about 1 - share of the area; also return the share that is left."""
     height, width = pixels.shape[1:]
     h, w = round(height * (1 - share) ** 0.5), round(width * (1 - share) ** 0.5)
     top = int(torch.randint(height - h + 1, ()))
@@ -80,7 +80,7 @@ def _paste(pixels: torch.Tensor, others: torch.Tensor, share: float) -> tuple[to
 def _layers(options: AugmentationConfig, side: int) -> list[Any]:
     if options == AugmentationConfig(flip=options.flip, mixup=options.mixup, cutmix=options.cutmix):
         return []
-    from kornia import augmentation as kornia  # takes two seconds, which not every run should wait for
+    from kornia import augmentation as kornia  # here, since the import takes two seconds
 
     layers: list[Any] = []
     if options.rotate or options.shift or options.scale_low != 1 or options.scale_high != 1:

@@ -1,4 +1,4 @@
-"""Which rows come in which step: a pure function of seed and epoch, so any run can continue anywhere.
+"""The rows of each step: a pure function of seed and epoch, so any run can resume at any step.
 
 `accelerate` would shard a DataLoader for us, but it repeats rows to fill the last batch. Here the rows
 of an epoch do not depend on the number of processes: an epoch is cut into batches whose sizes differ by
@@ -30,8 +30,8 @@ def epoch_batches(
     """Shuffle an epoch and cut it into global batches.
 
     rows: (n,) row numbers of the training split. labels, sources: (n,) their classes and collections.
-    balanced: draw as many rows of every class, n / classes each, and within a class as many of every source,
-    so that rare rows repeat and not all frequent ones are drawn.
+    balanced: draw n / classes rows of every class, and within a class equally many of every source, so that
+    rare rows repeat and some frequent ones are left out.
     Returns ceil(n / batch_size) arrays of row numbers.
     """
     rng = np.random.default_rng([seed, epoch])
@@ -52,7 +52,9 @@ def share_of(batch: np.ndarray, rank: int, world: int) -> np.ndarray:
     Raises ConfigError if there are more processes than rows.
     """
     if len(batch) < world:
-        raise ConfigError(f"a batch of {len(batch)} rows for {world} processes; raise --batch-size.")
+        raise ConfigError(
+            f"a batch of {len(batch)} rows is too small for {world} processes; raise --batch-size."
+        )
     return batch[rank::world]
 
 

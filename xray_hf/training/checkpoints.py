@@ -32,13 +32,13 @@ def load(folder: Path, identity: dict[str, Any]) -> dict[str, Any]:
     """Read the run's checkpoint, on the CPU.
 
     identity: what the run about to continue was configured with. Raises CheckpointError if the file is
-    damaged or was written by another model, configuration or data set.
+    damaged or was written for another model, configuration or data set.
     """
     path = folder / CHECKPOINT_NAME
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
-        # Not torch's own text: it is long, and advises to run the file's code.
+        # Not torch's own text: it is long, and advises running the file's code.
         raise CheckpointError(
             f"{path} cannot be read ({type(error).__name__}); remove it to start over."
         ) from error

@@ -148,7 +148,7 @@ class Config:
         return Path(self.run.out or f"runs/{self.model.model.replace(':', '-')}")
 
     def identity(self) -> dict[str, Any]:
-        """What must not change between the parts of an interrupted run; of sources not where they lie."""
+        """The options that must not change when a run is resumed; of sources, their kinds and names."""
         excluded = {"out", "resume", "track", "cache_dir", "covid_metadata", "splits", "initial_weights"}
         nested = {key: value for key, value in self.as_dict().items() if key != "preset"}
         flat = {k: v for part in nested.values() for k, v in part.items() if k not in excluded}
@@ -194,7 +194,7 @@ def parse(arguments: Sequence[str] | None = None) -> Config:
 def resolve(values: dict[str, Any], preset: str | None = None) -> Config:
     """Build a Config of flat values; raises ConfigError for unknown names and values outside the range.
 
-    data_dir is short for a source; None and what is left out have their default.
+    data_dir is short for a source; None and omitted names get their default.
     """
     values = {name: value for name, value in values.items() if value is not None}
     if place := values.pop("data_dir", None):
@@ -251,7 +251,7 @@ def _command(callback: Any) -> options.Command:
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    """The values of a file, flat: a saved configuration, whose groups are taken apart, can be given back."""
+    """The values of a file as one flat mapping; a saved configuration, with its groups, is accepted too."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except FileNotFoundError as error:

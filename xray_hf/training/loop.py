@@ -35,7 +35,7 @@ from xray_hf.training.processes import is_same_everywhere, share_buffers, sum_ov
 
 LOG_NAME = "log.jsonl"
 _ADVICE = "Lower --learning-rate, or use --precision fp32; the last checkpoint was saved before this epoch."
-_LOOK_EVERY = 20  # steps between looks at loss and signals, where a look makes the host wait for others
+_LOOK_EVERY = 20  # steps between checks of loss and signals, if the host has to wait for a GPU or processes
 
 
 @dataclass
@@ -82,7 +82,7 @@ class Trainer:
         self.best: dict[str, torch.Tensor] | None = None
         options = config.optimization
         module = network.module.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        # Without a warm-up, the average would long be one of the weights that the run began with.
+        # Without a warm-up, the initial weights would dominate the average for a long time.
         self.average = ModelEmaV3(module, decay=options.ema, use_warmup=True) if options.ema else None
         self.optimizer = create_optimizer_v2(
             module,
@@ -111,7 +111,7 @@ class Trainer:
     def fit(self) -> list[dict[str, Any]]:
         """Train to the last epoch, or until patience ends, and return the history.
 
-        With `resume` it goes on from the checkpoint, or begins if there is none yet. Raises DivergedError
+        With `resume`, continue from the checkpoint, or begin if there is none yet. Raises DivergedError
         when the loss is not finite, CheckpointError when the checkpoint is another run's, and
         SystemExit(128 + signal) after SIGTERM or SIGINT, with the state saved.
         """
@@ -129,7 +129,7 @@ class Trainer:
     def predict(self, rows: np.ndarray) -> np.ndarray:
         """Logits of rows by the kept weights: (n,) row numbers -> (n, C) float32, in their order.
 
-        In float32 whatever the training's number format, as everybody will load them.
+        In float32 whatever the training's number format, because the weights will be used in float32.
         """
         # accelerate has wrapped forward in autocast; this takes it off.
         module = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False, keep_torch_compile=False)
@@ -215,8 +215,8 @@ class Trainer:
     def _losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Cross entropy of each row: (B, C) float32 and (B,) -> (B,).
 
-        The smoothed part of a label goes to all classes alike; under logit adjustment by their shares, or the
-        rare class would be asked for more often than it is there, whatever the label.
+        The smoothed part of a label goes to all classes equally, or under logit adjustment by their shares:
+        equal parts would ask for the rare class more often than it occurs, whatever the label.
         """
         smoothing = self.config.optimization.label_smoothing
         if self.shift is not None:
@@ -227,7 +227,7 @@ class Trainer:
         return losses if self.class_weights is None else losses * self.class_weights[labels]
 
     def _require_finite(self, losses: torch.Tensor, batches: list[np.ndarray]) -> None:
-        """Name the first of the last steps, and its batch, whose loss (k,) is not finite."""
+        """Raise DivergedError, naming step and batch, if a loss of the last k steps, (k,), is not finite."""
         bad = (~torch.isfinite(sum_over(self.accelerator, losses))).nonzero().flatten().tolist()
         if bad:
             step = self.progress.step - len(losses) + bad[0] + 1
@@ -245,8 +245,8 @@ class Trainer:
         if save:
             self._save()
         where = f"epoch {self.progress.epoch + 1}, step {self.progress.step}"
-        self._say(f"stopped by a signal at {where}; the state is saved, --resume goes on from here.")
-        raise SystemExit(128 + (signals.received or 15))  # 15, SIGTERM: another process was told
+        self._say(f"stopped by a signal at {where}; the state is saved, --resume continues from here.")
+        raise SystemExit(128 + (signals.received or 15))  # 15, SIGTERM: another process received it
 
     def _finish_epoch(self) -> None:
         progress = self.progress
@@ -356,14 +356,14 @@ class Trainer:
 
     def _bar(self, total: int, initial: int) -> tqdm[Any]:
         title = f"epoch {self.progress.epoch + 1}/{self.config.optimization.epochs}"
-        # None: hidden where nobody watches; the line after each epoch stays.
+        # None: shown on a terminal only; the line after each epoch is always printed.
         hidden = None if self.accelerator.is_main_process else True
         return tqdm(total=total, initial=initial, desc=title, unit=" images", disable=hidden, leave=False)
 
     def _report(self, row: dict[str, Any]) -> None:
         self.accelerator.log({k: v for k, v in row.items() if k != "epoch"}, step=row["epoch"])
         if self.accelerator.is_main_process:
-            # Whole each time: a run that was killed before its checkpoint would log an epoch twice.
+            # Rewritten each time: appending would log an epoch twice after a kill before its checkpoint.
             lines = (json.dumps(epoch) + "\n" for epoch in self.progress.history)
             write_text(self.config.out / LOG_NAME, "".join(lines))
         test = f", test {row['test_accuracy']:.1%}" if "test_accuracy" in row else ""
@@ -383,7 +383,7 @@ def learning_rate_factor(schedule: str, warmup: float, done: float) -> float:
     """The learning rate as a share of its peak.
 
     schedule: "constant", "linear" or "cosine", the way down after the warm-up. warmup: share of the run, in
-    0..1, in which it rises linearly. done: share of the run that is behind, in 0..1.
+    0..1, in which it rises linearly. done: share of the run that is completed, in 0..1.
     """
     if done < warmup:
         return (done + 1e-3) / (warmup + 1e-3)  # not 0: the first step counts too

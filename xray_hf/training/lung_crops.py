@@ -1,4 +1,4 @@
-"""The lungs of every image, cropped before training as the bundle's network does it afterwards."""
+"""Crop every image to its lungs before training, as the bundle's network does it afterwards."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def crop_lungs(
 ) -> Cropped:
     """Crop the `count` images of a source to their lungs.
 
-    The boxes are remembered in the cache: finding them takes two minutes for 15,000 images on two cores.
+    The boxes are cached: finding them takes two minutes for 15,000 images on two cores.
     cache_dir: as in cache.prepare. Raises OutputError if the cache cannot be written, DataError if it is
     damaged.
     """
@@ -73,7 +73,7 @@ def _find(lungs: LungCrop, source: PixelSource, count: int, accelerator: Acceler
     found = torch.zeros(count, 5, device=accelerator.device)
     module = copy.deepcopy(lungs).to(accelerator.device)
     own = np.arange(accelerator.process_index, count, accelerator.num_processes)
-    hidden = None if accelerator.is_main_process else True  # None: where nobody watches
+    hidden = None if accelerator.is_main_process else True  # None: on a terminal only
     for start in tqdm(range(0, len(own), _BATCH), desc="lungs", unit=" batches", disable=hidden, leave=False):
         rows = own[start : start + _BATCH]
         images = torch.from_numpy(source.gather(rows)).to(accelerator.device).float().unsqueeze(1)
@@ -88,12 +88,12 @@ def _read(path: Path, count: int) -> np.ndarray:
         if found.shape != (count, 5) or found.dtype != np.float32:
             raise ValueError(f"it holds {found.dtype} {found.shape}, not boxes of {count} images")
     except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} is damaged ({error}); delete this file; it is rebuilt.") from error
+        raise DataError(f"{path} is damaged ({error}); delete this file, and it will be rebuilt.") from error
     return found
 
 
 def _digest(lungs: LungCrop, source: PixelSource, count: int) -> str:
-    """Of what the boxes depend on: the weights and every pixel."""
+    """A hash of everything that the boxes depend on: the weights and every pixel."""
     digest = hashlib.sha256()
     for value in lungs.state_dict().values():
         digest.update(value.cpu().numpy().tobytes())

@@ -1,4 +1,4 @@
-"""The device and the processes of a run, and what they tell each other."""
+"""The device and the processes of a run, and the communication between them."""
 
 from __future__ import annotations
 

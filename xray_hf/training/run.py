@@ -42,10 +42,10 @@ LIBRARIES = ("accelerate", "datasets", "kornia", "numpy", "pillow", "timm", "tor
 def train(config: Config) -> None:
     """Train one model and write its bundle to `config.out`.
 
-    Raises OutputError if a run lies there already, and any error of reading, splitting and training.
+    Raises OutputError if the folder already holds a run, and any error of reading, splitting and training.
     """
     keep_freed_memory()
-    logging.disable_progress_bar()  # of saving, which takes a moment; training has its own
+    logging.disable_progress_bar()  # transformers' bar for saving; training has its own
     accelerator = make_accelerator(config)
     require_free_folder(config)
     read = read_samples(
@@ -166,7 +166,7 @@ def open_sources(
 
 
 def split_sources(config: Config, data: XrayData) -> tuple[Config, Split]:
-    """Split the rows; the configuration then says what was used, also where a splits file decides."""
+    """Split the rows; the returned configuration has the options used, even if a splits file set them."""
     asked = config.data
     split = split_data(
         data,
@@ -220,7 +220,7 @@ def describe_run(config: Config, network: Network, accelerator: Accelerator) -> 
 
 
 def describe_source(report: SourceReport, data: XrayData, split: Split) -> dict[str, Any]:
-    """What training.json says of a source: its name, how many images are in a split, what was left out."""
+    """A source's entry in training.json: its name, how many images are in a split, and what was left out."""
     rows = np.unique(np.concatenate([split.rows(name) for name in split.names]))
     own = [data.samples[row] for row in rows if data.samples[row].source == report.source]
     names = {
@@ -238,12 +238,12 @@ def describe_source(report: SourceReport, data: XrayData, split: Split) -> dict[
 
 
 def nameless(kind: str, place: str) -> str:
-    """A source's place without the folders above it, which are nobody's business; of the Hub, its id."""
+    """A source's place without the folders above it, which are private; for the Hub, its id."""
     return place if kind == "hub" else Path(place).name
 
 
 def public(config: Config) -> dict[str, Any]:
-    """The configuration without what only this machine's owner should know: where folders lie."""
+    """The configuration without the paths of this machine, which are private."""
     names = ("splits", "covid_metadata", "cache_dir")
     given = {name: getattr(config.data, name) for name in names}
     shown: dict[str, Any] = {name: Path(value).name for name, value in given.items() if value}
