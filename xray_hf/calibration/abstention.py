@@ -12,16 +12,16 @@ from xray_hf.evaluation.metrics import Rates
 from xray_hf.evaluation.uncertainty import shares
 
 TARGET_RISK = 0.02  # selective risk: the share of wrong answers among those given
-MIN_SOURCE_ROWS = 50  # one wrong answer of fewer exceeds TARGET_RISK, so one image would set the threshold
+MIN_SOURCE_ROWS = 50  # among fewer, one wrong answer exceeds TARGET_RISK and sets the threshold
 
 Labels = NDArray[np.integer]
 
 
 class RiskCoverage(NamedTuple):
-    """Points of the risk-coverage curve, from the surest row to all: (K,) each, 0 to 1.
+    """Points of the risk-coverage curve, from the most confident row to all: (K,) each, 0 to 1.
 
-    confidence: the highest probability of the least sure row answered. coverage: share of the rows answered.
-    risk: share of the answers that are wrong.
+    confidence: the highest probability of the least confident row answered. coverage: share of the rows
+    answered. risk: share of the answers that are wrong.
     """
 
     confidence: Rates
@@ -75,9 +75,9 @@ def fit_abstention(
 
     The risk is kept over all rows and in each of large_sources; None for a single source.
     It lies halfway to the next row's confidence, so that rounding in another runtime changes no answer; 0 if
-    all may be answered. Only the rows that it is chosen on are sure to have at most that risk.
-    Raises ConfigError if even the surest rows have a higher risk: answering nothing would keep it, but be no
-    classifier, and answering all would be a lie.
+    all may be answered. The risk is only guaranteed on the rows that the threshold was chosen on.
+    Raises ConfigError if even the most confident rows have a higher risk: an engine that never answers is
+    of no use, and one that always answers would exceed the risk.
     """
     if sources is None:
         sources = np.full(len(labels), "")

@@ -41,8 +41,8 @@ class Calibration:
 
     temperature: divides the logits. abstain_below: the engine abstains where the highest probability is
     smaller; 0 for never. target_risk: the share of wrong answers that this allows on validation.
-    fitted_on: the rows of these and of operating_points; empty if they were not fitted.
-    detector: of OOD input, None if it was not fitted. ood_report: what it rejects of images held out.
+    fitted_on: the rows that these and operating_points were fitted on; empty if they were not fitted.
+    detector: of OOD input, None if it was not fitted. ood_report: its results on held-out images.
     """
 
     temperature: float = 1.0
@@ -54,7 +54,7 @@ class Calibration:
     ood_report: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Raise ValueError for what no fit gives."""
+        """Raise ValueError for values that no fit gives."""
         if not 1e-3 <= self.temperature <= 1e6:
             raise ValueError(f"temperature is {self.temperature}; expected 0.001 to a million")
         shares = [("abstain_below", self.abstain_below), ("target_risk", self.target_risk)]
@@ -69,7 +69,7 @@ class Calibration:
 
     @property
     def lacks(self) -> str:
-        """In words, how far a bundle is from calibrated, and what follows; empty if nothing is missing."""
+        """Which parts of a calibration are missing, and the consequence, in words; empty if none is."""
         parts = []
         if not self.fitted_on:
             parts.append("it is never unsure")
@@ -95,7 +95,7 @@ class Calibration:
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> Calibration:
-        """The reverse; raises ValueError, LookupError, TypeError, AttributeError or OverflowError."""
+        """Invert as_dict; raises ValueError, LookupError, TypeError, AttributeError or OverflowError."""
         return cls(
             **{name: float(saved[name]) for name in _NUMBERS if name in saved},
             operating_points=tuple(OperatingPoint(**point) for point in saved.get("operating_points", ())),

@@ -26,7 +26,7 @@ def fit_bundle(folder: Path, target_risk: float = TARGET_RISK) -> Calibration:
 
     target_risk: the share of its answers on validation that may be wrong, 0 to below 1.
     Raises ConfigError for another risk, or one that no threshold reaches; BundleError for a bundle whose
-    validation rows say nothing; OutputError.
+    validation rows cannot be used; OutputError.
     """
     if not 0 <= target_risk < 1:
         raise ConfigError(f"--risk is {target_risk}; expected 0 to below 1, as 0.02 for 2 % of the answers.")
@@ -46,7 +46,7 @@ def fit_bundle(folder: Path, target_risk: float = TARGET_RISK) -> Calibration:
 
 
 def fit(validation: Predictions, target_risk: float = TARGET_RISK) -> Calibration:
-    """Everything, from validation rows.
+    """Fit temperature, abstention and operating points on validation rows.
 
     `fitted_on` says in which sources the risk is kept, where there are several.
     Raises ConfigError as fit_abstention does, ValueError as fit_temperature does.
@@ -70,7 +70,7 @@ def fit(validation: Predictions, target_risk: float = TARGET_RISK) -> Calibratio
 
 
 def describe(predictions: Predictions, fitted: Calibration) -> dict[str, Any]:
-    """What the fit does on some rows, ready for JSON; the table must have rows.
+    """Measure the effect of the fit on some rows, ready for JSON; the table must have rows.
 
     calibration: before and after the temperature. abstention: at its threshold. operating_points: each of
     them. Raises BundleError for an operating point of a class that the rows do not know.

@@ -30,7 +30,7 @@ from xray_hf.errors import ConfigError, DataError
 from xray_hf.folders import is_hidden, list_files
 from xray_hf.reading import Reading, read, resize
 
-VALIDATION_REJECTED = 0.01  # share of a source's validation rows that the threshold gives up
+VALIDATION_REJECTED = 0.01  # share of a source's validation rows that the threshold rejects
 REGULARISATION = 1e-3  # C of the logistic regression; docs/log.md has the others that were tried
 _BATCH = 32
 
@@ -40,7 +40,7 @@ Embed = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Features:
-    """What the detector sees of N images.
+    """The detector's inputs for N images.
 
     embedding: (N, D) float32. thumbnail: (N, THUMBNAIL_SIDE²) float32, standardised.
     by_rule: (N,) bool, rejected already.
@@ -54,7 +54,7 @@ class Features:
         return len(self.embedding)
 
     def take(self, rows: slice | np.ndarray) -> Features:
-        """Some of them."""
+        """The features of some rows."""
         return Features(self.embedding[rows], self.thumbnail[rows], self.by_rule[rows])
 
 
@@ -102,8 +102,8 @@ def fit(
     """Logistic regression of training rows against OOD images; its threshold by validation rows.
 
     groups: (N,) source and class of the training rows. Every group counts the same, or a rare one would be
-    OOD: the few adults of CoronaHack are most of its COVID-19. All X-rays together count as much as all OOD
-    images. validation: source by source; the threshold is that of the source with the highest scores.
+    taken for OOD: the few adults of CoronaHack are most of its COVID-19. All X-rays together count as much as
+    all OOD images. validation: source by source; the threshold is that of the source with the highest scores.
     """
     parts = [train, *ood]
     inputs = np.concatenate([np.hstack([part.embedding, part.thumbnail]) for part in parts])
@@ -130,11 +130,12 @@ def measure(
     sources: np.ndarray,
     kinds: Mapping[str, Features],
 ) -> dict[str, Any]:
-    """Shares rejected, with exact 95 % intervals: of the test rows wrongly, of each OOD kind rightly.
+    """Shares rejected, with exact 95 % intervals: test rows, wrongly, and each kind of OOD images, rightly.
 
-    labels: (N,) of the test rows, indexes into `classes`, which are reported too, as are the `sources` of the
-    rows, (N,), where there are several. Shares are of rules and detector together, and of the detector only.
-    Test rows come from the cache, so contrast is their only rule. `scores` draws the ROC.
+    labels: (N,) of the test rows, indexes into `classes`. sources: (N,). Test rows are also reported by
+    class, and by source where there are several. Shares are of rules and detector together, and of the
+    detector only. Test rows come from the cache, so contrast is their only rule. `scores` draws
+    the ROC.
     """
     scores = {name: _logits(detector, own) for name, own in {"test": test, **kinds}.items()}
     rejected = scores["test"] > 0
@@ -190,7 +191,7 @@ def find(ood_dir: Path) -> tuple[dict[str, list[Path]], Counter[str]]:
 
 
 def _cached(data: XrayData, rows: np.ndarray) -> Iterator[Reading]:
-    # Of size, proportions and colour the cache knows nothing: only the contrast can be judged.
+    # The cache keeps no size, proportions or colour, so only the contrast can be judged.
     return (Reading(Image.fromarray(data.pixels.gather(row[None])[0])) for row in rows)
 
 

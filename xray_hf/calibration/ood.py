@@ -25,7 +25,7 @@ _SOFTENING = 5.0  # grey levels, so that the noise of a uniform image stays smal
 
 
 def rule_against(reading: Reading, thumbnail: np.ndarray) -> str | None:
-    """Why an image is rejected by its looks alone, or None.
+    """The reason to reject an image by its appearance, or None.
 
     thumbnail: (THUMBNAIL_SIDE, THUMBNAIL_SIDE) uint8.
     """
@@ -70,7 +70,7 @@ class Detector:
     def logits(self, embedding: np.ndarray, standardised: np.ndarray) -> np.ndarray:
         """Unbounded scores, from standardised thumbnails; above 0 is OOD: (B,) float32.
 
-        Row by row: a matrix product would round an image's score by how many others come with it.
+        Row by row, since the rounding of a matrix product depends on the number of images in the batch.
         """
         return np.vecdot(embedding, self.embedding) + np.vecdot(standardised, self.thumbnail) + self.bias
 

@@ -27,10 +27,10 @@ def fit_temperature(
 
     labels: (N,) true classes. logits: (N, C), finite. sources: (N,) collections, which all count the same,
     however many rows each has; None for a single one. Within a source every row counts the same: the rarest
-    class can have five rows of 760, and a temperature that weighs them like all others fits their noise.
+    class can have five rows of 760, and a temperature that gave it the weight of the others would fit noise.
     The cross entropy is convex in 1 / T, so that the search over log T finds its only minimum. That lies at 0
-    where all rows are right, and at infinity where the logits are worse than nothing: then the result is the
-    bound.
+    where all rows are right, and at infinity where the logits are worse than uniform ones: then the result is
+    the bound.
     Raises ValueError for rows of fewer than two classes: a network that always names the one would be sure.
     """
     if len(np.unique(labels)) < 2:
@@ -77,7 +77,7 @@ def reliability(labels: Labels, probabilities: Rates) -> tuple[Counts, Rates, Ra
 
 
 def _bins(confidence: Rates) -> Counts:
-    """(N,) in 0..1 -> (N,) which bin."""
+    """(N,) in 0..1 -> (N,) the bin of each."""
     return np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
 
 

@@ -1,4 +1,4 @@
-"""The metrics of this package as a module for Hugging Face `evaluate`; it works without network.
+"""The metrics of this package as a module for Hugging Face `evaluate`; it works offline.
 
     metric = evaluate.load("xray_hf/evaluation/chest_xray_metrics.py")   # or ChestXrayMetrics()
     metric.compute(predictions=[0, 1, 2], references=[0, 1, 1])

@@ -65,13 +65,13 @@ TEST_TABLE, SITE_TABLE = "test.parquet", "source.parquet"
 WORST = 20  # mistakes to list
 NOT_RECORDED = "not recorded"
 
-_AGAIN = "run `xray-hf report` again"
+_NEXT_STEP = "run `xray-hf report` again"
 Columns = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class TwoSites:
-    """The question of SITE_ROWS: can the site be told within one class, where it must not matter?
+    """The question of SITE_ROWS: can the site be predicted within one class, where it must not matter?
 
     label: the class. smaller, larger: the two sites with most of its images; "" where there is no second.
     mistaken_for: the class of most other images of the smaller site, which a model of the site predicts.
@@ -100,7 +100,7 @@ class TwoSites:
         return cls(classes[index], known[smaller], known[larger], classes[int(others.argmax())])
 
 
-# What a table without metadata is about.
+# The sites of a table without metadata.
 _OLD_SITES = TwoSites(PAPER_CLASSES[PNEUMONIA], "Cohen", "Kermany", PAPER_CLASSES[COVID19])
 
 
@@ -127,11 +127,11 @@ def summarise(folder: Path, predictions: Predictions) -> dict[str, Any]:
     if not records.is_dir():
         return {}
     test = predictions.select("test")
-    views = {name: Predictions.read(records / f"{name}.parquet", _AGAIN) for name in VIEWS}
+    views = {name: Predictions.read(records / f"{name}.parquet", _NEXT_STEP) for name in VIEWS}
     rows = _read_test_rows(records / TEST_TABLE)
     for names in (rows["file_name"], *(view.file_name for view in views.values())):
         if not np.array_equal(names, test.file_name):
-            raise BundleError(f"{records} has other images than the bundle's test rows; {_AGAIN}")
+            raise BundleError(f"{records} has other images than the bundle's test rows; {_NEXT_STEP}")
     return {
         "controls": {name: describe(view) | uncertainty.describe(view) for name, view in views.items()},
         "subgroups": subgroups(test, rows),
@@ -143,7 +143,7 @@ def summarise(folder: Path, predictions: Predictions) -> dict[str, Any]:
 
 
 def subgroups(test: Predictions, rows: Columns) -> dict[str, Any]:
-    """{what divides: {group: n, patients, accuracy, classes {label: n, sensitivity}}} of the test rows.
+    """{criterion: {group: n, patients, accuracy, classes {label: n, sensitivity}}} of the test rows.
 
     Accuracy and sensitivities have their intervals. By site, by near-duplicates, and by each text column that
     says something of any row; pathogens are compared within Pneumonia. Sex and age would matter most and are
@@ -197,7 +197,7 @@ def heatmap(test: Predictions, rows: Columns) -> dict[str, Any]:
 
 
 def source(predictions: Predictions, rows: Columns, sites: TwoSites) -> dict[str, Any]:
-    """How well the site can be told within a class that two sites have, and what follows.
+    """How well the site can be predicted within a class that two sites have, and the consequence.
 
     class, called: TwoSites' label and mistaken_for. sites: the names of "web", the smaller, and "children",
     the larger; the keys are those of the first data set. auroc: of out-of-fold scores, with 95 % intervals
@@ -283,7 +283,7 @@ def auroc_interval(
     """{value, interval} of the area under the ROC curve, over draws of patients.
 
     truth, scores, patients: (N,). None without a case of either kind or with scores that are not finite.
-    Draws from few patients cannot show what others would be like: read it beside their number.
+    Draws from few patients cannot show how others would differ: read it together with their number.
     """
     if truth.all() or not truth.any() or not np.isfinite(scores).all():
         return None
@@ -295,22 +295,22 @@ def auroc_interval(
 
 
 def _read_test_rows(path: Path) -> Columns:
-    found = schema_of(path, _AGAIN)
+    found = schema_of(path, _NEXT_STEP)
     lungs = [each for each in LUNG_ROWS if each.name in found.names]
     texts = [each for each in found if each.name not in TEST_ROWS.names and each.type == pa.string()]
-    return read_columns(path, pa.schema([*TEST_ROWS, *lungs, *texts]), _AGAIN)
+    return read_columns(path, pa.schema([*TEST_ROWS, *lungs, *texts]), _NEXT_STEP)
 
 
 def _read_site_rows(path: Path) -> tuple[Columns, TwoSites]:
-    found = schema_of(path, _AGAIN)
+    found = schema_of(path, _NEXT_STEP)
     if META not in (found.metadata or {}):
-        rows = read_columns(path, SITE_ROWS, _AGAIN)
+        rows = read_columns(path, SITE_ROWS, _NEXT_STEP)
         return {**rows, "source": np.full(len(rows["file_name"]), OLD_SOURCE)}, _OLD_SITES
     try:
         sites = TwoSites(**json.loads(found.metadata[META]))
     except (ValueError, TypeError) as error:
-        raise BundleError(f"{path} has damaged metadata ({error}); {_AGAIN}") from error
-    return read_columns(path, pa.schema([*SITE_ROWS, _SOURCE]), _AGAIN), sites
+        raise BundleError(f"{path} has damaged metadata ({error}); {_NEXT_STEP}") from error
+    return read_columns(path, pa.schema([*SITE_ROWS, _SOURCE]), _NEXT_STEP), sites
 
 
 def _keys(source: NDArray[np.str_], file_name: NDArray[np.str_]) -> NDArray[np.str_]:

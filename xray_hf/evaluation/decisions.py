@@ -12,7 +12,7 @@ from xray_hf.evaluation.uncertainty import shares
 
 
 def describe(predictions: Predictions, calibration: str) -> dict[str, Any] | None:
-    """Ready for JSON; None where the engine was not asked, or was calibrated again since.
+    """Ready for JSON; None where the engine was not asked, or has been recalibrated since.
 
     not_decided: the share of each decision that is not a class. decided: how many images are left, and the
     accuracy on these with its interval. by_class: as answers_by_class gives them. calibration: the bundle's

@@ -62,7 +62,7 @@ def f1(matrix: Counts) -> Rates:
     return ratio(2 * _hits(matrix), matrix.sum(axis=-2) + matrix.sum(axis=-1))
 
 
-# What each class has by counts alone, under its name in JSON.
+# Metrics of each class that need only counts, by their names in JSON.
 PER_CLASS = {"sensitivity": sensitivity, "specificity": specificity, "precision": precision, "f1": f1}
 
 
@@ -76,15 +76,15 @@ def macro_f1(matrix: Counts) -> Rates:
     return mean_of_classes(f1(matrix), matrix)
 
 
-# What all classes together have by counts alone, under its name in JSON.
+# Metrics of all classes together that need only counts, by their names in JSON.
 OVERALL = {"accuracy": accuracy, "balanced_accuracy": balanced_accuracy, "macro_f1": macro_f1}
 
 
 def mean_of_classes(rates: Rates, matrix: Counts) -> Rates:
     """(..., C) rates and the (..., C, C) counts that they are of -> (...) means over the classes with cases.
 
-    Of many matrices: over the classes that any of them has, and NaN, not a mean of fewer, for one that lacks
-    one of these.
+    Of many matrices, the mean is over the classes that any of them has; a matrix that lacks one of these gets
+    NaN, not a mean of fewer.
     """
     has_cases = matrix.sum(axis=-1) > 0
     present = has_cases.reshape(-1, has_cases.shape[-1]).any(axis=0)
@@ -95,7 +95,7 @@ def mean_of_classes(rates: Rates, matrix: Counts) -> Rates:
 def auroc(labels: NDArray[np.integer], probabilities: Rates) -> Rates:
     """(N,) class indexes and (N, C) probabilities -> (C,) area under each class's ROC curve against the rest.
 
-    NaN where the truth holds no case of the class or nothing else.
+    NaN where the truth has no case of the class, or only such cases.
     """
     truths = [labels == index for index in range(probabilities.shape[1])]
     return np.asarray(
@@ -136,7 +136,7 @@ def measure(
     if probabilities is not None:
         if np.shape(probabilities) != (shape := (len(labels), len(classes))):
             raise ValueError(f"probabilities of shape {np.shape(probabilities)}, expected {shape}")
-        # A NaN fails the comparisons too. The tolerance lets half precision pass, and no logits.
+        # A NaN fails the comparisons too. The tolerance lets half precision pass, but not logits.
         if not ((probabilities >= 0).all() and (abs(probabilities.sum(axis=1) - 1) < 1e-2).all()):
             raise ValueError("probabilities must be at least 0 and sum to 1 in each row; are these logits?")
         areas = per_class["auroc"] = auroc(labels, probabilities)
@@ -164,13 +164,13 @@ def describe(predictions: Predictions) -> dict[str, Any]:
 
 
 def ratio(parts: Any, wholes: Any) -> Rates:
-    """parts / wholes, of one shape; NaN where the whole is 0. A number for numbers."""
+    """parts / wholes, of one shape; NaN where the whole is 0. Scalars give a scalar."""
     wholes = np.asarray(wholes, dtype=np.float64)
     return np.divide(parts, wholes, out=np.full_like(wholes, math.nan), where=wholes > 0)[()]
 
 
 def null_if_nan(value: float) -> float | None:
-    """A number as JSON has it."""
+    """A number as JSON can hold it: None for NaN."""
     return None if math.isnan(value) else float(value)
 
 

@@ -36,7 +36,7 @@ OLD_SOURCE = "coronahack"
 _OLD_REJECTED = "not a frontal chest X-ray"  # said more than the detector knows
 _OLD_TEXTS = ("file_name", "patient_id", "split", "official_split")
 
-_AGAIN = "fetch the bundle again, or let `xray-hf train --resume` write it again"
+_NEXT_STEP = "fetch the bundle again, or let `xray-hf train --resume` write it again"
 
 
 def _blank() -> NDArray[np.str_]:
@@ -70,7 +70,7 @@ class Predictions:
     calibration: str = ""
 
     def __post_init__(self) -> None:
-        """Repeat texts that are the same in all rows; raise ConfigError for classes that cannot be."""
+        """Repeat texts that are the same in all rows; raise ConfigError for invalid classes."""
         object.__setattr__(self, "classes", check_classes(self.classes))
         for name in TEXTS:
             if np.ndim(column := getattr(self, name)) == 0:
@@ -123,12 +123,12 @@ class Predictions:
         write_columns(path, _schema(TEXTS, len(self.classes)).with_metadata({META: meta}), columns)
 
     @classmethod
-    def read(cls, path: Path, next_step: str = _AGAIN) -> Predictions:
+    def read(cls, path: Path, next_step: str = _NEXT_STEP) -> Predictions:
         """Read and check a table that `write` wrote; columns it does not know are ignored.
 
-        A table from before there were metadata has the paper's classes, one source, and decisions only if it
-        is another collection's. REJECTED once had another name, and is read under this one.
-        Raises BundleError, which ends with `next_step`, for a file that is missing or no Parquet, and for
+        An older table, without metadata, has the paper's classes, one source, and decisions only if it is of
+        an external test set. REJECTED once had another name, and is read under this one.
+        Raises BundleError, which ends with `next_step`, for a file that is missing or not Parquet, and for
         missing columns or wrong values.
         """
         found = schema_of(path, next_step)
@@ -182,7 +182,7 @@ def write_columns(path: Path, schema: pa.Schema, columns: Mapping[str, Any]) -> 
 def read_columns(path: Path, schema: pa.Schema, next_step: str) -> dict[str, NDArray[Any]]:
     """Read the columns of a schema, of its types and without gaps: (N,) each, of lists (N, their length).
 
-    Raises BundleError, which ends with `next_step`, for a file that is missing, no Parquet or does not fit.
+    Raises BundleError, which ends with `next_step`, for a file that is missing, not Parquet or does not fit.
     """
     found = schema_of(path, next_step)
     for column in schema:

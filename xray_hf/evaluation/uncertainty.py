@@ -4,7 +4,7 @@ Images of one patient resemble each other, so patients are the sample. A share h
 effective number of its images, and balanced accuracy combines those of the classes. All else has the
 percentile bootstrap over patients (Efron and Tibshirani 1993, chapter 13): each draw takes as many patients
 as there are, with replacement, and all rows of each; one in which a number is NaN is left out. F1 and AUROC
-that are 1 in every draw have no width: read them beside the number of patients.
+that are 1 in every draw have no width: read them together with the number of patients.
 docs/intervals.md has the simulation that decided this.
 """
 
@@ -128,7 +128,7 @@ def balanced_accuracy_interval(
 
 
 def interval(drawn: Rates) -> Interval:
-    """(D,) what the draws gave -> the middle 95 % of what is a number."""
+    """(D,) the values of the draws -> the middle 95 % of the finite ones."""
     numbers = drawn[np.isfinite(drawn)]
     return np.quantile(numbers, TAILS).tolist() if len(numbers) else None
 
