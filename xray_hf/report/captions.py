@@ -24,7 +24,7 @@ class Figure(NamedTuple):
 
 
 def figures(patterns: Sequence[str], reports: Sequence[Report]) -> list[list[Figure]]:
-    """Those that exist: a row for the same figure of all models; for a single model one row for all."""
+    """The figures that exist: a row for the same figure of all models; for a single model one row for all."""
     rows = [
         [
             _figure(report, path.stem)
@@ -135,5 +135,5 @@ FIGURES: Mapping[str, tuple[str, Callable[[Report, str], str]]] = {
 
 
 def _shares(named: Mapping[str, Rate], form: str) -> str:
-    """Normal 0.906, Pneumonia 0.923; what has no number is left out."""
+    """Normal 0.906, Pneumonia 0.923; rates without a value are left out."""
     return ", ".join(f"{name} {rate.value:{form}}" for name, rate in named.items() if rate.value is not None)

@@ -1,8 +1,8 @@
-"""Pictures of predictions, training and data; each function returns a matplotlib Figure, `save` writes it.
+"""Figures of predictions, training and data: each function returns a matplotlib Figure, `save` writes it.
 
 Only figure objects, no pyplot: nothing global changes and no display is needed. Colours are those of Okabe
-and Ito (jfly.uni-koeln.de/color), which colour-blind readers can tell apart; line styles and numbers say it
-again.
+and Ito (jfly.uni-koeln.de/color), which colour-blind readers can tell apart; line styles and numbers
+repeat what they say.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ BLUE = PALETTE[0]
 LINES = ("-", "--", "-.")
 GREY, PALE, PALEST = "#5F5F5F", "#E6E6E6", "#F2F5F8"
 TITLE, TEXT, SMALL = 15, 13, 11  # points
-TITLE_LETTERS = 8.5  # that fit into an inch
+TITLE_LETTERS = 8.5  # letters of a title that fit into an inch
 SUBSET_NAMES = {subset: SUBSETS[subset] for subset in ("validation", "test", "test_official")}
 
 DPI = (150, 130, 115, 100, 90, 80, 70, 60)  # the first at which the file is small enough
@@ -140,7 +140,7 @@ def roc(predictions: Predictions, title: str = "ROC, each class against the rest
 
 
 def reliability(predictions: Predictions, temperature: float, title: str) -> Figure:
-    """Accuracy by confidence, before and after the temperature, above how many images have that confidence.
+    """Accuracy by confidence, before and after the temperature, above the histogram of the confidences.
 
     A calibrated model's dots lie on the dotted line; below it, the model is overconfident. A dot's area is
     its number of images, so small bins also look unimportant.
@@ -231,7 +231,7 @@ def rates(
 ) -> Figure:
     """Grouped bars of shares, 0 to 1, with their numbers: `shares[group][series]`; a missing one has no bar.
 
-    ends: the intervals, [low, high], drawn upon the bars. what: the label of the axis.
+    ends: the intervals, [low, high], drawn on the bars. what: the label of the axis.
     """
     figure, axes = _grouped(shares, title, what, "{:.0%}", ends)
     axes.yaxis.set_major_formatter(PercentFormatter(1))
@@ -257,7 +257,7 @@ def draw_all(
     """The pictures of a bundle: confusion_<subset>.png, roc_test.png, curves.png, and of a calibration
     reliability_test.png, risk_coverage.png, ood_roc.png; each where there is something to draw.
 
-    mark: stands in front of every title.
+    mark: the prefix of every title.
     """
     drawn: dict[str, Figure] = {}
     for subset, name in SUBSET_NAMES.items():
@@ -346,7 +346,7 @@ def _grouped(
             options |= {"yerr": abs(of_bars.T - heights), "error_kw": {"linewidth": 1.2, "ecolor": GREY}}
         drawn = axes.bar(places, heights, width * 0.94, **options)
         axes.bar_label(drawn, fmt=label, fontsize=SMALL, padding=2)
-    axes.grid(visible=False)  # the numbers say it, and lines would cross them
+    axes.grid(visible=False)  # the bars carry their numbers, which lines would cross
     axes.set_xticks(np.arange(len(values)), list(values), fontsize=TEXT)
     _legend_below(figure, axes)
     return figure, axes

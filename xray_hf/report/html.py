@@ -67,7 +67,7 @@ def _summary(summary: Summary, reports: Sequence[Report]) -> str:
 
 
 def _columns(summary: Summary) -> dict[str, Callable[[Line], str]]:
-    """{title: what its cell shows of a line, as HTML}; external numbers first."""
+    """{title: a function that writes its cell of a line as HTML}; external numbers first."""
     outside = dict.fromkeys(name for line in summary.lines for name in line.external)
     healthy = dict.fromkeys(name for line in summary.lines for name in line.false_alarms)
     return {
@@ -117,7 +117,7 @@ def _anchor(title: str) -> str:
 
 
 def section(own: Section, place: Mapping[str, int]) -> str:
-    """A section with its heading. place: of each model on the page, as in the addresses of its figures."""
+    """A section with its heading. place: each model's number, as in the addresses of its figures."""
     parts = [
         _heading(own.title),
         *_paragraphs(filter(None, [own.gap]), "gap"),

@@ -15,7 +15,7 @@ _ROUND = str.maketrans("[]", "()")  # square brackets end an alternative text
 
 
 def section(own: Section, level: int, url: Callable[[Figure], str]) -> str:
-    """A section below a heading of this level; where nothing was measured, the command that does it."""
+    """A section with a heading of this level; if something was not measured, it names the command for it."""
     parts = [f"{'#' * level} {own.title}", *map(paragraph, filter(None, [own.gap, *own.text]))]
     for each in own.tables:
         parts += [f"**{each.title}**"] if len(own.tables) > 1 else []
@@ -25,12 +25,12 @@ def section(own: Section, level: int, url: Callable[[Figure], str]) -> str:
 
 
 def paragraph(text: str) -> str:
-    """Wrapped, as a person would write it."""
+    """Wrap a paragraph at WIDTH."""
     return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def quotation(text: str) -> str:
-    """A paragraph that stands out."""
+    """A paragraph as a block quotation."""
     return textwrap.indent(paragraph(text), "> ")
 
 

@@ -1,4 +1,4 @@
-"""What is known of the collections behind a model, beyond what data/sources/ says about each."""
+"""Facts about the collections behind a model, beyond those that data/sources/ states for each."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Shortcut:
     full: str
 
 
-# {kind: of a collection by itself}
+# {kind of a collection: the shortcut in it}
 SHORTCUTS: Mapping[str, Shortcut] = {
     "coronahack": Shortcut(
         "Children and adults come from different sources.",
@@ -34,7 +34,7 @@ SHORTCUTS: Mapping[str, Shortcut] = {
     ),
 }
 
-# {names of the sources: of these together}, for the mixture of this project's own models.
+# {names of sources: the shortcut in these together}, for the mixture of this project's own models.
 _MIXTURES: Mapping[frozenset[str], Shortcut] = {
     frozenset({"coronahack", "radiography", "thorax_scan", "web_covid"}): Shortcut(
         "COVID-19 comes from other hospitals.",
@@ -107,7 +107,7 @@ EXTERNAL_SETS: Mapping[str, ExternalSet] = {
     ),
 }
 
-# What the folders of those mixtures hold, by name.
+# The content of the folders of those mixtures, by name.
 _FOLDERS: Mapping[str, str] = {
     "radiography": (
         "adults of the COVID-19 Radiography Database: Normal of NIH, read by RSNA, and COVID-19, mostly of "

@@ -1,6 +1,6 @@
 """A bundle's files -> one typed report, which page, card, docs and terminal show.
 
-Reading is tolerant: a number that is missing or of another kind is None, a section that was never made is
+Reading is tolerant: a number that is missing or of another type is None, a section that was never made is
 None or empty, and both the page and the terminal show what is there. `Report.gaps` names each number that
 its section should have; a model card, which states them all, is not rendered from a report with gaps.
 """
@@ -79,7 +79,7 @@ class Decisions:
 
 @dataclass(frozen=True)
 class Measured:
-    """The numbers of one set of images. matrix: (C, C) counts, rows true. before, after: the scaling.
+    """The numbers of one set of images. matrix: (C, C) counts, rows true. before, after: temperature.
 
     predicted_by_class: {class: {most probable class: share of the class's images}}, of external test sets.
     """
@@ -124,7 +124,7 @@ class Measured:
         }
 
     def decided_wrongly_as(self, label: str) -> int | None:
-        """How many images of the other classes the engine decides to be `label`; None if it was not asked."""
+        """How many images of the other classes the engine calls `label`; None if it was not asked."""
         if not self.decisions or not self.decisions.by_class:
             return None
         wrong = {
@@ -206,7 +206,7 @@ class WithinSource:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What was fitted on so many validation images."""
+    """The fitted part of a calibration. images: the validation images that it was fitted on."""
 
     images: int | None
     temperature: float | None
@@ -253,7 +253,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Source:
-    """A collection as it was named in training: KIND[:NAME]. images: that it gave."""
+    """A collection as it was named in training: KIND[:NAME]. images: those used of it."""
 
     kind: str
     name: str
@@ -282,7 +282,7 @@ class Report:
     subgroups: Sequence[Subgroup]
     not_recorded: str  # which subgroups cannot be formed, and why
     duplicates: Duplicates | None
-    cam: Mapping[str, CamShare]  # and of a map that is the same everywhere
+    cam: Mapping[str, CamShare]  # by predicted class, and for a uniform map
     source_detection: SourceDetection | None
     label_errors: LabelErrors | None
     fitted: Fitted | None
@@ -313,12 +313,12 @@ class Report:
 
     @property
     def chance(self) -> Rate:
-        """Balanced accuracy of naming classes at random, or always the same one."""
+        """Balanced accuracy of random answers, or of always the same one."""
         return Rate(1 / len(self.classes)) if self.classes else Rate()
 
     @classmethod
     def read(cls, folder: Path, name: str = "") -> Report:
-        """Read what is there; a file that is missing or damaged gives nothing."""
+        """Read a bundle's files; one that is missing or damaged leaves its part of the report empty."""
         gaps: list[str] = []
         files = (manifest.METRICS, manifest.TRAINING, manifest.CONFIG, manifest.CALIBRATION)
         metrics, training, config, calibration = (_Part.file(folder / file, gaps) for file in files)
@@ -359,7 +359,7 @@ class Report:
 
 
 class _Part:
-    """A JSON object, the place where it stands, and what was missed in it; false where there is none."""
+    """A JSON object, its place in the files, and the keys missed in it; falsy if there is no such object."""
 
     def __init__(self, value: Any, place: str, gaps: list[str]) -> None:
         self.is_there = isinstance(value, Mapping)
@@ -368,8 +368,8 @@ class _Part:
 
     @classmethod
     def file(cls, path: Path, gaps: list[str]) -> _Part:
-        """Of a bundle; empty where it is missing or damaged."""
-        is_calibration = path.name == manifest.CALIBRATION  # which has today's names, whatever wrote it
+        """The object in a bundle's file; empty if the file is missing or damaged."""
+        is_calibration = path.name == manifest.CALIBRATION  # read with the current names
         try:
             read = manifest.read_calibration(path.parent) if is_calibration else manifest.read_json(path)
         except BundleError:
@@ -410,7 +410,7 @@ class _Part:
         return str(self.of[key])
 
     def rate(self, key: str) -> Rate:
-        """A number, or null, with its interval: that of its name, or the only one."""
+        """A number, or null, with its interval: the one of the same name, or the only one."""
         if key in self.of and self.of[key] is None:
             return Rate()
         bounds = self.get("intervals").of.get(key) or self.of.get("interval")
@@ -418,7 +418,7 @@ class _Part:
         return Rate(self.number(key), (bounds[0], bounds[1]) if bounds and is_interval else None)
 
     def fill(self, kind: type[T], **known: Any) -> T:
-        """A dataclass of the values under its fields' names, but for those that are known."""
+        """Fill a dataclass with the values under its fields' names; `known` gives the other fields."""
         read = {
             "Rate": self.rate,
             "int": lambda key: self.count(key) or 0,
@@ -439,7 +439,7 @@ def _is_number(value: Any) -> TypeGuard[int | float]:
 
 
 def _classes(metrics: _Part, config: _Part) -> tuple[str, ...]:
-    """Their names in the order of the logits; where neither file has them, those beside the numbers."""
+    """The class names in the order of the logits; if neither file lists them, those of the numbers."""
     for names in (metrics.of.get("classes"), config.of.get("label_names")):
         if isinstance(names, Sequence) and not isinstance(names, str):
             return tuple(map(str, names))
@@ -449,14 +449,14 @@ def _classes(metrics: _Part, config: _Part) -> tuple[str, ...]:
 
 
 def _sources(training: _Part) -> tuple[Source, ...]:
-    """Bundles from before there were several sources were trained on CoronaHack."""
+    """The sources of a training; older bundles name none and were trained on CoronaHack."""
     named, is_synthetic = training.of.get("sources"), training.of.get("is_synthetic")
     if not isinstance(named, list):
         report = training.get("report")
         images = report.count("rows") if report else None
         return (Source(CORONAHACK, CORONAHACK, images, is_synthetic is True),)
     parts = [_Part(each, f"{training.place}.sources[{k}]", training.gaps) for k, each in enumerate(named)]
-    # Bundles from before each source said so of itself have only the whole run's word.
+    # Older bundles state is_synthetic only for the whole run.
     found = [
         part.fill(Source, is_synthetic=part.of.get("is_synthetic", is_synthetic) is True) for part in parts
     ]
@@ -568,7 +568,7 @@ def _source_detection(own: _Part) -> SourceDetection | None:
     counts = {split: called.part(split) for split in ("train", "validation", "test")}
     return own.part("web").fill(
         SourceDetection,
-        # Bundles from before there were several sources name neither class nor sites.
+        # Older bundles name neither class nor sites.
         label=str(own.of.get("class", "Pneumonia")),
         smaller=str(sites.get("web", "Cohen")),
         larger=str(sites.get("children", "Kermany")),

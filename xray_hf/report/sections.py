@@ -115,7 +115,7 @@ def ood(reports: Sequence[Report]) -> Section:
 
 
 def controls(reports: Sequence[Report]) -> Section:
-    """Shortcut controls: what the models may use besides the lungs."""
+    """Shortcut controls: what the models may use apart from the lungs."""
     sets, classes = tables.control_sets(reports), tables.classes_of(reports)
     detection = tables.source_detection(reports)
     found = [
@@ -136,7 +136,7 @@ def subgroups(reports: Sequence[Report]) -> Section:
 
 
 def label_errors(reports: Sequence[Report]) -> Section:
-    """Likely label errors, of the models that can tell any."""
+    """Likely label errors, of the models for which they can be found."""
     able = [each for each in reports if not each.names_one_class]
     own = _section("Likely label errors", "xray-hf report", able, [tables.label_errors(able)])
     return replace(own, text=_each(reports, sentences.no_label_errors))
@@ -164,5 +164,5 @@ def _section(
 
 
 def _each(reports: Sequence[Report], say: Callable[[Report], list[str]]) -> list[str]:
-    """What is said of each model, each sentence once."""
+    """The sentences about each model, without repeats."""
     return list(dict.fromkeys(line for report in reports for line in say(report)))

@@ -90,7 +90,7 @@ def collections(reports: Iterable[Report]) -> dict[str, About]:
 
 
 def of_coronahack_alone(report: Report) -> bool:
-    """Whether what is said of CoronaHack holds for all images of a model."""
+    """Whether CoronaHack is the only kind of source of a model, so that sentences about it hold."""
     return {each.kind for each in report.sources} == {CORONAHACK}
 
 
@@ -222,11 +222,11 @@ _WITHHELD = {UNSURE: "was unsure about", REJECTED: "rejected"}
 def answer_context(report: Report, decision: str) -> list[str]:
     """How often a model gave an answer to images of each class: in external validation, then internally.
 
-    decision: of the engine, a class or why there is none.
+    decision: the engine's: a class, UNSURE or REJECTED.
     """
     if not report.external:
         return [
-            f"{report.name} was tested on no external test set, so nobody knows what this answer is worth "
+            f"{report.name} was tested on no external test set, so it is unknown how reliable this answer is "
             "for X-rays of other hospitals."
         ]
     if decision in report.classes:
@@ -273,7 +273,7 @@ def external_sets(reports: Sequence[Report]) -> list[str]:
 
 
 def official(reports: Sequence[Report]) -> list[str]:
-    """What the official test set is."""
+    """The official test set: its origin and size."""
     sets = [own for report in reports if (own := report.subsets.get("test_official"))]
     if not sets:
         return []
@@ -358,7 +358,7 @@ def worst_calibrated_sources(report: Report) -> list[str]:
 
 
 def uncalibrated(report: Report) -> list[str]:
-    """What follows for a bundle that is not calibrated, and why it cannot be."""
+    """The consequence for a bundle that is not calibrated, and the reason if it cannot be."""
     if report.fitted:
         return []
     copied = report.training and report.training.protocol == "paper"
@@ -373,7 +373,7 @@ def uncalibrated(report: Report) -> list[str]:
 
 
 def two_sites(own: SourceDetection) -> str:
-    """What is recognised, in a title."""
+    """The class and the two sites, for a title."""
     sites = own.smaller, own.larger
     smaller, larger, *_ = provenance.SITES.get(sites, sites)
     return f"{own.label}: {smaller} against {larger}"
@@ -407,7 +407,7 @@ def crops_after_views(report: Report) -> list[str]:
 
 
 def no_label_errors(report: Report) -> list[str]:
-    """Why a model that names one class only cannot doubt a label."""
+    """Why no label errors can be found for a model that predicts one class only."""
     if not report.names_one_class:
         return []
     return [

@@ -75,7 +75,7 @@ def _line(report: Report, disease: str) -> Line:
 
 
 def _coverage(own: Measured) -> Rate:
-    """The share of images that get a class: by the engine's decisions, or else by the threshold alone."""
+    """The share of images that get a class: by the engine's decisions, else by the threshold."""
     if own.decisions and own.decisions.decided is not None:
         return Rate(own.decisions.decided / own.n)
     return Rate(own.abstention.coverage.value) if own.abstention else Rate()

@@ -34,7 +34,7 @@ CONTROLS = {
 }
 
 
-SUBGROUPS = {  # (what divides, group): in words
+SUBGROUPS = {  # (criterion, group): in words
     ("near duplicate", "near"): "with a near-duplicate",
     ("near duplicate", "far"): "without a near-duplicate",
 }
@@ -91,7 +91,7 @@ Sets = Sequence[tuple[str, str, Measured]]
 
 
 def _table(title: str, columns: Mapping[str, Callable[[T], str]], items: Items[T], note: str = "") -> Table:
-    """columns: {heading: what its cell says of an item}."""
+    """columns: {heading: a function that writes its cell of an item}."""
     rows = [Row(model, what, [cell(own) for cell in columns.values()]) for model, what, own in items]
     return Table(title, list(columns), rows, note)
 
@@ -102,7 +102,7 @@ def classes_of(reports: Iterable[Report]) -> list[str]:
 
 
 def subsets(reports: Sequence[Report], *names: str) -> Sets:
-    """The bundle's own splits of these names, all without any."""
+    """The bundle's own splits of these names; without names, all of them."""
     return [
         (report.name, SUBSETS[name], report.subsets[name])
         for report in reports
@@ -129,7 +129,7 @@ def control_sets(reports: Sequence[Report]) -> Sets:
 
 
 def control_title(name: str) -> str:
-    """What is left of the image."""
+    """The title of an ablated input: what is left of the image."""
     return CONTROLS.get(name) or name.replace("_", " ")
 
 
@@ -196,7 +196,7 @@ def class_columns(title: str, sets: Sets, classes: Sequence[str]) -> Table:
 
 
 def _false_positives(of: ClassNumbers) -> str:
-    """566 of 624 (91%), or the share alone, which is all that docs/results.json has of the runs."""
+    """566 of 624 (91%), or only the share, since docs/results.json has no more of the runs."""
     if of.false_positives and of.false_positives[1]:
         wrongly, others = of.false_positives
         return f"{part_of(of.false_positives)} ({wrongly / others:.0%})"
@@ -330,7 +330,7 @@ def operating_points(reports: Sequence[Report]) -> Table:
 
 
 def ood(reports: Sequence[Report]) -> Table:
-    """What is rejected as no frontal chest X-ray."""
+    """Images rejected as out of distribution, by class, source and kind."""
     items = [
         (report.name, what, own)
         for report in reports

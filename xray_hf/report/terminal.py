@@ -29,12 +29,12 @@ def splits(report: Report) -> str:
 
 
 def section(own: Section) -> str:
-    """Its tables below its title."""
+    """A section's tables below its title."""
     return "\n\n".join([own.title.upper(), *map(table, own.tables)])
 
 
 def leave_one_source_out(reports: Sequence[Report]) -> str:
-    """What runs that each held out a source find there; "" for fewer than two."""
+    """The performance of models on the sources that they held out; "" if none held one out."""
     found = sections.leave_one_source_out(reports)
     return section(found) if found else ""
 
@@ -78,7 +78,7 @@ def table(own: Table) -> str:
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as lines of equal columns; what is too wide goes on below, after its first column."""
+    """Rows of cells as lines of equal columns; columns that do not fit follow below, after the first one."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     blocks: list[list[int]] = [[]]
     for column in range(1, len(widths)):
