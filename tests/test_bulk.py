@@ -697,7 +697,7 @@ def test_a_data_set_of_the_hub_is_streamed_at_one_commit() -> None:
     [
         ("owner/set@v1", None, "choose a --split; the data set owner/set has train, test"),
         ("owner/set@v1", "dev", "there is no split dev; the data set owner/set has train, test"),
-        ("owner/other", None, "the Hub did not give the data set owner/other: 404"),
+        ("owner/other", None, "the data set owner/other cannot be fetched from the Hub: 404"),
         ("owner/set/x y", None, "is not a data set; expected hf://datasets/owner/name"),
     ],
 )

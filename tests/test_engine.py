@@ -382,7 +382,7 @@ def test_what_is_no_number_is_no_answer(engine: Engine, xray: Path, monkeypatch:
         return replace(run(pixels), logits=np.full((len(pixels), 3), np.nan, np.float32))
 
     monkeypatch.setattr(engine._alone, "run", broken)
-    with pytest.raises(ImageError, match="give no number for it"):
+    with pytest.raises(ImageError, match="give logits that are not finite"):
         engine.predict(xray)
 
 

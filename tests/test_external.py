@@ -151,7 +151,7 @@ def test_patients_of_the_file_names_renew_the_record(folder: Path, elsewhere: Pa
         patients.append(evidence.draw(folder)["external"]["elsewhere"]["patients"])
     assert patients == [7, 1]
     before = files_of(folder)
-    with pytest.raises(ConfigError, match="is of 1 patient; its images would now be of 7"):
+    with pytest.raises(ConfigError, match="has 1 patient, but the same images would now have 7"):
         see(folder, elsewhere, "elsewhere")
     assert files_of(folder) == before
 

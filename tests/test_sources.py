@@ -546,13 +546,14 @@ def test_a_repository_is_fetched_from_the_hub(hub: Hub, tmp_path: Path) -> None:
         refused = run(READ, place, token)
         assert refused.returncode == 1
         [line] = refused.stderr.strip().splitlines()[-1:]
-        assert line.startswith(f"error: the Hub did not give the data set {place.split('@')[0]}:")
+        assert line.startswith(f"error: the data set {place.split('@')[0]} cannot be fetched from the Hub:")
         assert "HF_TOKEN" in line
 
 
 def test_without_a_network_the_hub_is_one_clear_error() -> None:
     with pytest.raises(
-        HubError, match=r"did not give the data set owner/data: .*Check the name and the network"
+        HubError,
+        match=r"the data set owner/data cannot be fetched from the Hub: .*Check the name and the network",
     ):
         read("hub", "owner/data")
 

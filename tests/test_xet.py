@@ -278,5 +278,7 @@ def test_trouble_of_a_download_that_stays_is_one_error_and_leaves_nothing_half(
     pushed.faults.append(replace(fault, times=99))
     code = trying(NAME, before="from xray_hf import manifest\nmanifest.TIMEOUT = 1")
     said = run(code, PYTHONPATH=str(ROOT), HF_XET_CLIENT_RETRY_MAX_ATTEMPTS="1")
-    assert re.fullmatch(f"error: .*{NAME}, and the Hub did not give .* Check the name and the network.", said)
+    assert re.fullmatch(
+        f"error: .*{NAME}, and that repository cannot be fetched .* Check the name and the network.", said
+    )
     assert not list((tmp_path / "home").rglob("model.safetensors"))

@@ -22,7 +22,7 @@ from xray_hf.report.tables import SUBSETS
 from xray_hf.text import counted, listed
 from xray_hf.training.config import AugmentationConfig
 
-_LONGEST = 1000  # characters of what a file says of itself
+_LONGEST = 1000  # characters of a file's description of itself
 _METRICS = {  # of a report: the Hub's name, ours
     "accuracy": ("accuracy", "Accuracy"),
     "balanced_accuracy": ("balanced_accuracy", "Balanced accuracy"),
@@ -100,7 +100,7 @@ def _render(bundle: Path, repo_id: str | None, data_set: str | None, with_names:
 
 
 def _start(training: Numbers) -> str:
-    """What the network began with."""
+    """The initial weights, as a sentence."""
     if record := training.get("loaded_weights"):  # of runs with --initial-weights
         stated = [f"{name}: {text}" for name, text in record["metadata"].items()]
         by_file = f" The file describes itself as: {'; '.join(stated)}." if stated else ""
@@ -110,7 +110,7 @@ def _start(training: Numbers) -> str:
 
 
 def _plain(text: str) -> str:
-    """A stranger's text in one line, without HTML or links, and not endless."""
+    """An untrusted text in one line, without HTML or links, cut off at _LONGEST."""
     return " ".join(text.translate(str.maketrans("<>[]", "()()")).split())[:_LONGEST]
 
 
@@ -137,7 +137,7 @@ def fill(template: str, folder: Path, **values: Any) -> str:
 
 
 _MISSING = (
-    "{} is missing or no number, which the card states; complete the bundle with `xray-hf evaluate`, "
+    "{} is missing or not a number, but the card states it; complete the bundle with `xray-hf evaluate`, "
     "`report` or `calibrate`, or train it again."
 )
 
@@ -186,7 +186,7 @@ def _metadata(
 
 
 def _results(training: Numbers, report: Report, data_set: str | None) -> Iterator[EvalResult]:
-    """All tests as the Hub's model-index has them; a number without an interval has no place there."""
+    """All tests as the Hub's model-index has them; numbers without an interval are left out."""
     title_of, known_as = _home(report)
     home, protocol = data_set or known_as, training["config"]["data"]["protocol"]
     # The Hub's client takes results of one place, configuration and split for one test.
@@ -228,12 +228,12 @@ def _home(report: Report) -> tuple[str, str]:
 
 
 def _as_id(name: str) -> str:
-    """The Hub takes no other characters."""
+    """A name with only those characters that the Hub accepts."""
     return re.sub(r"[^\w.-]+", "-", name)
 
 
 def _parameters(bundle: Path) -> int:
-    """How many numbers were learnt."""
+    """The number of learnt parameters."""
     try:
         with safe_open(bundle / manifest.WEIGHTS, framework="numpy") as weights:
             names = [name for name in weights.keys() if not name.endswith(_STATISTICS)]  # noqa: SIM118
@@ -254,7 +254,7 @@ def _version(bundle: Path) -> str:
 
 
 def _changes(augmentation: Mapping[str, float]) -> str:
-    """What is switched on, with its strength as config.py means it."""
+    """The augmentations that are switched on, with their strengths as in config.py."""
     nothing = vars(AugmentationConfig())
     changed = {name: value for name, value in augmentation.items() if value != nothing.get(name, 0)}
     named = [name if value is True else f"{name} {value}" for name, value in changed.items()]

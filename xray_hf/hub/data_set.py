@@ -110,7 +110,7 @@ def _row(data: XrayData, row: int) -> dict[str, Any]:
         image = {"bytes": sample.path.read_bytes(), "path": sample.file_name}
     except OSError as error:
         raise DataError(
-            f"{sample.path} cannot be read ({error.strerror}); it was there a moment ago."
+            f"{sample.path} cannot be read any more ({error.strerror}); check the disk, and push again."
         ) from error
     return {**asdict(sample), "image": image, "label": data.labels[row], "group": data.groups[row]}
 

@@ -67,7 +67,7 @@ _PARTS = (
     *(manifest.REFERENCE, f"{manifest.REFERENCE_IMAGES}/*.png"),
     *("configuration_xray_cnn.py", "modeling_xray_cnn.py"),
 )
-# They name files and patients.
+# Records that name files and patients.
 _RECORDS = (
     *(manifest.SPLITS, manifest.PREDICTIONS),
     *(f"{manifest.CONTROLS}/*.parquet", f"{manifest.EXTERNAL}/*.parquet"),
@@ -78,9 +78,10 @@ _RECORDS = (
 class Plan:
     """The files that a repository will hold.
 
-    what: a word for it; it never overwrites our commits with another word. files: {path there: a file here,
-    or its content}. note: what to know before publishing. is_restricted: whether only its owner may see it.
-    has_names: whether it names the files and patients that a model was trained and tested on.
+    what: a word for the content; a push never overwrites our commits with another word. files:
+    {path there: a file here, or its content}. note: what to know before publishing. is_restricted: whether
+    only its owner may see it. has_names: whether it names the files and patients that a model was trained and
+    tested on.
     """
 
     kind: Kind
@@ -175,8 +176,8 @@ def push(
     """Make the repository hold the planned files and no others; tries again if the Hub fails for a while.
 
     A new repository is private, and a public one is left alone. is_public: change a public repository, or
-    make a private one public once it is complete. is_forced: overwrite changes by someone else. tags: of the
-    commit, besides its version. collection: the title of one to add it to.
+    make a private one public once it is complete. is_forced: overwrite changes by someone else. tags: for
+    the commit, in addition to its version. collection: the title of one to add it to.
     Raises ConfigError for a malformed tag, or a plan that may not be public; HubError.
     """
     if is_public and plan.is_restricted:

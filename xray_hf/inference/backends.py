@@ -1,7 +1,7 @@
 """Inference backends: grey pixels -> logits, class activation maps, embedding; ONNX Runtime, OpenVINO, torch.
 
 Each backend is loaded for a number of simultaneous calls and of threads for each: one call on all cores
-answers a single image soonest, a call on every core answers many. Calls from more threads wait.
+is fastest for a single image, one call per core is fastest for many. Calls from more threads wait.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class OpenVino:
 
         core = openvino.Core()
         has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        # Where a crop lies is too fine a number for bfloat16.
+        # bfloat16 is too coarse for the position of a crop.
         use_bf16 = has_bf16 and not manifest.sees_lungs
         options = {
             "INFERENCE_PRECISION_HINT": "bf16" if use_bf16 else "f32",
@@ -97,9 +97,9 @@ class OpenVino:
 
 @contextmanager
 def _without_links(manifest: Manifest) -> Iterator[Path]:
-    """The bundle's folder, or a copy while it is read if it has links, as in the Hub's cache.
+    """Yield the bundle's folder, or a temporary copy if its files are links, as in the Hub's cache.
 
-    OpenVINO refuses weights that a link leads out of the graph's folder to.
+    OpenVINO refuses weights behind a link that leads out of the graph's folder.
     """
     files = [manifest.folder / name for name in (GRAPH, *weight_files(manifest.sees_lungs))]
     if not any(file.is_symlink() for file in files):
@@ -162,7 +162,7 @@ def load(name: str, manifest: Manifest, *, threads: int, calls: int = 1) -> Back
         require_weights(manifest)
     try:
         return BACKENDS[name](manifest, threads, calls)
-    except Exception as error:  # the runtimes' own kinds have no common base
+    except Exception as error:  # the runtimes' exceptions have no common base
         if name == "torch":
             raise
         raise BundleError(

@@ -78,14 +78,14 @@ class Summary:
 
 
 def is_finished(out: Path, *, resume: bool) -> bool:
-    """Whether an earlier run has written `out`. Quick: ask before anything is loaded.
+    """Whether an earlier run has written `out`. This is quick: call it before anything is loaded.
 
     Raises ConfigError for a suffix that names no format, OutputError if `out` exists, unless with `resume`.
     """
     if out.suffix not in WRITERS:
         raise ConfigError(f"--out is {out}; expected a name that ends in {', '.join(WRITERS)}.")
     if out.suffix == ".parquet":
-        import pyarrow  # noqa: F401  # missing, it should be missed now, not after hours of work
+        import pyarrow  # noqa: F401  # so that a missing package is an error now, not after hours of work
     if not out.exists():
         return False
     if not resume:
@@ -120,7 +120,9 @@ def predict_in_bulk(
         raise ConfigError(f"--batch-size is {batch_size}; expected 1 or more.")
     with _join() as processes, ExitStack() as stack:
         engine = Engine.from_pretrained(bundle, backend=backend, threads=processes.threads)
-        signals = stack.enter_context(Signals())  # now: while a bundle is fetched, nobody looks for one
+        signals = stack.enter_context(
+            Signals()
+        )  # only now: while a bundle is fetched, nothing checks for one
         if heatmaps and not engine.has_heatmaps:
             raise ConfigError(
                 f"the graph of {engine.name} gives no class activation maps; leave --cams out, or use "
@@ -143,7 +145,7 @@ def predict_in_bulk(
         processes.wait()
         pieces.require_same(job)
         run = _Run(engine, inputs, pieces, frozenset(pieces.existing()), processes, signals)
-        processes.wait()  # nobody writes a piece before all have listed them
+        processes.wait()  # no process writes a piece before all have listed them
         started = time.monotonic()
         total = run.compute(heatmaps, batch_size)
         processes.wait()
@@ -191,7 +193,7 @@ class _Run:
                     self._write(number, rows, pictures)
                     rows = []
                 bar.update()
-                self._stop_if_told()
+                self._stop_on_signal()
             if rows:  # the last piece, which is shorter
                 self._write(number, rows, pictures)
         return total
@@ -205,7 +207,7 @@ class _Run:
 
         def rows() -> Iterator[list[Row]]:
             for piece in self.pieces.read_all(total):
-                self._stop_if_told()
+                self._stop_on_signal()
                 decisions.update(row["decision"] for row in piece)
                 yield piece
 
@@ -222,10 +224,10 @@ class _Run:
         pictures.finish()  # a finished piece has its pictures
         self.pieces.write(number // self.pieces.rows, rows)
 
-    def _stop_if_told(self) -> None:
+    def _stop_on_signal(self) -> None:
         if self.signals.received:
             if self.processes.is_main:
-                text = f"the finished pieces are in {self.pieces.folder}, --resume goes on from there."
+                text = f"the finished pieces are in {self.pieces.folder}, --resume continues from there."
                 print(f"\nstopped by a signal; {text}", file=sys.stderr)
             raise SystemExit(128 + self.signals.received)
 

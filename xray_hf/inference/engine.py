@@ -37,7 +37,7 @@ from xray_hf.views import evidence_for, share_within
 NO_LUNGS = "No lungs were found, so the whole image was classified."
 OUTSIDE = "outside the training distribution: the answer would be a guess"  # the detector's reason
 ADVICE = "check that the image is a frontal chest X-ray, upright and uncropped"
-# What the quality check finds: for these an X-ray is rejected, since it would be misjudged ...
+# Findings of the quality check: with one of these an X-ray is rejected, since it would be misjudged ...
 CORRECTIONS = {
     "negative": "looks like a negative, with dark bones; invert it and try again",
     "upside down": "seems to be upside down; rotate it by 180° and try again",
@@ -45,7 +45,7 @@ CORRECTIONS = {
     "turned right": "seems to lie on its side, head to the right; rotate it anticlockwise and try again",
     "side by side": "seems to hold two images; crop it to one X-ray and try again",
 }
-# ... and of these it warns.
+# ... and these only cause a warning.
 CAUTIONS = {
     "mirrored": "The image may be mirrored, or the heart lies on the right; check the side marker.",
     "cut off": "The lungs may be cut off at the edge of the image.",
@@ -155,7 +155,7 @@ class Engine:
         """The class names in the order of the logits."""
         return self.manifest.labels
 
-    @overload  # a text is a sequence of texts, for mypy alone
+    @overload  # only to mypy, a text is a sequence of texts
     def predict(self, sources: Source, batch_size: int = ...) -> Prediction: ...  # type: ignore[overload-overlap]
 
     @overload
@@ -168,7 +168,7 @@ class Engine:
 
         sources: a path, a file's bytes, a PIL image, an array (H, W) or (H, W, 3) or what `reading.read`
         returned or raised, or a sequence of them.
-        Raises ImageError for the first that cannot be read or is none of these; `stream` goes on instead.
+        Raises ImageError for the first that cannot be read or is none of these; `stream` continues instead.
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}; expected 1 or more.")
@@ -243,7 +243,11 @@ class Engine:
         found: list[Prediction | ImageError] = []
         for row, given in enumerate(inputs):
             if not np.isfinite(outputs.logits[row]).all():
-                found.append(ImageError(f"the weights in {self.manifest.folder} give no number for it."))
+                found.append(
+                    ImageError(
+                        f"the weights in {self.manifest.folder} give logits that are not finite for it."
+                    )
+                )
                 continue
             ood_score = None if scores is None else float(scores[row])
             label = self.labels[int(probabilities[row].argmax())]
@@ -251,7 +255,7 @@ class Engine:
             decision, reason = self._decide(given, label, probabilities[row].max(), ood_score, quality)
             lungs = None if outputs.lungs is None else outputs.lungs[row]
             warnings = given.reading.warnings
-            if decision != REJECTED:  # of a knee or a brain these would be wrong
+            if decision != REJECTED:  # these would be wrong about a knee or a brain
                 warnings += _cautions(quality, lungs)
             found.append(
                 Prediction(
@@ -314,8 +318,9 @@ class Engine:
             raise BundleError(f"the weights in {folder} give {logits.tolist()}; train or fetch them again.")
         if detector is not None and len(detector.embedding) != outputs.embedding.shape[1]:
             raise BundleError(
-                f"{folder / manifest.CALIBRATION} is of another network: it weighs {len(detector.embedding)} "
-                f"numbers, this one gives {outputs.embedding.shape[1]}; run `xray-hf calibrate` again."
+                f"{folder / manifest.CALIBRATION} is of another network: its detector takes embeddings of "
+                f"{len(detector.embedding)} numbers, this network gives {outputs.embedding.shape[1]}; run "
+                "`xray-hf calibrate` again."
             )
 
 

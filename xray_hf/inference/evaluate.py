@@ -20,16 +20,16 @@ from xray_hf.task import EXTERNAL
 from xray_hf.text import counted
 
 _NAME = re.compile(r"\w[\w.-]*")
-_EQUAL_LOGITS = 1e-3  # how far apart those of the same pixels are at most; other images rarely come so close
-_SAME_LOGITS = 0.01  # how far apart those of one image may be: rounding the weights moves them by less
+_EQUAL_LOGITS = 1e-3  # largest difference for the same pixels; other images rarely come so close
+_SAME_LOGITS = 0.01  # largest difference for one image; rounding the weights moves logits by less
 
 
 def evaluate(bundle: Path, samples: Sequence[Sample], name: str, *, drop_bad: bool = False) -> dict[str, str]:
-    """Let the engine see every image and write external/NAME.parquet.
+    """Run the engine on every image and write external/NAME.parquet.
 
     The record names neither files nor patients; its rows are in the order of the samples, whose labels are
-    classes of the bundle. It may replace a record of the same images, but none of others.
-    drop_bad: go on without undecodable files.
+    classes of the bundle. It may replace a record of the same images, but not one of others.
+    drop_bad: continue without undecodable files.
     Returns {file name: why it cannot be decoded} of the images left out.
     Raises ConfigError for a name that no file can have or a record of other images has, and for images that
     the bundle was fitted on; DataError for no image and, unless drop_bad, for an undecodable one,
@@ -94,10 +94,10 @@ def _refuse_fitted_by_name(fitted: Predictions, samples: Sequence[Sample], name:
 def _refuse_fitted_by_answer(
     fitted: Predictions, samples: Sequence[Sample], logits: np.ndarray, name: str, bundle: Path
 ) -> None:
-    """Raise ConfigError where a tenth of the images, under whatever names, are fitted ones.
+    """Raise ConfigError if over a tenth of the images, under whatever names, are fitted ones.
 
-    The network says the same of them as of a training or validation image: nearly, where their files have the
-    same name, and exactly otherwise, since by chance it says nearly the same of many.
+    Such an image has the logits of a training or validation image: nearly, if their files have the same name,
+    and exactly otherwise, since the logits of many images are nearly equal by chance.
     """
     answers: defaultdict[str, list[np.ndarray]] = defaultdict(list)
     for file_name, answer in zip(fitted.file_name, fitted.logits, strict=True):
@@ -112,13 +112,13 @@ def _refuse_fitted_by_answer(
     if len(known) > len(samples) / 10:
         raise ConfigError(
             f"{len(known):,} of {counted(len(samples), 'image')} of {name} are training or validation images "
-            f"of {bundle}, by what the model says of them (first: {known[0]}), so this is not external "
+            f"of {bundle}, as the model's logits show (first: {known[0]}), so this is not external "
             "validation. Test on images that the model has not seen."
         )
 
 
 def _require_same_images(path: Path, now: Predictions) -> None:
-    """Raise ConfigError if there is a record of other images or of fewer patients; a damaged one may go.
+    """Raise ConfigError for a record of other images or of fewer patients; a damaged one may be replaced.
 
     A record does not name its images, but the network's answers identify them, even after its weights were
     rounded.
@@ -135,8 +135,8 @@ def _require_same_images(path: Path, now: Predictions) -> None:
                 "Give the source another name, --source KIND:NAME=PLACE, or delete that file."
             )
         known, found = (len(np.unique(table.patient_id)) for table in (before, now))
-        if found > known:  # else intervals would become too narrow in silence
+        if found > known:  # else intervals would silently become too narrow
             raise ConfigError(
-                f"{path} is of {counted(known, 'patient')}; its images would now be of {found:,}. "
-                "Say who they are as before, by --patient or patient_id, or delete that file."
+                f"{path} has {counted(known, 'patient')}, but the same images would now have {found:,}. "
+                "Name the patients as before, by --patient or patient_id, or delete that file."
             )

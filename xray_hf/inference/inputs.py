@@ -59,7 +59,7 @@ class Item:
             with fsspec.open(self.content, "rb") as stream:
                 return bytes(stream.read(MAX_BYTES + 1))  # one more than the reader takes
         except FileNotFoundError:
-            return self.content  # the reader will not find it either, and say so in the row
+            return self.content  # the reader will not find it either, and will report it in the row
         except failures as error:
             raise DataError(f"{self.source} cannot be fetched: {as_sentence(error)}") from error
 
@@ -125,7 +125,7 @@ class Table:
         return Item(path, ImageError(f"{path} is not opened; {_WHAT_ROWS_HOLD}"))
 
     def _is_own(self, url: str) -> bool:
-        """Whether a row names a file of its repository. No other is opened, on disk or on the network."""
+        """Whether a row names a file of its repository; no other file is opened, local or remote."""
         archive, _, inner = url.rpartition("::")
         is_archive = re.fullmatch(r"(zip|tar)://[^:]*", archive) is not None
         is_here = self.repository is not None and inner.startswith(self.repository) and ".." not in inner
@@ -179,7 +179,7 @@ def find(
     """
     if split and not any(path.startswith(_HUB) for path in paths):
         raise ConfigError(
-            f"--split is of data sets of the Hub, {_HUB}owner/name; no PATH is one. Leave it out."
+            f"--split applies to data sets of the Hub, {_HUB}owner/name; no PATH is one. Leave it out."
         )
     skipped: Counter[str] = Counter()
     parts: list[Files | Table] = []
@@ -190,7 +190,7 @@ def find(
         images, parquet = _files(path, besides, skipped)
         parts.append(_open_parquet(path, parquet, image_column) if parquet else Files(images))
     if image_column and not any(isinstance(part, Table) for part in parts):
-        raise ConfigError("--image-column is of Parquet and data sets; no PATH holds any. Leave it out.")
+        raise ConfigError("--image-column applies to Parquet and data sets; no PATH holds any. Leave it out.")
     return Inputs(tuple(parts), skipped)
 
 
@@ -288,7 +288,8 @@ def _open_hub(path: str, split: str | None, column: str | None) -> Table:
         splits: dict[str, Any] = load_dataset(name, revision=commit, streaming=True)
     except (*hub_errors(), DatasetsError) as error:
         raise DataError(
-            f"the Hub did not give the data set {name}: {as_sentence(error)} Check the name and the network."
+            f"the data set {name} cannot be fetched from the Hub: {as_sentence(error)} Check the name and "
+            "the network."
         ) from error
     if split is None and len(splits) == 1:
         split = next(iter(splits))

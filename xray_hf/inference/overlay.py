@@ -34,7 +34,7 @@ def top_of_scale(heatmaps: Iterable[np.ndarray]) -> float:
 
 
 def overlay(grey: Image.Image, heatmap: np.ndarray, top: float) -> Image.Image:
-    """Evidence for a class as warm colours on an X-ray, the stronger the less transparent.
+    """Evidence for a class as warm colours on an X-ray; stronger evidence is less transparent.
 
     grey: mode "L". heatmap: (h, w) float32, in logits; only values above 0 are shown. top: the logits of the
     strongest colour, by `top_of_scale`.
@@ -48,7 +48,7 @@ def overlay(grey: Image.Image, heatmap: np.ndarray, top: float) -> Image.Image:
 
 
 def layer(heatmap: np.ndarray, size: tuple[int, int], top: float) -> Image.Image:
-    """The colours of `overlay` alone, to be laid over an X-ray: an image with a palette of RGBA.
+    """Only the colours of `overlay`, to lay over an X-ray: an image with an RGBA palette.
 
     heatmap, top: as `overlay`'s. size: width and height in pixels.
     """
@@ -82,7 +82,7 @@ def _strength(heatmap: np.ndarray, size: tuple[int, int], top: float) -> np.ndar
 def _paint(strength: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(…, 3) colours, 0 to 255, and (…, 1) how opaque they are, 0 to 1."""
     colours = np.stack([np.interp(strength, _STRENGTHS, each) for each in _RED_GREEN_BLUE], axis=-1)
-    return colours, strength[..., None] ** 1.5  # a haze over the whole image would be useless
+    return colours, strength[..., None] ** 1.5  # the power avoids a haze over the whole image
 
 
 class Pictures:

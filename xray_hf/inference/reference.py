@@ -1,4 +1,4 @@
-"""Reference predictions: synthetic X-rays in a bundle and what its network says of them, to check a port by.
+"""Reference predictions: synthetic X-rays in a bundle and its network's outputs for them, to check a port.
 
 The images have the size of the network's input, so their pixels go into the graph as they are.
 """
@@ -21,9 +21,9 @@ from xray_hf.inference.engine import Engine
 from xray_hf.reading import resize
 
 SEED = 0
-TOLERANCE = 1e-3  # of any number; in float32 another CPU moves them by some 1e-6
+TOLERANCE = 1e-3  # of any number; in float32 another CPU moves them by about 1e-6
 _DECIMALS = 6
-_OF_EMBEDDING = 8  # numbers that are kept
+_OF_EMBEDDING = 8  # numbers of the embedding that are kept
 
 
 def write(folder: Path) -> None:
@@ -69,7 +69,7 @@ def check(folder: Path, backend: str = backends.DEFAULT, tolerance: float = TOLE
 
 
 def _answer(engine: Engine, image: Path) -> dict[str, Any]:
-    """What is compared, as JSON takes it."""
+    """The values to compare, ready for JSON."""
     found = engine.predict(image)
     return {
         "logits": _rounded(found.logits),
@@ -84,7 +84,7 @@ def _rounded(values: Any) -> list[float]:
 
 
 def _difference(found: Any, expected: Any) -> float:
-    """The largest of two lists of numbers, or of two numbers, or of nothing twice."""
+    """The largest difference of two lists of numbers, or of two numbers; 0 for None and None."""
     if found is None and expected is None:
         return 0.0
     return float(np.abs(np.subtract(found, expected)).max())

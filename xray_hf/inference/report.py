@@ -47,8 +47,8 @@ def report(folder: Path, data: XrayData, sheets: Path | None = None) -> None:
 
     data: the data set that the bundle was trained on, opened at its size. sheets: where to draw the likely
     label errors: not in the bundle or a repository, since they are X-rays of people.
-    Raises ConfigError for data of another size and for such a place, DataError for another data set,
-    BundleError, OutputError; an old controls/ then stays as it was.
+    Raises ConfigError for data of another size and for sheets in such a place, DataError for another data
+    set, BundleError, OutputError; an old controls/ then stays as it was.
     """
     if sheets:
         _require_private(sheets, folder)
@@ -142,9 +142,9 @@ def _logits(network: Backend, pixels: PixelSource, rows: np.ndarray, bar: tqdm[A
 
 
 def _heat(network: Backend, pixels: PixelSource, rows: np.ndarray, bar: tqdm[Any]) -> dict[str, Any]:
-    """How much of the predicted class's activation map lies where; NaN without maps.
+    """Where the mass of the predicted class's activation map lies; NaN without maps.
 
-    Of a network that looks for lungs the columns controls.LUNG_ROWS, too.
+    For a network that looks for lungs, also the columns of controls.LUNG_ROWS.
     """
     lungs, border, inside, uniform = np.full((4, len(rows)), np.nan)
     looks_for_lungs = False

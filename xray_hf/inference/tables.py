@@ -28,7 +28,7 @@ Row = dict[str, Any]
 
 
 class Pieces:
-    """The rows of a job on disk, as JSON lines, until all are there. rows: in each piece but the last."""
+    """The rows of a job on disk, as JSON lines, until all are there. rows: of each piece except the last."""
 
     def __init__(self, out: Path, rows: int = PIECE) -> None:
         self.out, self.rows = out, rows

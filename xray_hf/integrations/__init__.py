@@ -1,1 +1,1 @@
-"""Predictions inside the systems that clusters run; each module needs its own, which nothing else imports."""
+"""Predictions inside Ray Data and Spark; each module imports its system, which nothing else does."""

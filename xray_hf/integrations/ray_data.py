@@ -37,7 +37,7 @@ def predict(
     backend: str = backends.DEFAULT,
     **options: Any,
 ) -> Dataset:
-    """Classify images, once their rows are asked for; an unreadable image is a row with its error.
+    """Classify images lazily, when their rows are needed; an unreadable image is a row with its error.
 
     images: `path` names each image. bundle: a folder that driver and workers see, or "owner/name@revision" on
     the Hub. content: the column of the files' bytes; None: the workers open `path`. options: of

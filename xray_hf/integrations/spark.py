@@ -21,7 +21,7 @@ from xray_hf.inference import Engine, backends, tables
 def predict(
     images: DataFrame, bundle: str, *, content: str | None = None, backend: str = backends.DEFAULT
 ) -> DataFrame:
-    """Classify images, once their rows are asked for; an unreadable image is a row with its error.
+    """Classify images lazily, when their rows are needed; an unreadable image is a row with its error.
 
     images: `path` names each image. bundle: a folder that driver and workers see, or "owner/name@revision" on
     the Hub. content: the column of the files' bytes; None: the workers open `path`.

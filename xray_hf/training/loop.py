@@ -122,7 +122,7 @@ class Trainer:
                 self._train_epoch(signals)
                 self._finish_epoch()
                 self._save()
-                self._stop_if_told(signals)
+                self._stop_on_signal(signals)
         self.network.module.load_state_dict(self.best or self.judged.state_dict())
         return self.progress.history
 
@@ -172,7 +172,7 @@ class Trainer:
                     self._require_finite(torch.stack(losses), batches)
                     bar.set_postfix(loss=f"{progress.running[0] / progress.running[2]:.4f}", refresh=False)
                     losses.clear()
-                    self._stop_if_told(signals, save=True)
+                    self._stop_on_signal(signals, save=True)
 
     def _set_rate(self, factor: float) -> None:
         for group in self.optimizer.param_groups:
@@ -237,7 +237,7 @@ class Trainer:
                 f"whose batch begins with rows {rows} of the data set. {_ADVICE}"
             )
 
-    def _stop_if_told(self, signals: Signals, save: bool = False) -> None:
+    def _stop_on_signal(self, signals: Signals, save: bool = False) -> None:
         """Leave with the state saved if any process has received a signal."""
         told = sum_over(self.accelerator, torch.tensor(float(signals.received)))
         if not told:

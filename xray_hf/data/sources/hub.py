@@ -116,8 +116,8 @@ def _fetch(repo_id: str, revision: str | None) -> Path:
         )
     except hub_errors() as error:
         raise HubError(
-            f"the Hub did not give the data set {repo_id}: {as_sentence(error)} Check the name and the "
-            "network; a private or gated one needs a token, HF_TOKEN or `hf auth login`."
+            f"the data set {repo_id} cannot be fetched from the Hub: {as_sentence(error)} Check the name and "
+            "the network; a private or gated one needs a token, HF_TOKEN or `hf auth login`."
         ) from error
 
 
