@@ -75,7 +75,7 @@ def test_an_assistant_may_send_dicom(app: App) -> None:
 @pytest.mark.parametrize(
     ("image", "words"),
     [
-        ("http://127.0.0.1:1/a.png", "the image is not base64; send the file's bytes in that."),
+        ("http://127.0.0.1:1/a.png", "the image is not base64; send the file's bytes in base64."),
         ("/etc/passwd", "the image is not base64"),
         ("", "is empty"),
         (encoded(b"no image"), "not a readable image"),

@@ -7,5 +7,5 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 # After each answer it would make a table of the last 10,000, for a dashboard that the page does not have.
 os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))
-# Around each answer it sets matplotlib's backend; one that is not chosen it looks for, which takes seconds.
+# It sets matplotlib's backend around each answer; if none is chosen, it takes seconds to search for one.
 os.environ.setdefault("MPLBACKEND", "agg")

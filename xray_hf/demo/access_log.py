@@ -18,7 +18,7 @@ _log = logging.getLogger("xray_hf.demo")
 
 
 def write_to_stderr() -> None:
-    """Write the log there, and nowhere else."""
+    """Write the log to stderr only."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     _log.addHandler(handler)
@@ -33,7 +33,7 @@ class AccessLog:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As ASGI says."""
+        """The ASGI interface."""
         started, status = time.perf_counter(), 0
 
         async def send_on(message: Message) -> None:

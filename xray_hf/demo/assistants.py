@@ -23,7 +23,7 @@ from xray_hf.demo.settings import MCP_PATH, Settings
 from xray_hf.demo.uploads import Upload
 from xray_hf.errors import ImageError
 
-_MAX_WORDS = 2**16  # bytes of a call besides its X-ray
+_MAX_WORDS = 2**16  # bytes of a call without its X-ray
 
 
 def create_app(served: Models, settings: Settings) -> Starlette:
@@ -68,7 +68,7 @@ def _classify(served: Models, image: str) -> dict[str, Any]:
     try:
         content = base64.b64decode("".join(image.rpartition(",")[2].split()), validate=True)
     except binascii.Error:
-        upload = Upload.refused("image", "the image is not base64; send the file's bytes in that.")
+        upload = Upload.refused("image", "the image is not base64; send the file's bytes in base64.")
     else:
         upload = Upload("image", lambda: content)
     return as_json(answers.answer(served, [upload])[0])

@@ -1,6 +1,6 @@
 """Checks of requests to Gradio's part of the server, before Gradio sees them.
 
-Of its addresses only those are open that the page and programs need. Gradio opens files by the names in a
+Only the addresses that the page and programs need are open. Gradio opens files by the names in a
 call. In a mounted app, such as ours, it checks neither that a visitor uploaded them nor that they are on this
 computer. And since calls of several visitors are answered together, one that makes Gradio fail would leave
 all of them without an answer.
@@ -21,8 +21,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from xray_hf.demo.refusals import refusal
 
 API = "/gradio_api/"
-# All that page and programs need of it. The rest runs functions without the queue, fetches from other hosts,
-# or records what visitors do.
+# The addresses that page and programs need. The others run functions without the queue, fetch from other
+# hosts, or record what visitors do.
 OPEN = (
     *("upload", "queue/", "call/", "cancel", "reset", "heartbeat/", "file=", "info", "openapi.json"),
     *("startup-events", "theme.css", "user", "login_check", "token", "app_id"),
@@ -32,13 +32,13 @@ JOIN, CALL, CALL_V2 = "queue/join", "call/", "call/v2/"
 
 
 class CallChecks:
-    """ASGI middleware: refuses what is closed, and calls that a function does not take."""
+    """ASGI middleware: refuses closed addresses, and calls with values that the function does not take."""
 
     def __init__(self, app: ASGIApp, calls: Calls) -> None:
         self._app, self._calls = app, calls
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As ASGI says."""
+        """The ASGI interface."""
         if scope["type"] != "http" or not scope["path"].startswith(API):
             await self._app(scope, receive, send)
             return
@@ -49,7 +49,7 @@ class CallChecks:
                 body = await Request(scope, receive).body()
             except ClientDisconnect:
                 return
-            receive = _again(body, receive)
+            receive = _replay(body, receive)
             if words := self._calls.problem(place, body):
                 found = refusal(400, words)
         await (found or self._app)(scope, receive, send)
@@ -103,8 +103,8 @@ def _closed(place: str) -> Response | None:
     return None
 
 
-def _again(body: bytes, receive: Receive) -> Receive:
-    """`receive` with the body once more."""
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """`receive`, which first gives the body that was already read."""
     messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def first_the_body() -> Message:

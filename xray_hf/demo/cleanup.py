@@ -25,20 +25,20 @@ MINUTES = (MAX_SECONDS + EVERY_SECONDS) // 60  # within which an upload is norma
 async def swept(
     page: gr.Blocks, uploads: Path, every: float = EVERY_SECONDS, age: float = MAX_SECONDS
 ) -> AsyncIterator[None]:
-    """Inside, delete what is old; at the end, everything, except files from before: they are the page's."""
+    """Delete old files meanwhile and all files at the end, except those from before: they are the page's."""
     kept = frozenset(_files(uploads))
-    looking = asyncio.create_task(_look(page, uploads, kept, every, age))
+    sweeping = asyncio.create_task(_sweep(page, uploads, kept, every, age))
     try:
         yield
     finally:
-        looking.cancel()
+        sweeping.cancel()
         with suppress(asyncio.CancelledError):
-            await looking
+            await sweeping
         forget_sessions(page.state_holder)
         delete_old(uploads, 0, kept)
 
 
-async def _look(page: gr.Blocks, uploads: Path, kept: Collection[Path], every: float, age: float) -> None:
+async def _sweep(page: gr.Blocks, uploads: Path, kept: Collection[Path], every: float, age: float) -> None:
     unfetched: set[str] = set()
     while True:
         await asyncio.sleep(every)
@@ -56,7 +56,7 @@ def forget_sessions(sessions: StateHolder) -> None:
 
 
 def forget_unfetched(queue: Any, before: set[str]) -> set[str]:
-    """Drop answers that were finished and unfetched `before`, too; returns the sessions that are now.
+    """Drop answers that were unfetched `before` and still are; returns the sessions with unfetched ones.
 
     Gradio keeps the answers of 2,000 sessions.
     """

@@ -48,7 +48,7 @@ class Outcome:
     """What a synthetic example shows.
 
     groups: of `patients.GROUPS`, to choose from. caption: what to look at. decision: of both multisource
-    models. of_coronahack: of both models that were trained on CoronaHack alone, where the caption names it.
+    models. of_coronahack: of both models that were trained only on CoronaHack, where the caption names it.
     is_turned: whether it is shown upside down.
     """
 
@@ -131,7 +131,7 @@ def _owned(source: str) -> Iterator[tuple[str, str, bytes]]:
 
 
 def _captioned(source: str) -> Iterator[tuple[Item, Mapping[str, Any]]]:
-    """Each image of an owner with its caption and licence, as far as they are there."""
+    """Each image of an owner, with its caption and licence if there are any."""
     listed = Path(source, CAPTIONS)
     if not source.startswith("hf://") and listed.is_file():
         yield from ((Item(name, name), row) for name, row in _read_captions(listed))
@@ -146,7 +146,7 @@ def _captioned(source: str) -> Iterator[tuple[Item, Mapping[str, Any]]]:
 
 
 def _read_captions(path: Path) -> Iterator[tuple[str, Mapping[str, str]]]:
-    """(image, row) of each line of a CAPTIONS file; raises ConfigError if it is none."""
+    """(image, row) of each line of a CAPTIONS file; raises ConfigError if it is not one."""
     expected = f"expected CSV in UTF-8 with the columns {', '.join(COLUMNS)}"
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:

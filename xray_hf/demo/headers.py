@@ -23,13 +23,13 @@ FOREVER = "public, max-age=31536000, immutable"
 
 
 class Headers:
-    """ASGI middleware: adds them."""
+    """ASGI middleware: adds these headers."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As ASGI says."""
+        """The ASGI interface."""
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -28,7 +28,7 @@ class Limits:
         self._requests, self._megabytes = Allowance(rate), Allowance(rate * MB_PER_REQUEST)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As ASGI says."""
+        """The ASGI interface."""
         is_post = scope["type"] == "http" and scope["method"] == "POST"
         await ((self._refusal(scope) if is_post else None) or self._app)(scope, receive, send)
 
@@ -53,14 +53,14 @@ class Limits:
 
 
 class Allowance:
-    """What each address may use a minute, saved up to a minute's worth (a token bucket); 0 is any amount."""
+    """A token bucket for each address: `per_minute`, saved up to a minute's worth; 0 is no limit."""
 
     def __init__(self, per_minute: float) -> None:
         self._per_minute = per_minute
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()  # address: amount left, when
 
     def wait(self, address: str, amount: float = 1) -> float:
-        """Use an amount; the seconds to wait if it is more than what is left, else 0.
+        """Use an amount; returns 0, or the seconds to wait if less than that is left.
 
         An amount above a minute's worth needs a whole minute's.
         """

@@ -24,7 +24,7 @@ class Model:
 
     @classmethod
     def of(cls, engine: Engine, name: str) -> Model:
-        """With what the engine's bundle says about itself."""
+        """A loaded engine, with the report and the version of its bundle."""
         folder = engine.manifest.folder
         return cls(engine, Report.read(folder, name), manifest.version(folder))
 
@@ -35,7 +35,7 @@ Models = Mapping[str, Model]  # by name
 def load(sources: Sequence[Path | str], backend: str) -> dict[str, Model]:
     """Load bundles from folders or the Hub.
 
-    They are named as by manifest.title; names that occur twice get their source in brackets. Those trained on
+    They are named by manifest.title; names that occur twice get their source in brackets. Those trained on
     the most sources come first.
 
     Raises BundleError for an incomplete bundle, and for models of different classes.
@@ -56,7 +56,7 @@ def load(sources: Sequence[Path | str], backend: str) -> dict[str, Model]:
 
 
 def labels(models: Models) -> tuple[str, ...]:
-    """The classes, in the order of the logits; `load` lets models have the same ones only."""
+    """The classes, in the order of the logits; `load` requires all models to have the same."""
     return tuple(dict.fromkeys(label for model in models.values() for label in model.engine.labels))
 
 

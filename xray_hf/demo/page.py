@@ -59,7 +59,7 @@ def build(served: Models, examples: Sequence[Example], settings: Settings) -> Pa
 
 
 def _header(served: Models) -> str:
-    # Of the models that answer if nobody chooses; the others are spoken of where they are chosen.
+    # Of the models that answer by default; the others are described where they are chosen.
     found = dict.fromkeys(sentences.shortcut(served[name].report) for name in models.preferred(served))
     return render(
         "header",

@@ -3,8 +3,8 @@
 `patients.npz` (made by `scripts/build_patients.py` from training images of three collections) is a linear
 model as `data/atlas.npz` is: a mean, principal components and, for each group, a Gaussian over their
 coefficients. What such a model leaves out, from ribs to grain, is drawn as noise with the mean power spectrum
-that real images have at that place, but coarse noise weaker, since it looks like opacities: at 224 pixels the
-power is that of real images above 45 cycles a side, and a third to a fifth of it from 10 to 35. Nothing drawn
+of real images at that place. Coarse noise is weaker, since it looks like opacities: at 224 pixels the power
+is that of real images above 45 cycles a side, and a third to a fifth of it from 10 to 35. Nothing drawn
 shows a real person or has a clinical meaning.
 """
 

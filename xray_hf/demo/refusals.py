@@ -1,4 +1,4 @@
-"""Refusals: a status, and in words what was wrong."""
+"""Refusals: an HTTP status, and the reason in words."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def as_json(answer: Answer) -> dict[str, Any]:
 
 
 def _warnings(answer: Answer) -> list[str]:
-    """What to know of the file, and what a model has to add."""
+    """The warnings about the file, then those of the models."""
     found = [each for each in answer.predictions.values() if isinstance(each, Prediction)]
     assert not isinstance(answer.reading, ImageError)
     return list(

@@ -1,4 +1,4 @@
-"""The page as a server: Gradio's part, files, health, and what stands around all of them."""
+"""The page as a server: Gradio's part, files, health, and the middleware around all of them."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ _MISUNDERSTANDINGS = (LookupError, TypeError, ValueError, AttributeError, Assert
 def create_app(served: Models, examples: Sequence[Example], settings: Settings) -> FastAPI:
     """The whole application, ready for uvicorn.
 
-    GRADIO_TEMP_DIR must name a folder of its own: everything that comes there is deleted.
+    GRADIO_TEMP_DIR must name a folder for this purpose only: everything put there is deleted.
     """
     tools = Starlette()
     if settings.has_mcp:
-        from xray_hf.demo import assistants  # needs a package that few want
+        from xray_hf.demo import assistants  # needs the package mcp
 
         tools = assistants.create_app(served, settings)
     page, uploads = build(served, examples, settings), Path(os.environ["GRADIO_TEMP_DIR"])
@@ -72,7 +72,7 @@ def create_app(served: Models, examples: Sequence[Example], settings: Settings) 
         if folder.is_dir():
             app.mount(f"/figures/{number}", StaticFiles(directory=folder))
     _mount(app, page.blocks, settings, sorted({str(each.preview.parent) for each in examples}))
-    # Each around those before it.
+    # Each wraps those before it.
     app.add_middleware(
         Shell,
         title=TITLE,
@@ -89,7 +89,7 @@ def create_app(served: Models, examples: Sequence[Example], settings: Settings) 
 
 
 def _mount(app: FastAPI, blocks: gr.Blocks, settings: Settings, shown: list[str]) -> None:
-    """Add Gradio's part, whose errors are words. shown: folders of pictures on the page."""
+    """Add Gradio's part, with errors in words. shown: folders of pictures on the page."""
     gr.mount_gradio_app(
         app,
         blocks,
@@ -100,7 +100,7 @@ def _mount(app: FastAPI, blocks: gr.Blocks, settings: Settings, shown: list[str]
         allowed_paths=shown,
         mcp_server=False,  # see assistants.py
         show_error=False,  # tracebacks are not for visitors
-        footer_links=[],  # the tab API says how programs ask; Gradio's own page of that shows code that fails
+        footer_links=[],  # the tab API documents the API; Gradio's own page shows code that fails
         run_history=False,  # it would keep the X-rays in the browser
         enable_monitoring=False,
         ssr_mode=False,
@@ -120,7 +120,7 @@ def serve(app: FastAPI, settings: Settings) -> None:
         app,
         host=settings.host,
         port=settings.port,
-        access_log=False,  # its lines hold paths, and those names of files
+        access_log=False,  # its lines hold paths, and paths hold names of files
         log_level="warning",
         timeout_graceful_shutdown=DRAIN_SECONDS,
         # Otherwise all visitors of a Space, who come through its proxies, would count as one.
@@ -130,7 +130,7 @@ def serve(app: FastAPI, settings: Settings) -> None:
 
 
 def _not_understood(request: Request, error: Exception) -> Response:
-    return refusal(400, "the request is not understood; /gradio_api/info says what is.")
+    return refusal(400, "the request is not understood; /gradio_api/info describes valid ones.")
 
 
 def _busy(request: Request, error: Exception) -> Response:

@@ -42,7 +42,7 @@ class Shell:
         self._about = {"title": title, "description": description}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As ASGI says."""
+        """The ASGI interface."""
         if scope["type"] != "http" or scope["path"] != "/":
             await self._app(scope, receive, send)
             return

@@ -20,7 +20,7 @@ from xray_hf.report import sentences
 _CAVEATS = (
     "Not a medical device. For research and teaching only: never use it to decide about anyone's health.",
     sentences.CAM,
-    "The probabilities are those of the model's classes alone: a disease that is not one of them still gets "
+    "The probabilities cover only the model's classes: a disease that is not one of them still gets "
     "one of their names.",
 )
 
@@ -52,7 +52,7 @@ def _shortcuts(served: Models, answer: Answer) -> list[str]:
 
 
 def _of(model: Model) -> dict[str, Any]:
-    """What the model answers by."""
+    """The version and the thresholds of a model."""
     settings = model.engine.calibration
     return {
         "version_hash": model.version,
@@ -65,7 +65,7 @@ def _of(model: Model) -> dict[str, Any]:
 
 
 def _beside(model: Model, found: Prediction | ImageError) -> dict[str, Any]:
-    """What programs are not told: the context, and no probabilities of a rejected image."""
+    """Changes to the answer of /read: the context added, the probabilities of a rejected image removed."""
     return {
         "probabilities": rendering.said(found)["shares"] or None,
         "context": rendering.context(model, found),

@@ -21,7 +21,7 @@ from xray_hf.inference import Prediction
 from xray_hf.task import REJECTED, UNSURE
 
 THUMBNAIL_SIDE = 64  # pixels
-NO_ANSWER = "no answer"  # a file that is not an X-ray, or weights that give no number
+NO_ANSWER = "no answer"  # a file that is not an X-ray, or logits that are not finite
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first characters of a cell that a spreadsheet would run
 
 

@@ -57,7 +57,7 @@ def unpack(paths: Iterable[str], left_out: Counter[str] | None = None) -> list[U
 
     A name has as many folders of its archive as set it apart from all others.
 
-    Members that are hidden, or no images by their names, are left out; `left_out` counts them, by kind.
+    Members that are hidden, or not images by their names, are left out; `left_out` counts them, by kind.
     Only the first MAX_FILES, so that one visitor does not keep all others waiting; one more upload says how
     many are left out.
     """
@@ -72,7 +72,7 @@ def unpack(paths: Iterable[str], left_out: Counter[str] | None = None) -> list[U
 
 
 def find(path: str, member: str) -> Upload:
-    """One file again, or a member of an archive by its name there; `member` is empty for the file itself.
+    """Find a file again, or a member of an archive by its name there; `member` is empty for the file itself.
 
     Refused, with the reason, if the file was deleted meanwhile or the member is not one of it.
     """

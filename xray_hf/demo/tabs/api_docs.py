@@ -1,6 +1,6 @@
 """The tab "API": how programs and assistants ask this page, with code that runs as it stands.
 
-What each function takes and returns is said in one place, its docstring.
+The docstring of a function is the only place that documents it.
 """
 
 from __future__ import annotations

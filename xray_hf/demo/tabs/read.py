@@ -54,7 +54,7 @@ def add(served: Served) -> None:
 
 
 def _few(uploads: list[Upload]) -> list[Upload]:
-    """No more than have room here; an error in place of the next sends the visitor to the table."""
+    """The first MAX_AT_ONCE; an error in place of the others sends the visitor to the table."""
     if len(uploads) <= MAX_AT_ONCE:
         return uploads
     words = f"only the first {MAX_AT_ONCE} files are shown here; the tab Many at once takes {MAX_FILES}."
