@@ -146,7 +146,7 @@ STRESSES: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 
 def main() -> None:
-    """Run what has no result yet, then write the tables."""
+    """Run the variants that have no result yet, then write the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("runs/ablations"))
@@ -197,7 +197,7 @@ def is_done(out: Path, model: str, name: str, fold: int, change: dict[str, Any])
     saved = json.loads(path.read_text(encoding="utf-8"))["config"]
     if saved != settings(configure(Path("any"), model, fold, change, "any")):
         raise ConfigError(
-            f"{path} was made with other settings than {name} has now; delete it, or undo them."
+            f"{path} was made with other settings than {name} has now; delete it, or undo the change."
         )
     return True
 
@@ -228,7 +228,7 @@ def run(data_dir: Path, model: str, fold: int, change: dict[str, Any], out: str)
 
 
 def settings(config: Config) -> dict[str, Any]:
-    """What decides the result, without where things lie."""
+    """The options that decide the result, without paths."""
     return {name: asdict(part) for name, part in vars(config).items() if name in SETTINGS}
 
 

@@ -102,7 +102,7 @@ class Job:
 
 
 def main() -> None:
-    """Run what has no result yet, then print the table."""
+    """Run the jobs that have no result yet, then print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
         "--hold-out", nargs="+", required=True, metavar="NAME[+NAME]", help="sources to judge on"
@@ -136,7 +136,9 @@ def run(job: Job) -> dict[str, Any]:
         command = [sys.executable, script, *job.command, "--out", f"{scratch}/run"]
         code = subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
         if code:
-            raise XrayHFError(f"{' '.join(command)} ended with exit code {code}; mend that and start again.")
+            raise XrayHFError(
+                f"{' '.join(command)} ended with exit code {code}; fix the cause and start again."
+            )
         predictions = Predictions.read(Path(scratch, "run", "bundle", manifest.PREDICTIONS))
     return {
         "variant": job.variant,

@@ -1,4 +1,4 @@
-"""What the preset `multisource` was meant to reach, set before its search, and what it reached."""
+"""The aims of the preset `multisource`, set before its search, and the numbers that it reached."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ def rejected(report: Report, are_lateral: bool) -> Rate:
 
 
 def answers(key: str) -> Callable[[Report, Mapping[str, Any]], Rate]:
-    """What reads a share of the engine's answers on the unseen sets."""
+    """A function that reads a share of the engine's answers on the unseen sets."""
     return lambda _, own: external_sets.rate(own.get("engine", {}).get(key, {}))
 
 
 class Aim(NamedTuple):
-    """A number that was to be reached.
+    """A number to reach.
 
-    of_shipped: what reads it of a report and its external_sets.measure. of_run: of a run.
+    of_shipped: reads it from a report and its external_sets.measure. of_run: reads it from a run.
     """
 
     what: str
@@ -119,7 +119,7 @@ NETWORKS = (
         lambda run: run["metrics"]["test_official"]["accuracy"],
     ),
 )
-# Runs are not calibrated, so these are of shipped bundles alone.
+# Runs are not calibrated, so these are only of shipped bundles.
 ENGINES = (
     Aim(
         "validation, worst source: ECE",

@@ -24,9 +24,9 @@ from xray_hf.task import PAPER_CLASSES
 
 SIDE = 112  # pixels: finer detail would be texture, which is drawn as noise
 COMPONENTS = 200
-# How many images of everyone each class is mixed with. The 54 frontal COVID-19 images come from fewer than
-# 40 patients: alone they would describe those people, so a third of their mean and nine tenths of their
-# covariance are everyone's. The large classes hardly change.
+# The strength, in images, of a prior from all classes. The 54 frontal COVID-19 images come from fewer than
+# 40 patients: by themselves they would describe those people, so a third of their mean and nine tenths of
+# their covariance are everyone's. The large classes hardly change.
 MEAN_PRIOR = 27
 COVARIANCE_PRIOR = 500
 MAX_SHARE = 0.02  # of a component's variance that may come from one image

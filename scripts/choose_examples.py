@@ -2,10 +2,10 @@
 
 python scripts/choose_examples.py
 
-Of the first SEEDS synthetic patients of a group, or more where none of these shows the outcome, the one of
-which both multisource models are surest, or least sure where they shall abstain. That is a choice of pictures
-to show, not of models: it says nothing about how often an outcome occurs. Run it again when the models or the
-atlas change; it takes some minutes.
+Among the first SEEDS synthetic patients of a group, or more if none of these shows the outcome, it takes the
+one about which both multisource models are most confident, or least confident if they should abstain. That
+is a choice of pictures to show, not of models: it says nothing about how often an outcome occurs. Run it
+again when the models or the atlas change; it takes some minutes.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def choose(
 def answers(
     images: Mapping[int, Image.Image], engines: Iterable[Engine], decision: str
 ) -> dict[int, list[Prediction]]:
-    """{seed: answers} of the images about which all models decide so, without a warning; "": of all."""
+    """{seed: answers} of the images that all models give this decision, without a warning; "": of all."""
     found: dict[int, list[Prediction]] = {seed: [] for seed in images}
     for engine in engines if decision else ():
         said = engine.predict([images[seed] for seed in found])
@@ -86,7 +86,7 @@ def answers(
 
 
 def clarity(found: Iterable[Prediction], decision: str) -> float:
-    """How clear the less clear of the answers is: a probability, or what is left to it."""
+    """The lowest confidence of the models; for UNSURE, 1 minus the highest."""
     highest = [max(each.probabilities.values()) for each in found]
     return 1 - max(highest) if decision == UNSURE else min(highest)
 

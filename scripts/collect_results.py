@@ -1,4 +1,4 @@
-"""Collect what docs/results.md needs of finished runs into docs/results.json, so that the runs may go.
+"""Collect what docs/results.md needs of finished runs into docs/results.json, so that these can be deleted.
 
 python scripts/collect_results.py runs/reproduce runs/imagenet       # folders of reproduce.py
 
@@ -72,7 +72,7 @@ def collect(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 
 
 def of_run(bundle: Path, recipe: str) -> dict[str, Any]:
-    """One run."""
+    """The record of one run."""
     training = manifest.read_json(bundle / manifest.TRAINING)
     metrics = manifest.read_json(bundle / manifest.METRICS)
     config = training["config"]

@@ -1,6 +1,6 @@
-"""What the external test sets say of a model together: none of them has all three classes in numbers.
+"""Numbers of a model on the external test sets together: none of them has enough of all three classes.
 
-openist has healthy adults alone and spain_twitter COVID-19 alone; nih_figure1 has all three classes, but its
+openist has only healthy adults and spain_twitter only COVID-19; nih_figure1 has all three classes, but its
 Normal and Pneumonia are of a hospital that the multisource models know. Every number comes from a bundle's
 records, none from the model.
 """
@@ -41,8 +41,7 @@ def measure(bundle: Path) -> dict[str, Any]:
     pneumonia_auroc: Pneumonia against Normal on the test rows of ONE_HOSPITAL. balanced_accuracy: on all
     external sets together. covid_auroc: COVID-19 against Normal on the unseen ones. covid_false_positives,
     covid_sensitivity: shares of the healthy adults and of the COVID-19 there that are predicted as COVID-19.
-    mixed: what became of the Normal and the Pneumonia of MIXED. engine: what the engine answers about the
-    unseen ones, where it was asked.
+    mixed: `of_mixed` of MIXED. engine: `of_engine` of the unseen ones, where the engine was asked.
     """
     predictions = Predictions.read(bundle / manifest.PREDICTIONS)
     is_twin = (predictions.source == KNOWN_PICTURE[0]) & (predictions.file_name == KNOWN_PICTURE[1])

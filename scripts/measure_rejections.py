@@ -4,7 +4,7 @@ python scripts/measure_rejections.py pretrained/xray-cnn-multisource pretrained/
     --source coronahack=DIR --source radiography=DIR --source thorax_scan=DIR --source web_covid=DIR
 
 A random sample of the rows that predictions.parquet calls "train", SIZE a bundle; patients may have several.
-Nothing is tuned by it.
+Nothing is tuned on them.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def measure(folder: Path, files: Mapping[str, Mapping[str, Path]]) -> dict[str, 
 
 
 def rejected_by(found: Prediction) -> list[str]:
-    """Which of BY reject an image; a rule speaks for all."""
+    """Which of BY reject an image; if a rule does, the others are not consulted."""
     if found.decision != REJECTED:
         return []
     is_outside = found.reason.startswith(OUTSIDE)

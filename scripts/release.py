@@ -49,16 +49,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--ood-dir", type=Path, required=True)
     parser.add_argument("--external", nargs="*", default=[], metavar="NAME=DIR")
     parser.add_argument(
-        "--patient", nargs="*", default=[], metavar="NAME=REGEX", help="of --external NAME, as of evaluate"
+        "--patient", nargs="*", default=[], metavar="NAME=REGEX", help="of --external NAME, as for evaluate"
     )
-    parser.add_argument("--risk", default=str(TARGET_RISK), help="as of calibrate (default %(default)s)")
+    parser.add_argument("--risk", default=str(TARGET_RISK), help="as for calibrate (default %(default)s)")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     options = parser.parse_args(arguments)
     if options.data_dir:
         options.source.insert(0, f"coronahack={options.data_dir}")
     options.external, options.patient = named(options.external), named(options.patient)
     if unknown := options.patient.keys() - options.external:
-        raise ConfigError(f"--patient names {min(unknown)}, which is no --external; expected one of them.")
+        raise ConfigError(
+            f"--patient names {min(unknown)}, which is not an --external; expected one of them."
+        )
     for model in options.models:
         name = model if options.recipe == RECIPES[0] else f"{model}-{options.recipe}"
         chosen = median(sorted(options.runs.glob(f"{options.recipe}/{model}/seed-*/bundle")))

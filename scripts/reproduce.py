@@ -4,10 +4,10 @@ python scripts/reproduce.py --data-dir data/coronahack --source folder:adults=da
 python scripts/reproduce.py --data-dir data/coronahack --recipes robust --seeds 0 1
 
 paper          the paper's preset under its own protocol, which leaks
-paper-grouped  the same preset under the honest protocol: what the leak was worth
-robust         our preset, under the honest protocol
+paper-grouped  the same preset under the patient-level protocol: the effect of the leak
+robust         our preset, under the patient-level protocol
 multisource    our preset for several sources: CoronaHack and every --source, but for --hold-out
-view-VIEW      the CNN on what is left in a control view, and view-none on all; small: 112 pixels, 8 epochs
+view-VIEW      the CNN on a control view, and view-none on whole images; small: 112 pixels, 8 epochs
 Each run is `train.py` in a process of its own, in runs/reproduce/RECIPE/MODEL/seed-N. ResNet18 can start from
 ImageNet, as in the paper: `--out runs/imagenet`, with `--models xray-resnet18 --pretrained` to fetch the
 weights or `--initial-weights FILE`, from which the CNN takes nothing.
@@ -41,9 +41,9 @@ SMALL += ["--blur", "0", "--noise", "0"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """Options of train.py, and for what they are run.
+    """Options of train.py, and the models and seeds to run them for.
 
-    has_all_sources: whether on every --source, or on CoronaHack alone.
+    has_all_sources: whether on every --source, or only on CoronaHack.
     """
 
     options: list[str]
@@ -119,7 +119,7 @@ class Job:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run what is not done yet, saying how long the rest will take."""
+    """Run the jobs that are not done yet, and estimate the remaining time."""
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").partition("\n")[0], epilog="Other options are those of train.py."
     )
@@ -136,9 +136,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="a --source to keep as an external set: what shares a picture with it is not trained on",
+        help="a --source to keep as an external set; images that share a picture with it are left out",
     )
-    parser.add_argument("--initial-weights", metavar="FILE", help="what ResNet18 starts from")
+    parser.add_argument("--initial-weights", metavar="FILE", help="initial weights of ResNet18")
     parser.add_argument("--out", type=Path, default=Path("runs/reproduce"))
     parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=list(RECIPES))
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
@@ -173,7 +173,7 @@ def train(job: Job, out: Path, options: list[str]) -> None:
     started = time.perf_counter()
     code = subprocess.run(command, check=False).returncode
     if code:
-        raise XrayHFError(f"{' '.join(command)} ended with exit code {code}; mend that and start again.")
+        raise XrayHFError(f"{' '.join(command)} ended with exit code {code}; fix the cause and start again.")
     (folder / CHECKPOINT_NAME).unlink()  # 180 MB that a finished run does not need
     print(f"{job}: {(time.perf_counter() - started) / 60:.1f} minutes", file=sys.stderr)
 

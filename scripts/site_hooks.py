@@ -51,7 +51,7 @@ def on_page_markdown(markdown: str, page: Page, config: ProperDocsConfig, files:
     """Turn links within the repository into links within the site; rank code below guides in the search."""
     here = page.file.src_uri
     if page.parent is None:
-        page.meta["hide"] = ["navigation"]  # it would list this page alone
+        page.meta["hide"] = ["navigation"]  # it would list only this page
     if here.startswith(("reference/", "repository/")):
         page.meta["search"] = {"boost": 0.5}
         return markdown

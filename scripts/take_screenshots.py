@@ -32,7 +32,7 @@ COLOURS = 128  # a page has few; this makes the files small
 
 
 def main() -> None:
-    """Take them all."""
+    """Take all screenshots."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("url", help="where the demo runs")
     url = parser.parse_args().url.rstrip("/")

@@ -51,7 +51,7 @@ class Pairs:
 
 
 def main() -> None:
-    """Train, write the weights in half precision and print what they are worth."""
+    """Train, write the weights in half precision and print their accuracy."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     for kind in KINDS:
         parser.add_argument(f"--{kind}", nargs=2, type=Path, metavar=("MASKS", "IMAGES"), required=True)

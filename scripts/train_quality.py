@@ -1,4 +1,4 @@
-"""Train the network behind xray_hf/inference/quality.py, choose its thresholds, measure it once elsewhere.
+"""Train the network behind xray_hf/inference/quality.py, choose its thresholds, measure it externally.
 
 python scripts/train_quality.py --source coronahack=DIR --source folder:radiography=DIR2 … \
     --external folder:openist=DIR3 … --laterals DIR4 --bundle pretrained/xray-resnet18 … \
@@ -221,7 +221,7 @@ def example(pool: Pool, seed: int, row: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def not_told(names: set[str]) -> set[str]:
-    """The findings that cannot be asked for, given the others."""
+    """The findings that are undefined, given the others."""
     hidden: set[str] = set()
     if names & {*TURNED, "side by side"}:
         hidden |= {"mirrored"}

@@ -35,7 +35,7 @@ from xray_hf.views import View
 
 
 def main() -> None:
-    """Train; what is not an option of this script is one of train.py."""
+    """Train; options that this script does not know go to train.py."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--penalty", choices=("dro", "vrex", "coral", "dann"))
     parser.add_argument("--strength", type=float, default=1.0)
@@ -186,7 +186,7 @@ def as_view(change: Callable[[torch.Tensor], torch.Tensor]) -> View:
 
 
 class Reverse(torch.autograd.Function):
-    """The identity, whose gradient is turned round and multiplied by `strength`."""
+    """The identity, whose gradient is reversed and multiplied by `strength`."""
 
     @staticmethod
     def forward(ctx: Any, features: torch.Tensor, strength: float) -> torch.Tensor:
@@ -196,7 +196,7 @@ class Reverse(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
-        """(B, D) -> the same, turned round."""
+        """(B, D) -> the same, reversed."""
         return -ctx.strength * gradient[0], None
 
 

@@ -3,8 +3,8 @@
 python scripts/versions.py oldest    # name==the lower bound of each
 python scripts/versions.py newest    # name and its upper bound, if it has one
 
-torch and torchvision are left out: they come in pairs, and as gigabytes; pyarrow, since dill takes what lies
-outside of site-packages for a program's own code.
+torch and torchvision are left out, since their versions must match and they weigh gigabytes; pyarrow, since
+dill takes packages outside of site-packages for the program's own code.
 """
 
 from __future__ import annotations

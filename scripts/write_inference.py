@@ -100,7 +100,7 @@ def main() -> None:
     sections += [rejection(report) for report in reports]
     sections.append(f"{WHOLE}\n\n{rejected(options.bundles, options.whole)}")
     sections.append(f"{TRAINING}\n\n{REJECTIONS.read_text(encoding='utf-8').strip()}")
-    sections.append(f"{EXTERNAL}\n\n{rejected_elsewhere(reports)}")
+    sections.append(f"{EXTERNAL}\n\n{rejected_externally(reports)}")
     write_text(DOCS / "inference.md", "\n\n".join(sections) + "\n")
 
 
@@ -125,7 +125,7 @@ def rejection(report: Report) -> str:
     return f"### {report.name}\n\n{markdown.table(tables.ood([report]))}\n\n![{figure.alt}]({place})"
 
 
-def rejected_elsewhere(reports: Sequence[Report]) -> str:
+def rejected_externally(reports: Sequence[Report]) -> str:
     """How many X-rays of each external set are rejected, as a table; intervals are over patients."""
     rows = []
     for report in reports:

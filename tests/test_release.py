@@ -153,7 +153,7 @@ def test_a_cropped_network_of_several_sources_and_another_side_is_released_under
     ("given", "message"),
     [
         (["--external", "data/nih"], "'data/nih' lacks a name or a value; expected NAME=VALUE"),
-        (["--external", "a=x", "--patient", "b=^1"], "--patient names b, which is no --external"),
+        (["--external", "a=x", "--patient", "b=^1"], "--patient names b, which is not an --external"),
     ],
 )
 def test_externals_are_named(given: list[str], message: str) -> None:
