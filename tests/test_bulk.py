@@ -290,7 +290,7 @@ def test_a_signal_stops_and_tells_how_to_go_on(
         rest = process.stderr.read()
     assert process.returncode == 128 + number
     assert "Traceback" not in rest
-    assert rest.rstrip().endswith("--resume goes on from there.")
+    assert rest.rstrip().endswith("--resume continues from there.")
     assert "000000.jsonl" in files_in(out.parent / ".results.parquet.pieces")
     predict(folder, scans, out, resume=True)
     assert out.read_bytes() == whole.read_bytes()
@@ -735,10 +735,14 @@ def test_rows_of_parquet_are_classified_by_the_same_reader(
             "old.csv is not an image; expected an image, a",
             1,
         ),
-        (["BUNDLE", "SCANS", "--out", "TMP/results.csv", "--split", "test"], "--split is of data sets", 2),
+        (
+            ["BUNDLE", "SCANS", "--out", "TMP/results.csv", "--split", "test"],
+            "--split applies to data sets",
+            2,
+        ),
         (
             ["BUNDLE", "SCANS", "--out", "TMP/results.csv", "--image-column", "x"],
-            "--image-column is of Parq",
+            "--image-column applies to Parq",
             2,
         ),
         (

@@ -275,7 +275,7 @@ DAMAGED = {
     "badVR.dcm": "is a damaged",  # "1A" frames
     "no_meta.dcm": "is not a readable image",  # its first byte is missing
 }
-BY_CONTENT = ("by its modality; expected", "is a lateral view", "another part of the body", "are needed.")
+BY_CONTENT = ("by its modality; expected", "is a lateral view", "a part of the body other", "are needed.")
 
 
 def files() -> list[Path]:

@@ -154,7 +154,7 @@ def test_an_answer_comes_with_its_external_validation(tmp_path: Path) -> None:
     assert by_network.startswith(f"far <away>, before abstention: COVID-19 for 50.0% of {normal} Normal")
     del files["metrics.json"]["external"]
     [unknown] = sentences.answer_context(read(tmp_path / "none", files), "COVID-19")
-    assert "was tested on no external test set, so nobody knows" in unknown
+    assert "was tested on no external test set, so it is unknown" in unknown
 
 
 def test_an_external_set_without_a_class_shows_sensitivities_alone(tmp_path: Path, files: Files) -> None:
