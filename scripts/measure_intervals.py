@@ -141,7 +141,7 @@ class Trials:
         self.uniforms = self.uniform()
 
     def uniform(self) -> tuple[Bounds, Bounds]:
-        """(T, P) and (T, N) numbers from 0 to 1, what an answer depends on besides its rate."""
+        """(T, P) and (T, N) numbers from 0 to 1, on which an answer depends in addition to its rate."""
         return self.rng.random((TRIALS, len(self.sizes))), self.rng.random((TRIALS, len(self.patient)))
 
     def answers(self, rate: float, correlation: float, is_second: bool = False) -> Answers:

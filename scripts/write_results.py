@@ -61,7 +61,7 @@ Runs = Sequence[Mapping[str, Any]]
 
 
 class Kind(NamedTuple):
-    """Runs that differ in their seeds alone."""
+    """Runs that differ only in their seeds."""
 
     model: str
     recipe: str

@@ -81,7 +81,7 @@ def companion(name: str) -> str | None:
 
 
 def in_words(left_out: Mapping[str, int]) -> str:
-    """What was left out: "2 .csv, 1 hidden"; "" for nothing."""
+    """The files left out, in words: "2 .csv, 1 hidden"; "" if there are none."""
     return ", ".join(f"{count:,} {kind}" for kind, count in sorted(left_out.items()) if count)
 
 

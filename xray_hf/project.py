@@ -9,7 +9,7 @@ _IN_WHEEL = PACKAGE / "_project"
 
 
 def project_file(name: str) -> Path:
-    """Where a file or folder of the top level lies, such as "model_cards"."""
+    """The path of a file or folder of the top level, such as "model_cards"."""
     return (_IN_WHEEL if _IN_WHEEL.is_dir() else PACKAGE.parent) / name
 
 

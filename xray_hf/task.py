@@ -19,7 +19,7 @@ OFFICIAL_SPLITS = ("TRAIN", "TEST")  # a collection's own
 PROTOCOLS = ("grouped", "paper")  # how to split
 FOLDS = 6  # disjoint validation parts of 15 %
 
-# What the engine answers in place of a class.
+# The engine's answers in place of a class.
 UNSURE, REJECTED = "unsure", "rejected"
 
 SYNTHETIC_MARK = "SYNTHETIC patients: "  # in front of every title and table made from the atlas

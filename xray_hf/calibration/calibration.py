@@ -83,7 +83,7 @@ class Calibration:
         return softmax(logits, self.temperature)
 
     def as_dict(self) -> dict[str, Any]:
-        """What was fitted, ready for JSON."""
+        """The fitted values, ready for JSON."""
         parts: dict[str, Any] = {}
         if self.fitted_on:
             parts |= {name: getattr(self, name) for name in _NUMBERS}

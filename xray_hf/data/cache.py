@@ -43,7 +43,7 @@ _CHUNK = 512  # images decoded between two updates of the index
 
 
 class PixelSource(Protocol):
-    """Where batches come from: rows in, grey images out."""
+    """The source of batches: rows in, grey images out."""
 
     def gather(self, rows: np.ndarray) -> np.ndarray:
         """(B,) row numbers -> (B, side, side), 0 to 255, uint8 unless they were computed."""
@@ -187,7 +187,7 @@ def _state_of(path: Path) -> _File:
 
 @dataclass
 class _Index:
-    """What a cache holds: the row of every file, or why it cannot be decoded; and how many rows there are."""
+    """The content of a cache: the row of every file, or why it cannot be decoded; and the number of rows."""
 
     folder: Path
     side: int

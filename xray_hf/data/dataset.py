@@ -41,7 +41,7 @@ class XrayData:
 
     @property
     def reading(self) -> str:
-        """What was read and what was left out, for a terminal."""
+        """The reports of all sources, for a terminal."""
         return "\n\n".join(report.as_table() for report in self.reports)
 
 

@@ -52,7 +52,7 @@ class Sample:
 
 @dataclass
 class SourceReport:
-    """What reading a source found; every list holds file names in the source's order.
+    """The result of reading a source; every list holds file names in the source's order.
 
     source: its name. root: its place. kind: one of sources.KINDS.
     rows: rows of its table, or images where it has none.

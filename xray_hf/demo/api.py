@@ -100,7 +100,7 @@ def add(served: Models, settings: Settings) -> None:
     described = describe(preferred)
 
     def models() -> dict[str, Any]:
-        """What answers here: {model: {"version", "labels", "is_synthetic"}}."""
+        """The models that answer here: {model: {"version", "labels", "is_synthetic"}}."""
         return described
 
     one, several = gr.File(visible=False), gr.File(file_count="multiple", visible=False)

@@ -52,7 +52,7 @@ def create_app(served: Models, settings: Settings) -> Starlette:
 
     @tools.tool()
     async def describe_models() -> dict[str, Any]:
-        """What answers here: {model: {"version", "labels", "is_synthetic"}}."""
+        """The models that answer here: {model: {"version", "labels", "is_synthetic"}}."""
         return described
 
     return tools.streamable_http_app(

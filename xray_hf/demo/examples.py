@@ -45,7 +45,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a synthetic example shows.
+    """The outcome that a synthetic example shows.
 
     groups: of `patients.GROUPS`, to choose from. caption: what to look at. decision: of both multisource
     models. of_coronahack: of both models that were trained only on CoronaHack, where the caption names it.

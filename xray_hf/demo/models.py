@@ -61,7 +61,7 @@ def labels(models: Models) -> tuple[str, ...]:
 
 
 def preferred(models: Models) -> list[str]:
-    """The models that answer if nobody chooses: those that were trained on the most sources."""
+    """The models that answer by default: those that were trained on the most sources."""
     most = max((len(model.engine.manifest.sources) for model in models.values()), default=0)
     return [name for name, model in models.items() if len(model.engine.manifest.sources) == most]
 

@@ -50,7 +50,7 @@ def build(served: Models, examples: Sequence[Example], settings: Settings) -> Pa
             with gr.Column(elem_id=f"tab-{module.NAME}", elem_classes="tab-panel"):
                 module.add(shown)
         api.add(served, settings)
-    # "auto" would send everybody in the queue a message whenever a batch starts.
+    # "auto" would send a message to every visitor in the queue whenever a batch starts.
     blocks.queue(max_size=settings.queue, status_update_rate=STATUS_SECONDS)
     shown.parts[api_docs.NAME] = api_docs.document(blocks, settings)
     labels = models.labels(served)

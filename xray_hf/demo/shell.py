@@ -78,7 +78,7 @@ class Shell:
         return f"{head}{own}{end}{opening}{self._header}{moved}{tag}{rest}"
 
     def _address(self, request: Request) -> str:
-        """Where the visitor sees the page, without a slash at its end.
+        """The address at which the visitor sees the page, without a slash at its end.
 
         uvicorn takes the scheme from a proxy that it trusts, but no host; Gradio's page takes it from any.
         """

@@ -24,7 +24,7 @@ from xray_hf.files import atomic_file
 from xray_hf.probabilities import softmax
 from xray_hf.task import EXTERNAL, OFFICIAL_SPLITS, PAPER_CLASSES, REJECTED, SPLITS, check_classes
 
-# What is reported on its own: the splits, and the part of test that the data set's authors set aside and the
+# Parts reported on their own: the splits, and the part of test that the data set's authors set aside and the
 # literature reports. CoronaHack's has no COVID-19 image.
 SUBSETS = (*SPLITS, "test_official")
 

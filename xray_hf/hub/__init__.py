@@ -1,1 +1,1 @@
-"""What goes to the Hub: cards, data set, Space, and how they get there."""
+"""Everything for the Hub: cards, data set, Space, and their publication."""

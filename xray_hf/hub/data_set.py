@@ -153,7 +153,7 @@ def _card(data: XrayData, may_go: np.ndarray, found: dict[str, Split], repo_id: 
 
 
 def _source(name: str, kind: str, data: XrayData) -> dict[str, Any]:
-    """What is known about a source, how many images it gives, and whether the atlas drew them."""
+    """A source's description, its number of images, and whether the atlas drew them."""
     own = [sample for sample in data.samples if sample.source == name]
     about = asdict(reader(kind).ABOUT)
     return {"name": name, "kind": kind, "images": len(own), "is_synthetic": is_synthetic(own), "about": about}

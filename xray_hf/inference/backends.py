@@ -181,6 +181,6 @@ def load_embedder(folder: Path) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _outputs(names: Sequence[str], values: Sequence[Any]) -> Outputs:
-    """By name; raises LookupError if a required one is missing."""
+    """Sort values into Outputs by name; raises LookupError if a required one is missing."""
     named = dict(zip(names, values, strict=True))
     return Outputs(named["logits"], named.get("heatmaps"), named["embedding"], named.get("lungs"))

@@ -88,7 +88,7 @@ class _Inside(nn.Module):
         return logits, heatmaps, embedding
 
     def grad_cam(self, images: torch.Tensor) -> torch.Tensor:
-        """As OnePass.grad_cam, for what is inside the crop."""
+        """As OnePass.grad_cam, for the inside of the crop."""
         with torch.no_grad():
             features = self.network.forward_features(images * self.scale + self.shift)
         with torch.enable_grad():

@@ -1,4 +1,4 @@
-"""What a DICOM header says that the file shows; anything but a frontal X-ray of the chest is refused.
+"""The content of a DICOM file by its header; anything but a frontal X-ray of the chest is refused.
 
 Errors name what the file is in this module's own words, and quote nothing.
 """
@@ -86,7 +86,7 @@ def check(header: Header, name: str) -> tuple[str, ...]:
 
 
 def _is_lateral(header: Header) -> bool:
-    """By the view's own attributes; by a description only where they say nothing."""
+    """Whether the header names a lateral view: by its own attributes, else by a description."""
     position = header.text("ViewPosition")
     if position in ("LL", "RL") or ("LAT" in position and "DEC" not in position):  # LLD, RLD: decubitus
         return True
@@ -100,7 +100,7 @@ def _is_lateral(header: Header) -> bool:
 
 
 def _is_frontal(header: Header) -> bool:
-    """Whether the view's own attributes say so."""
+    """Whether the view's own attributes name a frontal view."""
     return any(map(_FRONTAL.search, _views(header)))
 
 

@@ -100,7 +100,7 @@ class Header:
 
 
 class File(NamedTuple):
-    """What a file says of itself, and where the pixels are."""
+    """A file's description of itself, and the place of its pixels."""
 
     syntax: uid.UID  # the transfer syntax, guessed where the file states none
     is_stated: bool  # whether it states one

@@ -48,7 +48,7 @@ _SUBSAMPLED = "YBR_FULL_422"  # two pixels share their colour
 
 
 class Format(NamedTuple):
-    """What the header says about the pixels, checked."""
+    """The format of the pixels by the header, checked."""
 
     rows: int
     columns: int

@@ -1,4 +1,4 @@
-"""Silence libraries while we read a file: in our thread, and for nobody else.
+"""Silence libraries while we read a file: in our thread, and in no other.
 
 Their warnings and log records quote what is in the file, which may name the patient. The filters of
 `warnings` belong to the whole process and cannot be changed safely while threads run. So a library's own view

@@ -130,12 +130,12 @@ def of_sources(names: Collection[str]) -> Shortcut:
 
 
 def folder(name: str, names: Collection[str]) -> str:
-    """What one of these sources holds, where data/sources/ does not say it."""
+    """The content of one of these sources, if data/sources/ does not describe it."""
     known = _FOLDERS if frozenset(names) in _MIXTURES else {}
     return known.get(name, "no published description is known.")
 
 
 def about(kind: str) -> About | None:
-    """What data/sources/ says about a published collection; None for an owner's own data."""
+    """The description of a published collection in data/sources/; None for an owner's own data."""
     label = sources.reader(kind).ABOUT if kind in sources.KINDS else None
     return label if label and label.citation else None

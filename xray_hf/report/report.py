@@ -66,7 +66,7 @@ class OperatingPoint:
 
 @dataclass(frozen=True)
 class Decisions:
-    """What the whole engine decides. withheld: {decision that is not a class: share of the images}.
+    """The decisions of the whole engine. withheld: {decision that is not a class: share of the images}.
 
     by_class: {class: {answer: share of the class's images}}; images without a class as answer count, too.
     """
@@ -591,7 +591,7 @@ def _label_errors(own: _Part, duplicates: _Part, classes: Sequence[str]) -> Labe
 
 
 def _least(rows: Any) -> Iterator[tuple[str, str, str, float]]:
-    """Of the images with the lowest self-confidence, those that are complete."""
+    """The complete rows among the images with the lowest self-confidence."""
     for row in rows if isinstance(rows, list) else ():
         try:
             probability = float(row["probabilities"][row["predicted"]])

@@ -27,7 +27,7 @@ class Section:
 
     @property
     def gap(self) -> str:
-        """What is missing, and what adds it; "" where nothing is."""
+        """The sentence about missing numbers and the command that adds them; "" if none are missing."""
         what = "Not measured, or only in part," if self.tables else "Not measured"
         names = ", ".join(self.without)
         return f"{what} for {names}; `{self.made_by}` adds it to a bundle." if names else ""

@@ -261,7 +261,7 @@ AGREEMENT = "Their training data overlap, so they can share an error: agreement 
 
 
 def external_sets(reports: Sequence[Report]) -> list[str]:
-    """What each external test set holds."""
+    """The content of each external test set."""
     sets = {name: own for report in reports for name, own in report.external.items()}
     lines = []
     for name, own in sets.items():
@@ -380,7 +380,7 @@ def two_sites(own: SourceDetection) -> str:
 
 
 def why_two_sites(own: SourceDetection) -> str:
-    """What it means if the sites can be recognised."""
+    """The meaning of sites that can be recognised."""
     if known := provenance.SITES.get((own.smaller, own.larger)):
         return known[2].format(label=own.label)
     return (
@@ -397,7 +397,7 @@ def web_images(model: str, own: SourceDetection) -> str:
 
 
 def crops_after_views(report: Report) -> list[str]:
-    """What ablated inputs cannot show of a network that crops to the lungs."""
+    """The limit of ablated inputs for a network that crops to the lungs."""
     if not report.sees_lungs:
         return []
     return [

@@ -204,7 +204,7 @@ def predict_splits(trainer: Trainer, data: XrayData, split: Split) -> Prediction
 
 
 def describe_run(config: Config, network: Network, accelerator: Accelerator) -> dict[str, Any]:
-    """What is needed to repeat the run."""
+    """Everything needed to repeat the run."""
     is_gpu = accelerator.device.type == "cuda"
     return {
         "model": network.name,

@@ -28,7 +28,7 @@ NAME, TITLE = "api", "API"
 
 @dataclass(frozen=True)
 class Function:
-    """What programs may call. parameters: [(name, type, what it is)]."""
+    """A function that programs may call. parameters: [(name, type, description)]."""
 
     name: str
     summary: str

@@ -1,4 +1,4 @@
-"""What a tab is made from, and the fields that tabs share."""
+"""The input of every tab, and the fields that tabs share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ READ = ", ".join(KINDS)
 
 @dataclass(frozen=True)
 class Served:
-    """What the page serves, and to whom.
+    """The models, examples and settings that the page serves.
 
     parts: {name: HTML that the browser fetches when it comes into view}; tabs add theirs.
     """
@@ -46,7 +46,7 @@ def add_upload(label: str) -> gr.File:
 
 
 def add_models(served: Models) -> gr.CheckboxGroup:
-    """Which models answer, and why there are others; hidden where there is no choice."""
+    """A field to choose the models, and a note on the CoronaHack ones; hidden where there is no choice."""
     preferred = models.preferred(served)
     field = gr.CheckboxGroup(
         list(served),

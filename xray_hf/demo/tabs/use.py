@@ -16,7 +16,9 @@ from xray_hf.snippets import of_model
 NAME, TITLE = "use", "Use it yourself"
 _FRONT_MATTER = re.compile(r"\A---\s*\n.*?\n---\s*(\n|\Z)", re.DOTALL)
 _EMPTY_HEAD = re.compile(r"<th[^>]*></th>")  # above the names of rows; as a head it would be read out as one
-_MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")  # cards of the Hub are anybody's
+_MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable(
+    "table"
+)  # cards of the Hub are not to be trusted
 
 
 def add(served: Served) -> None:
