@@ -271,12 +271,24 @@ def report(bundle: Path, data: SourceOptions, side: int | None, sheets: Path | N
 
 
 @commands.command(
-    help="write a bundle's model.onnx, which the engine runs, and its reference predictions",
+    help="write a bundle's model.onnx, which the engine runs, and its reference predictions; with --whole, "
+    "engine.onnx instead",
     short_help="write a bundle's ONNX graph",
 )
 @bundle
-def export(bundle: Path) -> None:
+@option(
+    "--whole",
+    is_flag=True,
+    help="write engine.onnx: one graph from a picture of any size to the decision",
+)
+def export(bundle: Path, whole: bool) -> None:
     folder = _local(bundle)
+    if whole:
+        from xray_hf import whole_graph
+
+        file = whole_graph.export(folder)
+        print(f"{file}: {file.stat().st_size / 1e3:.0f} kB beside the weights")
+        return
     _hide_loading()
     from xray_hf.export import export
     from xray_hf.inference import reference
@@ -340,6 +352,10 @@ def calibrate(bundle: Path, risk: float, data: SourceOptions, side: int | None, 
     print(_redrawn(folder, "calibration"))
     if (folder / manifest.REFERENCE).exists():  # its probabilities are calibrated
         reference.write(folder)
+    if (folder / manifest.ENGINE).exists():  # it holds the calibration
+        from xray_hf import whole_graph
+
+        whole_graph.export(folder)
     print(f"written: {folder / manifest.CALIBRATION}")
 
 

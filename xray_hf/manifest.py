@@ -31,7 +31,7 @@ from xray_hf.errors import BundleError, ConfigError, as_sentence, hub_errors
 from xray_hf.task import PARTLY_MARK, SYNTHETIC_MARK
 
 CONFIG, WEIGHTS, PREPROCESSOR = "config.json", "model.safetensors", "preprocessor_config.json"
-GRAPH, CALIBRATION, LUNGS = "model.onnx", "calibration.json", "lungs.safetensors"
+GRAPH, ENGINE, CALIBRATION, LUNGS = "model.onnx", "engine.onnx", "calibration.json", "lungs.safetensors"
 REFERENCE, REFERENCE_IMAGES = "reference.json", "reference"
 GRAPH_INPUT = "pixels"  # of the graph: (B, 1, side, side) uint8
 TRAINING, SPLITS, PREDICTIONS, METRICS = "training.json", "splits.json", "predictions.parquet", "metrics.json"
@@ -236,6 +236,16 @@ def version(folder: Path) -> str:
     """
     network = next((folder / name for name in (GRAPH, WEIGHTS) if (folder / name).exists()), folder / CONFIG)
     return hashlib.sha256(f"{digest(network)} {calibration_mark(folder)}".encode()).hexdigest()[:12]
+
+
+def require_current_engine(folder: Path) -> None:
+    """Raise BundleError if a bundle's engine.onnx was made from another network or calibration."""
+    file = folder / ENGINE
+    if file.exists() and version(folder).encode() not in file.read_bytes():  # as whole_graph writes it
+        raise BundleError(
+            f"{file} was made from another network or calibration; run `xray-hf export {folder} --whole` "
+            "again."
+        )
 
 
 def weight_files(sees_lungs: bool) -> tuple[str, ...]:

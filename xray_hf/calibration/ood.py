@@ -21,7 +21,7 @@ MIN_CONTRAST = 8.0  # grey levels, standard deviation of the thumbnail; the flat
 THUMBNAIL_SIDE = 32  # pixels
 REJECT_ABOVE = 0.5  # the detector's score; its bias puts the chosen threshold there
 NO_CHEST = "not a frontal chest X-ray"
-_SOFTENING = 5.0  # grey levels, so that the noise of a uniform image stays small
+SOFTENING = 5.0  # grey levels, so that the noise of a uniform image stays small
 
 
 def rule_against(reading: Reading, thumbnail: np.ndarray) -> str | None:
@@ -95,4 +95,4 @@ def standardised(thumbnails: np.ndarray) -> np.ndarray:
     """(B, n, n) uint8 -> (B, n²) float32: each of mean 0 and deviation about 1."""
     values = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
     centred = values - values.mean(axis=1, keepdims=True)
-    return centred / (values.std(axis=1, keepdims=True) + _SOFTENING)
+    return centred / (values.std(axis=1, keepdims=True) + SOFTENING)

@@ -62,8 +62,8 @@ _XET_ANSWER = re.compile(r"HTTP status \w+ error \((\d{3}).*?\), domain: (\S+)")
 _TAG = re.compile(r"[\w.][\w.-]*")
 # The files of a bundle; any others in its folder stay here.
 _PARTS = (
-    *(manifest.CONFIG, manifest.WEIGHTS, manifest.PREPROCESSOR, manifest.GRAPH, manifest.CALIBRATION),
-    *(manifest.LUNGS, manifest.TRAINING, manifest.METRICS, f"{manifest.FIGURES}/*.png"),
+    *(manifest.CONFIG, manifest.WEIGHTS, manifest.PREPROCESSOR, manifest.GRAPH, manifest.ENGINE),
+    *(manifest.CALIBRATION, manifest.LUNGS, manifest.TRAINING, manifest.METRICS, f"{manifest.FIGURES}/*.png"),
     *(manifest.REFERENCE, f"{manifest.REFERENCE_IMAGES}/*.png"),
     *("configuration_xray_cnn.py", "modeling_xray_cnn.py"),
 )
@@ -125,7 +125,8 @@ def of_bundle(bundle: Path, repo_id: str, *, data_set: str | None = None, with_n
 
     data_set: the id of the data set, if it is on the Hub. with_names: also send splits and predictions, which
     name the files and patients that the bundle was trained and tested on.
-    Raises BundleError if the bundle lacks numbers of its card, or was trained on a control view.
+    Raises BundleError if the bundle lacks numbers of its card, was trained on a control view, or has an
+    engine.onnx of another network or calibration.
     """
     for name in (repo_id, *([data_set] if data_set else [])):
         require_repo_id(name)
@@ -139,6 +140,7 @@ def of_bundle(bundle: Path, repo_id: str, *, data_set: str | None = None, with_n
     for name in (manifest.WEIGHTS, manifest.GRAPH):
         if name not in files:
             raise BundleError(f"{bundle} holds no {name}; `xray-hf export {bundle}` writes the graph.")
+    manifest.require_current_engine(bundle)
     files[manifest.CARD] = card.encode()
     note = _NAMES if with_names else ""
     return Plan("model", manifest.read(bundle).name, repo_id, files, note=note, has_names=with_names)
