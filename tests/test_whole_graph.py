@@ -138,10 +138,7 @@ def test_every_reason_is_given_where_its_turn_comes(folder: Path) -> None:
     plain = folder.parent / "plain"
     shutil.copytree(folder, plain)
     write_json(plain / manifest.CALIBRATION, {"abstain_below": 1.0, "temperature": 2.0})
-    with pytest.raises(BundleError, match=r"made from another network or calibration; run .* --whole"):
-        publish.of_bundle(plain, "owner/plain")
     whole_graph.export(plain)
-    manifest.require_current_engine(plain)
     count = agree(WholeGraph(plain), Engine.from_pretrained(plain), pictures())
     assert count["finding"]
     assert count["unsure"]
@@ -176,6 +173,16 @@ def test_the_command_writes_it_and_a_calibration_renews_it(
     assert f"{own / manifest.ENGINE}: " in capsys.readouterr().out
     cli.main(["calibrate", str(own), "--risk", "0.2"])
     manifest.require_current_engine(own)
+
+
+def test_one_of_another_calibration_is_not_pushed(folder: Path, tmp_path: Path) -> None:
+    own = tmp_path / "bundle"
+    shutil.copytree(folder, own)
+    assert manifest.ENGINE in publish.of_bundle(own, "owner/name").files
+    saved = json.loads((own / manifest.CALIBRATION).read_text())
+    write_json(own / manifest.CALIBRATION, saved | {"temperature": 2 * saved["temperature"]})
+    with pytest.raises(BundleError, match=r"made from another network or calibration; run .* --whole"):
+        publish.of_bundle(own, "owner/name")
 
 
 def test_a_bundle_without_graph_is_one_clear_error(folder: Path, tmp_path: Path) -> None:
