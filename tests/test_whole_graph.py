@@ -14,17 +14,20 @@ import pytest
 from PIL import Image, ImageOps
 
 from xray_hf import cli, manifest, whole_graph
+from xray_hf.calibration.ood import REJECT_ABOVE
 from xray_hf.data.synthetic import sample_images
 from xray_hf.errors import BundleError, ExportError
 from xray_hf.files import write_json
 from xray_hf.hub import publish
 from xray_hf.inference import Engine, Prediction, quality
-from xray_hf.inference.engine import CAUTIONS, CORRECTIONS
+from xray_hf.inference.engine import CAUTIONS, NO_LUNGS
 from xray_hf.reading import read_grey
 from xray_hf.task import PAPER_CLASSES, REJECTED, UNSURE
 
 ROOT = Path(__file__).resolve().parent.parent
-TOLERANCE = 2e-3  # of a probability or score: resized pixels differ by one grey level at most
+# Of a probability or score: resized pixels differ by one grey level at most. If the box around the lungs then
+# jumps by a step, a few images differ by more.
+TOLERANCE, WITH_A_JUMP = 2e-3, 2e-2
 REAL = 300  # images
 # What the engine's reason contains for each of whole_graph.REASONS.
 WORDS = {
@@ -90,44 +93,46 @@ def expected(engine: Engine, image: np.ndarray) -> Prediction:
     return engine.predict(image[..., 0] if image.shape[2] == 1 else image)
 
 
-def agree(graph: WholeGraph, engine: Engine, images: Sequence[np.ndarray]) -> dict[str, int]:
-    """Assert that both answer the same; how often each reason was given."""
-    count = dict.fromkeys(graph.lists["reasons"], 0)
+def agree(
+    graph: WholeGraph, engine: Engine, images: Sequence[np.ndarray]
+) -> tuple[dict[str, int], np.ndarray]:
+    """Assert that both decide the same.
+
+    Returns how often each reason was given, and (N,) the largest difference of a probability or score.
+    """
+    count, differences = dict.fromkeys(graph.lists["reasons"], 0), []
     for image in images:
         found, answer = graph.run(image), expected(engine, image)
-        probabilities = [*answer.probabilities.values()]
-        np.testing.assert_allclose(found["probabilities"], probabilities, atol=TOLERANCE)
-        assert found["ood_score"] == pytest.approx(answer.ood_score or 0, abs=TOLERANCE)
+        difference = np.abs(found["probabilities"] - [*answer.probabilities.values()]).max()
+        differences.append(max(difference, abs(found["ood_score"] - (answer.ood_score or 0))))
         reason = graph.lists["reasons"][found["reason"]]
         count[reason] += 1
-        if is_close_call(engine, answer):
+        if is_close_call(engine, answer, differences[-1]):
             continue
         assert graph.lists["decisions"][found["decision"]] == answer.decision
         assert WORDS[reason] in answer.reason if reason else answer.reason == ""
-        warned = {name for name, words in CAUTIONS.items() if words in answer.warnings}
-        named = {
-            name
-            for name, is_found in zip(graph.lists["findings"], found["findings"], strict=True)
-            if is_found
-        }
+        findings = zip(graph.lists["findings"], found["findings"], strict=True)
+        cautions = {CAUTIONS[name] for name, is_found in findings if is_found and name in CAUTIONS}
         if answer.decision != REJECTED:
-            assert named - set(CORRECTIONS) == warned
+            assert cautions == set(answer.warnings) - {NO_LUNGS}
         for name in ("heatmaps", "lungs"):
             if (value := getattr(answer, name)) is not None:
-                np.testing.assert_allclose(found[name], value, atol=0.02 * max(1, np.abs(value).max()))
-    return count
+                np.testing.assert_allclose(found[name], value, atol=0.05 * max(1, np.abs(value).max()))
+    return count, np.asarray(differences)
 
 
-def is_close_call(engine: Engine, answer: Prediction) -> bool:
-    """Whether the decision depends on less than the tolerance."""
+def is_close_call(engine: Engine, answer: Prediction, difference: float) -> bool:
+    """Whether a probability or score is closer to where the decision changes than both differ."""
     ordered = sorted(answer.probabilities.values())
     margins = [ordered[-1] - ordered[-2], ordered[-1] - engine.calibration.abstain_below]
-    margins.append((answer.ood_score or 0) - 0.5)
-    return min(map(abs, margins)) < TOLERANCE
+    margins.append((answer.ood_score or 0) - REJECT_ABOVE)
+    return min(map(abs, margins)) <= difference
 
 
 def test_it_decides_as_the_engine(folder: Path) -> None:
-    count = agree(WholeGraph(folder), Engine.from_pretrained(folder), pictures())
+    count, differences = agree(WholeGraph(folder), Engine.from_pretrained(folder), pictures())
+    assert np.median(differences) < TOLERANCE
+    assert differences.max() < WITH_A_JUMP
     assert all(
         count[reason] for reason in ("too small", "aspect", "coloured", "uniform", "out of distribution")
     )
@@ -139,7 +144,7 @@ def test_every_reason_is_given_where_its_turn_comes(folder: Path) -> None:
     shutil.copytree(folder, plain)
     write_json(plain / manifest.CALIBRATION, {"abstain_below": 1.0, "temperature": 2.0})
     whole_graph.export(plain)
-    count = agree(WholeGraph(plain), Engine.from_pretrained(plain), pictures())
+    count, _ = agree(WholeGraph(plain), Engine.from_pretrained(plain), pictures())
     assert count["finding"]
     assert count["unsure"]
     assert not count["out of distribution"]
@@ -193,11 +198,21 @@ def test_a_bundle_without_graph_is_one_clear_error(folder: Path, tmp_path: Path)
         whole_graph.export(own)
 
 
+def evenly(folder: Path, number: int) -> list[Path]:
+    """At most so many of the images below a folder."""
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    return files[:: max(1, len(files) // number)][:number]
+
+
 @pytest.mark.real
 @pytest.mark.exhaustive
 def test_it_decides_as_the_engine_on_real_images(folder: Path, real_data: Path) -> None:
-    files = sorted(path for path in real_data.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
-    some = files[:: max(1, len(files) // REAL)][:REAL]
-    images = [np.asarray(read_grey(path))[..., None] for path in some]
-    count = agree(WholeGraph(folder), Engine.from_pretrained(folder), images)
-    assert sum(count.values()) == REAL
+    """Half of them in their full resolution, where that is at hand."""
+    large = evenly(real_data.with_name("coronahack_fullres"), REAL // 2)
+    files = [*large, *evenly(real_data, REAL - len(large))]
+    images = [np.asarray(read_grey(path))[..., None] for path in files]
+    _, differences = agree(WholeGraph(folder), Engine.from_pretrained(folder), images)
+    print(f"{(differences > TOLERANCE).sum()} of {REAL} differ by more; the most by {differences.max():.1e}")
+    assert len(differences) == REAL
+    assert (differences > TOLERANCE).mean() < (0.02 if manifest.read(folder).sees_lungs else 1e-9)
+    assert differences.max() < WITH_A_JUMP

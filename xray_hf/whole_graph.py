@@ -82,7 +82,7 @@ def build(folder: Path) -> onnx.ModelProto:
         "quality_logits": "quality.logits",
     }
     sizes = {output.name: output.type.tensor_type.shape.dim[-1].dim_value for output in network.graph.output}
-    _append(graph, "decide", _decide(settings, features=sizes["embedding"]), inputs)
+    _append(graph, "decide", _decide(settings, sizes["logits"], sizes["embedding"]), inputs)
     for name, (dtype, shape) in _DECIDED.items():
         graph.node.append(helper.make_node("Identity", [f"decide.{name}"], [name]))
         graph.output.append(helper.make_tensor_value_info(name, dtype, shape))
@@ -134,7 +134,7 @@ def _prepare(side: int) -> onnx.ModelProto:
     large, small_, tiny = ([1, 1, each, each] for each in (side, quality.SIDE, ood.THUMBNAIL_SIDE))
 
     @script(default_opset=op)
-    def prepare(image: UINT8[...]):
+    def prepare(image):
         height, width, _ = op.Split(op.Shape(image), num_outputs=3)
         rgb = op.Expand(image, op.Constant(value_ints=[1, 1, 3]))
         luma = op.Floor(op.MatMul(op.Cast(rgb, to=FLOAT.dtype), op.Constant(value=_LUMA)) + 0.5)
@@ -167,8 +167,11 @@ def _prepare(side: int) -> onnx.ModelProto:
     return optimizer.optimize(prepare.to_model_proto())
 
 
-def _decide(settings: Calibration, features: int) -> onnx.ModelProto:
-    """What the networks give -> probabilities, decision, reason, ood_score, findings."""
+def _decide(settings: Calibration, classes: int, features: int) -> onnx.ModelProto:
+    """What the networks give -> probabilities, decision, reason, ood_score, findings.
+
+    classes, features: how many logits and embedding have.
+    """
     temperature, lowest = (np.float32(each) for each in (settings.temperature, settings.abstain_below))
     detector = settings.detector or ood.Detector(
         np.zeros(features, np.float32), np.zeros(ood.THUMBNAIL_SIDE**2, np.float32), bias=-80.0
@@ -181,15 +184,7 @@ def _decide(settings: Calibration, features: int) -> onnx.ModelProto:
     reject_above, softening = ood.REJECT_ABOVE, ood.SOFTENING
 
     @script(default_opset=op)
-    def decide(
-        logits: FLOAT[...],
-        embedding: FLOAT[...],
-        thumbnail: UINT8[...],
-        width: INT64[1],
-        height: INT64[1],
-        colour: FLOAT,
-        quality_logits: FLOAT[...],
-    ):
+    def decide(logits, embedding, thumbnail, width, height, colour, quality_logits):
         first = op.Constant(value_ints=[0])
         probabilities = op.Squeeze(op.Softmax(logits / op.Constant(value=temperature), axis=1), first)
         values = op.Reshape(op.Cast(thumbnail, to=FLOAT.dtype), op.Constant(value_ints=[1, -1]))
@@ -203,16 +198,19 @@ def _decide(settings: Calibration, features: int) -> onnx.ModelProto:
 
         aspect = op.Cast(op.Squeeze(width), to=DOUBLE.dtype) / op.Cast(op.Squeeze(height), to=DOUBLE.dtype)
         unsure = op.ReduceMax(probabilities, keepdims=0) < op.Constant(value=lowest)
-        why = op.Where(unsure, _UNSURE, 0)
+        why = op.Where(unsure, op.Constant(value_int=_UNSURE), op.Constant(value_int=0))
         why = op.Where(op.ReduceMax(to_correct, keepdims=0) > 0, _FINDING, why)
         why = op.Where(ood_score > reject_above, _OUTSIDE, why)
         why = op.Where(contrast < min_contrast, _UNIFORM, why)
         why = op.Where(colour > max_colour, _COLOURED, why)
         why = op.Where(op.Or(aspect < narrow, aspect > wide), _ASPECT, why)
         reason = op.Where(op.Squeeze(op.Min(width, height)) < min_side, _TOO_SMALL, why)
-        n_classes = op.Squeeze(op.Shape(probabilities))
         best = op.ArgMax(probabilities, axis=0, keepdims=0)
-        decision = op.Where(reason == 0, best, op.Where(reason == _UNSURE, n_classes, n_classes + 1))
+        decision = op.Where(
+            reason == 0,
+            best,
+            op.Where(reason == _UNSURE, op.Constant(value_int=classes), op.Constant(value_int=classes + 1)),
+        )
         return probabilities, decision, reason, ood_score, findings
 
     return optimizer.optimize(decide.to_model_proto())
