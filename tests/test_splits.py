@@ -536,7 +536,7 @@ def test_a_damaged_splits_json_is_refused(
 @pytest.mark.parametrize("content", [b"", b'{"files": ', b"\xff\xfe"])
 def test_what_is_no_json_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "s.json").write_bytes(content)
-    with pytest.raises(DataError, match=r"no valid splits\.json"):
+    with pytest.raises(DataError, match=r"not a valid splits\.json"):
         splits.read(tmp_path / "s.json", [])
 
 
