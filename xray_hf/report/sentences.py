@@ -279,7 +279,7 @@ def official(reports: Sequence[Report]) -> list[str]:
         return []
     sizes = sorted({own.n for own in sets})
     without = sorted({label for own in sets for label, of in own.classes.items() if not of.images})
-    lacks = f", without {listed(without)}" if without else ""
+    lacks = f". It has no {listed(without, 'or')}" if without else ""
     return [
         f"Official test set: the {listed(map(count, sizes))} images of the collection's own "
         f"test split, which the literature reports{lacks}."

@@ -48,7 +48,7 @@ ABOUT = About(
         "A lung opacity need not be an infection.",
         "Without patient ids a random split may share patients; BIMCV has several images a patient.",
         "It repeats images of rsna, nih, coronahack and cohen.",
-        "The page's parts of COVID add up to 3,615.",
+        "The page counts 3,616 images of COVID, but the parts that it lists add up to 3,615.",
     ),
     citation="""\
 @article{chowdhury2020can,
