@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from html import unescape
 from pathlib import Path
 from textwrap import indent
@@ -26,6 +26,7 @@ import tifffile
 from conftest import random_bundle
 from PIL import ExifTags, Image, ImageOps
 from running import App, in_turn, running_app
+from warm_python import WarmPython, warm_python
 
 from xray_hf import manifest, snippets
 from xray_hf.demo import page
@@ -49,15 +50,20 @@ def resnet_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return random_bundle("xray-resnet18", 5, tmp_path_factory.mktemp("bündle 'of' mine"))
 
 
-def run(codes: list[str], xray: Path, modules: Path) -> list[str]:
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmPython]:
+    """A Python that has imported the libraries of the snippets."""
+    # where transformers copies a bundle's code
+    environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path_factory.mktemp("modules"))}
+    with warm_python("transformers.pipelines", "timm", "onnxruntime", environment=environment) as warm:
+        yield warm
+
+
+def run(python: WarmPython, codes: list[str], xray: Path) -> list[str]:
     """What each code prints, in a process of their own, of another X-ray than chest.png."""
     assert [code.count(f'"{snippets.FILE}"') for code in codes] == [1] * len(codes)
     named = [code.replace(f'"{snippets.FILE}"', json.dumps(str(xray))) for code in codes]
-    # where transformers copies a bundle's code
-    environment = {**os.environ, "HF_MODULES_CACHE": str(modules)}
-    done = subprocess.run(
-        [sys.executable, "-c", in_turn(*named)], env=environment, capture_output=True, text=True, check=False
-    )
+    done = python.run(in_turn(*named), environment={}, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -76,13 +82,13 @@ def probabilities(printed: str) -> dict[str, float]:
     ],
 )
 def test_every_snippet_gives_what_the_engine_gives(
-    model: str, titles: list[str], xray: Path, tmp_path: Path, request: pytest.FixtureRequest
+    model: str, titles: list[str], python: WarmPython, xray: Path, request: pytest.FixtureRequest
 ) -> None:
     folder = request.getfixturevalue(model)
     expected = Engine.from_pretrained(folder).predict(xray)
     found = snippets.of_model(manifest.read(folder))
     assert [each.title for each in found] == titles
-    *others, own = run([each.code for each in found], xray, tmp_path)
+    *others, own = run(python, [each.code for each in found], xray)
     for printed in others:
         assert probabilities(printed) == pytest.approx(expected.probabilities, abs=2e-3)
     assert own.startswith(f"{expected.decision} {expected.reason} {{'Normal': ")
@@ -204,7 +210,7 @@ def test_all_printed_code_opens_a_file_in_these_lines() -> None:
         assert len(re.findall(r"= Image\.open\(", code)) == checks, path
 
 
-def answers(codes: list[str], files: list[Path], modules: Path) -> list[list[dict[str, float] | str]]:
+def answers(python: WarmPython, codes: list[str], files: list[Path]) -> list[list[dict[str, float] | str]]:
     """What each code prints of each file, or the words that it stops with; all in one process."""
     program = f"""
 import contextlib, io, json
@@ -221,10 +227,7 @@ for program in {codes!r}:
             said[-1].append("SystemExit: " + str(end))
 print(json.dumps(said))
 """
-    environment = {**os.environ, "HF_MODULES_CACHE": str(modules)}
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False
-    )
+    done = python.run(program, environment={}, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     lines = json.loads(done.stdout.splitlines()[-1])
     return [[each if each.startswith("SystemExit") else probabilities(each) for each in own] for own in lines]
@@ -232,13 +235,14 @@ print(json.dumps(said))
 
 @pytest.mark.parametrize("model", ["cnn_bundle", pytest.param("resnet_bundle", marks=pytest.mark.exhaustive)])
 def test_no_kind_of_file_gets_another_answer_from_printed_code(
-    model: str, kinds: list[Path], tmp_path: Path, request: pytest.FixtureRequest
+    model: str, kinds: list[Path], python: WarmPython, request: pytest.FixtureRequest
 ) -> None:
     folder = request.getfixturevalue(model)
     engine = Engine.from_pretrained(folder)
     files = [file for file in kinds if MORE_THAN_8_BITS in file.name or file.name in TO_CLASSIFY]
     *others, _ = snippets.of_model(manifest.read(folder))
-    for snippet, found in zip(others, answers([each.code for each in others], files, tmp_path), strict=True):
+    printed = answers(python, [each.code for each in others], files)
+    for snippet, found in zip(others, printed, strict=True):
         assert snippets.READ in snippet.code
         for file, answer in zip(files, found, strict=True):
             if file.name in TO_CLASSIFY:
