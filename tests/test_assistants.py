@@ -23,6 +23,8 @@ from starlette.testclient import TestClient
 from xray_hf.demo import answers, assistants, settings
 from xray_hf.inference import Engine
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def app(cnn_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:

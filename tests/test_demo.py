@@ -34,6 +34,8 @@ from xray_hf.demo.uploads import MAX_FILES
 from xray_hf.inference import Engine
 from xray_hf.task import PAPER_CLASSES
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from gradio_client import Client
 
@@ -260,7 +262,6 @@ def test_uploads_lie_in_the_demos_own_folder_and_no_name_is_in_the_log(
     assert all("xray_hf-demo-" in str(path) for path in uploaded)
 
 
-@pytest.mark.slow
 def test_who_finds_the_queue_full_is_told_so(cnn_bundle: Path, xray: Path, tmp_path: Path) -> None:
     with ZipFile(tmp_path / "scans.zip", "w") as archive:
         for number in range(MAX_FILES):
@@ -273,7 +274,6 @@ def test_who_finds_the_queue_full_is_told_so(cnn_bundle: Path, xray: Path, tmp_p
     assert answers[-1].json()["detail"] == "too many visitors are waiting; try again in a minute."
 
 
-@pytest.mark.slow
 def test_an_answer_that_has_begun_is_finished_after_sigterm(
     cnn_bundle: Path, xray: Path, tmp_path: Path
 ) -> None:
@@ -375,7 +375,6 @@ def test_the_statement_is_of_the_models_that_answer_and_the_lesson_of_those_that
     assert words.count("For comparison: alone, trained on CoronaHack alone") == 2  # on each tab with a choice
 
 
-@pytest.mark.slow
 def test_behind_a_proxy_everything_is_found_below_its_path(
     cnn_bundle: Path, xray: Path, tmp_path: Path
 ) -> None:
@@ -396,7 +395,6 @@ def test_behind_a_proxy_everything_is_found_below_its_path(
         program.close()
 
 
-@pytest.mark.slow
 def test_with_a_password_nobody_else_gets_in(cnn_bundle: Path, xray: Path, tmp_path: Path) -> None:
     with running_app([cnn_bundle], tmp_path, XRAY_HF_AUTH="reader:secret") as app:
         stranger, reader = requests.Session(), requests.Session()

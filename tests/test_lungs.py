@@ -32,6 +32,8 @@ from xray_hf.training import lung_crops
 from xray_hf.training.config import parse
 from xray_hf.training.lung_crops import crop_lungs
 
+pytestmark = pytest.mark.slow
+
 SIDE = 160
 
 
@@ -51,7 +53,6 @@ def trained(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out / "bundle"
 
 
-@pytest.mark.slow
 def test_training_says_in_how_many_images_lungs_were_found(trained: Path) -> None:
     assert manifest.read_json(trained / manifest.TRAINING)["lungs_found"] == len(
         Predictions.read(trained / manifest.PREDICTIONS)
@@ -190,7 +191,6 @@ def test_an_image_without_lungs_is_seen_whole_and_says_so(trained: Path, tmp_pat
     assert NO_LUNGS in rendering.as_html(served, [answer])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

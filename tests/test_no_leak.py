@@ -36,6 +36,8 @@ from xray_hf.task import PAPER_CLASSES, SPLITS
 from xray_hf.training import run
 from xray_hf.training.loop import Trainer
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 SIDE = 64
 RISK = "0.1"  # at which some validation rows are answered and some are not
@@ -278,7 +280,6 @@ def test_of_two_sources_nothing_in_test_or_held_out_is_looked_at_nor_its_twin(
         assert held_out in json.loads((bundle / manifest.METRICS).read_text())["external"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "fits",
     [

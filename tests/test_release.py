@@ -28,6 +28,8 @@ from xray_hf.inference import Engine, reference
 from xray_hf.report.report import Report
 from xray_hf.task import PAPER_CLASSES
 
+pytestmark = pytest.mark.slow
+
 SIDE = 64
 
 
@@ -87,7 +89,6 @@ def shipped(runs: Path, synthetic: Path, tmp_path_factory: pytest.TempPathFactor
     return root
 
 
-@pytest.mark.slow
 def test_a_release_is_complete_and_answers(shipped: Path, runs: Path) -> None:
     bundle = shipped / "pretrained" / "xray-cnn"
     whole = runs / "robust" / "xray-cnn" / "seed-0" / "bundle" / manifest.WEIGHTS
