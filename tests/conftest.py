@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # Read when huggingface_hub is imported, hence before any test is.
 os.environ["HF_HUB_OFFLINE"] = "1"
 if "PYTEST_XDIST_WORKER" in os.environ:  # read when torch is imported; the workers share the cores
-    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENTS = 40  # the synthetic folder's

@@ -101,8 +101,8 @@ def test_a_killed_run_resumes_to_the_same_weights(
     moment = random.Random(number).random() * seconds
     with start(python, command(synthetic, out)) as program:
         time.sleep(moment)
-        os.kill(program.pid, signal.SIGKILL)
-        assert program.wait() == -signal.SIGKILL
+        program.kill()
+        assert program.wait() in (-signal.SIGKILL, 0)  # 0: it was faster than the first
     run(python, command(synthetic, out, "--resume"))
     assert weights_hash(out) == weights_hash(reference), f"killed after {moment:.1f} s"
     half_written = [path.name for path in out.iterdir() if path.name.startswith(".") and path.is_dir()]
@@ -114,8 +114,8 @@ def test_sigterm_saves_and_tells_how_to_go_on(
 ) -> None:
     out, (reference, _) = tmp_path / "run", whole
     with start(python, command(synthetic, out, "--resume")) as program:
-        while not (program.err.exists() and "\nepoch 1" in program.err.read_text()):
-            os.kill(program.pid, 0)  # is it still there?
+        while "\nepoch 1" not in (said := program.err.read_text() if program.err.exists() else ""):
+            assert "error" not in said, said
             time.sleep(0.05)
         os.kill(program.pid, signal.SIGTERM)
         assert program.wait() == 128 + signal.SIGTERM

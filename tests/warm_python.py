@@ -10,16 +10,17 @@ import gc
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 
-@dataclass(frozen=True)
+@dataclass
 class Program:
     """A program that runs. out, err: the files that it writes its output to."""
 
@@ -27,14 +28,19 @@ class Program:
     out: Path
     err: Path
     _python: subprocess.Popen[str]
+    _status: int | None = None
 
     def wait(self) -> int:
         """Its exit status; minus the signal's number where a signal ended it."""
-        try:
-            return _number(self._python)
-        except BaseException:  # out of time: the next program must not get this one's status
-            self._python.kill()
-            raise
+        if self._status is None:
+            self._status = _number(self._python)
+        return self._status
+
+    def kill(self) -> None:
+        """Kill it, unless it has ended."""
+        if self._status is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
 
 
 class WarmPython:
@@ -47,13 +53,18 @@ class WarmPython:
     def start(
         self, code: str, *arguments: str, environment: Mapping[str, str], cwd: Path
     ) -> Iterator[Program]:
-        """Start a program, which must be waited for. environment: what changes in it."""
+        """Start a program, which ends with the block. environment: what changes in it."""
         assert self._process.stdin
         with TemporaryDirectory() as folder:
             out, err = Path(folder, "out"), Path(folder, "err")
             job = [code, arguments, environment, str(cwd), str(out), str(err)]
             print(json.dumps(job), file=self._process.stdin, flush=True)
-            yield Program(_number(self._process), out, err, self._process)
+            program = Program(_number(self._process), out, err, self._process)
+            try:
+                yield program
+            finally:  # the next program must not get this one's status
+                program.kill()
+                program.wait()
 
     def run(
         self, code: str, *arguments: str, environment: Mapping[str, str], cwd: Path
@@ -76,7 +87,9 @@ def warm_python(*modules: str, environment: Mapping[str, str]) -> Iterator[WarmP
 
 def _number(process: subprocess.Popen[str]) -> int:
     assert process.stdout
-    return int(process.stdout.readline())
+    line = process.stdout.readline()
+    assert line, "the Python with its imports done has ended"
+    return int(line)
 
 
 def _serve(modules: list[str]) -> None:

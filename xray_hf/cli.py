@@ -279,14 +279,14 @@ def report(bundle: Path, data: SourceOptions, side: int | None, sheets: Path | N
 @option(
     "--whole",
     is_flag=True,
-    help="write engine.onnx: one graph from a picture of any size to the decision",
+    help="write engine.onnx: the whole engine as one graph, from an image of any size to the decision",
 )
 def export(bundle: Path, whole: bool) -> None:
     folder = _local(bundle)
     if whole:
-        from xray_hf import whole_graph
+        from xray_hf import engine_graph
 
-        file = whole_graph.export(folder)
+        file = engine_graph.export(folder)
         print(f"{file}: {file.stat().st_size / 1e3:.0f} kB beside the weights")
         return
     _hide_loading()
@@ -295,6 +295,7 @@ def export(bundle: Path, whole: bool) -> None:
 
     found = export(folder)
     reference.write(folder)
+    _update_engine_graph(folder)
     print(
         f"{folder / manifest.GRAPH}: {found['bytes'] / 1e3:.0f} kB beside the weights; "
         f"{', '.join(found['outputs'])}; logits within {found['max_logit_difference']:.1e} of torch"
@@ -314,6 +315,7 @@ def check(bundle: Path, backend: str, tolerance: float) -> None:
         _hide_loading()
     from xray_hf.inference import reference
 
+    manifest.require_current_engine(folder)
     found = reference.check(folder, backend, tolerance)
     print(f"{folder}: within {found:.1e} of {manifest.REFERENCE} on {backend}")
 
@@ -347,15 +349,13 @@ def calibrate(bundle: Path, risk: float, data: SourceOptions, side: int | None, 
             print(f"files in {ood_dir} that are not OOD images: {in_words(left_out)}", end="\n\n")
         embed = backends.load_embedder(folder)
         fit_ood.fit_bundle(folder, _open(data, side, folder), ood_dir, embed)
+        _update_engine_graph(folder)
         print(_redrawn(folder, "ood"), end="\n\n")  # should the other half fail, this one is done
     fit.fit_bundle(folder, risk)
+    _update_engine_graph(folder)
     print(_redrawn(folder, "calibration"))
     if (folder / manifest.REFERENCE).exists():  # its probabilities are calibrated
         reference.write(folder)
-    if (folder / manifest.ENGINE).exists():  # it holds the calibration
-        from xray_hf import whole_graph
-
-        whole_graph.export(folder)
     print(f"written: {folder / manifest.CALIBRATION}")
 
 
@@ -509,6 +509,14 @@ def _redrawn(folder: Path, what: str) -> str:
 
     evidence.draw(folder)
     return terminal.part(Report.read(folder), what)
+
+
+def _update_engine_graph(folder: Path) -> None:
+    """Write engine.onnx again if the bundle has one: it holds the network and the calibration."""
+    if (folder / manifest.ENGINE).exists():
+        from xray_hf import engine_graph
+
+        engine_graph.export(folder)
 
 
 def _hide_loading() -> None:

@@ -5,6 +5,7 @@ lungs.safetensors                weights of the lung segmentation, for networks 
 preprocessor_config.json, *.py   xray-cnn only: what AutoModel needs to load it without this package
 model.onnx                       the same network as a graph, grey pixels -> logits, class activation maps; it
                                  reads its weights from the safetensors files
+engine.onnx                      by request: the whole engine as a graph, from an image to the decision
 reference.json, reference/       synthetic X-rays and the network's outputs for them, to check a port
 calibration.json                 temperature, abstention, operating points, OOD detector
 training.json                    configuration, seed, fingerprints, versions, device, duration, history
@@ -241,7 +242,7 @@ def version(folder: Path) -> str:
 def require_current_engine(folder: Path) -> None:
     """Raise BundleError if a bundle's engine.onnx was made from another network or calibration."""
     file = folder / ENGINE
-    if file.exists() and version(folder).encode() not in file.read_bytes():  # as whole_graph writes it
+    if file.exists() and version(folder).encode() not in file.read_bytes():  # as engine_graph writes it
         raise BundleError(
             f"{file} was made from another network or calibration; run `xray-hf export {folder} --whole` "
             "again."
