@@ -178,6 +178,17 @@ def test_it_says_what_its_numbers_mean(folder: Path) -> None:
     assert lists["reasons"] == [*WORDS, "not finite"]
 
 
+def test_the_code_of_the_documentation_decides_as_the_engine(
+    folder: Path, xray: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (ROOT / "docs" / "loading.md").read_text(encoding="utf-8")
+    [code] = [
+        block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "engine.onnx" in block
+    ]
+    exec(code.replace("chest.png", str(xray)).replace("pretrained/xray-cnn", str(folder)), {})
+    assert capsys.readouterr().out.strip() == Engine.from_pretrained(folder).predict(xray).decision
+
+
 def test_it_holds_no_weights_of_the_network(folder: Path) -> None:
     graph = onnx.load(folder / manifest.ENGINE, load_external_data=False)
     own = [

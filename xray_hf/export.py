@@ -86,6 +86,7 @@ def to_onnx(module: nn.Module, outputs: Sequence[str], side: int) -> onnx.ModelP
             input_names=[manifest.GRAPH_INPUT],
             output_names=list(outputs),
             dynamic_shapes=({0: batch},),
+            opset_version=20,
             dynamo=True,
             optimize=False,  # it would fold the weights
             verbose=False,
