@@ -82,8 +82,8 @@ EXTERNAL = """### Frontal X-rays of other collections
 
 No detector was fitted on X-rays of these adults, and no threshold was set on them; every rejection here is
 wrong. The detectors of xray-resnet18 and xray-cnn have seen children of one hospital and a few dozen
-adults. [The log](log.md) explains how weighting the classes, chosen on the training images, changed these
-shares."""
+adults. Weighting the classes lowered their shares; it was chosen on training images, but after these shares
+had been seen ([log](log.md))."""
 
 
 def main() -> None:
