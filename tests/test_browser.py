@@ -385,6 +385,7 @@ def test_the_keyboard_skips_to_the_content_and_goes_on_at_the_answer(
     expect(page.locator("#tab-read :focus")).to_have_count(1)
     for name, start in (("read", ".answer h2"), ("many", '#table [role="status"]')):
         page.locator(f'#tabs a[href="#{name}"]').click()
+        is_open(page, name)
         page.evaluate("document.activeElement.blur()")
         upload(page, patients[0])
         expect(page.locator(start)).to_be_focused()

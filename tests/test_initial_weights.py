@@ -86,7 +86,7 @@ def test_no_hub_is_asked_for_weights_that_a_file_gives(
         ({"conv1.weight": torch.ones(64, 3, 7, 7)}, "fits no tensor of the network: it holds conv1.weight"),
         ({"features.0.0.weight": torch.ones(1)}, "fits no tensor of the network"),
         ({}, "it holds no tensor"),
-        ({"features.0.0.weight": torch.full((16, 3, 3, 3), torch.nan)}, "features.0.0.weight .* no numbers"),
+        ({"features.0.0.weight": torch.full((16, 3, 3, 3), torch.nan)}, "features.0.0.weight .* not numbers"),
     ],
 )
 def test_weights_that_do_not_fit_are_an_error(
