@@ -325,6 +325,7 @@ def test_no_barrier_is_found(page: Page, url: str, patients: list[Path], theme: 
     found = {}
     for name in TABS:
         page.locator(f'#tabs a[href="#{name}"]').click()
+        is_open(page, name)
         fill(page, name, patients[1])
         for card in page.locator(".card-of summary").locator("visible=true").all():
             card.click()
