@@ -290,7 +290,7 @@ def test_odd_images_are_used_as_what_they_show(data: Path, convert: Callable[[Pa
         ("splits", ["--side", "large"], "large"),
         ("atlas", ["--patients", "3", "--out", "somewhere"], "at least 30"),
         ("atlas", [], "--out"),
-        ("split", [], "No such command 'split'"),
+        ("split", [], "No such command 'split'. Did you mean 'splits'?"),
         ("splits", ["--hold-out", "nih"], "--hold-out nih is not one of the sources; expected coronahack"),
         ("splits", ["--source", "mnist=D"], "unknown kind 'mnist'"),
         ("splits", ["--classes", "Normal"], "there is one class only (Normal)"),

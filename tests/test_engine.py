@@ -426,7 +426,8 @@ def test_a_hub_that_does_not_answer_is_one_clear_error(tmp_path: Path) -> None:
         "HF_HOME": str(tmp_path),
     }
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
-    assert "BundleError: there is no folder owner/name, and that repository cannot be fetched" in run.stderr
+    said = "xray_hf.errors.BundleError: there is no folder owner/name, and that repository cannot be fetched"
+    assert said in run.stderr
     assert ". Check the name and the network." in run.stderr
 
 
