@@ -1,7 +1,7 @@
 """Python with its imports done: each program runs in a fork of it, as a process of its own.
 
-Most of the tests' programs take less time than their imports. What a library reads from the environment when
-it is imported is as it was for all; everything else is the program's own.
+Most of the tests' programs take less time than their imports. A variable that a
+library reads at import has one value for all programs; everything else is the program's own.
 """
 
 from __future__ import annotations

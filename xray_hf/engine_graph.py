@@ -31,7 +31,7 @@ from xray_hf.inference import quality
 from xray_hf.inference.engine import CORRECTIONS, Engine
 from xray_hf.task import REJECTED, UNSURE
 
-op: Any = onnxscript.opset20  # what a script calls is a node of the graph, not a function of these types
+op: Any = onnxscript.opset20  # Any: in a script its calls are nodes of the graph
 
 MAX_DIFFERENCE = 0.02  # of a probability from the engine's
 INPUT = "image"  # (H, W, C) uint8; C is 1 for grey and 3 for RGB
@@ -62,8 +62,8 @@ def export(folder: Path) -> Path:
     engine = Engine.from_pretrained(folder)
     if any((folder / name).is_symlink() for name in manifest.weight_files(engine.manifest.sees_lungs)):
         raise ExportError(
-            f"the weights in {folder} are links, as in the Hub's cache, and ONNX reads none; copy the bundle "
-            f"first: cp -rL {folder} COPY."
+            f"the weights in {folder} are links, as in the Hub's cache, which ONNX does not follow; copy the "
+            f"bundle first: cp -rL {folder} COPY."
         )
     graph = build(engine)
     with atomic_file(folder / manifest.ENGINE) as temporary:
@@ -79,7 +79,7 @@ def export(folder: Path) -> Path:
 
 
 def largest_difference(graph: Path, engine: Engine) -> float:
-    """Of a probability between the graph and the engine, for a synthetic patient of each class."""
+    """Compare graph and engine on synthetic patients: the largest difference of a probability."""
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     found = 0.0
     for _, image in sample_images(1, seed=0):
@@ -173,43 +173,30 @@ def _prepare(side: int) -> onnx.ModelProto:
     of_pixels, of_small, of_thumbnail = ([1, 1, each, each] for each in sides)
 
     @script(default_opset=op)
+    def resized(image, shape):
+        """Pillow's bilinear filter, which leaves out what lies beyond the edges."""
+        return op.Resize(image, None, None, shape, mode="linear", antialias=1, exclude_outside=1)
+
+    @script(default_opset=op)
+    def grid(size):
+        """Pillow's nearest neighbours: indexes of at most _COLOUR_SIDE of so many rows or columns."""
+        n = op.Min(size, op.Constant(value_ints=[_COLOUR_SIDE]))
+        step = op.Cast(size, to=DOUBLE.dtype) / op.Cast(n, to=DOUBLE.dtype)
+        places = op.Cast(op.Range(0, op.Squeeze(n), 1), to=DOUBLE.dtype)
+        return op.Cast((places + 0.5) * step, to=INT64.dtype)
+
+    @script(default_opset=op)
     def prepare(image):
         height, width, _ = op.Split(op.Shape(image), num_outputs=3)
         rgb = op.Expand(image, op.Constant(value_ints=[1, 1, 3]))
         luma = op.Floor(op.MatMul(op.Cast(rgb, to=FLOAT.dtype), op.Constant(value=_LUMA)) + 0.5)
         batch = op.Concat(op.Constant(value_ints=[1, 1]), height, width, axis=0)
         grey = op.Reshape(op.Cast(luma, to=UINT8.dtype), batch)
-        # Pillow's bilinear filter; it leaves out what lies beyond the edges.
-        pixels = op.Resize(
-            grey, None, None, op.Constant(value_ints=of_pixels), mode="linear", antialias=1, exclude_outside=1
-        )
-        small = op.Resize(
-            pixels,
-            None,
-            None,
-            op.Constant(value_ints=of_small),
-            mode="linear",
-            antialias=1,
-            exclude_outside=1,
-        )
-        thumbnail = op.Resize(
-            pixels,
-            None,
-            None,
-            op.Constant(value_ints=of_thumbnail),
-            mode="linear",
-            antialias=1,
-            exclude_outside=1,
-        )
-        # Pillow's nearest neighbours on a grid of at most _COLOUR_SIDE pixels a side.
-        n_rows = op.Min(height, op.Constant(value_ints=[_COLOUR_SIDE]))
-        n_columns = op.Min(width, op.Constant(value_ints=[_COLOUR_SIDE]))
-        row_step = op.Cast(height, to=DOUBLE.dtype) / op.Cast(n_rows, to=DOUBLE.dtype)
-        column_step = op.Cast(width, to=DOUBLE.dtype) / op.Cast(n_columns, to=DOUBLE.dtype)
-        rows = op.Cast(op.Range(0, op.Squeeze(n_rows), 1), to=DOUBLE.dtype)
-        columns = op.Cast(op.Range(0, op.Squeeze(n_columns), 1), to=DOUBLE.dtype)
-        sampled_rows = op.Gather(rgb, op.Cast((rows + 0.5) * row_step, to=INT64.dtype), axis=0)
-        sampled = op.Gather(sampled_rows, op.Cast((columns + 0.5) * column_step, to=INT64.dtype), axis=1)
+        pixels = resized(grey, op.Constant(value_ints=of_pixels))
+        small = resized(pixels, op.Constant(value_ints=of_small))
+        thumbnail = resized(pixels, op.Constant(value_ints=of_thumbnail))
+        sampled_rows = op.Gather(rgb, grid(height), axis=0)
+        sampled = op.Gather(sampled_rows, grid(width), axis=1)
         values = op.Cast(sampled, to=FLOAT.dtype)
         channels = op.Constant(value_ints=[2])
         spread = op.ReduceMax(values, channels) - op.ReduceMin(values, channels)
