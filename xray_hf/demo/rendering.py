@@ -40,7 +40,12 @@ TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-TEMPLATES.filters["listed"] = listed
+# With these filters Jinja writes numbers as nunjucks does, which fills in the same templates on the static page.
+TEMPLATES.filters |= {
+    "listed": listed,
+    "fixed": lambda value, digits: f"{value:.{digits}f}",
+    "thousands": lambda value: f"{value:,}",
+}
 
 
 def render(template: str, **values: Any) -> str:
@@ -131,6 +136,7 @@ def _shown(served: Models, answer: Answer) -> dict[str, Any]:
         "preview": picture(reduced(grey, PREVIEW_SIDE), "JPEG", quality=92),
         "verdict": sentence,
         "do_agree": do_agree,
+        "names": list(answer.predictions),
         "models": [
             {"name": name, **said(found), "context": context(served[name], found)}
             for name, found in answer.predictions.items()

@@ -1,0 +1,40 @@
+// engine.onnx of a bundle, run by ONNX Runtime as WebAssembly: pixels -> the outputs of the graph.
+import * as ort from "./vendor/onnxruntime.js";
+
+const MOST_THREADS = 4;
+
+ort.env.wasm.wasmPaths = new URL("./vendor/", import.meta.url).href;
+// Threads share memory, which browsers allow only to pages with the headers COOP and COEP.
+ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(MOST_THREADS, navigator.hardwareConcurrency) : 1;
+
+async function fetched(address) {
+  const response = await fetch(address).catch(() => ({ ok: false }));
+  if (response.ok) return new Uint8Array(await response.arrayBuffer());
+  const error = new Error("A model could not be loaded; check the connection, and load the page again.");
+  throw Object.assign(error, { isForVisitors: true });
+}
+
+// model: {folder, graph, weights: names of the files that the graph reads}. base: the page's address.
+export async function load({ folder, graph, weights }, base) {
+  const contents = await Promise.all([graph, ...weights].map((name) => fetched(new URL(`${folder}/${name}`, base))));
+  const externalData = weights.map((path, place) => ({ path, data: contents[place + 1] }));
+  return ort.InferenceSession.create(contents[0], { externalData, executionProviders: ["wasm"] });
+}
+
+// image: {width, height, channels: 1 or 3, pixels: Uint8Array, row by row}. Returns {output: its values; of
+// heatmaps and lungs {values, shape}}; decision and reason are numbers, findings a list of 0 and 1.
+export async function run(session, { width, height, channels, pixels }) {
+  const { probabilities, decision, reason, ood_score: score, findings, heatmaps, lungs } = await session.run(
+    { image: new ort.Tensor("uint8", pixels, [height, width, channels]) },
+  );
+  const grid = (tensor) => tensor && { values: tensor.data, shape: tensor.dims };
+  return {
+    probabilities: [...probabilities.data],
+    decision: Number(decision.data[0]),
+    reason: Number(reason.data[0]),
+    score: score.data[0],
+    findings: [...findings.data],
+    heatmaps: grid(heatmaps),
+    lungs: grid(lungs),
+  };
+}
