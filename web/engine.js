@@ -14,11 +14,18 @@ async function fetched(address) {
   throw Object.assign(error, { isForVisitors: true });
 }
 
-// model: {folder, graph, weights: names of the files that the graph reads}. base: the page's address.
-export async function load({ folder, graph, weights }, base) {
-  const contents = await Promise.all([graph, ...weights].map((name) => fetched(new URL(`${folder}/${name}`, base))));
-  const externalData = weights.map((path, place) => ({ path, data: contents[place + 1] }));
-  return ort.InferenceSession.create(contents[0], { externalData, executionProviders: ["wasm"] });
+// models: [{folder, graph, weights: names of the files that the graph reads}]. base: the page's address.
+export async function loadAll(models, base) {
+  const fetchAll = ({ folder, graph, weights }) =>
+    Promise.all([graph, ...weights].map((name) => fetched(new URL(`${folder}/${name}`, base))));
+  const contents = await Promise.all(models.map(fetchAll));
+  const sessions = [];
+  for (const [place, { weights }] of models.entries()) {  // not at once: ONNX Runtime knows such files by name only
+    const [graph, ...files] = contents[place];
+    const externalData = files.map((data, number) => ({ path: weights[number], data }));
+    sessions.push(await ort.InferenceSession.create(graph, { externalData, executionProviders: ["wasm"] }));
+  }
+  return sessions;
 }
 
 // image: {width, height, channels: 1 or 3, pixels: Uint8Array, row by row}. Returns {output: its values; of

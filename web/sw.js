@@ -1,5 +1,5 @@
 // Keeps all files of one version of the page, and answers with them; a new version replaces them.
-const VERSION = new URL(location.href).searchParams.get("version");
+const VERSION = "VERSION_OF_THE_PAGE";  // a hash that scripts/build_web.py puts here
 
 async function keep() {
   const files = await (await fetch("files.json")).json();
@@ -16,7 +16,7 @@ async function tidy() {
 
 async function answer(request) {
   const cache = await caches.open(VERSION);
-  return (await cache.match(request, { ignoreSearch: true })) ?? fetch(request);
+  return (await cache.match(request)) ?? fetch(request);
 }
 
 self.addEventListener("install", (event) => event.waitUntil(keep()));

@@ -1,5 +1,5 @@
 // Files in, pictures and the engines' outputs out; nothing here knows the page.
-import { load, run } from "./engine.js";
+import { loadAll, run } from "./engine.js";
 import { configure, ImageError, read } from "./reading/read.js";
 
 const DAMAGED = "it is damaged, or larger than this browser can hold; make it smaller, or copy it again.";
@@ -42,7 +42,7 @@ async function answer({ loads, file, side, classifies }) {
 self.addEventListener("message", async ({ data: { site, base, number, ...question } }) => {
   if (site) {
     configure(site.reading);
-    models = Promise.all(site.models.map((model) => load(model, base)));
+    models = loadAll(site.models, base);
     models.catch(() => {});  // said to whoever asks
     return;
   }

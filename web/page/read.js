@@ -1,6 +1,7 @@
 // The reading tab: files chosen, dropped, pasted or taken from the examples; their answers, or a table of many.
 import { classify, keep } from "./api.js";
 import { ask } from "./classifier.js";
+import { site } from "./site.js";
 import { answersHtml, rowOf, tableHtml } from "./views.js";
 
 const MAX_AT_ONCE = 8;  // X-rays with a viewer each; more are a table
@@ -24,10 +25,10 @@ async function read(files) {
   say("");
   place("answers").innerHTML = isMany ? "" : answersHtml(found);
   place("table").innerHTML = isMany || found.length > 1 ? tableHtml(isMany ? found : found.map(rowOf)) : "";
+  if (isMany) place("table").scrollIntoView();
 }
 
-async function readExample(button) {
-  const name = button.dataset.file;
+async function readExample(name) {
   const response = await fetch(`examples/${name}`);
   await read([new File([await response.blob()], name)]);
 }
@@ -50,7 +51,7 @@ export function listenForUploads() {
   });
   place("examples").addEventListener("click", (event) => {
     const button = event.target.closest("button");
-    if (button) readExample(button);
+    if (button) readExample(site.examples[button.dataset.index]);
   });
   load();
 }

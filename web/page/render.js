@@ -1,9 +1,10 @@
-// The demo's own templates, compiled by scripts/build_web.py.
+// The demo's own templates, compiled by ../templates.mjs.
 import nunjucks from "../vendor/nunjucks.js";
-import "../templates.js";
+import { templates } from "../vendor/templates.js";
 
 nunjucks.installJinjaCompat();
-const environment = new nunjucks.Environment(null, { autoescape: true, throwOnUndefined: true });
+const loader = new nunjucks.PrecompiledLoader(templates);
+const environment = new nunjucks.Environment(loader, { autoescape: true, throwOnUndefined: true });
 environment.addFilter("fixed", (value, digits) => value.toFixed(digits));
 environment.addFilter("thousands", (value) => value.toLocaleString("en"));
 environment.addFilter("tojson", (value) => JSON.stringify(value));

@@ -21,6 +21,13 @@ MIN_CONTRAST = 8.0  # grey levels, standard deviation of the thumbnail; the flat
 THUMBNAIL_SIDE = 32  # pixels
 REJECT_ABOVE = 0.5  # the detector's score; its bias puts the chosen threshold there
 NO_CHEST = "not a frontal chest X-ray"
+# What is said of an image that breaks a rule; the first broken one counts.
+RULES = {
+    "too small": f"too small: it has {{width}}×{{height}} pixels, fewer than {MIN_SIDE} on a side",
+    "aspect ratio": f"{NO_CHEST}: it is {{aspect:.1f}} times as wide as high",
+    "coloured": f"{NO_CHEST}: it is coloured; if it is an X-ray, export it in greyscale",
+    "uniform": f"{NO_CHEST}: it is almost uniform",
+}
 SOFTENING = 5.0  # grey levels, so that the noise of a uniform image stays small
 
 
@@ -30,15 +37,14 @@ def rule_against(reading: Reading, thumbnail: np.ndarray) -> str | None:
     thumbnail: (THUMBNAIL_SIDE, THUMBNAIL_SIDE) uint8.
     """
     width, height = reading.grey.size
-    if min(width, height) < MIN_SIDE:
-        return f"too small: it has {width}×{height} pixels, fewer than {MIN_SIDE} on a side"
-    if not ASPECTS[0] <= width / height <= ASPECTS[1]:
-        return f"{NO_CHEST}: it is {width / height:.1f} times as wide as high"
-    if reading.colour > MAX_COLOUR:
-        return f"{NO_CHEST}: it is coloured; if it is an X-ray, export it in greyscale"
-    if thumbnail.std() < MIN_CONTRAST:
-        return f"{NO_CHEST}: it is almost uniform"
-    return None
+    breaks = {
+        "too small": min(width, height) < MIN_SIDE,
+        "aspect ratio": not ASPECTS[0] <= width / height <= ASPECTS[1],
+        "coloured": reading.colour > MAX_COLOUR,
+        "uniform": thumbnail.std() < MIN_CONTRAST,
+    }
+    broken = next((name for name, is_broken in breaks.items() if is_broken), None)
+    return broken and RULES[broken].format(width=width, height=height, aspect=width / height)
 
 
 @dataclass(frozen=True, eq=False)

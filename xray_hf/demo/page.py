@@ -8,18 +8,17 @@ from typing import Any
 
 import gradio as gr
 
-from xray_hf.demo import api, models
+from xray_hf.demo import api, header, models
 from xray_hf.demo.cleanup import MINUTES
 from xray_hf.demo.examples import Example
+from xray_hf.demo.header import TITLE
 from xray_hf.demo.models import Models
 from xray_hf.demo.rendering import render
 from xray_hf.demo.settings import Settings
 from xray_hf.demo.shell import STATIC
 from xray_hf.demo.tabs import api_docs, evidence, many, read, use
 from xray_hf.demo.tabs.tab import Served
-from xray_hf.report import sentences
 
-TITLE = "Chest X-ray classifier"
 _MODULES = (read, many, evidence, use, api_docs)
 TABS = {each.NAME: each.TITLE for each in _MODULES}  # {name in the address, as #many: words on it}
 STATUS_SECONDS = 2  # between two messages about the place in the queue
@@ -55,22 +54,7 @@ def build(served: Models, examples: Sequence[Example], settings: Settings) -> Pa
     shown.parts[api_docs.NAME] = api_docs.document(blocks, settings)
     labels = models.labels(served)
     description = render("description", models=served, labels=labels)
-    return Page(description, _header(served), blocks, shown.parts)
-
-
-def _header(served: Models) -> str:
-    # Of the models that answer by default; the others are described where they are chosen.
-    found = dict.fromkeys(sentences.shortcut(served[name].report) for name in models.preferred(served))
-    return render(
-        "header",
-        title=TITLE,
-        models=served,
-        labels=models.labels(served),
-        shortcuts=[each for each in found if each],
-        synthetic=sentences.synthetic([model.report for model in served.values()]),
-        tabs=TABS,
-        minutes=MINUTES,
-    )
+    return Page(description, header.header(served, TABS, MINUTES), blocks, shown.parts)
 
 
 def looks() -> dict[str, Any]:

@@ -40,7 +40,7 @@ TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-# With these filters Jinja writes numbers as nunjucks does, which fills in the same templates on the static page.
+# For numbers: nunjucks, which fills in these templates on the static page, has them too.
 TEMPLATES.filters |= {
     "listed": listed,
     "fixed": lambda value, digits: f"{value:.{digits}f}",

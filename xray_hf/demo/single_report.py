@@ -17,7 +17,7 @@ from xray_hf.inference import Prediction
 from xray_hf.inference.overlay import PICTURE_SIDE, overlay
 from xray_hf.report import sentences
 
-_CAVEATS = (
+CAVEATS = (
     "Not a medical device. For research and teaching only: never use it to decide about anyone's health.",
     sentences.CAM,
     "The probabilities cover only the model's classes: a disease that is not one of them still gets "
@@ -28,9 +28,9 @@ _CAVEATS = (
 def as_json(served: Models, answer: Answer) -> dict[str, Any]:
     """The report as data. The answer must have an X-ray; `served` must hold its models."""
     assert not isinstance(answer.reading, ImageError)
-    found = rendering.as_json(answer)
+    found, models = rendering.as_json(answer), [served[name] for name in answer.predictions]
     of_models = {
-        name: _of(served[name]) | own | _beside(served[name], answer.predictions[name])
+        name: about(served[name]) | own | _beside(served[name], answer.predictions[name])
         for name, own in found["models"].items()
     }
     return {
@@ -41,17 +41,17 @@ def as_json(served: Models, answer: Answer) -> dict[str, Any]:
         "warnings": found["warnings"],
         "agreement": rendering.verdict(served, answer.predictions)[0],
         "models": of_models,
-        "caveats": [*_CAVEATS, *_shortcuts(served, answer)],
+        "caveats": [*CAVEATS, *dict.fromkeys(filter(None, map(shortcut, models)))],
     }
 
 
-def _shortcuts(served: Models, answer: Answer) -> list[str]:
-    """Why class and source are confounded in the models' training data."""
-    found = dict.fromkeys(sentences.shortcut(served[name].report) for name in answer.predictions)
-    return [each.full.replace("`", "") for each in found if each]
+def shortcut(model: Model) -> str:
+    """Why class and source are confounded in a model's training data; "" if they are not."""
+    found = sentences.shortcut(model.report)
+    return found.full.replace("`", "") if found else ""
 
 
-def _of(model: Model) -> dict[str, Any]:
+def about(model: Model) -> dict[str, Any]:
     """The version and the thresholds of a model."""
     settings = model.engine.calibration
     return {

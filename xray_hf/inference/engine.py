@@ -294,7 +294,7 @@ class Engine:
         if correction:
             return REJECTED, f"it {correction}"
         if probability < lowest:
-            return UNSURE, f"no class has a probability of {lowest:.1%} or more"
+            return UNSURE, unsure_below(lowest)
         return label, ""
 
     def _require_answer(self) -> None:
@@ -322,6 +322,11 @@ class Engine:
                 f"{len(detector.embedding)} numbers, this network gives {outputs.embedding.shape[1]}; run "
                 "`xray-hf calibrate` again."
             )
+
+
+def unsure_below(lowest: float) -> str:
+    """The reason for no class, by the lowest probability that a class must have."""
+    return f"no class has a probability of {lowest:.1%} or more"
 
 
 def _cautions(quality: Sequence[str], lungs: np.ndarray | None) -> tuple[str, ...]:

@@ -63,12 +63,13 @@ def colour_bar() -> Image.Image:
 def _with_palette(strength: np.ndarray) -> Image.Image:
     """An image of (H, W) strengths, 0 to 1; a palette, since PNG with one takes half the time and room."""
     image = Image.fromarray(np.rint((_STEPS - 1) * strength).astype(np.uint8))
-    image.putpalette(_palette(), "RGBA")
+    image.putpalette(palette(), "RGBA")
     return image
 
 
 @cache
-def _palette() -> bytes:
+def palette() -> bytes:
+    """RGBA of each step of the colour scale, 256 × 4 bytes."""
     colours, alpha = _paint(np.linspace(0, 1, _STEPS))
     return np.rint(np.concatenate([colours, 255 * alpha], axis=-1)).astype(np.uint8).tobytes()
 

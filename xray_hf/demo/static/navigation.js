@@ -38,9 +38,9 @@ function follow(event) {
   if (!target.includes("-")) document.querySelector("#tabs").scrollIntoView({ block: "nearest" });
 }
 
-// Gradio's element is there before Gradio has drawn the tabs in it.
+// Gradio's element is there before Gradio has drawn the tabs in it; the static page has none.
 function focusContent() {
-  const content = document.querySelector("gradio-app");
+  const content = document.querySelector("gradio-app, main");
   content.tabIndex = -1;
   content.focus();
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import quote
 
 import gradio as gr
 
@@ -63,7 +64,11 @@ def _few(uploads: list[Upload]) -> list[Upload]:
 
 def _add_examples(examples: Sequence[Example], files: gr.File) -> None:
     # Not gr.Gallery: it loads a library for videos, and its pictures repeat their captions to screen readers.
-    html = render("examples", examples=examples)
+    shown = [
+        {"address": f"gradio_api/file={quote(str(each.preview))}", "caption": each.caption}
+        for each in examples
+    ]
+    html = render("examples", examples=shown)
     gallery = gr.HTML(html, elem_id="examples", apply_default_css=False, js_on_load=_CHOOSE)
 
     def take(event: gr.EventData) -> list[str]:
