@@ -41,7 +41,9 @@ NOT_FINITE = "the weights of this model give logits that are not finite for it."
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("bundles", nargs="+", metavar="BUNDLE", help="a bundle, or owner/name on the Hub")
     parser.add_argument("--out", type=Path, required=True, help="new or empty folder")
     arguments = parser.parse_args()
@@ -53,8 +55,8 @@ def main() -> None:
 def build(bundles: Sequence[str | Path], out: Path) -> None:
     """Write the page.
 
-    Raises BundleError for a bundle that is incomplete, without engine.onnx or with an outdated one, ConfigError
-    if the libraries are missing, OutputError.
+    Raises BundleError for a bundle that is incomplete, without engine.onnx or with an outdated one,
+    ConfigError if the libraries are missing, OutputError.
     """
     if not (WEB / "vendor" / "templates.js").is_file():
         raise ConfigError(f"{WEB / 'vendor'} does not hold the libraries; run `make web`, which needs npm.")
@@ -63,7 +65,9 @@ def build(bundles: Sequence[str | Path], out: Path) -> None:
     for model in served.values():
         folder = model.engine.manifest.folder
         if not (folder / manifest.ENGINE).is_file():
-            raise BundleError(f"{folder} has no {manifest.ENGINE}; run `xray-hf export {folder} --whole` first.")
+            raise BundleError(
+                f"{folder} has no {manifest.ENGINE}; run `xray-hf export {folder} --whole` first."
+            )
         manifest.require_current_engine(folder)
     with atomic_folder(out) as folder:
         _copy_scripts(folder)

@@ -1,6 +1,6 @@
 """Serve the static page on this computer, with the headers that its Space has.
 
-    python scripts/serve_web.py build/web --port 7860
+python scripts/serve_web.py build/web --port 7860
 """
 
 from __future__ import annotations
@@ -10,12 +10,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-# With these a browser lets WebAssembly use threads.
-ISOLATION = {
-    "cross-origin-opener-policy": "same-origin",
-    "cross-origin-embedder-policy": "require-corp",
-    "cross-origin-resource-policy": "cross-origin",
-}
+from xray_hf.hub.static_space import HEADERS
 
 
 class Handler(SimpleHTTPRequestHandler):
@@ -29,7 +24,7 @@ class Handler(SimpleHTTPRequestHandler):
     }
 
     def end_headers(self) -> None:
-        for name, value in ISOLATION.items():
+        for name, value in HEADERS.items():
             self.send_header(name, value)
         super().end_headers()
 
@@ -43,7 +38,9 @@ def serve(folder: Path, port: int) -> ThreadingHTTPServer:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path, help="what scripts/build_web.py wrote")
     parser.add_argument("--port", type=int, default=7860)
     arguments = parser.parse_args()

@@ -429,11 +429,17 @@ def card(bundle: Path, repo_id: str | None, data_set: str | None, no_names: bool
 
 @commands.command(
     help="publish a bundle, a data set or the demo on the Hub. WHAT is a bundle; CoronaHack in Kaggle's "
-    "layout, instead of --source; or the models of a Space, as owner/name",
+    "layout, instead of --source; the models of a Space, as owner/name; or the folder that `make web` wrote, "
+    "and its models as owner/name, for a static Space",
     short_help="publish a bundle, a data set or the demo",
 )
 @argument("what", nargs=-1, metavar="[WHAT]...")
-@option("--kind", type=Choice(("model", "dataset", "space")), default="model", help="kind of repository")
+@option(
+    "--kind",
+    type=Choice(("model", "dataset", "space", "static-space")),
+    default="model",
+    help="kind of repository; a static Space runs the models in the visitor's browser",
+)
 @option("--repo-id", required=True, metavar="OWNER/NAME", help="the repository")
 @of_data_set
 @option("--dry-run", is_flag=True, help="only show what would be sent; uses no network")
@@ -468,6 +474,11 @@ def push(
             from xray_hf.hub import space
 
             plan = space.plan(what, repo_id)
+        elif kind == "static-space":
+            from xray_hf.hub import static_space
+
+            page, *models = what or ("",)
+            plan = static_space.plan(Path(page), models, repo_id)
         elif kind == "model":
             plan = publish.of_bundle(_local(Path(_one(what))), repo_id, **of_model)
         else:

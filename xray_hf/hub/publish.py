@@ -41,7 +41,6 @@ _OF_XET = {
     "HF_XET_CLIENT_RETRY_MAX_ATTEMPTS": str(XET_RETRIES),
     "HF_XET_DEDUPLICATION_GLOBAL_DEDUP_QUERY_ENABLED": "0",
 }
-SDK = "gradio"
 # In the descriptions of commits: this one must never be public, and this one only if its owner wants it.
 _RESTRICTED, _NAMED = "Not for the public.", "With names of files and patients."
 _OF_THE_HUB = (".gitattributes",)  # files that the Hub itself adds to a repository
@@ -79,15 +78,16 @@ class Plan:
     """The files that a repository will hold.
 
     what: a word for the content; a push never overwrites our commits with another word. files:
-    {path there: a file here, or its content}. note: what to know before publishing. is_restricted: whether
-    only its owner may see it. has_names: whether it names the files and patients that a model was trained and
-    tested on.
+    {path there: a file here, or its content}. sdk: of a Space. note: what to know before publishing.
+    is_restricted: whether only its owner may see it. has_names: whether it names the files and patients that
+    a model was trained and tested on.
     """
 
     kind: Kind
     what: str
     repo_id: str
     files: Mapping[str, Path | bytes]
+    sdk: str | None = None
     note: str = ""
     is_restricted: bool = False
     has_names: bool = False
@@ -237,8 +237,8 @@ class _Push:
         raise AssertionError("unreachable")
 
     def _create(self) -> str:
-        sdk = SDK if self._plan.kind == "space" else None
-        return str(self._api.create_repo(**self._where, private=True, exist_ok=True, space_sdk=sdk))
+        made = self._api.create_repo(**self._where, private=True, exist_ok=True, space_sdk=self._plan.sdk)
+        return str(made)
 
     def _head(self, is_public: bool) -> str:
         """The newest commit; raises HubError if files or history would be seen by people who must not."""

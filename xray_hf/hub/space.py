@@ -8,9 +8,10 @@ from pathlib import Path
 from xray_hf import manifest
 from xray_hf.errors import ConfigError
 from xray_hf.hub import cards
-from xray_hf.hub.publish import SDK, Plan, require_repo_id
+from xray_hf.hub.publish import Plan, require_repo_id
 from xray_hf.project import package_files, project_file
 
+SDK = "gradio"
 PYTHON = "3.11"
 TITLE = "Chest X-ray classifier"
 _SUFFIXES = (".py", ".css", ".js", ".json", ".html", ".npz", ".onnx", ".png", ".svg")
@@ -42,7 +43,7 @@ def plan(models: Sequence[str], repo_id: str) -> Plan:
         python_version=PYTHON,
         models=models,
     )
-    return Plan("space", "space", repo_id, {**files, manifest.CARD: card.encode()})
+    return Plan("space", "space", repo_id, {**files, manifest.CARD: card.encode()}, sdk=SDK)
 
 
 def _pinned(package: str, requirements: Path) -> str:
