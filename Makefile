@@ -7,6 +7,7 @@
 #   make mutants      do the tests of splits, metrics, intervals and calibration notice changed code?
 #   make docs         the documentation in site/     make docs-serve shows it while you write
 #   make release      OWNER=… build and check what a person then uploads: docs/releasing.md
+#   make web          the page that needs no server, in build/web; make web-demo shows it; both need npm
 #   make train        DATA=… MODEL=… ARGS=…
 #   make reproduce    DATA=… SOURCES="KIND:NAME=DIR …"  docs/results.md, in hours
 #   make bench-train  DATA=…  our loop against its peers
@@ -16,11 +17,12 @@ PYTHON ?= python3
 MODEL ?= xray-resnet18
 SYNTHETIC := data/synthetic
 DATA ?= $(SYNTHETIC)
+WEB_MODELS ?= pretrained/xray-resnet18-multisource pretrained/xray-cnn-multisource
 BIN := .venv/bin
 OWNER ?= owner
 
 .PHONY: demo test test-fast test-exhaustive test-oldest test-newest test-cluster mutants check docs docs-serve release
-.PHONY: train reproduce bench-train bench-inference bench-demo install
+.PHONY: train reproduce bench-train bench-inference bench-demo install web web-demo
 .DEFAULT_GOAL := demo
 
 install: .venv/installed
@@ -107,6 +109,19 @@ release: .venv/release
 		"  git tag -a v$$version -m \"xray_hf $$version\" && git push origin v$$version" \
 		"  $(BIN)/twine upload dist/*" \
 		"  $(BIN)/xray-hf push pretrained/NAME --repo-id $(OWNER)/NAME --tag v$$version   # for each bundle"
+
+# The page's libraries, each as one file of its own host.
+web/vendor: web/package-lock.json web/vendor.mjs
+	cd web && npm ci --silent && npm run --silent vendor
+	@touch $@
+
+web: install web/vendor
+	cd web && npm run --silent templates
+	rm -rf build/web
+	$(BIN)/python scripts/build_web.py $(WEB_MODELS) --out build/web
+
+web-demo: web
+	$(BIN)/python scripts/serve_web.py build/web
 
 train: install $(if $(filter $(SYNTHETIC),$(DATA)),$(SYNTHETIC))
 	$(BIN)/python train.py --model $(MODEL) --data-dir $(DATA) \

@@ -52,6 +52,14 @@ def visit(browser: Browser, url: str, **context: Any) -> Iterator[Page]:
     assert errors == []
 
 
+@contextmanager
+def running_web(browser: Browser, url: str, **context: Any) -> Iterator[Page]:
+    """A visitor's page that needs no server, with its models loaded."""
+    with visit(browser, url, **context) as visitor:
+        expect(visitor.locator("#progress")).to_have_text("")
+        yield visitor
+
+
 def upload(page: Page, *files: Path) -> None:
     page.locator('.tab-panel:visible .upload input[type="file"]').set_input_files(list(files))
 

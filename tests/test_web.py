@@ -1,0 +1,402 @@
+"""The page that needs no server, in a real browser: it answers as the Python engine, from its own host only."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from base64 import b64decode
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import build_web
+import dicoms
+import imagecodecs
+import numpy as np
+import pytest
+from browsing import barriers, is_open, paste, running_web, upload
+from PIL import ExifTags, Image, ImageOps
+from playwright.sync_api import Browser, Page, expect
+from pydicom import uid
+from running import ROOT
+from serve_web import serve
+
+from xray_hf import manifest
+from xray_hf.demo import examples, models, rendering, single_report, table
+from xray_hf.demo.answers import answer
+from xray_hf.demo.models import Models
+from xray_hf.demo.uploads import unpack
+from xray_hf.errors import BundleError, ConfigError, OutputError
+
+pytestmark = pytest.mark.slow
+
+BUNDLES = [ROOT / "pretrained" / name for name in ("xray-resnet18-multisource", "xray-cnn-multisource")]
+# Of a probability: a few pixels of the graph's resize differ from Pillow's by one grey level, which changes
+# sure answers by less than 0.001 and the most uncertain example by 0.007.
+CLOSE = 1e-2
+JPEG = 2e-2  # browsers decode JPEG with other roundings, up to 2 grey levels
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("web") / "site"
+    build_web.build(BUNDLES, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def url(site: Path) -> Iterator[str]:
+    with serve(site, 0) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def served() -> Models:
+    return models.load(BUNDLES, backend="onnxruntime")
+
+
+def saved(image: Image.Image, form: str, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, form, **options)
+    return stream.getvalue()
+
+
+def kinds_of(grey: Image.Image) -> dict[str, bytes]:
+    """{name of a file: one X-ray as people have it}."""
+    eight = np.asarray(grey)
+    twelve, sixteen = eight.astype(np.uint16) * 16 + 15, eight.astype(np.uint16) * 257
+    half = grey.convert("RGBA")
+    half.putalpha(Image.linear_gradient("L").resize(grey.size))
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    tinted = ImageOps.colorize(grey, (0, 0, 40), (255, 240, 220))
+    return {
+        "grey.png": saved(grey, "PNG"),
+        "rgb.png": saved(grey.convert("RGB"), "PNG"),
+        "rgba.png": saved(half, "PNG"),
+        "palette.png": saved(grey.convert("RGB").quantize(64), "PNG"),
+        "tinted.png": saved(tinted, "PNG"),
+        "grey.jpg": saved(grey, "JPEG", quality=95),
+        "turned.jpg": saved(grey.transpose(Image.Transpose.ROTATE_90), "JPEG", exif=turned, quality=95),
+        "progressive.jpg": saved(grey.convert("RGB"), "JPEG", progressive=True, quality=95),
+        "grey16_with_12.png": imagecodecs.png_encode(twelve),
+        "grey16.png": imagecodecs.png_encode(sixteen),
+        "rgb16.png": imagecodecs.png_encode(np.stack([sixteen] * 3, -1)),
+        "native8.dcm": dicoms.native(eight, 8),
+        "native12.dcm": dicoms.native(twelve, 12),
+        "inverted12.dcm": dicoms.native(4095 - twelve, 12, PhotometricInterpretation="MONOCHROME1"),
+        "windowed12.dcm": dicoms.native(twelve, 12, WindowCenter=1600, WindowWidth=2600),
+        "big_endian.dcm": dicoms.native(twelve, 12, uid.ExplicitVRBigEndian),
+        "baseline.dcm": dicoms.compressed(uid.JPEGBaseline8Bit, dicoms.pillow("JPEG", quality=98), eight, 8),
+        "lossless12.dcm": dicoms.compressed(
+            uid.JPEGLosslessSV1, dicoms.jpeg(lossless=True, predictor=1, bitspersample=12), twelve, 12
+        ),
+        "j2k12.dcm": dicoms.compressed(uid.JPEG2000Lossless, dicoms.j2k(), twelve, 12),
+        "lateral.dcm": dicoms.native(twelve, 12, ViewPosition="LL"),
+        "tiny.png": saved(grey.resize((80, 80)), "PNG"),
+        "wide.png": saved(grey.resize((900, 200)), "PNG"),
+        "black.png": saved(Image.new("L", (300, 300)), "PNG"),
+        "letter.png": b"Dear doctor",
+        "empty.jpg": b"",
+        "cut.png": saved(grey, "PNG")[:-500],
+    }
+
+
+@pytest.fixture(scope="module")
+def kinds(patients: list[Path], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("kinds")
+    for name, content in kinds_of(Image.open(patients[2]).convert("L")).items():
+        (folder / name).write_bytes(content)
+    return [*patients, *sorted(folder.iterdir())]
+
+
+@pytest.fixture
+def page(browser: Browser, url: str) -> Iterator[Page]:
+    with running_web(browser, url) as visitor:
+        yield visitor
+
+
+def rows_of(page: Page) -> list[dict[str, str]]:
+    link = page.locator("#table a[download]").get_attribute("href")
+    assert link is not None
+    return list(csv.DictReader(io.StringIO(b64decode(link.partition("base64,")[2]).decode())))
+
+
+def expected_rows(served: Models, files: list[Path]) -> list[dict[str, str]]:
+    rows = table.collect(served, [str(path) for path in files], lambda *_, **__: None)
+    return list(csv.DictReader(io.StringIO(table.as_csv(rows))))
+
+
+def read_table(page: Page, files: list[Path]) -> list[dict[str, str]]:
+    upload(page, *files)
+    expect(page.locator("#table .rows tbody tr")).to_have_count(len(files))
+    return rows_of(page)
+
+
+def require_equal(found: list[dict[str, str]], expected: list[dict[str, str]]) -> None:
+    """Decisions, reasons and files are equal, probabilities close; of an error only that there is one."""
+    assert [row["file"] for row in found] == [row["file"] for row in expected]
+    for own, other in zip(found, expected, strict=True):
+        assert bool(own["error"]) == bool(other["error"]), (own, other)
+        if own["error"]:
+            continue
+        is_jpeg = own["file"].endswith("jpg") or own["file"] == "baseline.dcm"
+        for name, value in own.items():
+            if re.search(r": (?!decision|reason)", name) and value and other[name]:
+                assert float(value) == pytest.approx(float(other[name]), abs=JPEG if is_jpeg else CLOSE), own
+            else:
+                assert value == other[name], (own["file"], name)
+
+
+def test_files_of_all_kinds_get_the_decisions_of_the_engine(
+    page: Page, served: Models, kinds: list[Path]
+) -> None:
+    require_equal(read_table(page, kinds), expected_rows(served, kinds))
+
+
+class _Text(HTMLParser):
+    """The words of HTML."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words: list[str] = []
+
+    def handle_data(self, data: str) -> None:
+        self.words += data.split()
+
+
+def words_of(html: str) -> list[str]:
+    parser = _Text()
+    parser.feed(html)
+    return parser.words
+
+
+def test_the_answer_has_the_words_of_the_demo(page: Page, served: Models, patients: list[Path]) -> None:
+    upload(page, *patients)
+    expect(page.locator("#answers .answer")).to_have_count(len(patients))
+    found = words_of(page.locator("#answers").inner_html())
+    expected = words_of(rendering.as_html(served, answer(served, unpack(map(str, patients)))))
+    differing = [pair for pair in zip(found, expected, strict=True) if pair[0] != pair[1]]
+    # Only probabilities and the highest tick below the pictures.
+    assert all(abs(float(own[:-1]) - float(other[:-1])) < 100 * CLOSE for own, other in differing), differing
+
+
+def test_the_report_is_the_demos(page: Page, served: Models, patients: list[Path], tmp_path: Path) -> None:
+    upload(page, patients[1])
+    found = {}
+    for form in ("Save report as JSON", "Save report"):
+        with page.expect_download() as download:
+            page.get_by_role("button", name=form, exact=True).click()
+        download.value.save_as(tmp_path / form)
+        found[form] = (tmp_path / form).read_text()
+    own = json.loads(found["Save report as JSON"])
+    [answered] = answer(served, unpack([str(patients[1])]))
+    expected = single_report.as_json(served, answered)
+    assert own.keys() == expected.keys()
+    for name in own.keys() - {"date", "models"}:
+        assert own[name] == expected[name]
+    for name, model in expected["models"].items():
+        assert own["models"][name].keys() == model.keys()
+        for key, value in model.items():
+            approximate = value is not None and key in ("probabilities", "ood_score", "heat_in_lungs")
+            assert own["models"][name][key] == (pytest.approx(value, abs=0.01) if approximate else value)
+    html = found["Save report"]
+    pictures = single_report.as_html(expected, answered).count("<img")
+    assert html.count("<img") == html.count('src="data:image') == pictures
+
+
+def test_maps_have_the_colours_of_the_demo(page: Page, served: Models, patients: list[Path]) -> None:
+    upload(page, patients[1])
+    expect(page.locator("#answers .map").first).to_be_attached()
+    found = page.locator("#answers .map").evaluate_all("all => all.map((each) => each.src)")
+    html = rendering.as_html(served, answer(served, unpack([str(patients[1])])))
+    expected = re.findall(r'class="map"[^>]*src="([^"]*)"', html)
+    assert len(found) == len(expected) == 6
+    for own, other in zip(found, expected, strict=True):
+        images = [
+            Image.open(io.BytesIO(b64decode(each.partition(",")[2]))).convert("RGBA") for each in (own, other)
+        ]
+        shown, meant = (np.asarray(each).astype(int) for each in images)
+        # Where a map is nearly transparent, a canvas does not keep its colour.
+        blended = [each[..., :3] * each[..., 3:] / 255 for each in (shown, meant)]
+        assert np.abs(blended[0] - blended[1]).max() <= 6
+
+
+def test_after_the_first_visit_it_works_without_a_network(page: Page, patients: list[Path]) -> None:
+    page.evaluate("navigator.serviceWorker.ready.then(() => true)")
+    page.context.set_offline(True)
+    page.reload()
+    upload(page, patients[0])
+    expect(page.locator("#answers .decision")).to_have_text(["Normal", "Normal"])
+    page.locator('#tabs a[href="#evidence"]').click()
+    expect(page.get_by_role("heading", name="External validation")).to_be_visible()
+
+
+POST = """async (address) => {
+  const ask = `fetch(${JSON.stringify(address)}, { mode: "no-cors" }).then(() => "sent", () => "refused")`;
+  const blob = new Blob([`${ask}.then((said) => postMessage(said))`], { type: "text/javascript" });
+  const worker = new Worker(URL.createObjectURL(blob), { type: "module" });
+  const said = new Promise((resolve) => worker.addEventListener("message", ({ data }) => resolve(data)));
+  return [await fetch(address, { mode: "no-cors" }).then(() => "sent", () => "refused"), await said];
+}"""
+
+
+def test_nothing_can_be_sent_to_another_host_not_even_by_the_worker(
+    browser: Browser, url: str, site: Path
+) -> None:
+    # The worker is started as this test starts its own: from a blob, which inherits the page's policy.
+    assert "new Worker(blob" in (site / "page" / "classifier.js").read_text()
+    with serve(site, 0) as other:
+        thread = Thread(target=other.serve_forever)
+        thread.start()
+        visitor = browser.new_context().new_page()
+        visitor.goto(url)
+        own, elsewhere = (
+            visitor.evaluate(POST, each) for each in (url, f"http://127.0.0.1:{other.server_port}/")
+        )
+        visitor.context.close()
+        other.shutdown()
+        thread.join()
+    assert (own, elsewhere) == (["sent", "sent"], ["refused", "refused"])
+
+
+def test_a_page_without_isolation_answers_with_one_thread(
+    browser: Browser, site: Path, patients: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve_web.HEADERS", {})
+    with serve(site, 0) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        with running_web(browser, f"http://127.0.0.1:{server.server_port}/") as visitor:
+            assert not visitor.evaluate("crossOriginIsolated")
+            upload(visitor, patients[0])
+            expect(visitor.locator("#answers .decision")).to_have_text(["Normal", "Normal"])
+        server.shutdown()
+        thread.join()
+
+
+def test_examples_pasted_and_several_files_are_answered(page: Page, patients: list[Path]) -> None:
+    page.locator("#examples button").nth(1).click()
+    expect(page.locator("#answers .decision")).to_have_text(["Pneumonia", "Pneumonia"])
+    paste(page, patients[0].read_bytes(), "image.png")
+    expect(page.get_by_role("heading", name="pasted-1.png")).to_be_visible()
+    upload(page, patients[0], patients[1])
+    expect(page.locator("#answers .answer")).to_have_count(2)
+    expect(page.locator("#visit li")).to_have_count(4)
+
+
+def test_a_row_of_the_table_opens_its_answer(page: Page, patients: list[Path]) -> None:
+    upload(page, *patients, *patients)
+    page.locator("#table .rows .open").first.click()
+    expect(page.locator("#one-answer .viewer")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator("#one-answer")).to_be_hidden()
+
+
+def test_the_original_resolution_is_shown(page: Page, tmp_path: Path, patients: list[Path]) -> None:
+    large = Image.open(patients[0]).resize((2000, 1800))
+    large.save(tmp_path / "large.png")
+    upload(page, tmp_path / "large.png")
+    page.get_by_role("button", name="Original resolution").click()
+    expect(page.locator(".viewer-status")).to_have_text("Original resolution: 2,000 × 1,800 pixels.")
+
+
+def test_it_is_used_by_the_keyboard_alone(page: Page) -> None:
+    page.locator("#skip").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("main")).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(page.locator(".upload input")).to_be_focused()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.locator("#answers .decision")).to_have_text(["Normal", "Normal"])
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1280, "light")])
+def test_no_barrier_is_found_and_nothing_runs_over_the_edge(
+    browser: Browser, url: str, patients: list[Path], width: int, scheme: str
+) -> None:
+    window = {"viewport": {"width": width, "height": 844}, "color_scheme": scheme}
+    # axe is put into the page, which its policy would refuse.
+    with running_web(browser, url, bypass_csp=True, **window) as visitor:
+        upload(visitor, *patients[:2])
+        expect(visitor.locator("#table .rows")).to_be_visible()
+        assert barriers(visitor) == []
+        assert visitor.evaluate("document.documentElement.scrollWidth") <= width
+        visitor.locator('#tabs a[href="#evidence"]').click()
+        is_open(visitor, "evidence")
+        expect(visitor.get_by_role("heading", name="External validation")).to_be_visible()
+        assert barriers(visitor) == []
+        assert visitor.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_worker_that_hangs_is_given_up_and_the_next_file_answered(
+    browser: Browser, url: str, patients: list[Path]
+) -> None:
+    with running_web(browser, url) as visitor:
+        module = visitor.evaluate_handle("import('./page/classifier.js')")
+        # Hours pass while the worker reads a file that never comes.
+        said = module.evaluate(
+            """async ({ ask }) => {
+                const endless = { name: "endless.png", arrayBuffer: 1 };
+                return ask({ file: endless, side: 64 }).then(() => "read", (error) => error.message);
+            }"""
+        )
+        assert (
+            said
+            == "endless.png: it is damaged, or larger than this browser can hold; make it smaller, or copy it again."
+        )
+        upload(visitor, patients[0])
+        expect(visitor.locator("#answers .decision")).to_have_text(["Normal", "Normal"])
+
+
+# --- building
+
+
+def test_the_page_holds_what_it_needs_and_names_no_other_host(site: Path) -> None:
+    listed = json.loads((site / "files.json").read_text())
+    there = {path.relative_to(site).as_posix() for path in site.rglob("*") if path.is_file()}
+    assert set(listed) == {"./", *there} - {"files.json", "sw.js"}
+    index = (site / "index.html").read_text()
+    assert not re.search(r"(src|href)=\"(https?:)?//", index)
+    assert len(json.loads((site / "site.json").read_text())["models"]) == len(BUNDLES)
+
+
+def test_a_change_of_any_file_gives_another_version(site: Path, tmp_path: Path) -> None:
+    before = (site / "sw.js").read_text()
+    assert re.search(r'VERSION = "[0-9a-f]{12}"', before)
+    build_web.build([BUNDLES[1]], tmp_path / "other")
+    assert (tmp_path / "other" / "sw.js").read_text() != before
+
+
+def test_what_cannot_be_built_says_why(
+    tmp_path: Path, cnn_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(BundleError, match=r"has no engine\.onnx; run `xray-hf export .* --whole` first"):
+        build_web.build([cnn_bundle], tmp_path / "site")
+    with pytest.raises(OutputError, match="exists and is not an empty folder"):
+        build_web.build([BUNDLES[1]], ROOT / "web")
+    monkeypatch.setattr(build_web, "WEB", tmp_path)
+    with pytest.raises(ConfigError, match="does not hold the libraries; run `make web`, which needs npm"):
+        build_web.build([BUNDLES[1]], tmp_path / "site")
+    assert not (tmp_path / "site").exists()
+
+
+def test_every_synthetic_example_is_offered_but_the_one_about_other_models(site: Path) -> None:
+    names = json.loads((site / "site.json").read_text())["examples"]
+    assert len(names) == len(examples.OUTCOMES) - 1
+    assert all((site / "examples" / name).is_file() for name in names)
+
+
+def test_the_words_come_from_the_engine(site: Path) -> None:
+    told = json.loads((site / "site.json").read_text())
+    assert told["models"][0]["version_hash"] == manifest.version(BUNDLES[0])
+    assert {"out of distribution", "unsure", "quality"} <= set(told["reasons"])
