@@ -146,6 +146,7 @@ def describe(served: Models, shown: Sequence[str]) -> dict[str, Any]:
         "palette": base64.b64encode(overlay.palette()).decode(),
         "bar": rendering.bar(),
         "examples": list(shown),
+        "reading": {"todo": 1},
     }
 
 
@@ -176,7 +177,7 @@ def _copy_scripts(folder: Path) -> None:
     shutil.copytree(STATIC, folder / "page", ignore=lambda *_: _OF_THE_SERVER)
     for name in ("page", "reading", "vendor"):
         shutil.copytree(WEB / name, folder / name, dirs_exist_ok=True)
-    for name in ("engine.js", "worker.js"):
+    for name in ("answering.js", "engine.js", "reader.js"):
         shutil.copy(WEB / name, folder)
 
 

@@ -256,7 +256,7 @@ def test_a_graph_that_answers_otherwise_is_not_written(
     own = tmp_path / "bundle"
     shutil.copytree(folder, own)
     before = (own / manifest.ENGINE).read_bytes()
-    monkeypatch.setattr(engine_graph, "_LUMA", np.zeros_like(engine_graph._LUMA))
+    monkeypatch.setattr(engine_graph, "_WEIGHTS", np.zeros_like(engine_graph._WEIGHTS))
     with pytest.raises(ExportError, match="differs from the engine by"):
         engine_graph.export(own)
     assert (own / manifest.ENGINE).read_bytes() == before

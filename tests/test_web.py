@@ -7,8 +7,10 @@ import io
 import json
 import os
 import re
+import shutil
 from base64 import b64decode
 from collections.abc import Iterator
+from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 from threading import Thread
@@ -54,12 +56,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def url(site: Path) -> Iterator[str]:
-    with serve(site, 0) as server:
-        thread = Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-        thread.join()
+    with serving(site) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -248,47 +246,49 @@ def test_after_the_first_visit_it_works_without_a_network(page: Page, patients: 
     expect(page.get_by_role("heading", name="External validation")).to_be_visible()
 
 
-POST = """async (address) => {
-  const ask = `fetch(${JSON.stringify(address)}, { mode: "no-cors" }).then(() => "sent", () => "refused")`;
-  const blob = new Blob([`${ask}.then((said) => postMessage(said))`], { type: "text/javascript" });
-  const worker = new Worker(URL.createObjectURL(blob), { type: "module" });
-  const said = new Promise((resolve) => worker.addEventListener("message", ({ data }) => resolve(data)));
-  return [await fetch(address, { mode: "no-cors" }).then(() => "sent", () => "refused"), await said];
-}"""
-
-
-def test_nothing_can_be_sent_to_another_host_not_even_by_the_worker(
-    browser: Browser, url: str, site: Path
-) -> None:
-    # The worker is started as this test starts its own: from a blob, which inherits the page's policy.
-    assert "new Worker(blob" in (site / "page" / "classifier.js").read_text()
-    with serve(site, 0) as other:
-        thread = Thread(target=other.serve_forever)
+@contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    with serve(folder, 0) as server:
+        thread = Thread(target=server.serve_forever)
         thread.start()
-        visitor = browser.new_context().new_page()
-        visitor.goto(url)
-        own, elsewhere = (
-            visitor.evaluate(POST, each) for each in (url, f"http://127.0.0.1:{other.server_port}/")
-        )
-        visitor.context.close()
-        other.shutdown()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
         thread.join()
-    assert (own, elsewhere) == (["sent", "sent"], ["refused", "refused"])
+
+
+SENDS = """
+const address = "ADDRESS";
+const said = fetch(address, { mode: "no-cors" }).then(() => "sent", () => "not sent");
+self.onmessage = async ({ data }) => { if (!data.settings) postMessage({ refusal: await said }); };
+"""
+
+
+@pytest.mark.parametrize("is_own", [True, False], ids=["the page's own", "another host"])
+def test_not_even_the_worker_can_send_to_another_host(
+    browser: Browser, url: str, site: Path, patients: list[Path], tmp_path: Path, is_own: bool
+) -> None:
+    folder = tmp_path / "site"
+    shutil.copytree(site, folder)
+    with serving(folder) as here:
+        (folder / "reader.js").write_text(SENDS.replace("ADDRESS", here if is_own else url))
+        visitor = browser.new_context().new_page()
+        visitor.goto(here)
+        visitor.get_by_role("button", name="I understand").click()
+        upload(visitor, patients[0])
+        expect(visitor.get_by_role("alert")).to_have_text(f"No answer: {'sent' if is_own else 'not sent'}")
+        send = "(to) => fetch(to, { mode: 'no-cors' }).then(() => true, () => false)"
+        assert visitor.evaluate(send, here if is_own else url) is is_own
+        visitor.context.close()
 
 
 def test_a_page_without_isolation_answers_with_one_thread(
     browser: Browser, site: Path, patients: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("serve_web.HEADERS", {})
-    with serve(site, 0) as server:
-        thread = Thread(target=server.serve_forever)
-        thread.start()
-        with running_web(browser, f"http://127.0.0.1:{server.server_port}/") as visitor:
-            assert not visitor.evaluate("crossOriginIsolated")
-            upload(visitor, patients[0])
-            expect(visitor.locator("#answers .decision")).to_have_text(["Normal", "Normal"])
-        server.shutdown()
-        thread.join()
+    with serving(site) as address, running_web(browser, address) as visitor:
+        assert not visitor.evaluate("crossOriginIsolated")
+        upload(visitor, patients[0])
+        expect(visitor.locator("#answers .decision")).to_have_text(["Normal", "Normal"])
 
 
 def test_examples_pasted_and_several_files_are_answered(page: Page, patients: list[Path]) -> None:

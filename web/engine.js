@@ -1,7 +1,11 @@
-// engine.onnx of a bundle, run by ONNX Runtime as WebAssembly: pixels -> the outputs of the graph.
+// A worker: pixels in, the outputs of engine.onnx out, which ONNX Runtime runs as WebAssembly.
+import { answering } from "./answering.js";
 import * as ort from "./vendor/onnxruntime.js";
 
+class NotLoaded extends Error {}
+
 const MOST_THREADS = 4;
+let sessions = null;  // the promise of one for each model
 
 ort.env.wasm.wasmPaths = new URL("./vendor/", import.meta.url).href;
 // Threads share memory, which browsers allow only to pages with the headers COOP and COEP.
@@ -10,27 +14,26 @@ ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(MOST_THREADS, navi
 async function fetched(address) {
   const response = await fetch(address).catch(() => ({ ok: false }));
   if (response.ok) return new Uint8Array(await response.arrayBuffer());
-  const error = new Error("A model could not be loaded; check the connection, and load the page again.");
-  throw Object.assign(error, { isForVisitors: true });
+  throw new NotLoaded("A model could not be loaded; check the connection, and load the page again.");
 }
 
 // models: [{folder, graph, weights: names of the files that the graph reads}]. base: the page's address.
-export async function loadAll(models, base) {
+async function loadAll({ models, base }) {
   const fetchAll = ({ folder, graph, weights }) =>
     Promise.all([graph, ...weights].map((name) => fetched(new URL(`${folder}/${name}`, base))));
   const contents = await Promise.all(models.map(fetchAll));
-  const sessions = [];
+  const loaded = [];
   for (const [place, { weights }] of models.entries()) {  // not at once: ONNX Runtime knows such files by name only
     const [graph, ...files] = contents[place];
     const externalData = files.map((data, number) => ({ path: weights[number], data }));
-    sessions.push(await ort.InferenceSession.create(graph, { externalData, executionProviders: ["wasm"] }));
+    loaded.push(await ort.InferenceSession.create(graph, { externalData, executionProviders: ["wasm"] }));
   }
-  return sessions;
+  return loaded;
 }
 
 // image: {width, height, channels: 1 or 3, pixels: Uint8Array, row by row}. Returns {output: its values; of
 // heatmaps and lungs {values, shape}}; decision and reason are numbers, findings a list of 0 and 1.
-export async function run(session, { width, height, channels, pixels }) {
+async function run(session, { width, height, channels, pixels }) {
   const { probabilities, decision, reason, ood_score: score, findings, heatmaps, lungs } = await session.run(
     { image: new ort.Tensor("uint8", pixels, [height, width, channels]) },
   );
@@ -45,3 +48,16 @@ export async function run(session, { width, height, channels, pixels }) {
     lungs: grid(lungs),
   };
 }
+
+function start(settings) {
+  sessions = loadAll(settings);
+  sessions.catch(() => {});  // each question hears of it
+}
+
+answering(start, async (image) => {
+  const outputs = [];
+  for (const session of await sessions) {
+    if (image.pixels) outputs.push(await run(session, image));
+  }
+  return [outputs, []];
+}, NotLoaded);

@@ -41,7 +41,8 @@ REASONS = (
     "not finite",  # logits, of damaged weights
 )
 _SMALL, _ASPECT, _COLOURED, _UNIFORM, _OUTSIDE, _QUALITY, _UNSURE, _NOT_FINITE = range(1, len(REASONS))
-_LUMA = np.array([[19595], [38470], [7471]], np.float32) / 65536  # Pillow's integers: exact in float32
+# Of grey, then of red, green and blue for luma, which are Pillow's integers: exact in float32.
+_WEIGHTS = np.array([[65536], [19595], [38470], [7471]], np.float32) / 65536
 _COLOUR_SIDE = 64  # of the grid of pixels on which colour is measured
 _DECISIVE = {  # {output: type, shape}
     "probabilities": (FLOAT.dtype, ["classes"]),
@@ -187,17 +188,18 @@ def _prepare(side: int) -> onnx.ModelProto:
 
     @script(default_opset=op)
     def prepare(image):
-        height, width, _ = op.Split(op.Shape(image), num_outputs=3)
-        rgb = op.Expand(image, op.Constant(value_ints=[1, 1, 3]))
-        luma = op.Floor(op.MatMul(op.Cast(rgb, to=FLOAT.dtype), op.Constant(value=_LUMA)) + 0.5)
+        height, width, depth = op.Split(op.Shape(image), num_outputs=3)
         batch = op.Concat(op.Constant(value_ints=[1, 1]), height, width, axis=0)
+        first = depth / 2  # of _WEIGHTS: grey has one weight, RGB three
+        weights = op.Slice(op.Constant(value=_WEIGHTS), first, first + depth)
+        luma = op.Floor(op.MatMul(op.Cast(image, to=FLOAT.dtype), weights) + 0.5)
         grey = op.Reshape(op.Cast(luma, to=UINT8.dtype), batch)
         pixels = resized(grey, op.Constant(value_ints=of_pixels))
         small = resized(pixels, op.Constant(value_ints=of_small))
         thumbnail = resized(pixels, op.Constant(value_ints=of_thumbnail))
-        sampled_rows = op.Gather(rgb, grid(height), axis=0)
+        sampled_rows = op.Gather(image, grid(height), axis=0)
         sampled = op.Gather(sampled_rows, grid(width), axis=1)
-        values = op.Cast(sampled, to=FLOAT.dtype)
+        values = op.Cast(sampled, to=FLOAT.dtype)  # one channel has no spread
         channels = op.Constant(value_ints=[2])
         spread = op.ReduceMax(values, channels) - op.ReduceMin(values, channels)
         colour = op.ReduceMean(spread, keepdims=0) / 255.0

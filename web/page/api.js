@@ -1,5 +1,5 @@
 // The functions that the viewer asks of the demo's server, answered here.
-import { ask } from "./classifier.js";
+import { classify as classified, read } from "./classifier.js";
 import { report } from "./report.js";
 import { answersHtml } from "./views.js";
 
@@ -18,14 +18,14 @@ export const asFile = (path) => path;
 export async function classify(path, side = PREVIEW_SIDE) {
   const file = files[path];
   try {
-    return { name: file.name, path, found: await ask({ file, side, classifies: true }) };
+    return { name: file.name, path, found: await classified(file, side) };
   } catch (error) {
     return { name: file.name, path, error: error.message };
   }
 }
 
 const FUNCTIONS = {
-  picture: async (path) => ({ picture: (await ask({ file: files[path], side: FULL_SIDE })).picture }),
+  picture: async (path) => ({ picture: (await read(files[path], FULL_SIDE)).picture }),
   view: async (path) => ({ html: answersHtml([await classify(path)]) }),
   report: async (path) => {
     const answer = await classify(path);

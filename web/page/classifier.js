@@ -1,55 +1,74 @@
-// The worker that reads and classifies, one file after the other. One that hangs or breaks is replaced.
+// Two workers: one reads the next file while the other classifies the last. One that hangs or breaks is replaced.
 import { site } from "./site.js";
 
 const PATIENCE = 60_000;  // milliseconds; the largest X-ray that is read takes a few seconds on a slow computer
 const TOO_LONG = "it took over a minute, so it was given up; make the image smaller, or use xray-hf predict.";
-const BROKEN = "the browser could not classify it, perhaps for lack of memory; make the image smaller.";
+const UNREADABLE = "the file is damaged, or larger than this browser can hold; copy it again, or make it smaller.";
+const TOO_LARGE = "the models failed, perhaps for lack of memory; make the image smaller, or use xray-hf predict.";
 
-let worker = null;
-let number = 0;
-const waiting = new Map();  // number: {resolve, reject} of an asked question
-let last = Promise.resolve();
+class Helper {
+  #worker = null;
+  #refuse = null;  // the question that waits
+  #last = Promise.resolve();
 
-// A worker has the policy of its own response, which a static host does not send; one of a blob has the page's.
-function start() {
-  const address = new URL("worker.js", document.baseURI).href;
-  const blob = URL.createObjectURL(new Blob([`import ${JSON.stringify(address)};`], { type: "text/javascript" }));
-  worker = new Worker(blob, { type: "module" });
-  worker.addEventListener("message", ({ data }) => {
-    const asked = waiting.get(data.number);
-    if (data.error) asked?.reject(new Error(data.error));
-    else asked?.resolve(data.found);
-  });
-  worker.addEventListener("error", () => stop(BROKEN));
-  worker.postMessage({ site, base: document.baseURI });
-}
+  // settings: what its script is told first. broken: words for when it breaks.
+  constructor(script, settings, broken) {
+    Object.assign(this, { script, settings, broken });
+  }
 
-function stop(words) {
-  worker?.terminate();
-  worker = null;
-  waiting.forEach(({ reject }) => reject(new Error(words)));
-}
+  // Throws an Error with words for the visitor.
+  ask(question, transferred = []) {
+    const answer = this.#last.then(() => this.#asked(question, transferred));
+    this.#last = answer.catch(() => {});
+    return answer;
+  }
 
-async function asked(question) {
-  if (!worker) start();
-  number += 1;
-  const own = number;
-  const timer = setTimeout(() => stop(TOO_LONG), PATIENCE);
-  try {
-    return await new Promise((resolve, reject) => {
-      waiting.set(own, { resolve, reject });
-      worker.postMessage({ number: own, ...question });
-    });
-  } finally {
-    clearTimeout(timer);
-    waiting.delete(own);
+  async #asked(question, transferred) {
+    if (!this.#worker) this.#start();
+    const timer = setTimeout(() => this.#stop(TOO_LONG), PATIENCE);
+    try {
+      return await new Promise((resolve, reject) => {
+        this.#refuse = reject;
+        this.#worker.onmessage = ({ data: { found, refusal, isBroken } }) => {
+          if (isBroken) this.#stop(this.broken);
+          else if (refusal) reject(new Error(refusal));
+          else resolve(found);
+        };
+        this.#worker.postMessage(question, transferred);
+      });
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  // A worker has the policy of its own response, which a static host does not send; one of a blob has the page's.
+  #start() {
+    const address = new URL(this.script, document.baseURI).href;
+    const blob = new Blob([`import ${JSON.stringify(address)};`], { type: "text/javascript" });
+    this.#worker = new Worker(URL.createObjectURL(blob), { type: "module" });
+    this.#worker.addEventListener("error", () => this.#stop(this.broken));
+    this.#worker.postMessage({ settings: this.settings });
+  }
+
+  #stop(words) {
+    this.#worker.terminate();
+    this.#worker = null;
+    this.#refuse?.(new Error(words));
   }
 }
 
-// question: {loads: true}, or {file, side, classifies}: side, of a picture of it in pixels. Throws an Error
-// with words for the visitor.
-export function ask(question) {
-  const answer = last.then(() => asked(question));
-  last = answer.catch(() => {});
-  return answer;
+const reader = new Helper("reader.js", site.reading, UNREADABLE);
+const engine = new Helper("engine.js", { models: site.models, base: document.baseURI }, TOO_LARGE);
+
+// The models are loaded.
+export const ready = () => engine.ask({});
+
+// {width, height, channels, pixels, warnings, picture}; side: of the picture, in pixels.
+export const read = (file, side) => reader.ask({ file, side });
+
+// {width, height, warnings, picture, outputs: one of each model}.
+export async function classify(file, side) {
+  const { width, height, channels, pixels, ...found } = await read(file, side);
+  const outputs = await engine.ask({ width, height, channels, pixels }, [pixels.buffer]);
+  return { width, height, ...found, outputs };
 }

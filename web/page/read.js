@@ -1,6 +1,6 @@
 // The reading tab: files chosen, dropped, pasted or taken from the examples; their answers, or a table of many.
 import { classify, keep } from "./api.js";
-import { ask } from "./classifier.js";
+import { ready } from "./classifier.js";
 import { site } from "./site.js";
 import { answersHtml, rowOf, tableHtml } from "./views.js";
 
@@ -16,9 +16,13 @@ async function read(files) {
   const own = latest;
   const isMany = files.length > MAX_AT_ONCE;
   const found = [];
-  for (const file of files) {
+  const begin = (file) => file && classify(keep(file), isMany ? THUMBNAIL_SIDE : undefined);
+  let next = begin(files[0]);
+  while (next) {
     say(`Reading ${(found.length + 1).toLocaleString("en")} of ${files.length.toLocaleString("en")} …`);
-    const answer = await classify(keep(file), isMany ? THUMBNAIL_SIDE : undefined);
+    const current = next;
+    next = begin(files[found.length + 1]);  // it is read while the current one is classified
+    const answer = await current;
     if (own !== latest) return;
     found.push(isMany ? rowOf(answer) : answer);
   }
@@ -35,7 +39,7 @@ async function readExample(name) {
 
 async function load() {
   try {
-    await ask({ loads: true });
+    await ready();
     say("");
   } catch (error) {
     say(error.message);
