@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from hub_client import BUNDLE, NAME, ROOT, Push, changed, held, listed, publisher, pusher, repository
 from hub_server import SILENT, Fault, Hub
 from hub_store import Blob, Repo
@@ -64,6 +65,47 @@ def test_so_it_does_for_a_space_and_a_data_set(hub: Hub, push: Push, kind: str, 
     assert {manifest.CARD, "app.py" if kind == "space" else "grouped/test-00000-of-00001.parquet"} <= set(
         held(hub, kind)
     )
+
+
+@pytest.fixture
+def built(tmp_path: Path) -> Path:
+    """A folder like that of `make web`."""
+    folder = tmp_path / "web"
+    names = ["index.html", "page/main.js", "models/0/engine.onnx"]
+    for name in (*names, "sw.js"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    (folder / "files.json").write_text(json.dumps(["./", *names]))
+    (folder / "of-somebody.txt").write_text("not of the page")
+    return folder
+
+
+def test_a_static_space_holds_the_page_and_says_which_headers_it_needs(
+    hub: Hub, push: Push, built: Path
+) -> None:
+    shown = push("owner/model", "--dry-run", "--kind", "static-space", source=built)
+    assert (shown.returncode, hub.requests) == (0, [])
+    sent = push("owner/model", "--kind", "static-space", source=built)
+    assert sent.returncode == 0, sent.stderr
+    there = held(hub, "space")
+    assert there == listed(shown.stdout) == listed(sent.stdout)
+    assert {"index.html", "files.json", "sw.js", "LICENSE", manifest.CARD} <= set(there)
+    assert "of-somebody.txt" not in there
+    card = yaml.safe_load(repository(hub, "space").head.files[manifest.CARD].content.decode().split("---")[1])
+    assert (card["sdk"], card["models"]) == ("static", ["owner/model"])
+    assert card["custom_headers"]["cross-origin-embedder-policy"] == "require-corp"
+    assert len(card["short_description"]) <= 60
+
+
+def test_an_incomplete_page_is_not_pushed(hub: Hub, push: Push, built: Path, tmp_path: Path) -> None:
+    (built / "page" / "main.js").unlink()
+    for source, words in (
+        (built, "main.js is missing; run `make web` again."),
+        (tmp_path, "is not a folder that `make web` wrote; run that first."),
+    ):
+        refused = push("--kind", "static-space", source=source)
+        assert (refused.returncode, hub.requests) == (2, [])
+        assert words in refused.stderr
 
 
 def test_a_push_is_one_private_tagged_commit_and_a_second_makes_none(hub: Hub, push: Push) -> None:

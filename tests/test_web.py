@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import time
 from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,10 @@ import build_web
 import dicoms
 import imagecodecs
 import numpy as np
+import psutil
 import pytest
+import test_fuzz
+import test_hostile
 from browsing import barriers, is_open, paste, running_web, upload
 from PIL import ExifTags, Image, ImageOps
 from playwright.sync_api import Browser, Page, expect
@@ -358,6 +362,64 @@ def test_a_file_that_takes_too_long_is_given_up_and_the_next_is_answered(
         expect(visitor.get_by_role("alert")).to_contain_text("it took over a minute, so it was given up")
         upload(visitor, patients[0])
         expect(visitor.locator("#answers .decision")).to_have_text(["Normal", "Normal"])
+
+
+# --- hostile files, and many
+
+HOSTILE = 200
+NAMES = (
+    "<img src=x onerror=alert(1)>.png",
+    "'\"><script>alert(1)<script>.png",
+    "{{ 7 * 7 }}.png",
+    "=HYPERLINK(1).png",
+)
+
+
+def hostile() -> dict[str, bytes]:
+    """{file name: its bytes}."""
+    named = {**test_hostile.strangers(test_hostile.png(300, 300)), **test_hostile.bombs()}
+    files = test_fuzz.originals()
+    damaged = (test_fuzz.damaged(number, files)[1] for number in range(HOSTILE - len(named) - len(NAMES)))
+    return {
+        **{f"{number:03}.png": data for number, data in enumerate((*named.values(), *damaged))},
+        **dict.fromkeys(NAMES, test_hostile.PAGE),
+    }
+
+
+@pytest.mark.exhaustive
+def test_hostile_files_run_nothing_and_hold_nothing_up(
+    browser: Browser, url: str, patients: list[Path], tmp_path: Path
+) -> None:
+    given = hostile()
+    assert len(given) == HOSTILE
+    with running_web(browser, url) as visitor:
+        visitor.on("dialog", lambda dialog: pytest.fail(f"something ran: {dialog.message}"))
+        seconds = []
+        for content, name in zip(given.values(), given, strict=True):
+            asked = [{"name": name, "mimeType": "image/png", "buffer": content}]
+            began = time.perf_counter()
+            visitor.locator(".upload input").set_input_files(asked)
+            expect(visitor.locator("#answers .answer h2")).to_have_text(name)
+            seconds.append(time.perf_counter() - began)
+            visitor.evaluate("document.querySelector('#answers').replaceChildren()")
+        assert max(seconds) < 5
+        upload(visitor, patients[0])
+        expect(visitor.locator("#answers .decision")).to_have_text(["Normal", "Normal"])
+
+
+@pytest.mark.exhaustive
+def test_memory_does_not_grow_with_the_files(browser: Browser, url: str, patients: list[Path]) -> None:
+    def megabytes() -> float:
+        own = [each for each in psutil.Process().children(recursive=True) if "chrom" in each.name()]
+        return sum(each.memory_info().rss for each in own) / 1e6
+
+    with running_web(browser, url) as visitor:
+        used = []
+        for _ in range(3):
+            read_table(visitor, [*patients, *patients] * 8)
+            used.append(megabytes())
+            visitor.evaluate("document.querySelector('#table').replaceChildren()")
+    assert used[2] < 1.1 * used[0], used
 
 
 # --- building
