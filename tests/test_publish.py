@@ -101,7 +101,7 @@ def test_an_incomplete_page_is_not_pushed(hub: Hub, push: Push, built: Path, tmp
     (built / "page" / "main.js").unlink()
     for source, words in (
         (built, "main.js is missing; run `make web` again."),
-        (tmp_path, "is not a folder that `make web` wrote; run that first."),
+        (tmp_path, "is not a page that `make web` wrote; run that first."),
     ):
         refused = push("--kind", "static-space", source=source)
         assert (refused.returncode, hub.requests) == (2, [])

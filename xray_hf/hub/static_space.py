@@ -47,9 +47,7 @@ def _listed(page: Path) -> list[str]:
         listed = json.loads((page / FILES).read_text(encoding="utf-8"))
         names = [name for name in listed if name != "./"] + [FILES, "sw.js"]
     except (OSError, ValueError, TypeError) as error:
-        raise ConfigError(
-            f"{page} does not hold the page; expected the folder that `make web` wrote."
-        ) from error
+        raise ConfigError(f"{page} is not a page that `make web` wrote; run that first.") from error
     if missing := [name for name in names if not (page / name).is_file()]:
         raise ConfigError(f"{page / missing[0]} is missing; run `make web` again.")
     return names
