@@ -8,7 +8,7 @@ python scripts/release.py --recipe multisource --data-dir data/coronahack --sour
 It takes the median by balanced accuracy on validation (cross entropy among equals), since the best run would
 be better than the recipe promises. All rows are predicted again in float32. The weights are stored in half
 precision if no logit moves by more than 0.01 and no decision changes on validation and test rows. Then it
-exports, calibrates and reports.
+exports, calibrates, writes engine.onnx and reports.
 """
 
 from __future__ import annotations
@@ -98,6 +98,7 @@ def complete(folder: Path, options: argparse.Namespace) -> None:
     cli.main(["export", str(folder)])
     sources = [f"--source={source}" for source in options.source]
     cli.main(["calibrate", str(folder), *sources, f"--ood-dir={options.ood_dir}", f"--risk={options.risk}"])
+    cli.main(["export", str(folder), "--whole"])
     for name, place in options.external.items():
         patient = [f"--patient={options.patient[name]}"] if name in options.patient else []
         cli.main(["evaluate", str(folder), "--source", f"folder:{name}={place}", *patient])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from xray_hf.task import PAPER_CLASSES
 
 if TYPE_CHECKING:
     from hub_server import Hub
@@ -59,7 +61,7 @@ def cnn_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return random_bundle("xray-cnn", 3, tmp_path_factory.mktemp("bundle"))
 
 
-def random_bundle(name: str, seed: int, folder: Path) -> Path:
+def random_bundle(name: str, seed: int, folder: Path, classes: Sequence[str] = PAPER_CLASSES) -> Path:
     """Write a model of random weights with its graph, without the files that only training writes."""
     import torch
 
@@ -69,7 +71,7 @@ def random_bundle(name: str, seed: int, folder: Path) -> Path:
     from xray_hf.models import create_model
 
     torch.manual_seed(seed)
-    bundle.save_network(create_model(name, pretrained=False), folder)
+    bundle.save_network(create_model(name, pretrained=False, classes=classes), folder)
     write_json(folder / manifest.TRAINING, {"is_synthetic": True})
     export(folder)
     return folder

@@ -95,8 +95,11 @@ def listed(output: str) -> dict[str, str]:
 
 
 def changed(folder: Path, number: float) -> Path:
-    """A copy of the bundle with another threshold, and another graph, which is not read when it is pushed."""
-    shutil.copytree(BUNDLE, folder)
+    """A copy of the bundle with another threshold, and another graph, which is not read when it is pushed.
+
+    It has no engine.onnx, which would be stale.
+    """
+    shutil.copytree(BUNDLE, folder, ignore=shutil.ignore_patterns(manifest.ENGINE))
     calibration = json.loads((folder / manifest.CALIBRATION).read_text())
     (folder / manifest.CALIBRATION).write_text(json.dumps({**calibration, "unsure_below": number}))
     with (folder / manifest.GRAPH).open("ab") as file:

@@ -259,6 +259,7 @@ def test_the_image_copies_only_what_the_build_is_given() -> None:
         ("pretrained/a/model.safetensors", False),
         ("pretrained/a/predictions.parquet", True),
         ("pretrained/a/model.onnx", False),
+        ("pretrained/a/engine.onnx", False),
         ("pretrained/a/figures/roc.png", False),
         ("xray_hf/data/atlas.npz", False),
     ],

@@ -98,6 +98,8 @@ def test_a_release_is_complete_and_answers(shipped: Path, runs: Path) -> None:
     assert measured["external"]["else-where"]["n"] == 4
     assert Engine.from_pretrained(bundle).calibration.detector is not None
     assert reference.check(bundle) < reference.TOLERANCE  # of what was calibrated after the export
+    assert (bundle / manifest.ENGINE).is_file()
+    manifest.require_current_engine(bundle)
 
 
 def test_recorded_logits_are_those_of_the_stored_weights(shipped: Path, synthetic: Path) -> None:

@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import write_results
+from PIL import Image
 from safetensors.numpy import load_file
+from test_engine_graph import TOLERANCE, WITH_A_JUMP
 
-from xray_hf import evidence, manifest
+from xray_hf import engine_graph, evidence, manifest
 from xray_hf.data.sources import ReadOptions, coronahack
 from xray_hf.demo import examples
 from xray_hf.evaluation.predictions import Predictions
@@ -33,6 +36,7 @@ FILES = (
     manifest.CONFIG,
     manifest.WEIGHTS,
     manifest.GRAPH,
+    manifest.ENGINE,
     manifest.REFERENCE,
     manifest.CALIBRATION,
     manifest.TRAINING,
@@ -160,6 +164,22 @@ def test_an_example_shows_the_outcome_of_its_caption(name: str, tmp_path: Path) 
 @pytest.mark.parametrize("backend", ["onnxruntime", "torch"])
 def test_it_gives_its_reference_predictions(bundle: Path, backend: str) -> None:
     assert reference.check(bundle, backend) < reference.TOLERANCE
+
+
+@of_each
+def test_its_engine_graph_answers_about_the_examples_as_the_engine(
+    bundle: Path, patients: list[Path]
+) -> None:
+    """If this fails after a change of the engine, run `xray-hf export BUNDLE --whole`."""
+    manifest.require_current_engine(bundle)
+    session = onnxruntime.InferenceSession(bundle / manifest.ENGINE)
+    tolerance = WITH_A_JUMP if is_of_several(bundle) else TOLERANCE
+    decisions = json.loads(session.get_modelmeta().custom_metadata_map["decisions"])
+    for file, expected in zip(patients, Engine.from_pretrained(bundle).predict(patients), strict=True):
+        image = {engine_graph.INPUT: np.asarray(Image.open(file).convert("RGB"))}
+        decision, probabilities = session.run(["decision", "probabilities"], image)
+        assert decisions[decision] == expected.decision
+        assert probabilities.tolist() == pytest.approx([*expected.probabilities.values()], abs=tolerance)
 
 
 @of_each

@@ -26,14 +26,17 @@ import tifffile
 from conftest import random_bundle
 from PIL import ExifTags, Image, ImageOps
 from running import App, in_turn, running_app
+from test_engine_graph import WORDS as REASONS
 from warm_python import WarmPython, warm_python
 
-from xray_hf import manifest, snippets
+from xray_hf import engine_graph, manifest, snippets
 from xray_hf.demo import page
 from xray_hf.demo.rendering import render
 from xray_hf.demo.tabs import api_docs, use
-from xray_hf.inference import Engine
+from xray_hf.files import write_json
+from xray_hf.inference import Engine, Prediction
 from xray_hf.manifest import Manifest
+from xray_hf.probabilities import softmax
 from xray_hf.reading import read_grey
 from xray_hf.task import PAPER_CLASSES
 
@@ -46,8 +49,11 @@ ADDRESS = "http://127.0.0.1:7860"
 
 @pytest.fixture(scope="module")
 def resnet_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An xray-resnet18 of random weights with its graph, in a folder whose name needs care in a text."""
-    return random_bundle("xray-resnet18", 5, tmp_path_factory.mktemp("bündle 'of' mine"))
+    """An xray-resnet18 of random weights with its graphs, in a folder whose name needs care in a text."""
+    folder = random_bundle("xray-resnet18", 5, tmp_path_factory.mktemp("bündle 'of' mine"))
+    write_json(folder / manifest.CALIBRATION, {"temperature": 2.0, "abstain_below": 0.4})
+    engine_graph.export(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -69,15 +75,40 @@ def run(python: WarmPython, codes: list[str], xray: Path) -> list[str]:
 
 
 def probabilities(printed: str) -> dict[str, float]:
-    """What transformers, timm and ONNX Runtime print, in one form."""
+    """What transformers and timm print, in one form."""
     found = ast.literal_eval(printed)
     return {row["label"]: row["score"] for row in found} if isinstance(found, list) else found
+
+
+def uncalibrated(found: Prediction) -> dict[str, float]:
+    """A softmax of the logits."""
+    return dict(zip(found.probabilities, softmax(found.logits[None])[0].tolist(), strict=True))
+
+
+def assert_same_decision(printed: str, expected: Prediction) -> None:
+    """What the code for ONNX Runtime alone prints: decision, reason, calibrated probabilities."""
+    decision, words, numbers = re.fullmatch(r"(\S+) (.*) (\{.*\})", printed).groups()  # type: ignore[union-attr]
+    assert decision == expected.decision
+    assert re.search(REASONS[words], expected.reason)
+    assert ast.literal_eval(numbers) == pytest.approx(expected.probabilities, abs=2e-3)
+
+
+@pytest.fixture
+def shipped_cnn() -> Path:
+    """The calibrated xray-cnn that ships, by the path that docs/loading.md has."""
+    return Path("pretrained/xray-cnn")
+
+
+@pytest.fixture(autouse=True)
+def in_the_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the paths of docs lead to files."""
+    monkeypatch.chdir(ROOT)
 
 
 @pytest.mark.parametrize(
     ("model", "titles"),
     [
-        ("cnn_bundle", ["transformers", "ONNX Runtime alone", "xray_hf"]),
+        ("shipped_cnn", ["transformers", "ONNX Runtime alone", "xray_hf"]),
         ("resnet_bundle", ["transformers", "timm", "ONNX Runtime alone", "xray_hf"]),
     ],
 )
@@ -88,9 +119,10 @@ def test_every_snippet_gives_what_the_engine_gives(
     expected = Engine.from_pretrained(folder).predict(xray)
     found = snippets.of_model(manifest.read(folder))
     assert [each.title for each in found] == titles
-    *others, own = run(python, [each.code for each in found], xray)
+    *others, by_graph, own = run(python, [each.code for each in found], xray)
     for printed in others:
-        assert probabilities(printed) == pytest.approx(expected.probabilities, abs=2e-3)
+        assert probabilities(printed) == pytest.approx(uncalibrated(expected), abs=2e-3)
+    assert_same_decision(by_graph, expected)
     assert own.startswith(f"{expected.decision} {expected.reason} {{'Normal': ")
 
 
@@ -137,11 +169,18 @@ def kinds_of(grey: Image.Image) -> dict[str, bytes]:
     cut_out = palette.copy()
     cut_out.info["transparency"] = 0
     tinted = ImageOps.colorize(grey, (0, 0, 40), (255, 240, 220))
+    photograph = ImageOps.colorize(grey, (60, 0, 0), (255, 160, 90))
+    stained = photograph.copy()
+    stained.putalpha(veil)
     return {
         "grey.png": saved(grey, "PNG"),
         "one_bit.png": saved(grey.convert("1"), "PNG"),
         "rgb.png": saved(grey.convert("RGB"), "PNG"),
         "tinted.png": saved(tinted, "PNG"),
+        "coloured.png": saved(photograph, "PNG"),
+        "coloured_alpha.png": saved(stained, "PNG"),
+        "coloured_palette.png": saved(photograph.quantize(64), "PNG"),
+        "coloured_turned.jpg": saved(photograph, "JPEG", exif=turned(6)),
         "rgba.png": saved(half, "PNG"),
         "grey_alpha.png": saved(grey_alpha, "PNG"),
         "palette.png": saved(palette, "PNG"),
@@ -194,16 +233,15 @@ def test_printed_code_reads_the_pixels_that_the_engine_reads(kinds: list[Path]) 
             assert found == f"{file} has more than 8 bits a channel: scale it to 8, or use xray_hf."
         else:
             assert isinstance(found, Image.Image), found
-            assert found.mode == "L"
-            assert np.array_equal(np.asarray(found), np.asarray(read_grey(file))), file.name
+            assert np.array_equal(np.asarray(found.convert("L")), np.asarray(read_grey(file))), file.name
 
 
 def test_all_printed_code_opens_a_file_in_these_lines() -> None:
     assert snippets.READ in (ROOT / "docs" / "loading.md").read_text(encoding="utf-8")
     function = indent(snippets.READ.replace(f'"{snippets.FILE}"', "path"), "    ")
-    assert f"def read(path):\n{function}    return image\n" in (ROOT / "docs" / "hub.md").read_text(
-        encoding="utf-8"
-    )
+    assert f'def read(path):\n{function}    return image.convert("L")\n' in (
+        ROOT / "docs" / "hub.md"
+    ).read_text(encoding="utf-8")
     for path in [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("pretrained/*/README.md")]:
         code = path.read_text(encoding="utf-8")
         checks = len(re.findall(r'if image\.mode\[0\] in "IF" or ";16" in str\(image\.tile\):', code))
@@ -233,28 +271,63 @@ print(json.dumps(said))
     return [[each if each.startswith("SystemExit") else probabilities(each) for each in own] for own in lines]
 
 
-@pytest.mark.parametrize("model", ["cnn_bundle", pytest.param("resnet_bundle", marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize(
+    "model", ["shipped_cnn", pytest.param("resnet_bundle", marks=pytest.mark.exhaustive)]
+)
 def test_no_kind_of_file_gets_another_answer_from_printed_code(
     model: str, kinds: list[Path], python: WarmPython, request: pytest.FixtureRequest
 ) -> None:
     folder = request.getfixturevalue(model)
     engine = Engine.from_pretrained(folder)
     files = [file for file in kinds if MORE_THAN_8_BITS in file.name or file.name in TO_CLASSIFY]
-    *others, _ = snippets.of_model(manifest.read(folder))
+    *others, _, _ = snippets.of_model(manifest.read(folder))
     printed = answers(python, [each.code for each in others], files)
     for snippet, found in zip(others, printed, strict=True):
         assert snippets.READ in snippet.code
         for file, answer in zip(files, found, strict=True):
             if file.name in TO_CLASSIFY:
-                expected = engine.predict(file).probabilities
+                expected = uncalibrated(engine.predict(file))
                 assert answer == pytest.approx(expected, abs=2e-3), (snippet.title, file.name)
             else:
                 assert isinstance(answer, str), (snippet.title, file.name)
                 assert answer.startswith(f"SystemExit: {file} has more than 8 bits a channel: ")
 
 
-def test_a_model_of_the_hub_is_named_by_its_id() -> None:
-    folder = Path("/cache/hub/models--owner--xray-of--mine/snapshots/0123abc")
+@pytest.mark.parametrize("model", ["shipped_cnn", "resnet_bundle"])
+def test_the_engines_graph_decides_about_every_kind_of_file(
+    model: str, kinds: list[Path], request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = request.getfixturevalue(model)
+    engine, decisions = Engine.from_pretrained(folder), set()
+    *_, snippet, _ = snippets.of_model(manifest.read(folder))
+    for file in kinds:
+        code = snippet.code.replace(f'"{snippets.FILE}"', repr(str(file)))
+        if MORE_THAN_8_BITS in file.name:
+            with pytest.raises(SystemExit, match="has more than 8 bits a channel"):
+                exec(code, {})
+            continue
+        exec(code, {})
+        expected = engine.predict(file)
+        assert_same_decision(capsys.readouterr().out.strip(), expected)
+        assert ("it is coloured" in expected.reason) == ("coloured" in file.name)
+        decisions.add(expected.decision)
+    assert len(decisions) > 1
+
+
+def test_the_guide_shows_the_code_of_a_card(shipped_cnn: Path) -> None:
+    *_, snippet, _ = snippets.of_model(manifest.read(shipped_cnn))
+    assert f"```python\n{snippet.code}```\n" in (ROOT / "docs" / "loading.md").read_text(encoding="utf-8")
+
+
+def test_a_bundle_without_the_engines_graph_has_no_code_for_it(cnn_bundle: Path) -> None:
+    titles = [each.title for each in snippets.of_model(manifest.read(cnn_bundle))]
+    assert titles == ["transformers", "xray_hf"]
+
+
+def test_a_model_of_the_hub_is_named_by_its_id(tmp_path: Path) -> None:
+    folder = tmp_path / "models--owner--xray-of--mine" / "snapshots" / "0123abc"
+    folder.mkdir(parents=True)
+    (folder / manifest.ENGINE).touch()
     assert snippets.cached_id(folder) == "owner/xray-of--mine"
     assert snippets.cached_id(Path("pretrained/xray-cnn")) is None
     codes = [
@@ -263,7 +336,7 @@ def test_a_model_of_the_hub_is_named_by_its_id() -> None:
     ]
     assert 'model="owner/xray-of--mine")' in codes[0]
     assert 'timm.create_model("hf-hub:owner/xray-of--mine"' in codes[1]
-    files = 'allow_patterns=["model.onnx", "*.safetensors"]'
+    files = 'allow_patterns=["engine.onnx", "*.safetensors"]'
     assert f'snapshot_download("owner/xray-of--mine", {files})' in codes[2]
     assert 'Engine.from_pretrained("owner/xray-of--mine")' in codes[3]
     for code in codes:

@@ -44,7 +44,7 @@ ZOOM = 1.5  # side of the whole input image over that of its crop, so that the c
 XRAY_CNN = "xray-cnn"  # the model_type in its config
 TIMEOUT = 60  # seconds that a download by Xet may receive nothing
 _DESCRIPTION = (CONFIG, PREPROCESSOR, TRAINING, CALIBRATION)
-_VIEWS = (METRICS, f"{FIGURES}/*.png", CARD)
+_VIEWS = (METRICS, f"{FIGURES}/*.png", CARD, ENGINE)  # the page shows code for engine.onnx, if there is one
 _OLD_NAMES = {"foreign": "ood", "foreign_report": "ood_report", "unsure_below": "abstain_below"}
 _HUB_ID = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 
@@ -158,8 +158,8 @@ def locate(source: Path | str, *, views: bool = False) -> Path:
     """The folder of a bundle: `source` itself, `bundle` in it, or a copy fetched from the Hub, without code.
 
     source: a folder, or the id of a Hub repository, "owner/name" or "owner/name@revision", where a revision
-    is a branch, tag or commit. views: fetch metrics, figures and card, too. Raises BundleError if there is
-    neither.
+    is a branch, tag or commit. views: fetch what the demo shows, too: metrics, figures, card, engine.onnx.
+    Raises BundleError if there is neither.
     """
     folder = Path(source)
     if folder.is_dir():
@@ -240,12 +240,16 @@ def version(folder: Path) -> str:
 
 
 def require_current_engine(folder: Path) -> None:
-    """Raise BundleError if a bundle's engine.onnx was made from another network or calibration."""
+    """Raise BundleError if a bundle's engine.onnx is of another network, calibration or list of classes."""
     file = folder / ENGINE
-    if file.exists() and version(folder).encode() not in file.read_bytes():  # as engine_graph writes it
+    if not file.exists():
+        return
+    labels = json.dumps(read(folder).labels, ensure_ascii=False)
+    graph = file.read_bytes()
+    if any(text.encode() not in graph for text in (version(folder), labels)):  # as engine_graph writes them
         raise BundleError(
-            f"{file} was made from another network or calibration; run `xray-hf export {folder} --whole` "
-            "again."
+            f"{file} is of another network, calibration or list of classes; run `xray-hf export {folder} "
+            "--whole` again."
         )
 
 

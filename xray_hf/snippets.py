@@ -19,7 +19,8 @@ UNCALIBRATED = (
 )
 CODE_OF_BUNDLE = "This runs Python code from the bundle; read it first."
 NO_CODE_OF_BUNDLE = "Runs no code from the bundle."
-# Any file of 8 bits a channel -> `image` as xray_hf.reading has it: upright, on black, grey.
+# Any file of 8 bits a channel -> `image` as xray_hf.reading has it: upright, on black. Most networks take it
+# in grey; the engine's graph takes colours, since it rejects pictures that have many.
 # With more bits, Pillow turns grey white and colours nearly black (only the tiles tell their depth). A TIFF
 # that it opens by name is mapped into memory, which garbles a rotated one, so it gets an open file.
 READ = f"""\
@@ -28,7 +29,7 @@ with open("{FILE}", "rb") as file:  # PNG, JPEG or TIFF of 8 bits; xray_hf reads
     if image.mode[0] in "IF" or ";16" in str(image.tile):
         raise SystemExit(f"{{file.name}} has more than 8 bits a channel: scale it to 8, or use xray_hf.")
     image = ImageOps.exif_transpose(image).convert("RGBA")
-image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image).convert("L")
+image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
 """
 _CACHED = "models--"  # how a Hub repository's folder begins in huggingface_hub's cache
 
@@ -47,7 +48,9 @@ def of_model(description: Manifest, repo_id: str | None = None) -> list[Snippet]
     """Code for a bundle's model: on the Hub if `repo_id` is given or it came from there, else local."""
     repo_id = repo_id or cached_id(description.folder)
     source = repo_id or str(description.folder)
-    own = [_onnx_runtime(description, repo_id), _engine(source)]
+    own = [_engine(source)]
+    if (description.folder / manifest.ENGINE).exists():
+        own.insert(0, _onnx_runtime(description.folder, repo_id))
     is_cnn = description.name == manifest.XRAY_CNN
     others = [_transformers(source, is_cnn)]
     if not is_cnn:
@@ -78,7 +81,7 @@ from transformers import pipeline
 
 {READ}
 classify = pipeline("image-classification", model={text(source)}{remote})
-print(classify(image))
+print(classify(image.convert("L")))
 """,
     )
 
@@ -98,37 +101,39 @@ from PIL import Image, ImageOps
 model = timm.create_model({where}, pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
 with torch.inference_mode():
-    probabilities = model(transform(image.convert("RGB"))[None]).softmax(dim=1)[0]
+    probabilities = model(transform(image.convert("L").convert("RGB"))[None]).softmax(dim=1)[0]
 print(dict(zip(model.pretrained_cfg["label_names"], probabilities.tolist())))
 """,
     )
 
 
-def _onnx_runtime(description: Manifest, repo_id: str | None) -> Snippet:
-    imports, folder, side = "", text(str(description.folder)), description.side
+def _onnx_runtime(folder: Path, repo_id: str | None) -> Snippet:
+    imports, place = "", text(str(folder))
     if repo_id:
         imports = "from huggingface_hub import snapshot_download\n"
-        files = text([manifest.GRAPH, "*.safetensors"])
-        folder = f"snapshot_download({text(repo_id)}, allow_patterns={files})"
+        files = text([manifest.ENGINE, "*.safetensors"])
+        place = f"snapshot_download({text(repo_id)}, allow_patterns={files})"
     return Snippet(
         "ONNX Runtime alone",
         "python",
-        "PyTorch is not needed. The graph reads its weights from the safetensors beside it and scales the "
-        f"pixels itself. {UNCALIBRATED}",
+        f"{manifest.ENGINE} is the whole engine as one graph: it calibrates, abstains and rejects as xray_hf "
+        "does, but gives no warnings. It reads its weights from the safetensors beside it. PyTorch is not "
+        "needed.",
         f"""\
+import json
+
 import numpy as np
 import onnxruntime
 {imports}from PIL import Image, ImageOps
 
 {READ}
-labels = {text(list(description.labels))}
-image = image.resize(({side}, {side}), Image.Resampling.BILINEAR)
-pixels = np.asarray(image)[None, None]  # (1, 1, {side}, {side}) uint8
-folder = {folder}
-session = onnxruntime.InferenceSession(f"{{folder}}/{manifest.GRAPH}")
-logits = session.run(["logits"], {{"{manifest.GRAPH_INPUT}": pixels}})[0][0]
-shares = np.exp(logits - logits.max())
-print(dict(zip(labels, (shares / shares.sum()).tolist())))
+folder = {place}
+session = onnxruntime.InferenceSession(f"{{folder}}/{manifest.ENGINE}")
+outputs = ["probabilities", "decision", "reason"]
+probabilities, decision, reason = session.run(outputs, {{"image": np.asarray(image.convert("RGB"))}})
+names = session.get_modelmeta().custom_metadata_map
+decisions, reasons = json.loads(names["decisions"]), json.loads(names["reasons"])  # the classes come first
+print(decisions[decision], reasons[reason], dict(zip(decisions, probabilities.tolist())))
 """,
     )
 

@@ -126,7 +126,7 @@ def of_bundle(bundle: Path, repo_id: str, *, data_set: str | None = None, with_n
     data_set: the id of the data set, if it is on the Hub. with_names: also send splits and predictions, which
     name the files and patients that the bundle was trained and tested on.
     Raises BundleError if the bundle lacks numbers of its card, was trained on a control view, or has an
-    engine.onnx of another network or calibration.
+    engine.onnx of another network, calibration or list of classes.
     """
     for name in (repo_id, *([data_set] if data_set else [])):
         require_repo_id(name)
