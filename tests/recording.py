@@ -1,4 +1,4 @@
-"""A plug-in of pytest that keeps the bytes of every file that a test reads: `-p recording`, XRAY_HF_RECORD=FOLDER."""
+"""A plug-in of pytest that keeps the bytes that tests read, in the folder $XRAY_HF_RECORD: `-p recording`."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import { decodeByBrowser } from "./pictures.js";
 import { grouped, tables } from "./tables.js";
 
 const UNDEFINED = 2 ** 32 - 1; // the length of compressed pixel data
-const ITEM = 0xe000fffe; // the tag before each fragment, little-endian
+const ITEM = 0xe000fffe, END = 0xe0ddfffe; // the tags before and after fragments, little-endian
 const LOSSLESS = 0xc3, JPEG_LS = 0xf7; // frame headers
 const CODE_STREAM = "\xff\x4f\xff\x51"; // how JPEG 2000 begins; in a JP2 file, after other things
 const VENDOR = new URL("../vendor/", import.meta.url);
@@ -46,12 +46,14 @@ function nativeWords(bytes, { isLittle, pixels }, { rows, columns, allocated }, 
 /** The fragments of the one frame, joined; the first item, which may list them (PS3.5, A.4), is left out. */
 async function joined(bytes, start) {
   const view = viewOf(bytes), parts = [];
-  for (let place = start; place + 8 <= bytes.length && view.getUint32(place, true) === ITEM; ) {
+  let place = start;
+  while (place + 8 <= bytes.length && view.getUint32(place, true) === ITEM) {
     const end = place + 8 + view.getUint32(place + 4, true);
     parts.push(bytes.subarray(place + 8, end));
     if (parts.length > tables.limits.parts) throw new Error("too many fragments");
     place = end;
   }
+  if (place + 8 <= bytes.length && view.getUint32(place, true) !== END) throw new Error("no fragment");
   return new Uint8Array(await new Blob(parts.slice(1)).arrayBuffer());
 }
 
@@ -67,12 +69,12 @@ async function wordsOfJpeg(frame, processes, form, name) {
 }
 
 function losslessWords(frame, { restarts, shift, sampling, predictor, precision }, name) {
-  // The decoder ignores a point transform, errs in predictor 7 and after restarts, and is slow with blocks.
-  const isRare = restarts || shift || predictor > 6 || sampling !== 0x11;
-  if (isRare) refuseHere(name, "DICOM with a rare kind of lossless JPEG");
+  if (sampling !== 0x11) throw new Error("blocks, for which the decoder takes its time");
   const decoder = new Decoder(), end = latin1(frame).lastIndexOf("\xff\xd9"); // seeing it, it stops too soon
   const words = decoder.decode(frame.buffer, 0, end, precision > 8 ? 2 : 1);
-  if (Math.abs(decoder.stream.index - end) > 2) throw new Error("too few pixels, or too many");
+  // It ignores a point transform, errs in predictor 7 and after restarts, and sometimes loses its place.
+  const isRare = restarts || shift || predictor > 6 || Math.abs(decoder.stream.index - end) > 2;
+  if (isRare) refuseHere(name, "DICOM with a rare or damaged kind of lossless JPEG");
   return words;
 }
 
