@@ -3,8 +3,8 @@ import { checkContent, checkKind } from "./dicom_content.js";
 import { greyOf } from "./dicom_display.js";
 import { readHeader, readMeta } from "./dicom_header.js";
 import { decodePixels, keepsUnusedBits } from "./dicom_pixels.js";
-import { ImageError, refuse, refuseHere } from "./error.js";
-import { hasPreamble, isAlsoAnotherKind, whyNotRead } from "./kinds.js";
+import { refuse, refuseHere } from "./error.js";
+import { hasPreamble, isAlsoAnotherKind } from "./kinds.js";
 import { clamp, rint } from "./levels.js";
 import { checkSize, tables } from "./tables.js";
 
@@ -18,6 +18,7 @@ export async function readDicom(bytes, name, head) {
   checkSize(name, columns, rows);
   checkSize(name, width, height);
   const words = await decodePixels(bytes, file, form, name);
+  if (words.length !== columns * rows) throw new Error("other pixels than announced");
   const [grey, shown] = greyOf(words, keepsUnusedBits(words, syntax, form), form, header, name);
   const pixels = resampled(grey, columns, rows, width, height);
   return { width, height, channels: 1, pixels, warnings: [...warnings, ...more, ...shown] };
@@ -25,37 +26,29 @@ export async function readDicom(bytes, name, head) {
 
 /** What readHeader gives. Throws unless there are pixels that can be decoded. */
 function opened(bytes, name, head) {
-  const { floats, noPicture, noSyntax } = tables.refusals, [stated, file] = parsed(bytes, name, head);
-  checkKind(file.header.text("SOPClassUID"), name);
-  if (file.hasFloats) refuse(`${name} ${floats}`);
-  if (!file.pixels) refuse(`${name} ${noPicture}`);
-  if (!stated && file.pixels.hadUndefinedLength) refuse(`${name} ${noSyntax}`);
-  return file;
-}
-
-/** [the transfer syntax, or "", what readHeader gives]. */
-function parsed(bytes, name, head) {
-  const { supported, syntaxes } = tables.pixels;
-  try {
-    const [meta, place] = readMeta(bytes, head), stated = meta.text("TransferSyntaxUID");
-    checkKind(meta.text("MediaStorageSOPClassUID"), name);
-    if (stated && !supported.includes(stated)) {
-      const unsupported = `is not supported (${syntaxes[stated] ?? "unknown"})`;
-      refuse(`${name} has a transfer syntax that ${unsupported}; export it as Explicit VR Little Endian.`);
-    }
-    const file = readHeader(bytes, place, stated), isThere = (keyword) => file.header.has(keyword);
-    if (hasPreamble(head) || ["SOPClassUID", "Modality", "Rows"].some(isThere)) return [stated, file];
-  } catch (error) {
-    if (hasPreamble(head) || error instanceof ImageError) throw error;
+  const { floats, noPicture, noSyntax } = tables.refusals;
+  const [meta, place] = readMeta(bytes, head), syntax = meta.text("TransferSyntaxUID");
+  checkKind(meta.text("MediaStorageSOPClassUID"), name);
+  if (syntax && !tables.pixels.supported.includes(syntax)) {
+    const unsupported = `is not supported (${tables.pixels.syntaxes[syntax] ?? "unknown"})`;
+    refuse(`${name} has a transfer syntax that ${unsupported}; export it as Explicit VR Little Endian.`);
   }
-  return refuse(whyNotRead(head, name)); // it began like DICOM by chance
+  const file = readHeader(bytes, place, syntax), { header, hasFloats, pixels } = file;
+  const isDicom = ["SOPClassUID", "Modality", "Rows"].some((keyword) => header.has(keyword));
+  if (!hasPreamble(head) && !isDicom) throw new Error("it begins like DICOM by chance");
+  checkKind(header.text("SOPClassUID"), name);
+  if (hasFloats) refuse(`${name} ${floats}`);
+  if (!pixels) refuse(`${name} ${noPicture}`);
+  if (!syntax && pixels.hadUndefinedLength) refuse(`${name} ${noSyntax}`);
+  return file;
 }
 
 /** {columns, rows, photometric, allocated, stored, shift, signed} of the pixels by the header. */
 function formatOf(header, name) {
   const { noPhotometric, palette } = tables.refusals, wrong = (text) => refuse(`${name} has ${text}`);
   const word = (keyword, missing) => header.words(keyword)[0] ?? missing;
-  const photometric = header.text("PhotometricInterpretation"), [frames = 1] = header.numbers("NumberOfFrames");
+  const [frames = 1] = header.numbers("NumberOfFrames");
+  const photometric = header.text("PhotometricInterpretation");
   if (!(frames <= 1)) wrong(`${frames} frames; expected one. Export the X-ray alone.`);
   if (!photometric) refuse(`${name} ${noPhotometric}`);
   if (photometric === "PALETTE COLOR") refuse(`${name} ${palette}`);

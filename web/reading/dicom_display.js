@@ -5,6 +5,8 @@ import { refuse, refuseHere } from "./error.js";
 import { clamp, lookedUp, rint } from "./levels.js";
 import { tables } from "./tables.js";
 
+const UNUSUAL = "DICOM with an unusual lookup table"; // of which the Python reader knows many kinds
+
 const least = (values) => values.reduce((one, other) => Math.min(one, other));
 const most = (values) => values.reduce((one, other) => Math.max(one, other));
 const shade = (share) => rint(clamp(share, 0, 1) * 255);
@@ -57,7 +59,7 @@ function modalityValues(stored, header, name) {
   return [values, slope === 0 ? [noSlope] : []];
 }
 
-/** [shares 0..1 of white, warnings] by the first table or window that shows any value between black and white. */
+/** [shares 0..1 of white, warnings] by the first table or window that shows any shade of grey. */
 function shownShares(values, header, name) {
   const { tried, nextWindow, noWindow } = tables.display;
   const transforms = [...voiTables(header, name), ...windows(header)].slice(0, tried);
@@ -73,9 +75,9 @@ function shownShares(values, header, name) {
 /** The VOI tables (C.11.2.1.1) as functions from a value to its share. */
 function voiTables(header, name) {
   return header.items("VOILUTSequence").map((item) => {
-    const table = tableOf(item, name), white = 2 ** table.bits - 1, highest = most(table.entries);
-    const entry = entryOf(table), isOdd = table.bits < 8 || table.bits > 16;
-    if (isOdd || highest > white || highest <= white >> 2) refuseUnusual(name);
+    const table = tableOf(item, name), entry = entryOf(table), white = 2 ** table.bits - 1;
+    const highest = most(table.entries), isRight = table.bits >= 8 && table.bits <= 16 && highest <= white;
+    if (!isRight || highest <= white >> 2) refuseHere(name, UNUSUAL); // or leaves much of its range unused
     return (value) => entry(value) / white;
   });
 }
@@ -83,22 +85,20 @@ function voiTables(header, name) {
 /** A table as a function; below its first value and above its last it gives the entry there (C.11.1.1.1). */
 const entryOf = ({ first, entries }) => (value) => entries[clamp(rint(value) - first, 0, entries.length - 1)];
 
-/** {first, bits, entries}, if the table says without doubt what it means; the Python reader knows others. */
+/** {first, bits, entries}, if the first value cannot be negative, and the entries are not packed. */
 function tableOf(item, name) {
   const [announced, first, bits] = item.words("LUTDescriptor"), count = announced || 2 ** 16;
   const entries = item.words("LUTData").slice(0, count);
-  if (!(first < 2 ** 15) || entries.length < count) refuseUnusual(name); // perhaps below zero, or packed
+  if (!(first < 2 ** 15) || entries.length < count) refuseHere(name, UNUSUAL);
   return { first, bits, entries };
 }
-
-const refuseUnusual = (name) => refuseHere(name, "DICOM with an unusual lookup table");
 
 /** The windows (C.11.2.1.2, C.11.2.1.3), likewise; the share by one that cannot be used is not a number. */
 function windows(header) {
   if (!header.has("WindowCenter") || !header.has("WindowWidth")) return [];
-  const [centers, widths] = ["WindowCenter", "WindowWidth"].map((keyword) => header.texts(keyword).map(decimal));
+  const decimals = (keyword) => header.texts(keyword).map(decimal), widths = decimals("WindowWidth");
   const kind = header.text("VOILUTFunction") || "LINEAR";
-  return centers.map((center, number) => windowOf(center, widths[number], kind));
+  return decimals("WindowCenter").map((center, number) => windowOf(center, widths[number], kind));
 }
 
 function windowOf(center, width, kind) {

@@ -74,7 +74,7 @@ export function readMeta(bytes, head) {
   return [new Header(meta), stream.position];
 }
 
-/** {header, syntax, isLittle, hasFloats, pixels} of the data set at a place. stated: its syntax, "" for none. */
+/** {header, syntax, isLittle, hasFloats, pixels} of a data set. stated: its transfer syntax, "" for none. */
 export function readHeader(bytes, place, stated) {
   const [implicit, explicit, bigEndian] = tables.pixels.native;
   const start = latin1(bytes.subarray(place, place + 6));

@@ -63,6 +63,7 @@ async function wordsOfJpeg(frame, processes, form, name) {
   checkStream(width, height, components, precision, form, name);
   if (process === LOSSLESS) return losslessWords(frame, found, name);
   if (precision > 8) refuseHere(name, "DICOM with JPEG of 12 bits");
+  if (found.exif) refuseHere(name, "DICOM with EXIF in its JPEG"); // by which the browser would turn it
   const { channels, pixels } = await decodeByBrowser([frame], "image/jpeg", width, height, name);
   if (channels !== 1) throw new Error("not grey");
   return pixels;
@@ -86,7 +87,8 @@ async function wordsOfJpeg2000(file, form, name) {
   checkStream(right - left, bottom - top, view.getUint16(40), bits, form, name);
   if (isSigned && bits <= 8) refuseHere(name, "DICOM with signed bytes in JPEG 2000"); // which it cuts
   const options = { locateFile: (wasm) => new URL(wasm, VENDOR).href, print() {}, printErr() {} };
-  const decoder = new (await openjpeg(options)).J2KDecoder();
+  const failed = () => refuse(`${name} needs a decoder that could not be loaded; reload the page.`);
+  const codec = await openjpeg(options).catch(failed), decoder = new codec.J2KDecoder();
   decoder.getEncodedBuffer(frame.length).set(frame);
   decoder.decode();
   const samples = decoder.getDecodedBuffer().slice();

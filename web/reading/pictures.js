@@ -18,11 +18,11 @@ export async function readJpeg(bytes, name) {
 }
 
 export async function readPng(bytes, name) {
-  const { width, height, depth, channels, stated, exif, parts, compressed } = png(bytes, name);
+  const { width, height, depth, channels, stated, exif, isKeyed, parts, compressed } = png(bytes, name);
   checkSize(name, width, height);
   await checkInflated(compressed, height * (1 + Math.ceil((width * channels * depth) / 8)));
   if (depth < 16) return decodeByBrowser(parts, "image/png", width, height, name);
-  if (exif) refuseHere(name, "a PNG of 16 bits with EXIF");
+  if (exif || isKeyed) refuseHere(name, "a PNG of 16 bits with EXIF or a transparent colour");
   const { data } = decode(await new Blob(parts).arrayBuffer(), { checkCrc: true });
   return { width, height, ...fromSixteenBits(data, channels, stated) };
 }
@@ -52,8 +52,8 @@ function checkReadable(context, name) {
 }
 
 /**
- * Throw unless compressed pixels are whole and about as many as announced: decoders may inflate without limit, and
- * show what is missing as black. Interlaced pixels need more than others, up to the double.
+ * Throw unless compressed pixels are whole and about as many as announced: decoders may inflate without limit
+ * and show what is missing as black. Interlaced pixels need more bytes than others, up to the double.
  */
 async function checkInflated(compressed, expected) {
   const reader = new Blob(compressed).stream().pipeThrough(new DecompressionStream("deflate")).getReader();

@@ -1,16 +1,17 @@
 // The bytes of a file -> an upright picture of 8 bits, as xray_hf.reading reads it, or one ImageError.
 import { readDicom } from "./dicom.js";
 import { ImageError, refuse, refuseHere } from "./error.js";
-import { kindOf, latin1, whyNotRead } from "./kinds.js";
+import { hasPreamble, kindOf, latin1, whyNotRead } from "./kinds.js";
 import { readJpeg, readPng } from "./pictures.js";
 import { grouped, tables } from "./tables.js";
 
+export { ImageError } from "./error.js";
 export { configure } from "./tables.js";
 
 const READERS = { PNG: readPng, JPEG: readJpeg, DICOM: readDicom };
 
 /**
- * {width, height, channels, pixels, warnings}; channels: 1 where the picture is grey, else 3 (RGB), interleaved.
+ * {width, height, channels, pixels, warnings}: 1 channel if the picture is grey, else 3 (RGB, interleaved).
  * name: what errors call the file. Throws ImageError for whatever cannot or may not be read.
  */
 export async function read(bytes, name) {
@@ -24,6 +25,7 @@ export async function read(bytes, name) {
     return await READERS[kind](bytes, name, head);
   } catch (cause) {
     if (cause instanceof ImageError) throw cause;
+    if (kind === "DICOM" && !hasPreamble(head)) refuse(whyNotRead(head, name)); // it may begin so by chance
     const again = kind === "DICOM" ? "export or copy" : "copy or download";
     throw new ImageError(`${name} is a damaged or incomplete ${kind} file; ${again} it again.`, { cause });
   }
