@@ -21,6 +21,7 @@ from typing import Any
 
 import onnx
 
+from xray_hf.reading import for_browser
 from xray_hf import __version__, manifest
 from xray_hf.calibration import ood
 from xray_hf.demo import examples, models, rendering, single_report
@@ -146,7 +147,7 @@ def describe(served: Models, shown: Sequence[str]) -> dict[str, Any]:
         "palette": base64.b64encode(overlay.palette()).decode(),
         "bar": rendering.bar(),
         "examples": list(shown),
-        "reading": {"todo": 1},
+        "reading": for_browser.tables(),
     }
 
 
