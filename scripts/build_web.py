@@ -21,7 +21,6 @@ from typing import Any
 
 import onnx
 
-from xray_hf.reading import for_browser
 from xray_hf import __version__, manifest
 from xray_hf.calibration import ood
 from xray_hf.demo import examples, models, rendering, single_report
@@ -31,6 +30,7 @@ from xray_hf.demo.shell import STATIC
 from xray_hf.errors import BundleError, ConfigError, exit_on_error
 from xray_hf.files import as_json, atomic_folder, require_new_folder
 from xray_hf.inference import engine, overlay
+from xray_hf.reading import for_browser
 from xray_hf.report import html, sentences
 from xray_hf.task import REJECTED, UNSURE
 

@@ -82,6 +82,14 @@ onmessage = async ({ data: [path, tables] }) => {
   postMessage(isExpected ? { error, ...picture } : { error: `unexpected: ${answer.stack}` });
 };
 """
+HIDING = """
+const context = OffscreenCanvasRenderingContext2D.prototype, getImageData = context.getImageData;
+context.getImageData = function (...box) {
+  const found = getImageData.apply(this, box);
+  found.data.fill(255);
+  return found;
+};
+"""
 ASK = """([path, tables, milliseconds]) => new Promise((resolve) => {
   self.worker ??= new Worker("/worker.js", { type: "module" });
   setTimeout(() => resolve({ error: "unexpected: it hangs" }), milliseconds);
@@ -332,6 +340,17 @@ def test_files_made_here(reader: Reader, files: Callable[[], dict[str, bytes]]) 
     assert {name: each for name, each in found.items() if name not in refused and each != "same"} == {}
     damaged = {"jpeg truncated", "jpeg without its end", "png truncated", "png animated"}
     assert refused == (damaged if files is pictures else set())
+
+
+def test_a_browser_that_hides_pixels_is_told_so(reader: Reader) -> None:
+    """As Firefox's privacy.resistFingerprinting does."""
+    script = reader.folder / "worker.js"
+    script.write_text(HIDING + WORKER, encoding="utf-8")
+    reader.page.reload()
+    found = reader.verdict(pictures()["png"])
+    script.write_text(WORKER, encoding="utf-8")
+    reader.page.reload()
+    assert "the browser hides pixels from pages" in found
 
 
 @pytest.mark.real

@@ -6,48 +6,29 @@ import { tables } from "./tables.js";
 const LITTLE = dicomParser.littleEndianByteArrayParser, BIG = dicomParser.bigEndianByteArrayParser;
 const PIXEL_DATA = "x7fe00010", FLOATS = ["x7fe00008", "x7fe00009"];
 
-/** Elements by keyword; a missing and an empty one are the same. */
-class Header {
-  constructor(dataSet) {
-    this.dataSet = dataSet;
-  }
-
-  element(keyword) {
-    return this.dataSet.elements[tables.header.tags[keyword]] ?? { length: 0 };
-  }
-
-  has(keyword) {
-    return this.element(keyword).length > 0;
-  }
-
-  /** The values as text in capitals, without the blanks around them. */
-  texts(keyword) {
-    const { tag, length } = this.element(keyword);
+/** Functions of keywords that give elements; a missing and an empty one are the same. */
+function headerOf(dataSet) {
+  const element = (keyword) => dataSet.elements[tables.header.tags[keyword]] ?? { length: 0 };
+  // The values as text in capitals, without the blanks around them.
+  const texts = (keyword) => {
+    const { tag, length } = element(keyword);
     if (length > tables.header.longest) throw new Error("a value that is too long");
-    return (this.dataSet.string(tag) ?? "").split("\\").map((text) => text.trim().toUpperCase());
-  }
-
-  /** The first value as text in capitals; "" for none. */
-  text(keyword) {
-    return this.texts(keyword)[0];
-  }
-
-  /** The values of decimal strings. */
-  numbers(keyword) {
-    return this.texts(keyword).filter(Boolean).map(decimal);
-  }
-
-  /** The values of 16 bits, unsigned. */
-  words(keyword) {
-    const { tag, length, vr = "US" } = this.element(keyword);
+    return (dataSet.string(tag) ?? "").split("\\").map((text) => text.trim().toUpperCase());
+  };
+  // The values of 16 bits, unsigned.
+  const words = (keyword) => {
+    const { tag, length, vr = "US" } = element(keyword);
     if (!["US", "SS", "OW", "UN"].includes(vr)) throw new Error("no words");
-    return Array.from({ length: length >> 1 }, (_, at) => this.dataSet.uint16(tag, at));
-  }
-
-  /** The items of a sequence. */
-  items(keyword) {
-    return (this.element(keyword).items ?? []).map(({ dataSet }) => new Header(dataSet));
-  }
+    return Array.from({ length: length >> 1 }, (_, at) => dataSet.uint16(tag, at));
+  };
+  return {
+    has: (keyword) => element(keyword).length > 0,
+    texts,
+    text: (keyword) => texts(keyword)[0],
+    numbers: (keyword) => texts(keyword).filter(Boolean).map(decimal),
+    words,
+    items: (keyword) => (element(keyword).items ?? []).map((item) => headerOf(item.dataSet)),
+  };
 }
 
 /** A decimal string as a number; NaN if it is none. */
@@ -71,7 +52,7 @@ export function readMeta(bytes, head) {
     const element = dicomParser.readDicomElementExplicit(stream, []);
     meta.elements[element.tag] = element;
   }
-  return [new Header(meta), stream.position];
+  return [headerOf(meta), stream.position];
 }
 
 /** {header, syntax, isLittle, hasFloats, pixels} of a data set. stated: its transfer syntax, "" for none. */
@@ -85,5 +66,5 @@ export function readHeader(bytes, place, stated) {
   const dataSet = new dicomParser.DataSet(order, bytes, {});
   parse(dataSet, new Bounded(order, bytes, place), bytes.length, { untilTag: PIXEL_DATA });
   const hasFloats = FLOATS.some((tag) => tag in dataSet.elements), pixels = dataSet.elements[PIXEL_DATA];
-  return { header: new Header(dataSet), syntax: stated || guess, isLittle, hasFloats, pixels };
+  return { header: headerOf(dataSet), syntax: stated || guess, isLittle, hasFloats, pixels };
 }

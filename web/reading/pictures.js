@@ -48,7 +48,8 @@ function checkReadable(context, name) {
   const found = `${context.getImageData(0, 0, 1, 1).data}`;
   context.clearRect(0, 0, 1, 1);
   if (found === "18,52,86,255") return;
-  refuse(`${name} cannot be read: the browser hides canvases from pages. Allow it, or use another browser.`);
+  const reason = "the browser hides pixels from pages, against fingerprinting";
+  refuse(`${name} cannot be read: ${reason}. Allow this page to read canvases, or use another browser.`);
 }
 
 /**
