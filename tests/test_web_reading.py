@@ -74,7 +74,7 @@ import { latin1 } from "/reading/kinds.js";
 
 onmessage = async ({ data: [path, tables] }) => {
   configure(tables);
-  const bytes = new Uint8Array(await (await fetch(path, { cache: "no-store" })).arrayBuffer());
+  const bytes = new Uint8Array(await (await fetch(path)).arrayBuffer());
   const answer = await read(bytes, "the image").catch((error) => error);
   const isExpected = !(answer instanceof Error) || answer instanceof ImageError;
   const { message: error, cause, pixels, ...picture } = answer;
@@ -106,6 +106,7 @@ if not (WEB / "vendor").is_dir() and "CI" not in os.environ:
 class Site(SimpleHTTPRequestHandler):
     def end_headers(self) -> None:
         self.send_header("Content-Security-Policy", POLICY)
+        self.send_header("Cache-Control", "no-store")
         super().end_headers()
 
     def log_message(self, *args: Any) -> None: ...
