@@ -30,6 +30,7 @@ from xray_hf.demo.shell import STATIC
 from xray_hf.errors import BundleError, ConfigError, exit_on_error
 from xray_hf.files import as_json, atomic_folder, require_new_folder
 from xray_hf.inference import engine, overlay
+from xray_hf.reading import for_browser
 from xray_hf.report import html, sentences
 from xray_hf.task import REJECTED, UNSURE
 
@@ -146,7 +147,7 @@ def describe(served: Models, shown: Sequence[str]) -> dict[str, Any]:
         "palette": base64.b64encode(overlay.palette()).decode(),
         "bar": rendering.bar(),
         "examples": list(shown),
-        "reading": {"todo": 1},
+        "reading": for_browser.tables(),
     }
 
 

@@ -11,10 +11,11 @@ from xray_hf.errors import ImageError
 from xray_hf.reading.kinds import stowaway
 from xray_hf.reading.limits import several_pages
 
+APPLE = "is a PNG in Apple's own form; save it again as PNG with another program."
 MAX_EXIF = 2**16  # bytes, one JPEG segment; Pillow may keep a copy of all of it per entry
 
-_MAX_PARTS = 200_000  # chunks of a PNG, segments of a JPEG: each costs Pillow microseconds
-_MAX_SCANS = 100  # a progressive JPEG has about 10; each costs a pass over the whole image
+MAX_PARTS = 200_000  # chunks of a PNG, segments of a JPEG: each costs Pillow microseconds
+MAX_SCANS = 100  # a progressive JPEG has about 10; each costs a pass over the whole image
 _MARKER = re.compile(rb"\xff+([\x01-\xfe])")
 _AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # neither a stuffed byte nor a restart
 _RAW_EXIF = b"Raw profile type exif\0"  # how ImageMagick writes EXIF into a text chunk
@@ -53,7 +54,7 @@ def png(data: bytes, name: str) -> Png:
     Raises ImageError for absurdly many chunks, an animation, or another file after the end.
     """
     kept, place, depth, stated, exif = [data[:8]], 8, 0, None, b""
-    for _ in range(_MAX_PARTS):
+    for _ in range(MAX_PARTS):
         length, kind = struct.unpack_from(">I4s", data, place) if place + 8 <= len(data) else (len(data), b"")
         end = place + 12 + length
         if end > len(data):
@@ -64,9 +65,7 @@ def png(data: bytes, name: str) -> Png:
             kept.append(data[place:end])
             exif = body if kind == b"eXIf" else exif
         if kind == b"CgBI":
-            raise ImageError(
-                f"{name} is a PNG in Apple's own form; save it again as PNG with another program."
-            )
+            raise ImageError(f"{name} {APPLE}")
         if kind == b"IHDR" and length == 13:
             depth = body[8]
         if kind == b"sBIT" and _is_right(kind, body, data[end - 4 : end]) and body and len(set(body)) == 1:
@@ -102,7 +101,7 @@ def jpeg(data: bytes, name: str) -> Jpeg:
     """
     place, scans, exif, pixels, end = 2, 0, b"", len(data), None
     frame = Jpeg()
-    for _ in range(_MAX_PARTS):
+    for _ in range(MAX_PARTS):
         found = _MARKER.match(data, place)
         if found is None:
             end = min(place, pixels)
@@ -124,7 +123,7 @@ def jpeg(data: bytes, name: str) -> Jpeg:
             scans, pixels = scans + 1, min(pixels, place)
             after = _AFTER_SCAN.search(data, place)
             place = after.start() if after else len(data)
-        if scans > _MAX_SCANS:
+        if scans > MAX_SCANS:
             raise _too_many(name, "scans")
         check_exif(exif, name)
     else:

@@ -29,11 +29,22 @@ from xray_hf.reading.grey import Reading, reading_of
 from xray_hf.reading.quiet import can_be_quiet, quiet
 
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
-_SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "PixelAspectRatio")  # vertical, horizontal; best first
-_SQUARE = 0.01  # by which a pixel's sides may differ
-_LONGEST = 4  # the largest ratio of a pixel's sides; no detector exceeds it
+SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "PixelAspectRatio")  # vertical, horizontal; best first
+SQUARE = 0.01  # by which a pixel's sides may differ
+LONGEST = 4  # the largest ratio of a pixel's sides; no detector exceeds it
 
-_SPACING = "The file states pixels with an aspect ratio that no detector has; the ratio was ignored."
+FLOATS = "has pixels of floating-point numbers; expected integers. Export it again."
+NO_PICTURE = "is DICOM without a picture; choose the file with the X-ray."
+NO_SYNTAX = (
+    "does not say how its pixels are compressed (it has no transfer syntax); "
+    "export it again, as a DICOM file with file meta information."
+)
+NO_PHOTOMETRIC = (
+    "does not say whether low values are black, white or colours (its photometric interpretation is "
+    "missing); expected MONOCHROME1 or MONOCHROME2. Export it again."
+)
+PALETTE = "is a coloured DICOM image (with a palette); export it as MONOCHROME2."
+SPACING = "The file states pixels with an aspect ratio that no detector has; the ratio was ignored."
 
 
 can_be_quiet(misc.LOGGER, utils.LOGGER, base.LOGGER, warns=misc)
@@ -97,14 +108,11 @@ def _open(data: bytes, name: str) -> File:
         raise ImageError(kinds.why_not_read(data, name)) from None
     dicom_content.check_kind(file.header.text("SOPClassUID"), name)
     if file.tag in FLOAT_PIXELS:
-        raise ImageError(f"{name} has pixels of floating-point numbers; expected integers. Export it again.")
+        raise ImageError(f"{name} {FLOATS}")
     if file.tag != PIXEL_DATA:
-        raise ImageError(f"{name} is DICOM without a picture; choose the file with the X-ray.")
+        raise ImageError(f"{name} {NO_PICTURE}")
     if not file.is_stated and file.length == UNDEFINED:
-        raise ImageError(
-            f"{name} does not say how its pixels are compressed (it has no transfer syntax); "
-            "export it again, as a DICOM file with file meta information."
-        )
+        raise ImageError(f"{name} {NO_SYNTAX}")
     return file
 
 
@@ -129,12 +137,9 @@ def _format(header: Header, name: str) -> Format:
         raise ImageError(f"{name} has {frames} frames; expected one. Export the X-ray alone.")
     photometric = header.text("PhotometricInterpretation")
     if not photometric:
-        raise ImageError(
-            f"{name} does not say whether low values are black, white or colours (its photometric "
-            "interpretation is missing); expected MONOCHROME1 or MONOCHROME2. Export it again."
-        )
+        raise ImageError(f"{name} {NO_PHOTOMETRIC}")
     if photometric == "PALETTE COLOR":
-        raise ImageError(f"{name} is a coloured DICOM image (with a palette); export it as MONOCHROME2.")
+        raise ImageError(f"{name} {PALETTE}")
     is_grey = photometric in ("MONOCHROME1", "MONOCHROME2")
     if not is_grey and photometric not in _COLOURS:
         raise ImageError(
@@ -165,13 +170,13 @@ def _format(header: Header, name: str) -> Format:
 
 def _pixel_ratio(header: Header) -> tuple[float, tuple[str, ...]]:
     """A pixel's height over its width, 1 if these are about equal or unknown; and warnings."""
-    for keyword in _SPACINGS:
+    for keyword in SPACINGS:
         try:
             vertical, horizontal = header.numbers(keyword)
             ratio = vertical / horizontal
         except (ValueError, ArithmeticError):
             continue
-        if not 1 / _LONGEST <= ratio <= _LONGEST:
-            return 1, (_SPACING,)
-        return (1, ()) if abs(ratio - 1) <= _SQUARE else (ratio, ())
+        if not 1 / LONGEST <= ratio <= LONGEST:
+            return 1, (SPACING,)
+        return (1, ()) if abs(ratio - 1) <= SQUARE else (ratio, ())
     return 1, ()

@@ -11,7 +11,7 @@ from xray_hf.errors import ImageError
 from xray_hf.reading.dicom_header import Header
 
 RADIOGRAPHY = ("CR", "DX", "DR", "RG", "RF", "XA", "OT", "SC")  # OT, SC: digitised films and screenshots
-_MODALITIES = {
+MODALITIES = {
     "CT": "computed tomography",
     "MR": "magnetic resonance",
     "US": "ultrasound",
@@ -22,7 +22,7 @@ _MODALITIES = {
 }
 # SOP classes (PS3.6, A) without a picture of their own: how the UID begins, what it is, what to do.
 _CLASS = "1.2.840.10008.5.1.4."
-_NO_PICTURES = (
+NO_PICTURES = (
     ("1.2.840.10008.1.3.10", "a DICOMDIR, the list of a disc's files; choose the file with the X-ray"),
     (f"{_CLASS}1.1.104.", "a document (PDF or other) in DICOM; export the page with the X-ray as PNG"),
     (f"{_CLASS}1.1.88.", "a structured report; choose the file with the X-ray"),
@@ -31,35 +31,37 @@ _NO_PICTURES = (
 )
 
 # Words of views and regions, in capitals: whole words, unless they also occur in compounds.
-_LATERAL = re.compile(
+LATERAL = re.compile(
     r"\b([LR]?LAT|LATL|LATERAL|LATERALE|LATERAUX|LATEROLATERAL|CHESTLAT|LL|SAGITTAL|SIDE VIEW|PROFIL|PERFIL"
     r"|SEITL|SEITLICHE?)\b"
 )
-_NOT_LATERAL = re.compile(r"DECUB|DEKUB|OBLIQUE|\bBILAT")  # lying on the side is a frontal view
-_FRONTAL = re.compile(r"\b(PA|AP|FRONTAL|POSTERO ?ANTERIOR|ANTERO ?POSTERIOR|FACE)\b")
-_CHEST = re.compile(
+NOT_LATERAL = re.compile(r"DECUB|DEKUB|OBLIQUE|\bBILAT")  # lying on the side is a frontal view
+FRONTAL = re.compile(r"\b(PA|AP|FRONTAL|POSTERO ?ANTERIOR|ANTERO ?POSTERIOR|FACE)\b")
+CHEST = re.compile(
     r"CHEST|THORAX|TORAX|LUNG|PULMO|HEART|CARDIAC|MEDIASTIN|BRONCH|TRACHEA|STERNUM|DIAPHRAGM|\b(RIBS?|CXR)\b"
 )
-_OTHER_REGION = re.compile(
+OTHER_REGION = re.compile(
     r"ABDOM|PELVI|SPINE|CERVICAL|LUMBAR|SACR[UO]|COCCYX|SKULL|BRAIN|FACIAL|ORBIT|SINUS|NASAL|MANDIB|MAXILL|DENT|TOOTH"
     r"|TEETH|ZYGOMA|MASTOID|SHOULDER|SCAPULA|CLAVIC|ACROMIO|HUMER|ELBOW|FOREARM|WRIST|FINGER|THUMB|FEMUR|THIGH|KNEE"
     r"|PATELLA|TIBIA|FIBULA|ANKLE|CALCAN|TARSAL|BREAST|KIDNEY|URETER|URETHRA|URINARY|BLADDER|COLON|STOMACH|DUODEN"
     r"|RECTUM|BOWEL|INTESTINE|BILIARY|EXTREMIT|\b(UPPER|LOWER) ?(LIMB|ARM|LEG)"
     r"|\b(ARMS?|LEGS?|[LR]?HANDS?|HIPS?|FOOT|FEET|TOES?|HEADS?|NECK|JAW|EYES?|HEEL|ILIUM|ILEUM|KUB|ABD|BECKEN|[BLH]WS|KNIE|GENOU)\b"
 )
-_DESCRIPTIONS = ("BodyPartExamined", "SeriesDescription", "ProtocolName")  # best first
-_VIEWS, _REGIONS = "CID4010", "CID4009"  # of PS3.16: DX view; DX anatomy imaged
+DESCRIPTIONS = ("BodyPartExamined", "SeriesDescription", "ProtocolName")  # best first
+VIEWS, REGIONS = "CID4010", "CID4009"  # of PS3.16: DX view; DX anatomy imaged
 
-_TURNED = (
+LATERAL_VIEW = "is a lateral view; choose the frontal one (PA or AP)."
+OTHER_PART = "shows a part of the body other than the chest, by its header; choose a chest X-ray."
+TURNED = (
     "The file says that the picture is mirrored, turned or upside down; it is shown as it is stored, "
     "so turn it upright first."
 )
-_BURNED_IN = "The file says that text is burned into the picture; it may name the patient."
+BURNED_IN = "The file says that text is burned into the picture; it may name the patient."
 
 
 def check_kind(sop_class: str, name: str) -> None:
     """Raise ImageError for DICOM files that are not pictures by the UID of their SOP class; "" is unknown."""
-    for start, advice in _NO_PICTURES:
+    for start, advice in NO_PICTURES:
         if sop_class.startswith(start):
             raise ImageError(f"{name} is {advice}.")
 
@@ -68,21 +70,19 @@ def check(header: Header, name: str) -> tuple[str, ...]:
     """Raise ImageError if the header says that this is not a frontal X-ray of the chest; return warnings."""
     modality = header.text("Modality")
     if modality and modality not in RADIOGRAPHY:
-        kind = _MODALITIES.get(modality, "not radiography")
+        kind = MODALITIES.get(modality, "not radiography")
         raise ImageError(
             f"{name} is {kind} by its modality; expected a chest radiograph ({', '.join(RADIOGRAPHY)})."
         )
     directions = [direction[:1] for direction in header.texts("PatientOrientation")]
     is_from_the_side = len(directions) == 2 and bool({"A", "P"} & set(directions)) and not _is_frontal(header)
     if _is_lateral(header) or is_from_the_side:
-        raise ImageError(f"{name} is a lateral view; choose the frontal one (PA or AP).")
+        raise ImageError(f"{name} {LATERAL_VIEW}")
     if _is_other_region(header):
-        raise ImageError(
-            f"{name} shows a part of the body other than the chest, by its header; choose a chest X-ray."
-        )
+        raise ImageError(f"{name} {OTHER_PART}")
     is_turned = len(directions) == 2 and set(directions) <= set("LRHF") and directions != ["L", "F"]
     is_burned_in = header.text("BurnedInAnnotation") == "YES"
-    return (*((_TURNED,) if is_turned else ()), *((_BURNED_IN,) if is_burned_in else ()))
+    return (*((TURNED,) if is_turned else ()), *((BURNED_IN,) if is_burned_in else ()))
 
 
 def _is_lateral(header: Header) -> bool:
@@ -94,30 +94,30 @@ def _is_lateral(header: Header) -> bool:
         return True
     if _is_frontal(header):
         return False
-    words = (_words(header.text(keyword)) for keyword in _DESCRIPTIONS)
-    told = next((each for each in words if _LATERAL.search(each) or _FRONTAL.search(each)), "")
+    words = (_words(header.text(keyword)) for keyword in DESCRIPTIONS)
+    told = next((each for each in words if LATERAL.search(each) or FRONTAL.search(each)), "")
     return _says_lateral(told)
 
 
 def _is_frontal(header: Header) -> bool:
     """Whether the view's own attributes name a frontal view."""
-    return any(map(_FRONTAL.search, _views(header)))
+    return any(map(FRONTAL.search, _views(header)))
 
 
 def _views(header: Header) -> tuple[str, str]:
-    return _words(header.text("ViewPosition")), _meanings(header, "ViewCodeSequence", _VIEWS)
+    return _words(header.text("ViewPosition")), _meanings(header, "ViewCodeSequence", VIEWS)
 
 
 def _says_lateral(words: str) -> bool:
     """One view, not "PA and lateral"."""
-    return bool(_LATERAL.search(words)) and not _NOT_LATERAL.search(words) and not _FRONTAL.search(words)
+    return bool(LATERAL.search(words)) and not NOT_LATERAL.search(words) and not FRONTAL.search(words)
 
 
 def _is_other_region(header: Header) -> bool:
     words = (
-        f"{_words(header.text('BodyPartExamined'))} {_meanings(header, 'AnatomicRegionSequence', _REGIONS)}"
+        f"{_words(header.text('BodyPartExamined'))} {_meanings(header, 'AnatomicRegionSequence', REGIONS)}"
     )
-    return bool(_OTHER_REGION.search(words)) and not _CHEST.search(words)
+    return bool(OTHER_REGION.search(words)) and not CHEST.search(words)
 
 
 def _words(text: str) -> str:

@@ -19,16 +19,19 @@ from xray_hf.reading.dicom_header import Header
 from xray_hf.reading.dicom_pixels import Format
 from xray_hf.reading.levels import strips
 
-_DARK = 2  # bits: a table that leaves three quarters of its range unused holds fewer than it states
-_MAX_TRIED = 16  # tables and windows: each takes as long as the pixels
-_MOST, _MANY = 0.99, 255  # the share of entries that decides a table's depth, if it has so many entries
+DARK = 2  # bits: a table that leaves three quarters of its range unused holds fewer than it states
+MAX_TRIED = 16  # tables and windows: each takes as long as the pixels
+MOST, MANY = 0.99, 255  # the share of entries that decides a table's depth, if it has so many entries
 _DAMAGED = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, struct.error)
 
-_NO_SLOPE = "The file's rescale slope is 0, so it was left out."
-_NEXT_WINDOW = "The file's first window cannot be used or shows none of its values; the next one is shown."
-_NO_WINDOW = "The file's window cannot be used; its whole range of values is shown."
-_BITS = "The file's lookup table does not have the bit depth that it states; that of its entries was used."
-_SHAPE = "The file's header contradicts itself about black and white; check the picture."
+NO_RESCALE = "has a rescale slope or intercept that is not a number; export it again."
+NO_SLOPE = "The file's rescale slope is 0, so it was left out."
+NEXT_WINDOW = "The file's first window cannot be used or shows none of its values; the next one is shown."
+NO_WINDOW = "The file's window cannot be used; its whole range of values is shown."
+OTHER_BITS = (
+    "The file's lookup table does not have the bit depth that it states; that of its entries was used."
+)
+SHAPE = "The file's header contradicts itself about black and white; check the picture."
 
 
 def grey_of(
@@ -64,7 +67,7 @@ def grey_of(
         grey, more = _show(values, shown, form, header)
     # INVERSE belongs to MONOCHROME1 and IDENTITY to the other (C.11.6): they say the same, so invert once.
     contradicts = header.text("PresentationLUTShape") == ("IDENTITY" if is_inverted else "INVERSE")
-    return grey, (*warnings, *more, *((_SHAPE,) if contradicts else ()))
+    return grey, (*warnings, *more, *((SHAPE,) if contradicts else ()))
 
 
 def _present(words: np.ndarray, form: Format, header: Header) -> np.ndarray:
@@ -138,8 +141,8 @@ def _modality(
         slope = intercept = np.nan
     values = stored * (slope or 1.0) + intercept
     if not np.isfinite(values).all():
-        raise ImageError(f"{name} has a rescale slope or intercept that is not a number; export it again.")
-    return values, () if slope else (_NO_SLOPE,)
+        raise ImageError(f"{name} {NO_RESCALE}")
+    return values, () if slope else (NO_SLOPE,)
 
 
 def _rescale(header: Header) -> tuple[float, float]:
@@ -169,16 +172,16 @@ def _show(
     values: (N,). shown: makes the picture (H, W) uint8 of the values' shares 0..1 of white.
     """
     tried = 0
-    for tried, transform in enumerate(islice(_transforms(form, header), _MAX_TRIED), start=1):
+    for tried, transform in enumerate(islice(_transforms(form, header), MAX_TRIED), start=1):
         try:
             shares, warnings = transform(values)
         except _DAMAGED:
             continue
         if np.isfinite(shares).all() and _has_shades(grey := shown(shares)):
-            return grey, (*warnings, *((_NEXT_WINDOW,) if tried > 1 else ()))
+            return grey, (*warnings, *((NEXT_WINDOW,) if tried > 1 else ()))
     low, high = values.min(), values.max()
     grey = shown(np.zeros(len(values)) if low == high else (values - low) / (high - low))
-    return grey, (_NO_WINDOW,) if tried else ()
+    return grey, (NO_WINDOW,) if tried else ()
 
 
 def _has_shades(grey: np.ndarray) -> bool:
@@ -213,9 +216,9 @@ def _voi_table(values: np.ndarray, item: Header, lowest: float) -> tuple[np.ndar
     entries, first, stated, held = _table(item, values, lowest)
     if not 8 <= stated <= 16:
         raise ValueError("no depth of a VOI table")
-    is_wrong = held > stated or held <= stated - _DARK
+    is_wrong = held > stated or held <= stated - DARK
     bits = max(8, held) if is_wrong else stated
-    return _looked_up(values, entries, first) / (2**bits - 1), (_BITS,) if bits != stated else ()
+    return _looked_up(values, entries, first) / (2**bits - 1), (OTHER_BITS,) if bits != stated else ()
 
 
 def _looked_up(values: np.ndarray, entries: np.ndarray, first: int) -> np.ndarray:
@@ -244,6 +247,6 @@ def _table(item: Header, values: np.ndarray, lowest: float) -> tuple[np.ndarray,
     else:
         raise ValueError("too few entries")
     held = int(entries.max()).bit_length()
-    if held > bits and count >= _MANY:  # if only a few entries need more bits, they are clipped
-        held = max(bits, int(np.quantile(entries, _MOST)).bit_length())
+    if held > bits and count >= MANY:  # if only a few entries need more bits, they are clipped
+        held = max(bits, int(np.quantile(entries, MOST)).bit_length())
     return entries, first, bits, held

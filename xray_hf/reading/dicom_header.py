@@ -23,7 +23,7 @@ PIXEL_DATA = 0x7FE00010
 FLOAT_PIXELS = (0x7FE00008, 0x7FE00009)
 UNDEFINED = 0xFFFFFFFF  # the length of compressed pixel data
 
-_WANTED = [
+WANTED = [
     Tag(keyword)
     for keyword in (
         *("SOPClassUID", "Modality", "BurnedInAnnotation"),
@@ -37,13 +37,13 @@ _WANTED = [
         *("VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction", "PresentationLUTShape"),
     )
 ]
-_SEQUENCES = [tag for tag in _WANTED if dictionary_VR(tag) == "SQ"]
+_SEQUENCES = [tag for tag in WANTED if dictionary_VR(tag) == "SQ"]
 _META = [Tag("MediaStorageSOPClassUID"), Tag("TransferSyntaxUID")]
 _NUMBERS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d"}  # as struct calls them
 
-_MAX_READS = 50_000  # of the header: pydicom keeps up to 2 kB for every element and item it meets
+MAX_READS = 50_000  # of the header: pydicom keeps up to 2 kB for every element and item it meets
 _MAX_HEADER = 32 * 2**20  # bytes; nine tables of 65,536 entries have 1.2 million
-_MAX_VALUE = 1024  # bytes of a value that is not a sequence
+MAX_VALUE = 1024  # bytes of a value that is not a sequence
 
 
 class Header:
@@ -142,9 +142,9 @@ def read_header(stream: io.BytesIO, stated: uid.UID) -> File:
             pixels = (int(tag), vr or "OW", stream.tell(), length)
         return tag >= FLOAT_PIXELS[0]
 
-    header = read_dataset(stream, is_implicit, is_little, stop_when=at_pixels, specific_tags=_WANTED)
+    header = read_dataset(stream, is_implicit, is_little, stop_when=at_pixels, specific_tags=WANTED)
     for element in header.elements():
-        is_short = len(element.value or b"") <= _MAX_VALUE
+        is_short = len(element.value or b"") <= MAX_VALUE
         if isinstance(element, RawDataElement) and element.tag not in _SEQUENCES and not is_short:
             raise ValueError("a value that is too long")
     return File(stated or guessed, bool(stated), Header(header.elements(), is_little), *pixels)
@@ -156,7 +156,7 @@ class Bounded(io.BytesIO):
     def __init__(self, data: bytes, limit: int) -> None:
         """limit: bytes that may be read in all."""
         super().__init__(data)
-        self.pieces, self.left = _MAX_READS, limit
+        self.pieces, self.left = MAX_READS, limit
 
     def read(self, size: int | None = -1, /) -> bytes:
         part = super().read(size)

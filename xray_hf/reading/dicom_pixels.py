@@ -24,7 +24,7 @@ from xray_hf.reading.dicom_header import UNDEFINED, Bounded, File
 
 NATIVE = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
 _JPEG, _LOSSLESS, _JPEG_LS = (0xC0, 0xC1), (0xC3,), (0xF7,)  # the frame markers that may occur
-_FRAMES_ARE_JPEG = {
+FRAMES_ARE_JPEG = {
     uid.JPEGBaseline8Bit: _JPEG,
     uid.JPEGExtended12Bit: _JPEG,
     uid.JPEGLossless: _LOSSLESS,
@@ -32,10 +32,10 @@ _FRAMES_ARE_JPEG = {
     uid.JPEGLSLossless: _JPEG_LS,
     uid.JPEGLSNearLossless: _JPEG_LS,
 }
-_JPEG_2000 = (uid.JPEG2000Lossless, uid.JPEG2000)
-SYNTAXES = (*NATIVE, *_FRAMES_ARE_JPEG, *_JPEG_2000, uid.RLELossless)  # what is read
-_LOSSLESS_NUMBERS = (uid.JPEGLSLossless, uid.JPEG2000Lossless)
-_EXACT = (*NATIVE, uid.RLELossless, uid.JPEGLossless, uid.JPEGLosslessSV1)
+JPEG_2000 = (uid.JPEG2000Lossless, uid.JPEG2000)
+SYNTAXES = (*NATIVE, *FRAMES_ARE_JPEG, *JPEG_2000, uid.RLELossless)  # what is read
+LOSSLESS_NUMBERS = (uid.JPEGLSLossless, uid.JPEG2000Lossless)
+EXACT = (*NATIVE, uid.RLELossless, uid.JPEGLossless, uid.JPEGLosslessSV1)
 
 _JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"  # how a JP2 file begins
 _CODE_STREAM = b"\xff\x4f\xff\x51"
@@ -89,7 +89,7 @@ def keeps_unused_bits(words: np.ndarray, syntax: uid.UID, form: Format) -> bool:
 
     Other codecs give numbers, and lossy ones numbers a little too large, which would turn black if cut.
     """
-    return syntax in _EXACT or (syntax in _LOSSLESS_NUMBERS and int(words.max()) >= 2**form.stored)
+    return syntax in EXACT or (syntax in LOSSLESS_NUMBERS and int(words.max()) >= 2**form.stored)
 
 
 def _native(data: bytes, file: File, form: Format, name: str) -> np.ndarray:
@@ -135,16 +135,16 @@ def _compressed(frame: bytes, syntax: uid.UID, form: Format, name: str) -> np.nd
     """Decode one frame."""
     if syntax == uid.RLELossless:
         return _rle(frame, form)
-    if syntax in _JPEG_2000:
+    if syntax in JPEG_2000:
         if frame.startswith(_JP2):  # an encoder's whole file instead of its code stream: pydicom#2074
             frame = frame[frame.index(_CODE_STREAM) :]
         _check_stream(_j2k_header(frame), form, name)
         return _j2k(frame, form)
-    _check_stream(_jpeg_header(frame, _FRAMES_ARE_JPEG[syntax]), form, name)
+    _check_stream(_jpeg_header(frame, FRAMES_ARE_JPEG[syntax]), form, name)
     frame = frame.rstrip(b"\0\xff")
     if not frame.endswith(b"\xff\xd9"):  # JPEG-LS decoders look for it beyond the end, for ever
         raise ValueError("no end")
-    return _jpeg(frame, _FRAMES_ARE_JPEG[syntax], form)
+    return _jpeg(frame, FRAMES_ARE_JPEG[syntax], form)
 
 
 def _rle(frame: bytes, form: Format) -> np.ndarray:

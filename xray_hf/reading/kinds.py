@@ -6,7 +6,7 @@ import re
 
 KINDS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "DICOM")  # what is read
 _EXPECTED = f"expected one of {', '.join(KINDS)}"
-_STARTS = tuple(
+STARTS = tuple(
     (kind, re.compile(start, re.DOTALL))
     for kind, start in (
         ("PNG", rb"\x89PNG\r\n\x1a\n"),
@@ -19,7 +19,7 @@ _STARTS = tuple(
     )
 )
 # First bytes of files that are often mistaken for X-rays, what these are and what to do with them.
-_STRANGERS = tuple(
+STRANGERS = tuple(
     (re.compile(start, re.DOTALL), advice)
     for start, advice in (
         (rb"PK[\x03\x05\x07]", "a ZIP archive; unpack it and choose an image in it"),
@@ -34,7 +34,7 @@ _STRANGERS = tuple(
         (rb"\xff\xd8\xff\xf7", "a JPEG-LS image without DICOM; save it as PNG"),
         (rb"\xff\x0a|\0\0\0\x0cJXL ", "a JPEG XL image; save it as PNG"),
         (
-            rb"(\xef\xbb\xbf)?\s*(?i:<\?xml|<svg|<!doctype|<html|<\?php)",
+            rb"(\xef\xbb\xbf)?[\t-\r ]*(?i:<\?xml|<svg|<!doctype|<html|<\?php)",
             "a web page or drawing; export a PNG",
         ),
         (rb"MZ|\x7fELF|#!|[\xce\xcf]\xfa\xed\xfe", "a program and will not be opened; choose an image"),
@@ -45,11 +45,12 @@ _STRANGERS = tuple(
         ),
     )
 )
+TWO_KINDS = "is DICOM and, by its first bytes, another kind of file too; export the X-ray as PNG."
 # Must not follow an image: another reader would open the file as one of these.
-_STOWAWAYS = re.compile(
+STOWAWAYS = re.compile(
     rb"(?P<ZIP>PK(\x03\x04|\x05\x06|\x01\x02))|(?P<PDF>%PDF-)|(?P<RAR>Rar!\x1a\x07)|(?P<a7z>7z\xbc\xaf\x27\x1c)"
-    rb"|(?P<script>(?i:<\?php|<script|<html|<!doctype|<svg)|\A[\0\s]*#!)"
-    rb"|(?P<program>\x7fELF|This program cannot be run|\A\0*MZ)"
+    rb"|(?P<script>(?i:<\?php|<script|<html|<!doctype|<svg)|^[\0\t-\r ]*#!)"
+    rb"|(?P<program>\x7fELF|This program cannot be run|^\0*MZ)"
 )
 
 
@@ -57,7 +58,7 @@ def kind_of(data: bytes) -> str | None:
     """The one of KINDS whose signature a file begins with; None if there is none."""
     if data[128:132] == b"DICM":
         return "DICOM"
-    return next((kind for kind, start in _STARTS if start.match(data)), None)
+    return next((kind for kind, start in STARTS if start.match(data)), None)
 
 
 def is_also_another_kind(data: bytes) -> bool:
@@ -67,12 +68,12 @@ def is_also_another_kind(data: bytes) -> bool:
     """
     start = data[:128]
     is_image = kind_of(start) not in (None, "TIFF", "DICOM")
-    return data[128:132] == b"DICM" and (is_image or any(each.match(start) for each, _ in _STRANGERS))
+    return data[128:132] == b"DICM" and (is_image or any(each.match(start) for each, _ in STRANGERS))
 
 
 def why_not_read(data: bytes, name: str) -> str:
     """A sentence about a file that is none of KINDS, with what to do next."""
-    for pattern, advice in _STRANGERS:
+    for pattern, advice in STRANGERS:
         if pattern.match(data[:512]):
             return f"{name} is not a readable image ({_EXPECTED}): it is {advice}."
     return f"{name} is not a readable image; {_EXPECTED}. Export the X-ray as PNG."
@@ -80,7 +81,7 @@ def why_not_read(data: bytes, name: str) -> str:
 
 def stowaway(tail: bytes) -> str | None:
     """The kind of file that another reader would find after an image's end; None if there is none."""
-    found = _STOWAWAYS.search(tail)
+    found = STOWAWAYS.search(tail)
     if found is None:
         return None
     return "7z" if found.lastgroup == "a7z" else found.lastgroup

@@ -22,11 +22,11 @@ import numpy as np
 
 from xray_hf.errors import ImageError
 
-_BITS = (8, 10, 12, 14)
-_BEYOND = 0.05  # the share of the picture that may lie beyond its values
+BITS = (8, 10, 12, 14)
+BEYOND = 0.05  # the share of the picture that may lie beyond its values
 _HOT = 0.0002  # the share of the pixels that may be hot or dead
-_GAP = 1 / 8  # of the picture's range: a value without a neighbour within it stands alone
-_NARROW = 1 / 8  # of all values: a picture that spans less, and begins above that, has its own black
+GAP = 1 / 8  # of the picture's range: a value without a neighbour within it stands alone
+NARROW = 1 / 8  # of all values: a picture that spans less, and begins above that, has its own black
 _FEW = 2**20  # pixels sampled to find the ends
 _STRIP = 2**20  # pixels converted at a time; copies of a whole image would cost hundreds of MB
 
@@ -46,7 +46,7 @@ def to_eight_bits(
     if values.dtype.kind == "b":
         return values * np.uint8(255), ()
     if values.dtype in (np.uint8, np.uint16):
-        return _by_depth(values, stated, _BITS)
+        return _by_depth(values, stated, BITS)
     return _by_range(values, name, stated)
 
 
@@ -64,12 +64,12 @@ def _by_range(values: np.ndarray, name: str, stated: int | None) -> tuple[np.nda
     few = _few(values)
     low, high = _ends(few)
     for white in (1, 255) if kind == "f" else ():
-        if low >= -white * _GAP and white / 2 <= high <= white * (1 + _GAP):
+        if low >= -white * GAP and white / 2 <= high <= white * (1 + GAP):
             return _linear(values, 0, white), ()
     if low < 0 or high >= 2**16 or (few != np.rint(few)).any():
         return _from_end_to_end(values, low, high)
     without_sign = {8 * size - 1} if kind == "i" and size <= 2 else set()
-    return _by_depth(_as_16_bits(values), stated, sorted({*_BITS, *without_sign}))
+    return _by_depth(_as_16_bits(values), stated, sorted({*BITS, *without_sign}))
 
 
 def _as_16_bits(values: np.ndarray) -> np.ndarray:
@@ -100,7 +100,7 @@ def _by_depth(
     bits = next((bits for bits in possible if _holds(picture, bits)), 16)
     there = np.flatnonzero(picture)
     low, high = (int(there[0]), int(there[-1])) if len(there) else (0, 2**16)
-    if high - low < _NARROW * 2**bits < low:
+    if high - low < NARROW * 2**bits < low:
         return _from_end_to_end(values, low, high)
     warning = f"The image does not state how many bits its values have; they suggest {bits}."
     return _from_black(values, bits), (warning,) if bits < 16 else ()
@@ -111,14 +111,14 @@ def _without_ends(counts: np.ndarray) -> np.ndarray:
     there = np.flatnonzero(counts)
     picture = counts.copy()
     picture[there[0]] = 0
-    if len(there) > 2 and there[-1] - there[-2] > _GAP * (there[-2] - there[1]):
+    if len(there) > 2 and there[-1] - there[-2] > GAP * (there[-2] - there[1]):
         picture[there[-1]] = 0
     return picture
 
 
 def _holds(picture: np.ndarray, bits: int) -> bool:
     """Whether the picture of a histogram (65536,) has at most so many bits."""
-    return picture.sum() > 0 and picture[2**bits :].sum() <= _BEYOND * picture.sum()
+    return picture.sum() > 0 and picture[2**bits :].sum() <= BEYOND * picture.sum()
 
 
 def _few(values: np.ndarray) -> np.ndarray:
@@ -137,14 +137,14 @@ def _ends(few: np.ndarray) -> tuple[float, float]:
 def _without_lone_highest(few: np.ndarray) -> np.ndarray:
     """Without the highest value if it stands alone; border, padding or marker have one, however large."""
     rest = few[: np.searchsorted(few, few[-1])]
-    return rest if len(rest) and few[-1] - rest[-1] > _GAP * (rest[-1] - rest[0]) > 0 else few
+    return rest if len(rest) and few[-1] - rest[-1] > GAP * (rest[-1] - rest[0]) > 0 else few
 
 
 def _end(few: np.ndarray) -> float:
     """The highest value of the picture: the first beyond 95 % with almost none in the gap above it."""
     last = len(few) - 1
-    body = int((1 - _BEYOND) * last)
-    gap = (few[body] - few[last - body]) * _GAP
+    body = int((1 - BEYOND) * last)
+    gap = (few[body] - few[last - body]) * GAP
     near = np.searchsorted(few, few[body:] + gap, side="right") - np.arange(body + 1, last + 2)
     end = float(few[body + int(np.argmax(near <= max(1, _HOT * last)))])
     return float(few[-1]) if few[-1] <= end + gap else end

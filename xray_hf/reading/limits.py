@@ -9,6 +9,8 @@ MIN_SIDE = 32  # pixels; below this there is nothing to diagnose
 MAX_PIXELS = 36_000_000  # the largest detectors (43×43 cm at 0.1 mm) give 18 million
 MAX_ASPECT = 8  # longer side to shorter side
 
+SEVERAL = "has several pages or frames; expected one. Save the X-ray alone, as PNG."
+
 
 def check_size(name: str, width: int, height: int) -> None:
     """Raise ImageError unless an image of that size, in pixels, may be decoded. name: what errors call it."""
@@ -26,4 +28,4 @@ def check_size(name: str, width: int, height: int) -> None:
 
 def several_pages(name: str) -> ImageError:
     """The error for a file of several pictures."""
-    return ImageError(f"{name} has several pages or frames; expected one. Save the X-ray alone, as PNG.")
+    return ImageError(f"{name} {SEVERAL}")

@@ -188,9 +188,7 @@ def _read_by_pillow(data: bytes, name: str) -> Reading:
 
 def _read_dicom(data: bytes, name: str) -> Reading:
     if kinds.is_also_another_kind(data):
-        raise ImageError(
-            f"{name} is DICOM and, by its first bytes, another kind of file too; export the X-ray as PNG."
-        )
+        raise ImageError(f"{name} {kinds.TWO_KINDS}")
     from xray_hf.reading.dicom import read_dicom  # here, because importing pydicom takes longer than a JPEG
 
     return read_dicom(data, name, check_size)
