@@ -168,6 +168,30 @@ def test_files_of_all_kinds_get_the_decisions_of_the_engine(
     require_equal(read_table(page, kinds), expected_rows(served, kinds))
 
 
+@pytest.mark.real
+@pytest.mark.exhaustive
+def test_real_xrays_get_the_decisions_of_the_engine(page: Page, served: Models, real_data: Path) -> None:
+    """30, half of them in full resolution; close to a threshold another decision counts as the same."""
+    folders = [real_data.with_name("coronahack_fullres"), real_data]
+    found = [
+        sorted(path for path in each.rglob("*") if path.suffix in (".jpg", ".jpeg", ".png"))
+        for each in folders
+    ]
+    files = [path for each in found for path in each[:: max(1, len(each) // 15)][:15]]
+    own, engine = read_table(page, files), expected_rows(served, files)
+    names = [f"{model}: {label}" for model in served for label in models.labels(served)]
+    of_model = [[row[f"{model}: decision"] for model in served] for row in own]
+    expected = [[row[f"{model}: decision"] for model in served] for row in engine]
+    pairs = [(row[name], other[name]) for row, other in zip(own, engine, strict=True) for name in names]
+    assert all(bool(one) == bool(other) for one, other in pairs)  # rejected images have none
+    differences = [abs(float(one) - float(other)) for one, other in pairs if one]
+    above = sum(each > 2e-3 for each in differences)
+    print(f"{len(files)} files: largest {max(differences):.4f}, {above} of {len(differences)} above 0.002")
+    assert len(files) >= 20
+    assert of_model == expected
+    assert max(differences) < JPEG
+
+
 class _Text(HTMLParser):
     """The words of HTML."""
 

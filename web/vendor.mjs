@@ -1,5 +1,5 @@
 // Writes vendor/: each library of package.json as one module, so that the page imports nothing from another host.
-import { cpSync, mkdirSync, rmSync } from "node:fs";
+import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { build } from "esbuild";
 
 const ORT = "onnxruntime-web/dist/ort-wasm-simd-threaded";
@@ -33,3 +33,14 @@ for (const [name, contents] of Object.entries(MODULES)) {
   });
 }
 for (const path of BINARIES) cpSync(new URL(`node_modules/${path}`, import.meta.url), folder + path.split("/").at(-1));
+
+// Most licences want to travel with the code. Packages that only build the page are left out.
+const { packages } = JSON.parse(readFileSync(new URL("package-lock.json", import.meta.url)));
+const shipped = Object.entries(packages).filter(([path, { dev, optional }]) => path && !dev && !optional);
+const licences = shipped.map(([path, { version, license }]) => {
+  const place = new URL(`${path}/`, import.meta.url);
+  const file = readdirSync(place).find((name) => /^licen[cs]e/i.test(name));
+  const text = file ? readFileSync(new URL(file, place), "utf8").trim() : "";
+  return `${path.replace(/^.*node_modules\//, "")} ${version}: ${license}\n\n${text}`;
+});
+writeFileSync(`${folder}LICENSES.txt`, `${licences.join(`\n\n${"-".repeat(80)}\n\n`)}\n`);
