@@ -192,8 +192,9 @@ def _prepare(side: int) -> onnx.ModelProto:
         batch = op.Concat(op.Constant(value_ints=[1, 1]), height, width, axis=0)
         first = depth / 2  # of _WEIGHTS: grey has one weight, RGB three
         weights = op.Slice(op.Constant(value=_WEIGHTS), first, first + depth)
-        luma = op.Floor(op.MatMul(op.Cast(image, to=FLOAT.dtype), weights) + 0.5)
-        grey = op.Reshape(op.Cast(luma, to=UINT8.dtype), batch)
+        rows = op.Reshape(image, op.Concat(op.Constant(value_ints=[-1]), depth, axis=0))
+        luma = op.Gemm(op.Cast(rows, to=FLOAT.dtype), weights, op.Constant(value_floats=[0.5]))
+        grey = op.Reshape(op.Cast(luma, to=UINT8.dtype), batch)  # the cast cuts: with the 0.5 it rounds
         pixels = resized(grey, op.Constant(value_ints=of_pixels))
         small = resized(pixels, op.Constant(value_ints=of_small))
         thumbnail = resized(pixels, op.Constant(value_ints=of_thumbnail))
