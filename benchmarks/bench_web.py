@@ -29,7 +29,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Thread
 from typing import Any
 
 import psutil
@@ -39,7 +38,7 @@ from reporting import cpu_name
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "scripts"))
 import build_web  # noqa: E402
-from serve_web import serve  # noqa: E402
+from serve_web import serving  # noqa: E402
 
 from xray_hf import __version__, manifest  # noqa: E402
 from xray_hf.errors import ConfigError, exit_on_error  # noqa: E402
@@ -96,7 +95,7 @@ def bench(bundle: Path, files: Sequence[Path], rounds: int, folder: Path) -> dic
     """{way: {number: its median over the rounds}}."""
     build_web.build([bundle], folder / "ours")
     build_peer(bundle, folder / "peer")
-    with served(folder / "ours") as ours, served(folder / "peer") as peer, demo(bundle, folder) as own_demo:
+    with serving(folder / "ours") as ours, serving(folder / "peer") as peer, demo(bundle, folder) as own_demo:
         ways = {
             "ours": Way(ours, ".upload input", "#answers .decision", "#table .rows tbody tr"),
             "transformers.js": Way(peer, "input", "li", "li"),
@@ -142,7 +141,7 @@ def visit(browser: Browser, way: Way, files: Sequence[Path], *, is_demo: bool) -
     answered = time.perf_counter()
     found = {"load": loaded - started, "first": answered - loaded, "megabytes": sum(fetched) / 1e6}
     if is_demo:
-        page.goto(f"{way.url}/#many")
+        page.goto(f"{way.url}#many")
         page.locator(way.field).wait_for(state="attached")
     for times in (1, 4):
         begun = time.perf_counter()
@@ -203,24 +202,13 @@ def build_peer(bundle: Path, folder: Path) -> None:
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """The address of a folder's page."""
-    with serve(folder, 0) as server:
-        thread = Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
-
-
-@contextmanager
 def demo(bundle: Path, folder: Path) -> Iterator[str]:
     """The address of the demo with this model."""
     sys.path.append(str(ROOT / "tests"))
     from running import running_app
 
     with running_app([bundle], folder, "--rate", "0") as app:
-        yield app.url
+        yield f"{app.url}/"
 
 
 if __name__ == "__main__":

@@ -6,10 +6,15 @@ python scripts/serve_web.py build/web --port 7860
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Event, Thread
 
+from xray_hf.errors import ConfigError, exit_on_error
 from xray_hf.hub.static_space import HEADERS
 
 
@@ -32,9 +37,24 @@ class Handler(SimpleHTTPRequestHandler):
         """Nothing: no line for each of a hundred files."""
 
 
-def serve(folder: Path, port: int) -> ThreadingHTTPServer:
-    """A server of the folder on loopback; serve_forever starts it."""
-    return ThreadingHTTPServer(("127.0.0.1", port), partial(Handler, directory=str(folder)))
+@contextmanager
+def serving(folder: Path, port: int = 0) -> Iterator[str]:
+    """Serve a folder on loopback, at the address that comes back.
+
+    port: 0 for any that is free. Raises ConfigError for one that is taken.
+    """
+    try:
+        listening = ThreadingHTTPServer(("127.0.0.1", port), partial(Handler, directory=str(folder)))
+    except OSError as error:
+        raise ConfigError(f"port {port} cannot be used: {error.strerror}; pass another --port.") from error
+    with listening as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def main() -> None:
@@ -44,10 +64,12 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="what scripts/build_web.py wrote")
     parser.add_argument("--port", type=int, default=7860)
     arguments = parser.parse_args()
-    with serve(arguments.folder, arguments.port) as server:
-        print(f"http://127.0.0.1:{server.server_port}")
-        server.serve_forever()
+    if not (arguments.folder / "index.html").is_file():
+        raise ConfigError(f"{arguments.folder} is not a page that `make web` wrote; run that first.")
+    with serving(arguments.folder, arguments.port) as address, suppress(KeyboardInterrupt):
+        print(address, flush=True)
+        Event().wait()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_on_error(main))

@@ -11,10 +11,8 @@ import shutil
 import time
 from base64 import b64decode
 from collections.abc import Iterator
-from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import build_web
@@ -30,7 +28,7 @@ from PIL import ExifTags, Image, ImageOps
 from playwright.sync_api import Browser, Page, expect
 from pydicom import uid
 from running import ROOT
-from serve_web import serve
+from serve_web import serving
 
 from xray_hf import manifest
 from xray_hf.demo import examples, models, rendering, single_report, table
@@ -272,16 +270,6 @@ def test_after_the_first_visit_it_works_without_a_network(page: Page, patients: 
     expect(page.locator("#answers .decision")).to_have_text(["Normal", "Normal"])
     page.locator('#tabs a[href="#evidence"]').click()
     expect(page.get_by_role("heading", name="External validation")).to_be_visible()
-
-
-@contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    with serve(folder, 0) as server:
-        thread = Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-        thread.join()
 
 
 SENDS = """

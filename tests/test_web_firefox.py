@@ -11,13 +11,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import build_web
 import pytest
 from running import ROOT, START_SECONDS
-from serve_web import serve
+from serve_web import serving
 from websockets.sync.client import ClientConnection, connect
 
 pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
@@ -87,18 +86,13 @@ def test_firefox_answers_keeps_the_page_and_asks_no_other_host(tmp_path: Path) -
     site = tmp_path / "site"
     build_web.build([ROOT / "pretrained" / "xray-cnn-multisource"], site)
     (tmp_path / "profile").mkdir()
-    with serve(site, 0) as server, serve(site, 0) as other, firefox(tmp_path / "profile") as browser:
-        for each in (server, other):
-            Thread(target=each.serve_forever, daemon=True).start()
+    with serving(site) as address, serving(site) as elsewhere, firefox(tmp_path / "profile") as browser:
         ask(browser, "session.new", capabilities={})
         [tab] = ask(browser, "browsingContext.getTree")["contexts"]
-        address, elsewhere = (f"http://127.0.0.1:{each.server_port}/" for each in (server, other))
         ask(browser, "browsingContext.navigate", context=tab["context"], url=address, wait="complete")
         code = VISIT.replace("ELSEWHERE", elsewhere)
         target = {"context": tab["context"]}
         found = ask(browser, "script.evaluate", expression=code, target=target, awaitPromise=True)
-        for each in (server, other):
-            each.shutdown()
     assert json.loads(found["result"]["value"]) == {
         "decisions": ["Normal"],
         "problems": 0,
