@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -18,6 +19,7 @@ from urllib.request import urlopen
 
 import pytest
 import requests
+from warm_python import Program, WarmPython, warm_python
 
 ROOT = Path(__file__).parents[1]
 START_SECONDS = 120  # on a busy machine
@@ -60,7 +62,7 @@ class App:
     """A running demo."""
 
     url: str
-    process: subprocess.Popen[bytes]
+    process: Program | subprocess.Popen[bytes]
 
 
 @contextmanager
@@ -70,35 +72,71 @@ def running_app(
     *options: str,
     cwd: Path | None = None,
     app: Path = ROOT / "app.py",
-    python: str = sys.executable,
+    python: str | None = None,
     **environment: str,
 ) -> Iterator[App]:
     """Start it; when it ends, it must say that all is well and leave none of its files in `folder`.
 
-    Its log is `folder`/app.log, its TMPDIR `folder`/temporary.
+    Its log is `folder`/app.log, its TMPDIR `folder`/temporary. python: runs it from the start; by default
+    the app is a fork that has its imports already, which are most of a start.
     """
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = str(probe.getsockname()[1])
     named = [word for bundle in bundles for word in ("--bundle", str(bundle))]
-    command = [python, str(app), *named, "--port", port, *options]
-    temporary = folder / "temporary"
+    arguments = [*named, "--port", port, *options]
+    temporary, log = folder / "temporary", folder / "app.log"
     temporary.mkdir()
-    with (folder / "app.log").open("w") as log:
-        process = subprocess.Popen(
-            command,
-            env={**os.environ, "TMPDIR": str(temporary), **environment},
-            cwd=cwd,
-            stdout=log,
-            stderr=log,
-        )
+    changed = {**os.environ, "TMPDIR": str(temporary), **environment}
+    cwd = cwd or Path.cwd()
+    start = (
+        _process([python, str(app), *arguments], changed, cwd, log)
+        if python
+        else _fork(app, arguments, changed, cwd, log)
+    )
+    with start as process:
         try:
-            _wait_for(f"http://127.0.0.1:{port}/health", process, Path(log.name))
+            _wait_for(f"http://127.0.0.1:{port}/health", process, log)
             yield App(f"http://127.0.0.1:{port}", process)
         finally:
             process.terminate()
-            code = process.wait(timeout=60)
-    assert code == 0, f"{code}: {(folder / 'app.log').read_text()}"
+            code = process.wait()
+    assert code == 0, f"{code}: {log.read_text()}"
     assert not list(temporary.glob("xray_hf-demo-*"))
+
+
+@contextmanager
+def _process(
+    command: list[str], environment: Mapping[str, str], cwd: Path, log: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    with (
+        log.open("w") as file,
+        subprocess.Popen(command, env=environment, cwd=cwd, stdout=file, stderr=file) as process,
+    ):
+        yield process
+
+
+def _fork(
+    app: Path, arguments: list[str], environment: Mapping[str, str], cwd: Path, log: Path
+) -> AbstractContextManager[Program]:
+    code = f'import runpy; runpy.run_path({str(app)!r}, run_name="__main__")'
+    return _with_gradio().start(code, *arguments, environment=environment, cwd=cwd, log=log)
+
+
+@cache
+def _with_gradio() -> WarmPython:
+    """A Python that has imported what the demo needs, until this process ends."""
+    ends = ExitStack()
+    atexit.register(ends.close)
+    return ends.enter_context(
+        warm_python(
+            "xray_hf.cli",
+            "xray_hf.demo.launch",
+            "xray_hf.demo.server",
+            "onnxruntime",
+            "matplotlib",
+            environment={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+    )
 
 
 @contextmanager
@@ -135,7 +173,7 @@ def proxy(target: str) -> Iterator[str]:
         thread.join()
 
 
-def _wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_for(address: str, process: Program | subprocess.Popen[bytes], log: Path) -> None:
     end = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < end:
         try:

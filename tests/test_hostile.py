@@ -27,6 +27,7 @@ import pytest
 import requests
 import test_fuzz
 from running import ROOT, running_app
+from warm_python import Program
 
 from xray_hf.demo.uploads import MAX_FILES
 from xray_hf.inference import Engine, Prediction
@@ -63,7 +64,7 @@ class Site:
     """A running app. replies: all that it sent since the test began."""
 
     url: str
-    process: subprocess.Popen[bytes]
+    process: Program | subprocess.Popen[bytes]
     folder: Path
     http: requests.Session = field(default_factory=requests.Session)
     replies: list[tuple[str, int, str]] = field(default_factory=list)
@@ -126,7 +127,10 @@ def running(cnn_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         "PYTHONPATH": os.pathsep.join([str(folder / "hook"), str(ROOT)]),
     }
     options = ["--rate", "0", "--max-file-mb", "8"]
-    with running_app([cnn_bundle], folder, *options, cwd=folder / "cwd", **environment) as app:
+    start = running_app(
+        [cnn_bundle], folder, *options, cwd=folder / "cwd", python=sys.executable, **environment
+    )
+    with start as app:
         yield Site(app.url, app.process, folder)
 
 
@@ -507,7 +511,7 @@ bundle, folder, xray = map(Path, sys.argv[1:])
 with socket.socket() as any_socket:
     fcntl.ioctl(any_socket, 0x8914, struct.pack("16sh14x", b"lo", 1))
     assert any_socket.connect_ex(("192.0.2.1", 80)) == errno.ENETUNREACH
-with running_app([bundle], folder) as app:
+with running_app([bundle], folder, python=sys.executable) as app:
     sent = requests.post(app.url + "/gradio_api/upload", files={"files": ("a.png", xray.read_bytes())})
     call = {"data": [{"path": sent.json()[0], "meta": {"_type": "gradio.FileData"}}]}
     number = requests.post(app.url + "/gradio_api/call/read", json=call).json()["event_id"]

@@ -10,9 +10,11 @@ import gc
 import importlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -27,44 +29,62 @@ class Program:
     pid: int
     out: Path
     err: Path
-    _python: subprocess.Popen[str]
-    _status: int | None = None
+    _python: WarmPython
+
+    def poll(self) -> int | None:
+        """Its exit status if it has ended; minus the signal's number where a signal ended it."""
+        return self._python.status_of(self.pid, waits=False)
 
     def wait(self) -> int:
-        """Its exit status; minus the signal's number where a signal ended it."""
-        if self._status is None:
-            self._status = _number(self._python)
-        return self._status
+        """Its exit status, once it has ended."""
+        status = self._python.status_of(self.pid, waits=True)
+        assert status is not None
+        return status
+
+    def terminate(self) -> None:
+        """Ask it to end, unless it has."""
+        self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """Kill it, unless it has ended."""
-        if self._status is None:
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self.poll() is None:
             with suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
+                os.kill(self.pid, number)
 
 
 class WarmPython:
-    """Runs programs one after the other, as `python -c` would."""
+    """Runs programs, several at a time, as `python -c` would."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
+        self._statuses: dict[int, int | None] = {}  # by process; None: it runs
 
     @contextmanager
     def start(
-        self, code: str, *arguments: str, environment: Mapping[str, str], cwd: Path
+        self, code: str, *arguments: str, environment: Mapping[str, str], cwd: Path, log: Path | None = None
     ) -> Iterator[Program]:
-        """Start a program, which ends with the block. environment: what changes in it."""
+        """Start a program, which ends with the block.
+
+        environment: what changes in it. log: takes all output, in place of a file for each stream.
+        """
         assert self._process.stdin
         with TemporaryDirectory() as folder:
-            out, err = Path(folder, "out"), Path(folder, "err")
+            out, err = (log, log) if log else (Path(folder, "out"), Path(folder, "err"))
             job = [code, arguments, environment, str(cwd), str(out), str(err)]
-            print(json.dumps(job), file=self._process.stdin, flush=True)
-            program = Program(_number(self._process), out, err, self._process)
+            known = set(self._statuses)
+            self._process.stdin.write(json.dumps(job).encode() + b"\n")
+            while not (started := self._statuses.keys() - known):
+                self._hear()
+            program = Program(started.pop(), out, err, self)
             try:
                 yield program
-            finally:  # the next program must not get this one's status
+            finally:
                 program.kill()
                 program.wait()
+                del self._statuses[program.pid]  # another may get its number
 
     def run(
         self, code: str, *arguments: str, environment: Mapping[str, str], cwd: Path
@@ -74,36 +94,52 @@ class WarmPython:
             status = program.wait()
             return subprocess.CompletedProcess(code, status, program.out.read_text(), program.err.read_text())
 
+    def status_of(self, pid: int, *, waits: bool) -> int | None:
+        """The exit status of a program, None while it runs. waits: until it ends."""
+        while self._statuses[pid] is None and (waits or select.select([self._process.stdout], [], [], 0)[0]):
+            self._hear()
+        return self._statuses[pid]
+
+    def _hear(self) -> None:
+        """Take the next line: which program has started, or ended and how."""
+        assert self._process.stdout
+        line = self._process.stdout.readline()
+        assert line, "the Python with its imports done has ended"
+        pid, *status = map(int, line.split())
+        self._statuses[pid] = status[0] if status else None
+
 
 @contextmanager
 def warm_python(*modules: str, environment: Mapping[str, str]) -> Iterator[WarmPython]:
     """A Python that has imported the modules."""
     command = [sys.executable, __file__, *modules]
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=environment
     ) as process:
         yield WarmPython(process)
-
-
-def _number(process: subprocess.Popen[str]) -> int:
-    assert process.stdout
-    line = process.stdout.readline()
-    assert line, "the Python with its imports done has ended"
-    return int(line)
 
 
 def _serve(modules: list[str]) -> None:
     for name in modules:
         importlib.import_module(name)
     gc.freeze()  # so that forks share it for longer
+    signal.signal(signal.SIGCHLD, _tell_who_ended)
     for line in sys.stdin:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])  # who starts is told before who ends
         child = os.fork()
         if child == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
             _become(*json.loads(line))
             return
-        print(child, flush=True)
-        _, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
+        os.write(1, b"%d\n" % child)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+
+
+def _tell_who_ended(*_: object) -> None:
+    with suppress(ChildProcessError):
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            os.write(1, b"%d %d\n" % (ended[0], os.waitstatus_to_exitcode(ended[1])))
 
 
 def _become(
@@ -111,9 +147,10 @@ def _become(
 ) -> None:
     os.environ.update(environment)
     os.chdir(cwd)
+    tempfile.tempdir = None  # an import may have asked for it
     streams = [
         os.open(os.devnull, os.O_RDONLY),
-        *(os.open(path, os.O_WRONLY | os.O_CREAT) for path in (out, err)),
+        *(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND) for path in (out, err)),
     ]
     for descriptor, stream in enumerate(streams):
         os.dup2(stream, descriptor)
