@@ -122,21 +122,42 @@ def _fork(
     return _with_gradio().start(code, *arguments, environment=environment, cwd=cwd, log=log)
 
 
-@cache
 def _with_gradio() -> WarmPython:
-    """A Python that has imported what the demo needs, until this process ends."""
+    return _until_the_end("xray_hf.cli", "xray_hf.demo.server", "onnxruntime", "matplotlib")
+
+
+def training_python() -> WarmPython:
+    """A Python that has imported what training needs, which takes longer than the tests' training."""
+    modules = ("xray_hf.training.run", "xray_hf.cli", "datasets", "evaluate", "kornia", "matplotlib.pyplot")
+    return _until_the_end(*modules)
+
+
+def two_processes(
+    python: WarmPython, code: str, *arguments: str, **environment: str
+) -> list[subprocess.CompletedProcess[str]]:
+    """Run a program in two processes that work together, with the variables that torchrun sets."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = str(probe.getsockname()[1])
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    ranks = [{"RANK": rank, "LOCAL_RANK": rank} for rank in "01"]
+    with ExitStack() as both:
+        programs = [
+            both.enter_context(
+                python.start(code, *arguments, environment={**common, **rank, **environment}, cwd=ROOT)
+            )
+            for rank in ranks
+        ]
+        return [program.completed() for program in programs]
+
+
+@cache
+def _until_the_end(*modules: str) -> WarmPython:
+    """One for all tests of this process."""
     ends = ExitStack()
     atexit.register(ends.close)
-    return ends.enter_context(
-        warm_python(
-            "xray_hf.cli",
-            "xray_hf.demo.launch",
-            "xray_hf.demo.server",
-            "onnxruntime",
-            "matplotlib",
-            environment={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
-    )
+    python = ends.enter_context(warm_python(*modules, environment={**os.environ, "PYTHONPATH": str(ROOT)}))
+    python.run("", environment={}, cwd=ROOT)  # now the imports are done
+    return python
 
 
 @contextmanager

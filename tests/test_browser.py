@@ -312,8 +312,8 @@ def fill(page: Page, name: str, patient: Path) -> None:
 @pytest.mark.parametrize(
     ("theme", "width"),
     [
-        ("light", 1280),
         ("dark", 390),
+        pytest.param("light", 1280, marks=pytest.mark.exhaustive),
         pytest.param("light", 390, marks=pytest.mark.exhaustive),
         pytest.param("dark", 1280, marks=pytest.mark.exhaustive),
     ],

@@ -27,6 +27,7 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 from pyarrow import parquet
+from running import training_python, two_processes
 
 from xray_hf import cli, manifest
 from xray_hf.calibration.calibration import Calibration
@@ -311,7 +312,9 @@ def launch(launcher: str, *arguments: object, **environment: str) -> subprocess.
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", [ACCELERATE, pytest.param(TORCHRUN, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize(
+    "launcher", ["", *(pytest.param(each, marks=pytest.mark.exhaustive) for each in (ACCELERATE, TORCHRUN))]
+)
 def test_two_processes_share_what_one_has_left(
     whole: Path, folder: Path, scans: Path, tmp_path: Path, launcher: str
 ) -> None:
@@ -320,16 +323,21 @@ def test_two_processes_share_what_one_has_left(
     unfinished(folder, scans, out)
     assert files_in(out.parent / ".results.parquet.pieces") == ["000000.jsonl", "job.json"]
 
-    done = launch(launcher, program, *command(folder, scans, "--out", out, "--resume"))
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert [done.stderr.count(f"row of {rank}\n") for rank in (0, 1)] == [PIECE + 2, 2 * PIECE]
-    assert done.stdout.count(" images/s: ") == 1
-    assert f"{IMAGES - PIECE} images in" in done.stdout
+    words = command(folder, scans, "--out", out, "--resume")
+    if launcher:
+        runs = [launch(launcher, program, *words)]
+    else:
+        runs = two_processes(training_python(), PROGRAM, *map(str, words))
+    said, errors = "".join(run.stdout for run in runs), "".join(run.stderr for run in runs)
+    assert [run.returncode for run in runs] == [0] * len(runs), errors[-3000:]
+    assert [errors.count(f"row of {rank}\n") for rank in (0, 1)] == [PIECE + 2, 2 * PIECE]
+    assert said.count(" images/s: ") == 1
+    assert f"{IMAGES - PIECE} images in" in said
     assert out.read_bytes() == whole.read_bytes()
     assert files_in(out.parent) == ["results.parquet"]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_two_processes_end_soon_when_one_fails(
     whole: Path, folder: Path, scans: Path, tmp_path: Path
 ) -> None:
@@ -870,8 +878,9 @@ def test_weak_evidence_stays_pale() -> None:
 @pytest.mark.slow
 def test_torch_shows_no_bar_of_its_loading(folder: Path, scans: Path, tmp_path: Path) -> None:
     words = command(folder, scans / "00.png", "--out", tmp_path / "results.csv", "--backend", "torch")
-    run = [sys.executable, "-m", "xray_hf.cli", *words]
-    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=True)
+    code = "from xray_hf import cli; cli.main()"
+    done = training_python().run(code, *map(str, words), environment={}, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
     assert "Loading" not in done.stderr
 
 

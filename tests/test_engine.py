@@ -158,7 +158,9 @@ def test_answering_imports_neither_torch_nor_transformers_nor_datasets(cnn_bundl
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "torch"])
+@pytest.mark.parametrize(
+    "backend", ["onnxruntime", "openvino", pytest.param("torch", marks=pytest.mark.exhaustive)]
+)
 def test_answering_asks_nobody_on_the_network(cnn_bundle: Path, xray: Path, backend: str) -> None:
     code = f"""
 import sys

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +18,10 @@ from xray_hf import bundle, export, manifest
 from xray_hf.errors import BundleError, ExportError
 from xray_hf.files import write_json
 from xray_hf.models import Network, create_model
-from xray_hf.models.lungs import LungCrop
 from xray_hf.models.one_pass import OnePass
 from xray_hf.reading import read_grey, resize
+
+pytestmark = pytest.mark.slow
 
 SIDE = 224
 
@@ -58,7 +58,6 @@ def run(folder: Path, pixels: np.ndarray) -> dict[str, np.ndarray]:
     return dict(zip(names, session.run(names, {"pixels": pixels}), strict=True))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 3])
 def test_graph_and_torch_agree_on_every_output(folder: Path, network: Network, batch: int) -> None:
     pixels = export.probe_images(SIDE)[:batch]
@@ -135,7 +134,6 @@ class Logits(nn.Module):
         return self.module(inputs).logits
 
 
-@pytest.mark.slow
 def test_a_head_that_is_not_linear_has_a_graph_without_heatmaps(tmp_path: Path) -> None:
     folder = make_bundle(tmp_path, "timm:convnext_atto")
     report = export.export(folder)
@@ -160,7 +158,6 @@ def test_tokens_have_a_map_of_their_grid() -> None:
     assert module.grad_cam(torch.zeros(1, 1, SIDE, SIDE, dtype=torch.uint8)).shape == (1, 3, 14, 14)
 
 
-@pytest.mark.slow
 def test_a_graph_that_answers_otherwise_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,28 +174,12 @@ def test_a_graph_that_answers_otherwise_is_not_written(
     assert (folder / manifest.GRAPH).read_bytes() == b"of an earlier export"
 
 
-def test_weights_in_full_precision_are_read_as_they_are(tmp_path: Path) -> None:
-    folder = make_bundle(tmp_path, "xray-cnn")
-    assert export.export(folder)["bytes"] < 100_000
-    graph = onnx.load(folder / manifest.GRAPH, load_external_data=False).graph
+def test_weights_in_full_precision_are_read_as_they_are(cnn_bundle: Path) -> None:
+    assert (cnn_bundle / manifest.GRAPH).stat().st_size < 100_000
+    graph = onnx.load(cnn_bundle / manifest.GRAPH, load_external_data=False).graph
     assert {tensor.data_type for tensor in graph.initializer if tensor.external_data} == {
         onnx.TensorProto.FLOAT
     }
-
-
-@pytest.mark.slow
-def test_the_lungs_are_read_from_their_own_file(tmp_path: Path) -> None:
-    network = replace(create_model("xray-cnn", pretrained=False), lungs=LungCrop.load())
-    bundle.save_network(network, tmp_path)
-    assert export.export(tmp_path)["bytes"] < 150_000
-    graph = onnx.load(tmp_path / manifest.GRAPH, load_external_data=False).graph
-    read = {
-        tensor.name.removeprefix("lungs.segment.").removesuffix(".half")
-        for tensor in graph.initializer
-        if tensor.external_data and tensor.external_data[0].value == manifest.LUNGS
-    }
-    lungs = load_file(tmp_path / manifest.LUNGS)
-    assert read == {name for name in lungs if not name.endswith("num_batches_tracked")}
 
 
 def test_a_folder_that_is_no_bundle_is_one_clear_error(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -17,8 +16,9 @@ import numpy as np
 import pytest
 import torch
 from accelerate.utils import set_seed
+from running import training_python, two_processes
 from safetensors.numpy import load_file
-from warm_python import Program, WarmPython, warm_python
+from warm_python import Program, WarmPython
 
 from xray_hf.evaluation.predictions import Predictions
 from xray_hf.models import create_model
@@ -51,12 +51,8 @@ PLAIN += ["--no-flip", "--keep", "last", "--epochs", "1", "--optimizer", "sgd", 
 
 
 @pytest.fixture(scope="module")
-def python() -> Iterator[WarmPython]:
-    """A Python that has imported what training needs, which takes longer than the training here."""
-    modules = ("xray_hf.training.run", "xray_hf.cli", "datasets", "evaluate", "kornia", "matplotlib.pyplot")
-    with warm_python(*modules, environment={**os.environ, "PYTHONPATH": str(ROOT)}) as warm:
-        warm.run("", environment={}, cwd=ROOT)  # now the imports are done
-        yield warm
+def python() -> WarmPython:
+    return training_python()
 
 
 def command(data_dir: Path, out: Path, *more: str) -> list[str]:
@@ -124,10 +120,21 @@ def test_sigterm_saves_and_tells_how_to_go_on(
     assert weights_hash(out) == weights_hash(reference)
 
 
-@pytest.fixture(scope="module")
-def two(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(
+    scope="module", params=["forked", pytest.param("accelerate launch", marks=pytest.mark.exhaustive)]
+)
+def two(
+    request: pytest.FixtureRequest,
+    python: WarmPython,
+    synthetic: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
     """A run of two processes on one machine."""
     out = tmp_path_factory.mktemp("two") / "run"
+    if request.param == "forked":
+        for done in two_processes(python, TRAIN, *command(synthetic, out, *PLAIN)):
+            assert done.returncode == 0, done.stderr[-3000:]
+        return out
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", TWO_PROCESSES]
     done = subprocess.run(
         [*launcher, "train.py", *command(synthetic, out, *PLAIN)],

@@ -389,7 +389,14 @@ def test_a_tag_of_another_commit_is_not_moved(hub: Hub, push: Push, tmp_path: Pa
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("xet", "cuts"), [(False, 20), (True, 6)], ids=["LFS", "Xet"])
+@pytest.mark.parametrize(
+    ("xet", "cuts"),
+    [
+        pytest.param(False, 5, id="LFS"),
+        pytest.param(False, 20, id="LFS, more", marks=pytest.mark.exhaustive),
+        pytest.param(True, 6, id="Xet"),
+    ],
+)
 def test_cuts_anywhere_never_leave_half_a_model(hub: Hub, tmp_path: Path, xet: bool, cuts: int) -> None:
     """Each next version is cut off at some request: the repository holds the old one or the new, whole."""
     with publisher(hub, xet=xet) as python:

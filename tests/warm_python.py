@@ -41,6 +41,11 @@ class Program:
         assert status is not None
         return status
 
+    def completed(self) -> subprocess.CompletedProcess[str]:
+        """What it says, and its exit status, once it has ended."""
+        status = self.wait()
+        return subprocess.CompletedProcess([], status, self.out.read_text(), self.err.read_text())
+
     def terminate(self) -> None:
         """Ask it to end, unless it has."""
         self._signal(signal.SIGTERM)
@@ -91,8 +96,7 @@ class WarmPython:
     ) -> subprocess.CompletedProcess[str]:
         """What a program says, and its exit status. environment: what changes in it."""
         with self.start(code, *arguments, environment=environment, cwd=cwd) as program:
-            status = program.wait()
-            return subprocess.CompletedProcess(code, status, program.out.read_text(), program.err.read_text())
+            return program.completed()
 
     def status_of(self, pid: int, *, waits: bool) -> int | None:
         """The exit status of a program, None while it runs. waits: until it ends."""
