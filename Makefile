@@ -53,7 +53,8 @@ $(SYNTHETIC): | .venv/installed
 demo: .venv/demo
 	$(BIN)/python app.py
 
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+# The order is that of tests/conftest.py.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test: install .venv/docs
 	$(PYTEST) -m "not exhaustive"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -27,13 +28,39 @@ ROOT = Path(__file__).resolve().parents[1]
 PATIENTS = 40  # the synthetic folder's
 
 
+# Files that take half a minute and more come first: then no process is left alone at the end.
+LONGEST = [
+    f"test_{name}.py"
+    for name in (
+        *(
+            "viewer",
+            "browser",
+            "engine_graph",
+            "processes",
+            "snippets",
+            "export",
+            "loading",
+            "demo",
+            "no_leak",
+        ),
+        *("external", "xet", "publish", "lungs", "tasks", "hostile", "bulk", "own_data", "release", "bundle"),
+    )
+]
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that take long come first, those of a browser before all: no process is left alone at the end."""
-    slow = Counter[Path]()
-    for item in items:
-        if item.get_closest_marker("slow"):
-            slow[item.path] += 10 if "browser" in item.fixturenames else 1
-    items.sort(key=lambda item: -slow[item.path])
+    """The longest files come first, then those with the most slow tests."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    rank = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: (rank.get(item.path.name, len(LONGEST)), -slow[item.path]))
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Without slow tests, files that have no others are not even imported."""
+    if "not slow" not in config.option.markexpr or collection_path.suffix != ".py":
+        return None
+    text = collection_path.read_text(encoding="utf-8")
+    return bool(re.search(r"^pytestmark = .*\bmark\.(slow|exhaustive)\b", text, re.MULTILINE)) or None
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -12,7 +12,7 @@ import pytest
 import torch
 import train_variant
 from ablate_sources import PROXY, VARIANTS, Job
-from running import ROOT, training_python
+from running import DRAW_NOTHING, ROOT, training_python
 
 from xray_hf.data.synthetic import sample_images
 from xray_hf.errors import ConfigError, XrayHFError
@@ -87,7 +87,7 @@ def test_the_table_has_means_over_seeds_and_the_sensitivity_of_a_single_class() 
 def forked(command: Sequence[str], **_: object) -> subprocess.CompletedProcess[str]:
     """What subprocess.run does with a Python program, without the time for its imports."""
     _, script, *arguments = command
-    code = f'import runpy; runpy.run_path({script!r}, run_name="__main__")'
+    code = f'{DRAW_NOTHING}import runpy; runpy.run_path({script!r}, run_name="__main__")'
     scripts = str(Path(script).parent)
     return training_python().run(code, *arguments, environment={"PYTHONPATH": scripts}, cwd=ROOT)
 

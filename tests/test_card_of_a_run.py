@@ -20,7 +20,10 @@ RUNS = {  # the latter's graph has no heatmaps
 }
 
 
-@pytest.fixture(scope="module", params=RUNS)
+@pytest.fixture(
+    scope="module",
+    params=["xray-cnn", pytest.param("timm:efficientvit_b0", marks=pytest.mark.exhaustive)],
+)
 def trained(
     request: pytest.FixtureRequest, synthetic: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:

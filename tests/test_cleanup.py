@@ -14,6 +14,8 @@ from gradio.state_holder import StateHolder
 
 from xray_hf.demo import cleanup
 
+pytestmark = pytest.mark.slow
+
 
 def queue(**messages: asyncio.Queue[str]) -> SimpleNamespace:
     """What Gradio's queue holds for each session."""

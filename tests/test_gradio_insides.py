@@ -17,6 +17,8 @@ from gradio.state_holder import StateHolder
 from starlette.routing import Mount
 from starlette.testclient import TestClient
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 FRONTEND = Path(gr.__file__).parent / "templates" / "frontend"
 

@@ -33,10 +33,8 @@ from xray_hf.demo.uploads import MAX_FILES
 from xray_hf.inference import Engine, Prediction
 from xray_hf.task import PAPER_CLASSES
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
-]
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+pytestmark = [pytest.mark.slow, on_linux]
 MAX_KB = 10**9 // 1024
 SECRET = "root-password-of-the-server"
 SCRIPT = b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'><script>alert(1)</script></svg>"

@@ -233,6 +233,7 @@ def test_any_number_of_classes_is_measured_under_their_names(classes: tuple[str,
     )
 
 
+@pytest.mark.slow
 def test_metrics_and_figures_import_no_torch() -> None:
     code = "import sys, xray_hf.report.figures; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

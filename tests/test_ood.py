@@ -109,6 +109,7 @@ def test_the_report_counts_its_own_scores(folder: Path, data: XrayData, ood: Pat
         assert row["interval"][0] <= row["rejected"] <= row["interval"][1]
 
 
+@pytest.mark.slow
 def test_images_that_are_reported_on_take_no_part_in_the_fit(folder: Path, data: XrayData, ood: Path) -> None:
     calibrate(folder, data, ood)
     before = detector_of(folder)
@@ -127,6 +128,7 @@ def test_what_else_calibrates_the_bundle_stays(folder: Path, data: XrayData, ood
     assert json.loads((folder / manifest.CALIBRATION).read_text())["temperature"] == 1.5
 
 
+@pytest.mark.slow
 def test_the_roc_is_drawn_with_the_other_views(folder: Path, data: XrayData, ood: Path) -> None:
     calibrate(folder, data, ood)
     one = np.asarray(["test"] * 3)
@@ -277,6 +279,7 @@ def test_kinds_may_be_links_and_have_folders(ood: Path, tmp_path: Path) -> None:
     assert {name: len(files) for name, files in found.items()} == dict.fromkeys(KINDS, FILES)
 
 
+@pytest.mark.slow
 def test_the_command_fits_both_halves_and_prints_their_tables(
     folder: Path, synthetic: Path, ood: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -78,6 +78,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "site-packages"
 
 
+@pytest.mark.slow
 def test_the_wheel_has_every_file_of_the_package(installed: Path) -> None:
     def files(root: Path) -> set[str]:
         found = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
@@ -122,6 +123,7 @@ assert sys.modules["torch"] is None
 """
 
 
+@pytest.mark.slow
 def test_the_wheel_predicts_without_any_extra(installed: Path, tmp_path: Path) -> None:
     code = f"""{WITHOUT_EXTRAS}
 from xray_hf import __file__ as place, cli
@@ -138,6 +140,7 @@ cli.main(["atlas", "--out", "atlas", "--patients", "30"])
     assert len((tmp_path / "found.csv").read_text().splitlines()) == 1 + 3
 
 
+@pytest.mark.slow
 def test_the_readme_shows_what_its_three_lines_print(installed: Path, tmp_path: Path) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     found = re.search(r"```python\n(.*?)```\n\n```\n(.*?)```", readme, re.DOTALL)
@@ -190,6 +193,7 @@ def test_run_from_its_source_it_names_the_package_alone(monkeypatch: pytest.Monk
     assert extras.installation("sklearn") == "pip install scikit-learn"
 
 
+@pytest.mark.slow
 def test_the_wheel_writes_cards_and_plans_spaces(installed: Path, tmp_path: Path) -> None:
     bundle = shutil.copytree(BUNDLE, tmp_path / BUNDLE.name)
     (bundle / "README.md").unlink()

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.utils import set_seed
-from running import training_python, two_processes
+from running import DRAW_NOTHING, training_python, two_processes
 from safetensors.numpy import load_file
 from warm_python import Program, WarmPython
 
@@ -28,6 +28,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parent.parent
 KILLS = int(os.environ.get("XRAY_HF_KILLS", "2"))  # more of them take 10 s each
 TRAIN = 'import runpy; runpy.run_path("train.py", run_name="__main__")'
+QUICKLY = DRAW_NOTHING + TRAIN
 TWO_PROCESSES = "configs/accelerate/two_cpu_processes.yaml"
 WITHOUT_BATCH_NORM = "timm:convnext_atto"
 TWO_MACHINES = "configs/accelerate/multi_node.yaml"
@@ -59,12 +60,12 @@ def command(data_dir: Path, out: Path, *more: str) -> list[str]:
     return ["--data-dir", str(data_dir), "--out", str(out), *OPTIONS, *more]
 
 
-def start(python: WarmPython, arguments: list[str]) -> AbstractContextManager[Program]:
-    return python.start(TRAIN, *arguments, environment={}, cwd=ROOT)
+def start(python: WarmPython, arguments: list[str], code: str = QUICKLY) -> AbstractContextManager[Program]:
+    return python.start(code, *arguments, environment={}, cwd=ROOT)
 
 
-def run(python: WarmPython, arguments: list[str]) -> None:
-    done = python.run(TRAIN, *arguments, environment={}, cwd=ROOT)
+def run(python: WarmPython, arguments: list[str], code: str = QUICKLY) -> None:
+    done = python.run(code, *arguments, environment={}, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -89,17 +90,23 @@ def whole(
     return out, time.monotonic() - started
 
 
-@pytest.mark.parametrize("number", range(KILLS))
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        *((number, QUICKLY) for number in range(KILLS)),
+        *(pytest.param(number, TRAIN, marks=pytest.mark.exhaustive) for number in range(KILLS)),
+    ],
+)
 def test_a_killed_run_resumes_to_the_same_weights(
-    python: WarmPython, whole: tuple[Path, float], synthetic: Path, tmp_path: Path, number: int
+    python: WarmPython, whole: tuple[Path, float], synthetic: Path, tmp_path: Path, number: int, code: str
 ) -> None:
     out, (reference, seconds) = tmp_path / "run", whole
-    moment = random.Random(number).random() * seconds
-    with start(python, command(synthetic, out)) as program:
+    moment = random.Random(number).random() * seconds * (2 if code == TRAIN else 1)  # half of it draws
+    with start(python, command(synthetic, out), code) as program:
         time.sleep(moment)
         program.kill()
         assert program.wait() in (-signal.SIGKILL, 0)  # 0: it was faster than the first
-    run(python, command(synthetic, out, "--resume"))
+    run(python, command(synthetic, out, "--resume"), code)
     assert weights_hash(out) == weights_hash(reference), f"killed after {moment:.1f} s"
     half_written = [path.name for path in out.iterdir() if path.name.startswith(".") and path.is_dir()]
     assert len(half_written) <= 1  # what the kill itself left; it is never taken for a result
@@ -132,7 +139,7 @@ def two(
     """A run of two processes on one machine."""
     out = tmp_path_factory.mktemp("two") / "run"
     if request.param == "forked":
-        for done in two_processes(python, TRAIN, *command(synthetic, out, *PLAIN)):
+        for done in two_processes(python, QUICKLY, *command(synthetic, out, *PLAIN)):
             assert done.returncode == 0, done.stderr[-3000:]
         return out
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", TWO_PROCESSES]

@@ -22,6 +22,8 @@ from xray_hf.demo.settings import MB_PER_REQUEST
 from xray_hf.demo.shell import PLACE
 from xray_hf.errors import BundleError, ConfigError
 
+pytestmark = pytest.mark.slow
+
 
 class AnyCall(Calls):
     """Takes whatever is called."""

@@ -126,12 +126,14 @@ def border_bundle(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return out / "bundle"
 
 
+@pytest.mark.slow
 def test_a_run_on_a_view_records_it(border_bundle: Path) -> None:
     training = json.loads((border_bundle / manifest.TRAINING).read_text())
     assert training["config"]["data"]["view"] == "border"
     assert manifest.mark_of(training) == "SYNTHETIC patients: control view border: "
 
 
+@pytest.mark.slow
 def test_a_run_on_a_view_is_evaluated_on_it(border_bundle: Path, synthetic: Path) -> None:
     data = open_coronahack(synthetic, 224)
     recorded = Predictions.read(border_bundle / manifest.PREDICTIONS).select("test")
@@ -149,6 +151,7 @@ def test_a_run_on_a_view_is_evaluated_on_it(border_bundle: Path, synthetic: Path
     assert abs(logits(whole) - recorded.logits).max() > 1e-2
 
 
+@pytest.mark.slow
 def test_a_network_trained_on_a_view_answers_nothing_about_xrays(border_bundle: Path) -> None:
     with pytest.raises(BundleError, match="was trained on the control view border: it has metrics"):
         manifest.read(border_bundle)
