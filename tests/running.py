@@ -8,7 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -45,18 +45,25 @@ print(json.dumps(said))
 """
 
 
+@contextmanager
+def without_figures() -> Iterator[None]:
+    """For tests that do not look at the figures of a bundle."""
+    from xray_hf.report import figures
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "draw_all", lambda *_: {})
+        yield
+
+
 def run_training(*options: object, draws: bool = True) -> None:
     """train.py as from the command line, in this process; without figures, which take as long as training."""
     from accelerate.state import AcceleratorState
 
-    from xray_hf.report import figures
     from xray_hf.training.config import parse
     from xray_hf.training.run import train
 
     AcceleratorState._reset_state(reset_partial_state=True)  # of other tests' number format
-    with pytest.MonkeyPatch.context() as patch:
-        if not draws:
-            patch.setattr(figures, "draw_all", lambda *_: {})
+    with nullcontext() if draws else without_figures():
         train(parse([*map(str, options)]))
     AcceleratorState._reset_state(reset_partial_state=True)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from running import without_figures
 
 from xray_hf import cli, evidence, manifest
 from xray_hf.data.dataset import read_samples
@@ -28,6 +29,13 @@ from xray_hf.task import PAPER_CLASSES, REJECTED, UNSURE
 pytestmark = pytest.mark.slow
 
 FLAT = 6  # the row of an image that the engine refuses
+
+
+@pytest.fixture
+def undrawn() -> Iterator[None]:
+    """Figures take longer than all else."""
+    with without_figures():
+        yield
 
 
 @pytest.fixture
@@ -141,6 +149,7 @@ def test_a_second_test_stands_beside_the_first_and_a_repeated_one_replaces_it(
     assert list(evidence.draw(folder)["external"]) == ["elsewhere", "second"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_patients_of_the_file_names_renew_the_record(folder: Path, elsewhere: Path) -> None:
     csv = elsewhere / "labels.csv"
     rows = [line.split(",")[:2] for line in csv.read_text().splitlines()]
@@ -234,6 +243,7 @@ def test_sources_held_out_in_training_are_external_tests_without_decisions(folde
     assert "by_source" not in found  # test has one
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_record_goes_before_a_held_out_source_of_its_name(folder: Path, elsewhere: Path) -> None:
     table_of(list("abc"), ["test", "test", "external"], [0, 1, 0], [0, 1, 0], ["own", "own", "here"]).write(
         folder / manifest.PREDICTIONS
@@ -244,6 +254,7 @@ def test_a_record_goes_before_a_held_out_source_of_its_name(folder: Path, elsewh
     assert (found["n"], found["decisions"]["decided"]) == (7, 6)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_mixed_test_set_is_reported_by_source_with_the_worst_and_auroc_within_sources(folder: Path) -> None:
     sources = ["a", "a", "b", "b"]
     table_of(list("abcd"), "test", [0, 1, 0, 2], [0, 1, 2, 2], sources).write(folder / manifest.PREDICTIONS)
@@ -257,6 +268,7 @@ def test_a_mixed_test_set_is_reported_by_source_with_the_worst_and_auroc_within_
     assert found["within_source"]["Normal"]["sources"] == 2
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_decisions_of_an_earlier_calibration_are_not_shown_as_todays(folder: Path, elsewhere: Path) -> None:
     validate(folder, elsewhere)
     assert evidence.draw(folder)["external"]["elsewhere"]["decisions"] is not None
@@ -266,6 +278,7 @@ def test_decisions_of_an_earlier_calibration_are_not_shown_as_todays(folder: Pat
     assert evidence.draw(folder)["external"]["elsewhere"]["decisions"] is not None
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_record_names_neither_files_nor_patients(folder: Path, elsewhere: Path) -> None:
     validate(folder, elsewhere)
     table = Predictions.read(folder / "external" / "elsewhere.parquet")
@@ -281,6 +294,7 @@ def no_file(root: Path) -> None:
     (root / "images" / "3.png").unlink()
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -300,6 +314,7 @@ def test_a_bad_row_is_an_error_unless_it_may_be_dropped(
     assert evidence.draw(folder)["external"]["elsewhere"]["n"] == 6
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_image_of_no_class_of_the_bundle_is_left_out_and_counted(
     folder: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from external_sets import KNOWN_PICTURE
 from PIL import Image, ImageOps
-from running import run_training
+from running import run_training, without_figures
 
 from xray_hf import cli, manifest
 from xray_hf.data.cache import Joined, prepare
@@ -61,7 +61,8 @@ def train_on(data_dir: Path, out: Path, *options: str) -> Path:
 
 def calibrate(bundle: Path, data_dir: Path, ood: Path) -> None:
     folders = ["--data-dir", str(data_dir), "--ood-dir", str(ood)]
-    cli.main(["calibrate", str(bundle), "--side", str(SIDE), "--risk", RISK, *folders])
+    with without_figures():
+        cli.main(["calibrate", str(bundle), "--side", str(SIDE), "--risk", RISK, *folders])
 
 
 @contextmanager
