@@ -1,7 +1,7 @@
 # One word per chore; CI calls the same words.
 #   make demo         classify X-rays at http://127.0.0.1:7860 with the models of pretrained/
 #   make test         the tests                      make check      ruff, mypy
-#   make test-fast    those of the edit loop         make test-exhaustive    those that take minutes each
+#   make test-fast    those of the edit loop         make test-exhaustive    those that take long
 #   make test-oldest  test-fast with the oldest packages that pyproject.toml admits; test-newest: the newest
 #   make test-cluster the tests on local clusters of Ray and Spark; the latter needs Java
 #   make mutants      do the tests of splits, metrics, intervals and calibration notice changed code?

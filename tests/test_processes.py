@@ -93,8 +93,11 @@ def whole(
 @pytest.mark.parametrize(
     ("number", "code"),
     [
-        *((number, QUICKLY) for number in range(KILLS)),
-        *(pytest.param(number, TRAIN, marks=pytest.mark.exhaustive) for number in range(KILLS)),
+        *(pytest.param(number, QUICKLY, id=f"{number}") for number in range(KILLS)),
+        *(
+            pytest.param(number, TRAIN, id=f"{number}, with figures", marks=pytest.mark.exhaustive)
+            for number in range(KILLS)
+        ),
     ],
 )
 def test_a_killed_run_resumes_to_the_same_weights(
