@@ -124,9 +124,11 @@ def warm_python(*modules: str, environment: Mapping[str, str]) -> Iterator[WarmP
 
 
 def _serve(modules: list[str]) -> None:
+    gc.disable()
     for name in modules:
         importlib.import_module(name)
     gc.freeze()  # so that forks share it for longer
+    gc.enable()
     signal.signal(signal.SIGCHLD, _tell_who_ended)
     for line in sys.stdin:
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])  # who starts is told before who ends
