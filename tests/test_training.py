@@ -162,10 +162,9 @@ def test_a_toy_problem_is_learnt(tmp_path: Path) -> None:
     assert history[-1]["train_loss"] < history[0]["train_loss"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "options",
-    [
+@pytest.fixture(
+    scope="module",
+    params=[
         {},
         {"ema": 0.9},
         {"accumulate": 2},
@@ -173,13 +172,19 @@ def test_a_toy_problem_is_learnt(tmp_path: Path) -> None:
         {"rotate": 10.0, "gamma": 1.5, "noise": 0.5, "erase": 0.5, "mixup": 0.4, "cutmix": 1.0},
     ],
 )
-@pytest.mark.parametrize("stop_at", [2, 7, 10])
-def test_a_stopped_run_continues_to_the_same_weights(
-    tmp_path: Path, options: dict[str, Any], stop_at: int
-) -> None:
-    whole = make_trainer(tmp_path / "whole", **options)
-    history = whole.fit()
+def whole(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Any], dict[str, torch.Tensor], list[dict[str, float]]]:
+    """Options of a run that nothing stopped, its weights and its history."""
+    trainer = make_trainer(tmp_path_factory.mktemp("whole"), **request.param)
+    history = trainer.fit()
+    return request.param, weights(trainer), history
 
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop_at", [2, 7, 10])
+def test_a_stopped_run_continues_to_the_same_weights(tmp_path: Path, whole: Any, stop_at: int) -> None:
+    options, expected, history = whole
     stopped = make_trainer(tmp_path / "parts", ToyPixels(LABELS, signal_at=stop_at), **options)
     with pytest.raises(SystemExit) as stop:
         stopped.fit()
@@ -187,7 +192,7 @@ def test_a_stopped_run_continues_to_the_same_weights(
     resumed = make_trainer(tmp_path / "parts", resume=True, **options)
     continued = resumed.fit()
 
-    assert equal(weights(whole), weights(resumed))
+    assert equal(expected, weights(resumed))
     keys = ("epoch", "train_loss", "train_accuracy", "validation_loss")
     assert [[row[k] for k in keys] for row in history] == [[row[k] for k in keys] for row in continued]
 
