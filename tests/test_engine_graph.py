@@ -26,6 +26,8 @@ from xray_hf.inference.engine import CAUTIONS, NO_LUNGS
 from xray_hf.reading import read_grey
 from xray_hf.task import PAPER_CLASSES, REJECTED, UNSURE
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 # Of a probability or score: resized pixels differ by one grey level at most. If the box around the lungs then
 # jumps by a step, a few images differ by more.
