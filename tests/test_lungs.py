@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import onnx
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from PIL import Image
 from running import run_training
 from safetensors.torch import load_file, save_file
@@ -140,13 +142,22 @@ def test_grey_values_do_not_move_the_box(patients: np.ndarray) -> None:
     torch.testing.assert_close(lungs(images)[0], lungs(images * 0.5 + 40)[0], atol=0.03, rtol=0)
 
 
-def test_training_sees_the_crops_of_the_rows_that_it_asks_for(patients: np.ndarray) -> None:
+@pytest.fixture
+def accelerator() -> Iterator[Accelerator]:
+    """One that leaves its number format to no other test."""
+    yield Accelerator(cpu=True)
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_training_sees_the_crops_of_the_rows_that_it_asks_for(
+    patients: np.ndarray, accelerator: Accelerator
+) -> None:
     class Memory:
         def gather(self, rows: np.ndarray) -> np.ndarray:
             return patients[rows]
 
     lungs = LungCrop.load()
-    cropped = crop_lungs(lungs, Memory(), len(patients), 80, Accelerator(cpu=True))
+    cropped = crop_lungs(lungs, Memory(), len(patients), 80, accelerator)
     assert cropped.found == len(patients)
     rows = np.asarray([3, 0, 3])
     images = torch.from_numpy(patients[rows]).float().unsqueeze(1)
@@ -154,13 +165,15 @@ def test_training_sees_the_crops_of_the_rows_that_it_asks_for(patients: np.ndarr
     assert np.abs(cropped.gather(rows) - expected).max() <= 1e-3
 
 
-def test_boxes_are_found_once(patients: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_boxes_are_found_once(
+    patients: np.ndarray, accelerator: Accelerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Memory:
         def gather(self, rows: np.ndarray) -> np.ndarray:
             return patients[rows]
 
     def again(count: int = len(patients)) -> lung_crops.Cropped:
-        return crop_lungs(LungCrop.load(), Memory(), count, 80, Accelerator(cpu=True), tmp_path)
+        return crop_lungs(LungCrop.load(), Memory(), count, 80, accelerator, tmp_path)
 
     first = again()
     monkeypatch.setattr(lung_crops, "_find", None)
