@@ -11,7 +11,7 @@ demo              app.py on this machine, which the page asks over loopback
 load        seconds from opening the page to a model that is ready; the demo's is ready when the page is
 first       seconds from the first file to its answer
 images/s    of FILES files given at once, ours and the demo's as a table of answers
-bytes       fetched until the first answer, uncompressed
+megabytes   fetched until the first answer, uncompressed
 memory      MB of all of Chromium's processes after FILES files, and after four times as many
 """
 

@@ -36,8 +36,8 @@ from xray_hf.task import REJECTED, UNSURE
 
 WEB = Path(__file__).resolve().parents[1] / "web"
 TABS = {"read": "Read X-rays", "evidence": "How good is it?"}
-# Modules of the demo's page that need its server; api.js and main.js have others in their place here.
-_OF_THE_SERVER = {"api.js", "main.js", "snippets.js"}
+_SHIPPED = {"xray-resnet18-multisource", "xray-cnn-multisource"}
+_CAPTION = "SYNTHETIC: the X-ray of no person."
 NOT_FINITE = "the weights of this model give logits that are not finite for it."
 
 
@@ -74,7 +74,7 @@ def build(bundles: Sequence[str | Path], out: Path) -> None:
         _copy_scripts(folder)
         for number, model in enumerate(served.values()):
             _copy_model(model, folder, number)
-        shown = _copy_examples(folder / "examples")
+        shown = _copy_examples(folder / "examples", has_shipped={*served} >= _SHIPPED)
         evidence = html.page([model.report for model in served.values()])
         _write(folder / "parts" / "evidence", evidence)
         _write(folder / "site.json", json.dumps(describe(served, [name for name, _ in shown])))
@@ -111,7 +111,7 @@ def policy(script: str) -> str:
         "default-src": "'none'",
         "script-src": f"'self' 'wasm-unsafe-eval' {script}",
         "style-src": "'self' 'unsafe-inline'",
-        "img-src": "'self' data: blob:",
+        "img-src": "'self' data:",
         "connect-src": "'self'",
         "worker-src": "'self' blob:",
         "manifest-src": "'self'",
@@ -127,8 +127,6 @@ def describe(served: Models, shown: Sequence[str]) -> dict[str, Any]:
     return {
         "version": __version__,
         "labels": list(models.labels(served)),
-        "reasons": graphs[0]["reasons"],
-        "findings": graphs[0]["findings"],
         "models": [
             _describe(name, model, graph, number)
             for number, ((name, model), graph) in enumerate(zip(served.items(), graphs, strict=True))
@@ -159,7 +157,7 @@ def _describe(name: str, model: Model, graph: dict[str, Any], number: int) -> di
         "folder": f"models/{number}",
         "graph": manifest.ENGINE,
         "weights": manifest.weight_files(own.sees_lungs),
-        "decisions": graph["decisions"],
+        **graph,
         "unsure": engine.unsure_below(model.engine.calibration.abstain_below),
         "context": {each: sentences.answer_context(model.report, each) for each in decisions},
         "sources": [source.name for source in model.report.sources],
@@ -175,8 +173,9 @@ def _metadata(model: Model) -> dict[str, Any]:
 
 
 def _copy_scripts(folder: Path) -> None:
-    shutil.copytree(STATIC, folder / "page", ignore=lambda *_: _OF_THE_SERVER)
-    for name in ("page", "reading", "vendor"):
+    shutil.copytree(STATIC, folder / "page")
+    (folder / "page" / "main.js").rename(folder / "page" / "demo.js")
+    for name in ("page", "reading", "vendor"):  # page/api.js in place of the demo's, which asks its server
         shutil.copytree(WEB / name, folder / name, dirs_exist_ok=True)
     for name in ("answering.js", "engine.js", "reader.js"):
         shutil.copy(WEB / name, folder)
@@ -192,8 +191,11 @@ def _copy_model(model: Model, folder: Path, number: int) -> None:
         shutil.copytree(own.folder / manifest.FIGURES, folder / "figures" / str(number))
 
 
-def _copy_examples(folder: Path) -> list[tuple[str, str]]:
-    """(file, caption) of each synthetic patient, but of those about models that may not be here."""
+def _copy_examples(folder: Path, has_shipped: bool) -> list[tuple[str, str]]:
+    """(file, caption) of each synthetic patient, but of the one about models trained on CoronaHack alone.
+
+    has_shipped: whether the models that the captions speak of are on the page.
+    """
     folder.mkdir()
     with TemporaryDirectory() as temporary:
         found = examples.find(None, Path(temporary))
@@ -202,7 +204,7 @@ def _copy_examples(folder: Path) -> list[tuple[str, str]]:
         for each in kept:
             shutil.copy(each.file, folder)
             shutil.copy(each.preview, folder / f"preview-{each.file.name}")
-    return [(each.file.name, each.caption) for each in kept]
+    return [(each.file.name, each.caption if has_shipped else _CAPTION) for each in kept]
 
 
 def _web_manifest() -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Serve the static page on this computer, with the headers that its Space has.
 
-python scripts/serve_web.py build/web --port 7860
+python scripts/serve_web.py build/web --port 7861
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Handler(SimpleHTTPRequestHandler):
     }
 
     def end_headers(self) -> None:
-        for name, value in HEADERS.items():
+        for name, value in (HEADERS | {"cache-control": "no-cache"}).items():
             self.send_header(name, value)
         super().end_headers()
 
@@ -62,7 +62,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, help="what scripts/build_web.py wrote")
-    parser.add_argument("--port", type=int, default=7860)
+    parser.add_argument("--port", type=int, default=7861)
     arguments = parser.parse_args()
     if not (arguments.folder / "index.html").is_file():
         raise ConfigError(f"{arguments.folder} is not a page that `make web` wrote; run that first.")

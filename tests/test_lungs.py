@@ -1,8 +1,8 @@
 """Lungs are found and cropped alike in training and in every backend; an image without any stays whole."""
 
 import shutil
-from dataclasses import replace
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np

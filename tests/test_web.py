@@ -10,6 +10,7 @@ import re
 import shutil
 import time
 from base64 import b64decode
+from collections import Counter
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -23,12 +24,12 @@ import psutil
 import pytest
 import test_fuzz
 import test_hostile
-from browsing import barriers, is_open, paste, running_web, upload
+from browsing import SECONDS, barriers, is_open, paste, running_web, upload
 from PIL import ExifTags, Image, ImageOps
 from playwright.sync_api import Browser, Page, expect
 from pydicom import uid
 from running import ROOT
-from serve_web import serving
+from serve_web import Handler, serving
 
 from xray_hf import manifest
 from xray_hf.demo import examples, models, rendering, single_report, table
@@ -60,6 +61,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def url(site: Path) -> Iterator[str]:
     with serving(site) as address:
         yield address
+
+
+def is_kept(page: Page) -> None:
+    """Whether the service worker has all files, and answers."""
+    page.evaluate("navigator.serviceWorker.ready.then(() => true)")
 
 
 @pytest.fixture(scope="module")
@@ -262,10 +268,66 @@ def test_maps_have_the_colours_of_the_demo(page: Page, served: Models, patients:
         assert np.abs(blended[0] - blended[1]).max() <= 6
 
 
-def test_after_the_first_visit_it_works_without_a_network(page: Page, patients: list[Path]) -> None:
-    page.evaluate("navigator.serviceWorker.ready.then(() => true)")
+WAITING = """async () => {
+  const registration = await navigator.serviceWorker.ready;
+  await registration.update();
+  while (!registration.waiting) await new Promise((next) => setTimeout(next, 100));
+}"""
+
+
+def test_the_first_visit_fetches_every_model_once(browser: Browser, site: Path, tmp_path: Path) -> None:
+    served: Counter[str] = Counter()
+    get = Handler.do_GET
+
+    def counted(handler: Handler) -> None:
+        served[handler.path] += 1
+        get(handler)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Handler, "do_GET", counted)
+        with serving(site) as address, running_web(browser, address) as visitor:
+            is_kept(visitor)
+    files = [path for path in site.rglob("*") if path.suffix in (".safetensors", ".onnx", ".wasm")]
+    large = [f"/{path.relative_to(site).as_posix()}" for path in files if "openjpeg" not in path.name]
+    assert len(large) == 7
+    assert {path: served[path] for path in large} == dict.fromkeys(large, 1)
+
+
+def test_a_new_version_waits_until_the_old_page_is_closed_and_is_never_mixed_with_it(
+    browser: Browser, site: Path, patients: list[Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "site"
+    shutil.copytree(site, folder)
+    with serving(folder) as address:
+        context = browser.new_context()
+        context.set_default_timeout(SECONDS)
+        first = context.new_page()
+        first.goto(address)
+        first.get_by_role("button", name="I understand").click()
+        expect(first.locator("#progress")).to_have_text("")
+        shutil.rmtree(folder)
+        build_web.build(BUNDLES[1:], folder)
+        second = context.new_page()
+        second.goto(address)
+        second.evaluate(WAITING)
+        for old in (first, second):  # the update is there, and both pages still have the old files
+            upload(old, patients[0])
+            expect(old.locator("#answers .decision")).to_have_text(["Normal", "Normal"])
+        first.close()
+        second.close()
+        third = context.new_page()
+        third.goto(address)
+        third.reload()
+        context.set_offline(True)
+        upload(third, patients[0])
+        expect(third.locator("#answers .decision")).to_have_text(["Normal"])
+        context.close()
+
+
+def test_after_the_first_visit_it_works_without_a_network(page: Page, url: str, patients: list[Path]) -> None:
+    is_kept(page)
     page.context.set_offline(True)
-    page.reload()
+    page.goto(f"{url}?__theme=dark")
     upload(page, patients[0])
     expect(page.locator("#answers .decision")).to_have_text(["Normal", "Normal"])
     page.locator('#tabs a[href="#evidence"]').click()
@@ -475,4 +537,4 @@ def test_every_synthetic_example_is_offered_but_the_one_about_other_models(site:
 def test_the_words_come_from_the_engine(site: Path) -> None:
     told = json.loads((site / "site.json").read_text())
     assert told["models"][0]["version_hash"] == manifest.version(BUNDLES[0])
-    assert {"out of distribution", "unsure", "quality"} <= set(told["reasons"])
+    assert {"out of distribution", "unsure", "quality"} <= set(told["models"][0]["reasons"])

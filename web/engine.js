@@ -5,6 +5,7 @@ import * as ort from "./vendor/onnxruntime.js";
 class NotLoaded extends Error {}
 
 const MOST_THREADS = 4;
+let settings = null;
 let sessions = null;  // the promise of one for each model
 
 ort.env.wasm.wasmPaths = new URL("./vendor/", import.meta.url).href;
@@ -49,12 +50,11 @@ async function run(session, { width, height, channels, pixels }) {
   };
 }
 
-function start(settings) {
-  sessions = loadAll(settings);
-  sessions.catch(() => {});  // each question hears of it
-}
+const start = (told) => { settings = told; };
 
 answering(start, async (image) => {
+  sessions ??= loadAll(settings);
+  sessions.catch(() => { sessions = null; });  // the next question tries again
   const outputs = [];
   for (const session of await sessions) {
     if (image.pixels) outputs.push(await run(session, image));

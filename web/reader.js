@@ -35,7 +35,10 @@ async function picture(image, side) {
   return new FileReaderSync().readAsDataURL(blob);
 }
 
+const MOVED = "cannot be read. If it is a folder, choose the files in it; if it was changed, choose it again.";
+
 answering(configure, async ({ file, side }) => {
-  const image = await read(new Uint8Array(await file.arrayBuffer()), file.name);
+  const bytes = await file.arrayBuffer().catch(() => { throw new ImageError(`${file.name} ${MOVED}`); });
+  const image = await read(new Uint8Array(bytes), file.name);
   return [{ ...image, picture: await picture(image, side) }, [image.pixels.buffer]];
 }, ImageError);

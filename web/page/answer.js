@@ -9,7 +9,7 @@ const fill = (text, values) => text.replace(/\{(\w+)(?::\.(\d)f)?\}/g, (_, name,
   digits === undefined ? values[name] : values[name].toFixed(digits));
 
 function reasonOf(model, output, found, findings) {
-  const reason = site.reasons[output.reason];
+  const reason = model.reasons[output.reason];
   const correction = findings.map((name) => words.corrections[name]).find(Boolean);
   if (reason === "quality") return `it ${correction}`;
   if (reason === "unsure") return model.unsure;
@@ -43,8 +43,8 @@ function warningsOf({ lungs }, findings) {
 
 // As xray_hf.inference.Prediction: {decision, reason, label, probabilities, ood_score, heat_in_lungs, ...}.
 function prediction(model, output, found) {
-  if (site.reasons[output.reason] === "not finite") return { error: words.notFinite };
-  const findings = site.findings.filter((_, place) => output.findings[place]);
+  if (model.reasons[output.reason] === "not finite") return { error: words.notFinite };
+  const findings = model.findings.filter((_, place) => output.findings[place]);
   const decision = model.decisions[output.decision];
   const best = output.probabilities.indexOf(Math.max(...output.probabilities));
   return {

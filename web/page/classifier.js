@@ -13,19 +13,22 @@ class Helper {
 
   // settings: what its script is told first. broken: words for when it breaks.
   constructor(script, settings, broken) {
-    Object.assign(this, { script, settings, broken });
+    Object.assign(this, { settings, broken });
+    // A worker has the policy of its own response, which a static host does not send; one of a blob has the page's.
+    const code = `import ${JSON.stringify(new URL(script, document.baseURI).href)};`;
+    this.address = URL.createObjectURL(new Blob([code], { type: "text/javascript" }));
   }
 
   // Throws an Error with words for the visitor.
-  ask(question, transferred = []) {
-    const answer = this.#last.then(() => this.#asked(question, transferred));
+  ask(question, transferred = [], patience = PATIENCE) {
+    const answer = this.#last.then(() => this.#asked(question, transferred, patience));
     this.#last = answer.catch(() => {});
     return answer;
   }
 
-  async #asked(question, transferred) {
+  async #asked(question, transferred, patience) {
     if (!this.#worker) this.#start();
-    const timer = setTimeout(() => this.#stop(TOO_LONG), PATIENCE);
+    const timer = patience && setTimeout(() => this.#stop(TOO_LONG), patience);
     try {
       return await new Promise((resolve, reject) => {
         this.#refuse = reject;
@@ -41,13 +44,11 @@ class Helper {
     }
   }
 
-  // A worker has the policy of its own response, which a static host does not send; one of a blob has the page's.
   #start() {
-    const address = new URL(this.script, document.baseURI).href;
-    const blob = new Blob([`import ${JSON.stringify(address)};`], { type: "text/javascript" });
-    this.#worker = new Worker(URL.createObjectURL(blob), { type: "module" });
-    this.#worker.addEventListener("error", () => this.#stop(this.broken));
-    this.#worker.postMessage({ settings: this.settings });
+    const worker = new Worker(this.address, { type: "module" });
+    worker.addEventListener("error", () => { if (worker === this.#worker) this.#stop(this.broken); });
+    worker.postMessage({ settings: this.settings });
+    this.#worker = worker;
   }
 
   #stop(words) {
@@ -60,8 +61,8 @@ class Helper {
 const reader = new Helper("reader.js", site.reading, UNREADABLE);
 const engine = new Helper("engine.js", { models: site.models, base: document.baseURI }, TOO_LARGE);
 
-// The models are loaded.
-export const ready = () => engine.ask({});
+// The models are loaded, however long that takes.
+export const ready = () => engine.ask({}, [], null);
 
 // {width, height, channels, pixels, warnings, picture}; side: of the picture, in pixels.
 export const read = (file, side) => reader.ask({ file, side });

@@ -1,8 +1,9 @@
-// The page's files are kept by a service worker, once the models are here: the next visit needs no network.
-import { ready } from "./classifier.js";
-
+// A service worker fetches all files of the page once and keeps them: the next visit needs no network.
 export async function keepForOffline() {
-  if (!navigator.serviceWorker) return;  // an old browser, or an address without TLS
-  await ready().catch(() => {});
-  await navigator.serviceWorker.register("sw.js").catch(() => {});  // a browser that keeps nothing
+  try {
+    const { active, installing } = await navigator.serviceWorker.register("sw.js");
+    if (active || !installing) return;
+    const isOver = () => ["activated", "redundant"].includes(installing.state);
+    await new Promise((resolve) => installing.addEventListener("statechange", () => isOver() && resolve()));
+  } catch { /* an address without TLS, or a browser that keeps nothing: the page works, with a network */ }
 }

@@ -9,11 +9,14 @@ const names = site.models.map((model) => model.name);
 const SKIPPED = { left_out: 0, kinds: "" };  // the demo's archives have files that are skipped
 const FORMULA = /^[=+\-@\t\r]/;  // how a cell begins that a spreadsheet would run
 
+let shownBefore = 0;  // answers
+
 const mapped = (predicted) => Object.entries(predicted).filter(([, each]) => each.heatmaps);
 
 // One of the answers: a file and what the worker found, or {error}.
 function shown({ name, path, found, error }) {
-  const id = crypto.randomUUID().slice(0, 8);
+  shownBefore += 1;
+  const id = `a${shownBefore}`;
   if (error) return { id, name, problem: error };
   const predicted = predictions(found);
   const [sentence, doAgree] = verdict(predicted);
@@ -71,10 +74,12 @@ export function tableHtml(rows) {
     labels: site.labels,
     counts: Object.fromEntries(decisions.map((each) =>
       [each, Object.fromEntries(names.map((name, place) => [name, times(each, place)]))])),
-    csv: btoa(String.fromCodePoint(...new TextEncoder().encode(csvOf(rows)))),
+    csv: base64(csvOf(rows)),
     ...SKIPPED,
   });
 }
+
+const base64 = (text) => btoa(Array.from(new TextEncoder().encode(text), (each) => String.fromCharCode(each)).join(""));
 
 const cell = (value) => {
   const harmless = typeof value === "string" && FORMULA.test(value) ? `'${value}` : String(value ?? "");

@@ -37,6 +37,7 @@ export async function decodeByBrowser(parts, type, width, height, name) {
   const context = new OffscreenCanvas(...size).getContext("2d", { alpha: false, willReadFrequently: true });
   checkReadable(context, name);
   context.drawImage(bitmap, 0, 0);
+  bitmap.close();
   const rgba = new Uint8Array(context.getImageData(0, 0, ...size).data.buffer);
   return { width: size[0], height: size[1], ...greyOrRgb(rgba, 4), warnings: [] };
 }

@@ -25,16 +25,20 @@ export function showAnswer(html) {
   openModal(own);
 }
 
+let latest = 0;  // of the answers asked for; only the newest is shown
+
 // path, member: of an upload, as data-path and data-member name them. models: names, or null for the preferred.
 export async function openAnswer({ path, member = "", models = null }) {
+  latest += 1;
+  const own = latest;
   showAnswer("<p>Reading the X-ray …</p>");
   const shown = dialog();
   let html;
   try {
     ({ html } = await call("view", [asFile(path), member, models]));
   } catch (error) {
-    shown.querySelector(".content p").textContent = error.message;
+    if (own === latest) shown.querySelector(".content p").textContent = error.message;
     return;
   }
-  if (shown.open) showAnswer(html);  // unless it was closed meanwhile
+  if (shown.open && own === latest) showAnswer(html);  // unless it was closed meanwhile
 }

@@ -3,7 +3,7 @@ import { showAnswer } from "./dialog.js";
 
 let copies = 0;
 
-const MOST = 60;  // answers; of 100 to 200 kB each
+const MOST = 60;  // answers; of 100 to 300 kB each
 const answers = new Map();  // key: {id, html, name, thumbnail, decisions}, newest last
 
 const decisions = (section) =>
