@@ -11,7 +11,7 @@ demo              app.py on this machine, which the page asks over loopback
 load        seconds from opening the page to a model that is ready; the demo's is ready when the page is
 first       seconds from the first file to its answer
 images/s    of FILES files given at once, ours and the demo's as a table of answers
-megabytes   fetched until the first answer, uncompressed
+megabytes   fetched until the first answer, uncompressed; 0 for the demo, whose server is not counted
 memory      MB of all of Chromium's processes after FILES files, and after four times as many
 """
 
@@ -24,12 +24,13 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, BinaryIO
 
 import psutil
 from playwright.sync_api import Browser, expect, sync_playwright
@@ -38,7 +39,7 @@ from reporting import cpu_name
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "scripts"))
 import build_web  # noqa: E402
-from serve_web import serving  # noqa: E402
+from serve_web import Handler, serving  # noqa: E402
 
 from xray_hf import __version__, manifest  # noqa: E402
 from xray_hf.errors import ConfigError, exit_on_error  # noqa: E402
@@ -93,6 +94,7 @@ def main() -> None:
 
 def bench(bundle: Path, files: Sequence[Path], rounds: int, folder: Path) -> dict[str, dict[str, float]]:
     """{way: {number: its median over the rounds}}."""
+    count_bytes()
     build_web.build([bundle], folder / "ours")
     build_peer(bundle, folder / "peer")
     with serving(folder / "ours") as ours, serving(folder / "peer") as peer, demo(bundle, folder) as own_demo:
@@ -125,8 +127,7 @@ def visit(browser: Browser, way: Way, files: Sequence[Path], *, is_demo: bool) -
     page = browser.new_context().new_page()
     page.set_default_timeout(SECONDS)
     expect.set_options(timeout=SECONDS)
-    fetched: list[int] = []
-    page.on("requestfinished", lambda request: fetched.append(request.sizes()["responseBodySize"]))
+    before = sent.total()
     started = time.perf_counter()
     page.goto(way.url)
     if (welcome := page.get_by_role("button", name="I understand")).count():
@@ -139,7 +140,7 @@ def visit(browser: Browser, way: Way, files: Sequence[Path], *, is_demo: bool) -
     page.locator(way.field).set_input_files(files[0])
     page.locator(way.answers).first.wait_for()
     answered = time.perf_counter()
-    found = {"load": loaded - started, "first": answered - loaded, "megabytes": sum(fetched) / 1e6}
+    found = {"load": loaded - started, "first": answered - loaded, "megabytes": (sent.total() - before) / 1e6}
     if is_demo:
         page.goto(f"{way.url}#many")
         page.locator(way.field).wait_for(state="attached")
@@ -154,6 +155,20 @@ def visit(browser: Browser, way: Way, files: Sequence[Path], *, is_demo: bool) -
             break
     page.context.close()
     return found
+
+
+sent: Counter[str] = Counter()  # bytes of each path of the two static pages
+
+
+def count_bytes() -> None:
+    """Let the server of static pages count what it sends."""
+    copy = Handler.copyfile
+
+    def counted(handler: Handler, source: BinaryIO, target: BinaryIO) -> None:
+        sent[handler.path] += os.fstat(source.fileno()).st_size
+        copy(handler, source, target)
+
+    Handler.copyfile = counted  # type: ignore[method-assign]
 
 
 def memory(browser: Browser) -> float:

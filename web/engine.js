@@ -56,8 +56,6 @@ answering(start, async (image) => {
   sessions ??= loadAll(settings);
   sessions.catch(() => { sessions = null; });  // the next question tries again
   const outputs = [];
-  for (const session of await sessions) {
-    if (image.pixels) outputs.push(await run(session, image));
-  }
+  for (const session of await sessions) outputs.push(await run(session, image));
   return [outputs, []];
 }, NotLoaded);

@@ -61,8 +61,11 @@ class Helper {
 const reader = new Helper("reader.js", site.reading, UNREADABLE);
 const engine = new Helper("engine.js", { models: site.models, base: document.baseURI }, TOO_LARGE);
 
-// The models are loaded, however long that takes.
-export const ready = () => engine.ask({}, [], null);
+// The models are loaded, however long that takes, and have answered once: the first answer takes longer.
+export const ready = () => {
+  reader.ask({ file: new File([], "") }).catch(() => {});  // so that its scripts are here, too
+  return engine.ask({ width: 96, height: 96, channels: 1, pixels: new Uint8Array(96 * 96) }, [], null);
+};
 
 // {width, height, channels, pixels, warnings, picture}; side: of the picture, in pixels.
 export const read = (file, side) => reader.ask({ file, side });
