@@ -406,7 +406,9 @@ def test_it_is_used_by_the_keyboard_alone(page: Page) -> None:
     expect(page.locator("#answers .decision")).to_have_text(["Normal", "Normal"])
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1280, "light")])
+@pytest.mark.parametrize(
+    ("width", "scheme"), [(390, "dark"), pytest.param(1280, "light", marks=pytest.mark.exhaustive)]
+)
 def test_no_barrier_is_found_and_nothing_runs_over_the_edge(
     browser: Browser, url: str, patients: list[Path], width: int, scheme: str
 ) -> None:
