@@ -237,14 +237,15 @@ def test_memory_does_not_grow_with_the_number_of_images(
     monkeypatch.setattr(bulk.Engine, "from_pretrained", lambda *_, **__: Stub())
     monkeypatch.setattr(bulk, "PIECE", 100)
     peaks = []
-    for count in (1_000, 10_000):
-        names = [f"{number}.png" for number in range(count)]
+    for number, count in enumerate((1_000, 10_000, 10_000)):
+        names = [f"{each}.png" for each in range(count)]
         given = Inputs((Files(names),), Counter())
         tracemalloc.start()
-        bulk.predict_in_bulk(tmp_path, given, tmp_path / f"{count}.parquet")
+        bulk.predict_in_bulk(tmp_path, given, tmp_path / f"{number}.parquet")
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < peaks[0] + 300_000  # ten times the rows are 9 MB
+    # Ten times the rows are 9 MB. Twice, since threads that other tests left may allocate meanwhile.
+    assert min(peaks[1:]) < peaks[0] + 300_000
 
 
 # --- stopped and gone on with
