@@ -25,13 +25,13 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
+import bench_demo
 import psutil
 from playwright.sync_api import Browser, expect, sync_playwright
 from reporting import cpu_name
@@ -60,7 +60,7 @@ BUNDLED = [
 
 @dataclass(frozen=True)
 class Way:
-    """A page. field: for files. ready, answers: what there is, and how often, when it is."""
+    """A page. field, answers, table: selectors of the field for files, of an answer, of a row of many."""
 
     url: str
     field: str
@@ -97,12 +97,16 @@ def bench(bundle: Path, files: Sequence[Path], rounds: int, folder: Path) -> dic
     count_bytes()
     build_web.build([bundle], folder / "ours")
     build_peer(bundle, folder / "peer")
-    with serving(folder / "ours") as ours, serving(folder / "peer") as peer, demo(bundle, folder) as own_demo:
+    with (
+        serving(folder / "ours") as ours,
+        serving(folder / "peer") as peer,
+        bench_demo.running(bench_demo.ours(bundle.name, [bundle])) as (demo, _),
+    ):
         ways = {
             "ours": Way(ours, ".upload input", "#answers .decision", "#table .rows tbody tr"),
             "transformers.js": Way(peer, "input", "li", "li"),
             "demo": Way(
-                own_demo,
+                f"{demo}/",
                 '.tab-panel:visible .upload input[type="file"]',
                 "#answers .decision",
                 "#table .rows tbody tr",
@@ -144,15 +148,12 @@ def visit(browser: Browser, way: Way, files: Sequence[Path], *, is_demo: bool) -
     if is_demo:
         page.goto(f"{way.url}#many")
         page.locator(way.field).wait_for(state="attached")
-    for times in (1, 4):
+    for times in (1,) if is_demo else (1, 4):
         begun = time.perf_counter()
-        page.locator(way.field).set_input_files([*files] * (1 if is_demo else times))
-        expect(page.locator(way.table)).to_have_count(len(files) * (1 if is_demo else times))
-        if times == 1:
-            found["images/s"] = len(files) / (time.perf_counter() - begun)
-        found[f"memory_{times * len(files)}"] = memory(browser)
-        if is_demo:
-            break
+        page.locator(way.field).set_input_files([*files] * times)
+        expect(page.locator(way.table)).to_have_count(times * len(files))
+        found.setdefault("images/s", len(files) / (time.perf_counter() - begun))
+        found[f"memory_{times * len(files)}"] = memory()
     page.context.close()
     return found
 
@@ -171,7 +172,7 @@ def count_bytes() -> None:
     Handler.copyfile = counted  # type: ignore[method-assign]
 
 
-def memory(browser: Browser) -> float:
+def memory() -> float:
     """MB of Chromium's processes."""
     own = [each for each in psutil.Process().children(recursive=True) if "chrom" in each.name()]
     return sum(each.memory_info().rss for each in own) / 1e6
@@ -214,16 +215,6 @@ def build_peer(bundle: Path, folder: Path) -> None:
         "image_std": cfg["std"],
     }
     write_json(there / "preprocessor_config.json", preprocessing)
-
-
-@contextmanager
-def demo(bundle: Path, folder: Path) -> Iterator[str]:
-    """The address of the demo with this model."""
-    sys.path.append(str(ROOT / "tests"))
-    from running import running_app
-
-    with running_app([bundle], folder, "--rate", "0") as app:
-        yield f"{app.url}/"
 
 
 if __name__ == "__main__":

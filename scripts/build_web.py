@@ -32,7 +32,6 @@ from xray_hf.files import as_json, atomic_folder, require_new_folder
 from xray_hf.inference import engine, overlay
 from xray_hf.reading import for_browser
 from xray_hf.report import html, sentences
-from xray_hf.task import REJECTED, UNSURE
 
 WEB = Path(__file__).resolve().parents[1] / "web"
 TABS = {"read": "Read X-rays", "evidence": "How good is it?"}
@@ -151,7 +150,6 @@ def describe(served: Models, shown: Sequence[str]) -> dict[str, Any]:
 
 def _describe(name: str, model: Model, graph: dict[str, Any], number: int) -> dict[str, Any]:
     own = model.engine.manifest
-    decisions = [*own.labels, UNSURE, REJECTED]
     return {
         "name": name,
         "folder": f"models/{number}",
@@ -159,7 +157,7 @@ def _describe(name: str, model: Model, graph: dict[str, Any], number: int) -> di
         "weights": manifest.weight_files(own.sees_lungs),
         **graph,
         "unsure": engine.unsure_below(model.engine.calibration.abstain_below),
-        "context": {each: sentences.answer_context(model.report, each) for each in decisions},
+        "context": {each: sentences.answer_context(model.report, each) for each in graph["decisions"]},
         "sources": [source.name for source in model.report.sources],
         "shortcut": single_report.shortcut(model),
         **single_report.about(model),

@@ -175,7 +175,7 @@ def test_files_of_all_kinds_get_the_decisions_of_the_engine(
 @pytest.mark.real
 @pytest.mark.exhaustive
 def test_real_xrays_get_the_decisions_of_the_engine(page: Page, served: Models, real_data: Path) -> None:
-    """30, half of them in full resolution; close to a threshold another decision counts as the same."""
+    """30, half of them in full resolution."""
     folders = [real_data.with_name("coronahack_fullres"), real_data]
     found = [
         sorted(path for path in each.rglob("*") if path.suffix in (".jpg", ".jpeg", ".png"))

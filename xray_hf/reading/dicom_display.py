@@ -19,18 +19,16 @@ from xray_hf.reading.dicom_header import Header
 from xray_hf.reading.dicom_pixels import Format
 from xray_hf.reading.levels import strips
 
-DARK = 2  # bits: a table that leaves three quarters of its range unused holds fewer than it states
+_DARK = 2  # bits: a table that leaves three quarters of its range unused holds fewer than it states
 MAX_TRIED = 16  # tables and windows: each takes as long as the pixels
-MOST, MANY = 0.99, 255  # the share of entries that decides a table's depth, if it has so many entries
+_MOST, _MANY = 0.99, 255  # the share of entries that decides a table's depth, if it has so many entries
 _DAMAGED = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, struct.error)
 
 NO_RESCALE = "has a rescale slope or intercept that is not a number; export it again."
 NO_SLOPE = "The file's rescale slope is 0, so it was left out."
 NEXT_WINDOW = "The file's first window cannot be used or shows none of its values; the next one is shown."
 NO_WINDOW = "The file's window cannot be used; its whole range of values is shown."
-OTHER_BITS = (
-    "The file's lookup table does not have the bit depth that it states; that of its entries was used."
-)
+_BITS = "The file's lookup table does not have the bit depth that it states; that of its entries was used."
 SHAPE = "The file's header contradicts itself about black and white; check the picture."
 
 
@@ -216,9 +214,9 @@ def _voi_table(values: np.ndarray, item: Header, lowest: float) -> tuple[np.ndar
     entries, first, stated, held = _table(item, values, lowest)
     if not 8 <= stated <= 16:
         raise ValueError("no depth of a VOI table")
-    is_wrong = held > stated or held <= stated - DARK
+    is_wrong = held > stated or held <= stated - _DARK
     bits = max(8, held) if is_wrong else stated
-    return _looked_up(values, entries, first) / (2**bits - 1), (OTHER_BITS,) if bits != stated else ()
+    return _looked_up(values, entries, first) / (2**bits - 1), (_BITS,) if bits != stated else ()
 
 
 def _looked_up(values: np.ndarray, entries: np.ndarray, first: int) -> np.ndarray:
@@ -247,6 +245,6 @@ def _table(item: Header, values: np.ndarray, lowest: float) -> tuple[np.ndarray,
     else:
         raise ValueError("too few entries")
     held = int(entries.max()).bit_length()
-    if held > bits and count >= MANY:  # if only a few entries need more bits, they are clipped
-        held = max(bits, int(np.quantile(entries, MOST)).bit_length())
+    if held > bits and count >= _MANY:  # if only a few entries need more bits, they are clipped
+        held = max(bits, int(np.quantile(entries, _MOST)).bit_length())
     return entries, first, bits, held

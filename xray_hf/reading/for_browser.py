@@ -95,14 +95,10 @@ def tables() -> dict[str, Any]:
             "spacing": dicom.SPACING,
         },
         "display": {
-            "dark": dicom_display.DARK,
             "tried": dicom_display.MAX_TRIED,
-            "most": dicom_display.MOST,
-            "many": dicom_display.MANY,
             "noSlope": dicom_display.NO_SLOPE,
             "nextWindow": dicom_display.NEXT_WINDOW,
             "noWindow": dicom_display.NO_WINDOW,
-            "otherBits": dicom_display.OTHER_BITS,
             "shape": dicom_display.SHAPE,
         },
     }
