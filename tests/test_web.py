@@ -369,6 +369,24 @@ def test_a_page_without_isolation_answers_with_one_thread(
         expect(visitor.locator("#answers .decision")).to_have_text(["Normal", "Normal"])
 
 
+# As Firefox does now and then: whoever starts a thread waits for ever.
+HANGS = "self.Worker = class { constructor() { for (;;); } };\n"
+
+
+def test_threads_that_never_start_are_done_without(
+    browser: Browser, site: Path, patients: list[Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "site"
+    shutil.copytree(site, folder)
+    engine, classifier = folder / "engine.js", folder / "page" / "classifier.js"
+    engine.write_text(HANGS + engine.read_text())
+    classifier.write_text(classifier.read_text().replace("START_PATIENCE = 20_000", "START_PATIENCE = 1_000"))
+    with serving(folder) as address, running_web(browser, address) as visitor:
+        assert visitor.evaluate("crossOriginIsolated")
+        upload(visitor, patients[0])
+        expect(visitor.locator("#answers .decision")).to_have_text(["Normal", "Normal"])
+
+
 def test_examples_pasted_and_several_files_are_answered(page: Page, patients: list[Path]) -> None:
     page.locator("#examples button").nth(1).click()
     expect(page.locator("#answers .decision")).to_have_text(["Pneumonia", "Pneumonia"])

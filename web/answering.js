@@ -4,15 +4,12 @@
 // Refusal: the errors whose words are for the visitor; after any other the worker is not to be trusted.
 export function answering(start, answer, Refusal) {
   self.addEventListener("message", async ({ data }) => {
-    if (data.settings) {
-      start(data.settings);
-      return;
-    }
+    if (data.settings) return start(data.settings);
     try {
       const [found, transferred] = await answer(data);
-      self.postMessage({ found }, transferred);
+      return self.postMessage({ found }, transferred);
     } catch (error) {
-      self.postMessage(error instanceof Refusal ? { refusal: error.message } : { isBroken: true });
+      return self.postMessage(error instanceof Refusal ? { refusal: error.message } : { isBroken: true });
     }
   });
 }

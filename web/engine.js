@@ -4,13 +4,9 @@ import * as ort from "./vendor/onnxruntime.js";
 
 class NotLoaded extends Error {}
 
-const MOST_THREADS = 4;
 let settings = null;
+let downloads = null;  // the promise of all that comes from the network
 let sessions = null;  // the promise of one for each model
-
-ort.env.wasm.wasmPaths = new URL("./vendor/", import.meta.url).href;
-// Threads share memory, which browsers allow only to pages with the headers COOP and COEP.
-ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(MOST_THREADS, navigator.hardwareConcurrency) : 1;
 
 async function fetched(address) {
   const response = await fetch(address).catch(() => ({ ok: false }));
@@ -19,10 +15,15 @@ async function fetched(address) {
 }
 
 // models: [{folder, graph, weights: names of the files that the graph reads}]. base: the page's address.
-async function loadAll({ models, base }) {
+async function downloadAll({ models, base }) {
   const fetchAll = ({ folder, graph, weights }) =>
     Promise.all([graph, ...weights].map((name) => fetched(new URL(`${folder}/${name}`, base))));
-  const contents = await Promise.all(models.map(fetchAll));
+  const runtime = fetched(new URL("vendor/ort-wasm-simd-threaded.wasm", base));
+  return { contents: await Promise.all(models.map(fetchAll)), runtime: await runtime };
+}
+
+async function loadAll({ models, threads }, { contents, runtime }) {
+  Object.assign(ort.env.wasm, { wasmBinary: runtime, numThreads: threads });
   const loaded = [];
   for (const [place, { weights }] of models.entries()) {  // not at once: ONNX Runtime knows such files by name only
     const [graph, ...files] = contents[place];
@@ -35,9 +36,8 @@ async function loadAll({ models, base }) {
 // image: {width, height, channels: 1 or 3, pixels: Uint8Array, row by row}. Returns {output: its values; of
 // heatmaps and lungs {values, shape}}; decision and reason are numbers, findings a list of 0 and 1.
 async function run(session, { width, height, channels, pixels }) {
-  const { probabilities, decision, reason, ood_score: score, findings, heatmaps, lungs } = await session.run(
-    { image: new ort.Tensor("uint8", pixels, [height, width, channels]) },
-  );
+  const image = new ort.Tensor("uint8", pixels, [height, width, channels]);
+  const { probabilities, decision, reason, ood_score: score, findings, heatmaps, lungs } = await session.run({ image });
   const grid = (tensor) => tensor && { values: tensor.data, shape: tensor.dims };
   return {
     probabilities: [...probabilities.data],
@@ -50,11 +50,13 @@ async function run(session, { width, height, channels, pixels }) {
   };
 }
 
-const start = (told) => { settings = told; };
-
-answering(start, async (image) => {
-  sessions ??= loadAll(settings);
-  sessions.catch(() => { sessions = null; });  // the next question tries again
+// The question {} only waits for the downloads.
+answering((told) => { settings = told; }, async (image) => {
+  downloads ??= downloadAll(settings);
+  downloads.catch(() => { downloads = null; });  // the next question tries again
+  const found = await downloads;
+  if (!image.pixels) return [null, []];
+  sessions ??= loadAll(settings, found);
   const outputs = [];
   for (const session of await sessions) outputs.push(await run(session, image));
   return [outputs, []];

@@ -2,8 +2,6 @@
 import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { build } from "esbuild";
 
-const ORT = "onnxruntime-web/dist/ort-wasm-simd-threaded";
-const OPENJPEG = "@cornerstonejs/codec-openjpeg/dist/openjpegwasm_decode";
 
 // {module: what it offers}
 const MODULES = {
@@ -14,7 +12,10 @@ const MODULES = {
   "openjpeg": 'export { default } from "@cornerstonejs/codec-openjpeg/decodewasmjs";',
   "onnxruntime": 'export * from "onnxruntime-web/wasm";',
 };
-const BINARIES = [`${ORT}.wasm`, `${ORT}.mjs`, `${OPENJPEG}.wasm`];
+const BINARIES = [
+  "onnxruntime-web/dist/ort-wasm-simd-threaded.wasm",
+  "@cornerstonejs/codec-openjpeg/dist/openjpegwasm_decode.wasm",
+];
 
 const folder = new URL("vendor/", import.meta.url).pathname;
 rmSync(folder, { recursive: true, force: true });

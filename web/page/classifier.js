@@ -1,6 +1,8 @@
 // Two workers: one reads the next file while the other classifies the last. One that hangs or breaks is replaced.
 import { site } from "./site.js";
 
+const MOST_THREADS = 4;
+const START_PATIENCE = 20_000;  // milliseconds, for the threads
 const PATIENCE = 60_000;  // milliseconds; the largest X-ray that is read takes a few seconds on a slow computer
 const TOO_LONG = "it took over a minute, so it was given up; make the image smaller, or use xray-hf predict.";
 const UNREADABLE = "the file is damaged, or larger than this browser can hold; copy it again, or make it smaller.";
@@ -58,14 +60,22 @@ class Helper {
   }
 }
 
+// Threads share memory, which browsers allow only to pages with the headers COOP and COEP.
+const threads = crossOriginIsolated ? Math.min(MOST_THREADS, navigator.hardwareConcurrency) : 1;
 const reader = new Helper("reader.js", site.reading, UNREADABLE);
-const engine = new Helper("engine.js", { models: site.models, base: document.baseURI }, TOO_LARGE);
+const engine = new Helper("engine.js", { models: site.models, base: document.baseURI, threads }, TOO_LARGE);
+const blank = { width: 96, height: 96, channels: 1, pixels: new Uint8Array(96 * 96) };
 
 // The models are loaded, however long that takes, and have answered once: the first answer takes longer.
-export const ready = () => {
+export async function ready() {
   reader.ask({ file: new File([], "") }).catch(() => {});  // so that its scripts are here, too
-  return engine.ask({ width: 96, height: 96, channels: 1, pixels: new Uint8Array(96 * 96) }, [], null);
-};
+  await engine.ask({}, [], null);
+  // Firefox hangs at one in a few hundred of the workers that a worker starts, as for each thread.
+  await engine.ask(blank, [], START_PATIENCE).catch(() => {
+    engine.settings.threads = 1;
+    return engine.ask(blank, [], null);
+  });
+}
 
 // {width, height, channels, pixels, warnings, picture}; side: of the picture, in pixels.
 export const read = (file, side) => reader.ask({ file, side });

@@ -22,11 +22,8 @@ function weights(from, to) {
 
 const sum = (near, valueAt) => near.reduce((total, [k, weight]) => total + weight * valueAt(k), 0);
 
-// The logits of the strongest colour when all these maps are shown beside each other.
-export const topOf = (maps) => maps.reduce((top, { values }) => values.reduce((a, b) => Math.max(a, b), top), FULL);
-
-// {class: its map as a data URI}. heatmaps: {values, shape: [C, h, w]}.
-export function layers({ values, shape: [, height, width] }, top) {
+// {class: its map as a data URI}. heatmaps: {values, shape: [C, h, w]}. top: the logits of the strongest colour.
+function layers({ values, shape: [, height, width] }, top) {
   const [across, down] = [weights(width, SIDE), weights(height, SIDE)];
   const canvas = Object.assign(document.createElement("canvas"), { width: SIDE, height: SIDE });
   return Object.fromEntries(site.labels.map((label, place) => {
@@ -44,8 +41,16 @@ export function layers({ values, shape: [, height, width] }, top) {
 }
 
 // {logits: where on the colour bar, 0 to 1}, in round steps.
-export function ticks(top) {
+function ticksTo(top) {
   const step = STEPS.find((each) => top / each < MOST_TICKS) ?? STEPS.at(-1);
   const count = Math.floor(top / step) + 1;
   return Object.fromEntries(Array.from({ length: count }, (_, k) => [k * step, (k * step) / top]));
+}
+
+// {stages: {model: its layers}, ticks} of the predictions that have heatmaps, all with the same colours.
+export function mapsOf(predicted) {
+  const mapped = Object.entries(predicted).filter(([, { heatmaps }]) => heatmaps);
+  const top = mapped.reduce((most, [, { heatmaps }]) => heatmaps.values.reduce((a, b) => Math.max(a, b), most), FULL);
+  const stages = Object.fromEntries(mapped.map(([name, { heatmaps }]) => [name, layers(heatmaps, top)]));
+  return { stages, ticks: ticksTo(top) };
 }

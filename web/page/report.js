@@ -1,5 +1,5 @@
 // The report of one answer, as data and as a page that contains everything it shows.
-import { layers, ticks, topOf } from "./maps.js";
+import { mapsOf } from "./maps.js";
 import { render } from "./render.js";
 import { site } from "./site.js";
 import { reportOf } from "./views.js";
@@ -8,8 +8,7 @@ const SIDE = 512;  // pixels; the longer side of a picture
 const ALPHA = 0.65;  // of the strongest evidence
 
 async function imageOf(source) {
-  const image = new Image();
-  image.src = source;
+  const image = Object.assign(new Image(), { src: source });
   await image.decode();
   return image;
 }
@@ -29,13 +28,10 @@ async function drawn(xray, map) {
 export async function report(answer) {
   const { json, predicted } = reportOf(answer);
   const xray = await imageOf(answer.found.picture);
-  const mapped = Object.entries(predicted).filter(([, each]) => each.heatmaps);
-  const top = topOf(mapped.map(([, each]) => each.heatmaps));
-  const maps = {};
-  for (const [name, { heatmaps }] of mapped) {
-    maps[name] = {};
-    for (const [label, map] of Object.entries(layers(heatmaps, top))) maps[name][label] = await drawn(xray, map);
+  const { stages: maps, ticks } = mapsOf(predicted);
+  for (const layers of Object.values(maps)) {
+    for (const [label, map] of Object.entries(layers)) layers[label] = await drawn(xray, map);
   }
-  const pictures = { xray: await drawn(xray), maps, bar: site.bar, ticks: ticks(top) };
+  const pictures = { xray: await drawn(xray), maps, bar: site.bar, ticks };
   return { json, html: render("report", { ...json, ...pictures }) };
 }

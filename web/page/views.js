@@ -1,7 +1,7 @@
 // What the templates show: an answer with its viewer, the table of many, the report. As xray_hf.demo's modules
 // rendering, table and single_report.
 import { contextOf, NONE, predictions, REJECTED, said, UNSURE, verdict, warnings } from "./answer.js";
-import { layers, ticks, topOf } from "./maps.js";
+import { mapsOf } from "./maps.js";
 import { render } from "./render.js";
 import { site } from "./site.js";
 
@@ -11,8 +11,6 @@ const FORMULA = /^[=+\-@\t\r]/;  // how a cell begins that a spreadsheet would r
 
 let shownBefore = 0;  // answers
 
-const mapped = (predicted) => Object.entries(predicted).filter(([, each]) => each.heatmaps);
-
 // One of the answers: a file and what the worker found, or {error}.
 function shown({ name, path, found, error }) {
   shownBefore += 1;
@@ -20,8 +18,8 @@ function shown({ name, path, found, error }) {
   if (error) return { id, name, problem: error };
   const predicted = predictions(found);
   const [sentence, doAgree] = verdict(predicted);
-  const maps = mapped(predicted);
-  const top = topOf(maps.map(([, each]) => each.heatmaps));
+  const { stages, ticks } = mapsOf(predicted);
+  const mapped = Object.keys(stages);
   return {
     id,
     name,
@@ -35,14 +33,12 @@ function shown({ name, path, found, error }) {
     verdict: sentence,
     do_agree: doAgree,
     names,
-    models: names.map((each) => ({
-      name: each, ...said(predicted[each]), context: contextOf(each, predicted[each]),
-    })),
-    stages: Object.fromEntries(maps.map(([each, { heatmaps }]) => [each, layers(heatmaps, top)])),
-    labels: maps.length ? site.labels : [],
-    own: Object.fromEntries(maps.map(([each, { label }]) => [each, label])),
+    models: names.map((each) => ({ name: each, ...said(predicted[each]), context: contextOf(each, predicted[each]) })),
+    stages,
+    labels: mapped.length ? site.labels : [],
+    own: Object.fromEntries(mapped.map((each) => [each, predicted[each].label])),
     bar: site.bar,
-    ticks: ticks(top),
+    ticks,
   };
 }
 

@@ -23,8 +23,7 @@ export function png(bytes, name) {
     const end = place + 12 + view.getUint32(place), body = bytes.subarray(place + 8, end - 4);
     if (end > bytes.length) break;
     kind = latin1(bytes.subarray(place + 4, place + 8));
-    const isAnimation = kind === "acTL" && String(body.subarray(0, 4)) !== "0,0,0,1";
-    if (isAnimation) refuse(`${name} ${tables.refusals.several}`);
+    if (kind === "acTL" && `${body.subarray(0, 4)}` !== "0,0,0,1") refuse(`${name} ${tables.refusals.several}`);
     if (latin1(body.subarray(0, 21)) === "Raw profile type exif") refuseHere(name, "a PNG with EXIF as text");
     if (kind === "CgBI") refuse(`${name} ${tables.refusals.apple}`);
     if ((kind === "IHDR") !== (chunk === 0)) throw new Error("not one header, and at the beginning");

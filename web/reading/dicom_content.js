@@ -54,9 +54,8 @@ const words = (text) => text.toUpperCase().replaceAll(".", "").replace(/[^A-Z]+/
 
 /** The meanings of codes, in the file's words and the standard's: the file's may be in any language. */
 function meanings(header, keyword, group) {
-  const known = tables.content[group];
   const told = header.items(keyword).flatMap((item) => {
-    const meaning = known[item.text("CodingSchemeDesignator")]?.[item.text("CodeValue")];
+    const meaning = tables.content[group][item.text("CodingSchemeDesignator")]?.[item.text("CodeValue")];
     return [item.text("CodeMeaning"), meaning ?? ""];
   });
   return words(told.join(" "));

@@ -23,8 +23,7 @@ export function isAlsoAnotherKind(head) {
 
 /** A sentence about a file that is of no known kind, with what to do next. */
 export function whyNotRead(head, name) {
-  const expected = "expected one of JPEG, PNG, DICOM";
-  const advice = adviceOn(head);
+  const expected = "expected one of JPEG, PNG, DICOM", advice = adviceOn(head);
   if (advice) return `${name} is not a readable image (${expected}): it is ${advice}.`;
   return `${name} is not a readable image; ${expected}. Export the X-ray as PNG.`;
 }

@@ -11,8 +11,7 @@ export function checkSize(name, width, height) {
   const { side, aspect, pixels } = tables.limits, size = `${width}×${height} pixels`;
   const [less, more] = [Math.min(width, height), Math.max(width, height)];
   if (less < side) refuse(`${name} is ${size}; at least ${side}×${side} are needed.`);
-  const tooLong = `no side may be over ${aspect} times the other`;
-  if (more > aspect * less) refuse(`${name} is ${size}; ${tooLong}. Crop it.`);
+  if (more > aspect * less) refuse(`${name} is ${size}; no side may be over ${aspect} times the other. Crop it.`);
   if (more * less > pixels) refuse(`${name} has ${size}; the limit is ${grouped(pixels)} in all. Shrink it.`);
 }
 
