@@ -380,7 +380,7 @@ def test_threads_that_never_start_are_done_without(
     shutil.copytree(site, folder)
     engine, classifier = folder / "engine.js", folder / "page" / "classifier.js"
     engine.write_text(HANGS + engine.read_text())
-    classifier.write_text(classifier.read_text().replace("START_PATIENCE = 20_000", "START_PATIENCE = 1_000"))
+    classifier.write_text(classifier.read_text().replace("START_PATIENCE = 10_000", "START_PATIENCE = 1_000"))
     with serving(folder) as address, running_web(browser, address) as visitor:
         assert visitor.evaluate("crossOriginIsolated")
         upload(visitor, patients[0])
