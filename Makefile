@@ -11,6 +11,7 @@
 #   make train        DATA=… MODEL=… ARGS=…
 #   make reproduce    DATA=… SOURCES="KIND:NAME=DIR …"  docs/results.md, in hours
 #   make bench-train  DATA=…  our loop against its peers
+#   make bench-gpu    DATA=…  training on a GPU: is it right, and how fast beside its peers?
 #   make bench-inference IMAGES=… BUNDLES="…"  our engine against its peers
 #   make bench-demo      IMAGES=… BUNDLES="…"  our demo under load against the plain one
 PYTHON ?= python3
@@ -22,7 +23,7 @@ BIN := .venv/bin
 OWNER ?= owner
 
 .PHONY: demo test test-fast test-exhaustive test-oldest test-newest test-cluster mutants check docs docs-serve release
-.PHONY: train reproduce bench-train bench-inference bench-demo install web web-demo
+.PHONY: train reproduce bench-train bench-gpu bench-inference bench-demo install web web-demo
 .DEFAULT_GOAL := demo
 
 install: .venv/installed
@@ -136,6 +137,10 @@ reproduce: install
 
 bench-train: install
 	$(BIN)/python benchmarks/bench_train.py $(if $(filter-out $(SYNTHETIC),$(DATA)),--data-dir $(DATA)) $(ARGS)
+
+bench-gpu: install
+	@test "$(DATA)" != "$(SYNTHETIC)" || { echo "error: pass DATA=, a folder in CoronaHack's layout" >&2; exit 2; }
+	$(BIN)/python benchmarks/bench_gpu.py --data-dir $(DATA) $(ARGS)
 
 bench-inference: install
 	@test -n "$(IMAGES)" -a -n "$(BUNDLES)" || { echo "error: pass IMAGES= a folder, BUNDLES= exported bundles" >&2; exit 2; }

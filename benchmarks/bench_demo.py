@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import platform
 import socket
 import statistics
 import subprocess
@@ -31,7 +30,6 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -42,10 +40,10 @@ from urllib.request import urlopen
 import plain_demo
 import psutil
 from PIL import Image
-from reporting import cell, cpu_name, summary
+from reporting import cell, machine, summary
 from visitors import Answer, Endpoint, crowd
 
-from xray_hf import __version__, manifest
+from xray_hf import manifest
 from xray_hf.errors import ConfigError, XrayHFError, exit_on_error
 from xray_hf.files import write_json, write_text
 from xray_hf.inference import Engine, inputs
@@ -211,15 +209,10 @@ def answers(url: str) -> bool:
 def describe(options: argparse.Namespace) -> dict[str, Any]:
     """What the numbers depend on."""
     return {
-        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "cpu": cpu_name(),
-        "cores": os.cpu_count(),
-        "load_average_before": os.getloadavg()[0],  # well above 0: something else disturbed the measurement
+        **machine(LIBRARIES),
         "visitors": options.visitors,
         "images_each": options.each,
         "rounds": options.rounds,
-        "versions": {"python": platform.python_version(), "xray_hf": __version__}
-        | {name: version(name) for name in LIBRARIES},
         "ways": {},
     }
 

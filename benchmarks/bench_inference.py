@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -23,7 +21,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from importlib.metadata import version
 from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
@@ -31,9 +28,9 @@ from typing import Any
 
 import inference_ways as ways
 from inference_ways import Job
-from reporting import cell, cpu_name, summary
+from reporting import cell, machine, summary
 
-from xray_hf import __version__, manifest
+from xray_hf import manifest
 from xray_hf.errors import ConfigError, exit_on_error
 from xray_hf.files import write_json, write_text
 from xray_hf.inference import inputs
@@ -155,18 +152,13 @@ def start_up(job: Job, rounds: int) -> dict[str, Any]:
 def describe(options: argparse.Namespace, count: int) -> dict[str, Any]:
     """What the numbers depend on."""
     return {
-        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "cpu": cpu_name(),
-        "cores": os.cpu_count(),
-        "load_average_before": os.getloadavg()[0],  # well above 0: something else disturbed the measurement
+        **machine(LIBRARIES),
         "images": count,
         "rounds": options.rounds,
         "ways": {
             way: (getattr(measure, "func", measure).__doc__ or "").strip()
             for way, measure in {**latency_ways(), **bulk_ways()}.items()
         },
-        "versions": {"python": platform.python_version(), "xray_hf": __version__}
-        | {name: version(name) for name in LIBRARIES if find_spec("PIL" if name == "pillow" else name)},
         "models": {},
     }
 

@@ -13,13 +13,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -27,10 +24,9 @@ from typing import Any
 import memory
 import torch
 from peers import hf, plain
-from reporting import cell, cpu_name, summary
+from reporting import cell, machine, summary
 from ways import Job, fresh_accelerator, ours, pure
 
-from xray_hf import __version__
 from xray_hf.data.dataset import XrayData, open_data
 from xray_hf.data.sample import is_synthetic
 from xray_hf.data.sources import ReadOptions, parse_specs
@@ -139,20 +135,15 @@ def describe(options: argparse.Namespace, data: XrayData) -> dict[str, Any]:
     """What the numbers depend on."""
     is_gpu = torch.cuda.is_available() and options.device != "cpu"
     return {
-        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        **machine(LIBRARIES),
         "device": torch.cuda.get_device_name() if is_gpu else "CPU",
-        "cpu": cpu_name(),
-        "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "load_average_before": os.getloadavg()[0],  # well above 0: something else disturbed the measurement
         "batch_size": options.batch_size,
         "steps": options.steps,
         "hf_workers": options.hf_workers,
         "images": len(data.samples),
         "is_synthetic": is_synthetic(data.samples),
         "ways": {way: (train.__doc__ or "").strip() for way, train in WAYS.items()},
-        "versions": {"python": platform.python_version(), "xray_hf": __version__}
-        | {name: version(name) for name in LIBRARIES},
     }
 
 

@@ -33,7 +33,8 @@ class Job:
     """What to train on, and how long.
 
     steps: optimiser steps that are timed, after `warmup` others. workers: loader processes of plain PyTorch.
-    hf_workers: those of transformers' Trainer, whose default is 0. device: "auto" or "cpu".
+    hf_workers: those of transformers' Trainer, whose default is 0. device: "auto" or "cpu". precision,
+    compile: of ours and pure, as train.py has them.
     """
 
     model: str
@@ -44,6 +45,8 @@ class Job:
     workers: int
     hf_workers: int
     device: str
+    precision: str = "auto"
+    compile: bool = False
 
     @property
     def torch_device(self) -> torch.device:
@@ -63,6 +66,7 @@ class Job:
     def config(self, out: Path) -> Config:
         """The paper's configuration, with one epoch to warm up and one to time."""
         own = {"model": self.model, "batch_size": self.batch_size, "device": self.device, "epochs": 2}
+        own |= {"precision": self.precision, "compile": self.compile}
         folders = {"data_dir": self.data.reports[0].root, "out": str(out)}
         return resolve({**preset_values("paper", self.model), **own, **folders}, "paper")
 
@@ -102,6 +106,7 @@ def pure(job: Job, folder: Path) -> float:
     network, accelerator = create_model(job.model, pretrained=False), fresh_accelerator(config)
     device, side = accelerator.device, network.preprocessing.side
     module = network.module.to(device, memory_format=torch.channels_last).train()
+    model = torch.compile(module) if job.compile else module
     optimizer = torch.optim.Adam(module.parameters(), lr=config.optimization.learning_rate, fused=True)
     images = torch.randn(job.batch_size, 3, side, side, device=device).to(memory_format=torch.channels_last)
     labels = torch.randint(len(network.classes), (job.batch_size,), device=device)
@@ -109,7 +114,7 @@ def pure(job: Job, folder: Path) -> float:
     def train() -> Iterator[None]:
         while True:
             with accelerator.autocast():
-                logits = logits_of(module(images)).float()
+                logits = logits_of(model(images)).float()
             update(logits, labels, optimizer)
             yield
 

@@ -53,6 +53,37 @@ def test_memory_is_measured_on_ten_times_the_rows(tmp_path: Path) -> None:
         assert 0 < phase["imports_mb"] < phase["peak_mb"]
 
 
+def test_the_gpu_benchmark_is_rehearsed_on_the_cpu_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    data, out = tmp_path / "data", tmp_path / "gpu.json"
+    write_synthetic(data, 40, seed=0)
+    folders = ["--data-dir", data, "--cache-dir", tmp_path / "cache", "--out", out]
+    small = ["--model", "xray-cnn", "--batch-size", "4", "--images", "8", "--device", "cpu"]
+    command = [sys.executable, BENCHMARKS / "bench_gpu.py", *folders, *small]
+    late = subprocess.run([*command, "--seconds", "0"], capture_output=True, text=True, check=True)
+    assert "0 seconds are over; run it again for the rest." in late.stderr
+    head = {"device": "CPU", "cpu": "x", "cores": 2, "date": "today", "versions": {"torch": "x"}}
+    known = {
+        f"xray-cnn, {way}, compiled, 4": {"images_per_second": 7, "seconds": 1} for way in ("ours", "pure")
+    }
+    broken = {"xray-cnn, plain, 4": {"error": "OutOfMemoryError: no", "seconds": 1}}
+    out.write_text(json.dumps({**head, "parts": {**known, **broken}}))
+
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    results = json.loads(out.read_text(encoding="utf-8"))
+    assert {name: results["parts"].pop(name) for name in known} == known
+    rates = {name: part.get("images_per_second", 0) for name, part in results["parts"].items()}
+    assert {name for name, rate in rates.items() if rate > 0} == {
+        f"xray-cnn, {way}, 4" for way in ("ours, eager", "pure, eager", "plain", "hf")
+    }
+    checks = {name: part["holds"] for name, part in results["parts"].items() if "holds" in part}
+    assert checks == dict.fromkeys(
+        ("xray-cnn, losses as on the CPU", "xray-cnn, resumed", "xray-cnn, bf16 trains"), True
+    )
+    assert "| xray-cnn, resumed | holds |" in done.stdout
+
+
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight synthetic X-rays."""

@@ -242,6 +242,20 @@ def test_every_tracker_of_accelerate_is_known_and_one_that_is_not_installed_is_n
         make_trainer(tmp_path, track="wandb")
 
 
+def test_every_process_needs_its_own_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="2 processes were started on a machine with 1 GPU, and each needs"):
+        make_trainer(tmp_path, device="auto")
+    assert make_trainer(tmp_path, device="cpu").accelerator.device.type == "cpu"
+
+
+def test_half_precision_needs_a_gpu(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--precision fp16 needs an NVIDIA GPU; use bf16 or fp32"):
+        make_trainer(tmp_path, precision="fp16")
+
+
 @pytest.mark.exhaustive
 def test_a_compiled_network_trains(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, epochs=1, compile=True)

@@ -120,7 +120,9 @@ class RunConfig:
     resume: bool = option(False, "continue from the last checkpoint in --out")
     device: str = option("auto", "where to train", Choice(("auto", "cpu")))
     precision: str = option(
-        "auto", "number format; auto is bf16 where the hardware has it", Choice(("auto", "bf16", "fp32"))
+        "auto",
+        "number format; auto is bf16 where the hardware has it, else fp32",
+        Choice(("auto", "bf16", "fp16", "fp32")),
     )
     compile: bool = option(False, "torch.compile the network")
     track: str = option("none", "tracker", Choice(("none", *TRACKERS)))

@@ -309,6 +309,8 @@ class Trainer:
         state = checkpoints.load(folder, self.identity)
         self.network.module.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if accelerator.scaler is not None:  # of fp16
+            accelerator.scaler.load_state_dict(state["scaler"])
         if self.average is not None:
             self.average.module.load_state_dict(state["average"])
         self.best = state["best"]
@@ -331,6 +333,7 @@ class Trainer:
                 "identity": self.identity,
                 "network": self.network.module.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
+                "scaler": self.accelerator.scaler and self.accelerator.scaler.state_dict(),
                 "average": None if self.average is None else self.average.module.state_dict(),
                 "best": self.best,
                 "progress": {**vars(self.progress), "running": running},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 from datetime import timedelta
 from importlib.util import find_spec
@@ -17,14 +18,22 @@ from xray_hf.training.config import Config
 
 
 def make_accelerator(config: Config) -> Accelerator:
-    """Choose device and number format, join the processes that `accelerate launch` started, seed them."""
+    """Choose device and number format, join the processes that `accelerate launch` started, seed them.
+
+    Raises ConfigError for more processes than GPUs on this machine, fp16 without a GPU, a missing tracker.
+    """
     wants_cpu = config.run.device == "cpu" or parse_flag_from_env("ACCELERATE_USE_CPU")
+    on_gpu = torch.cuda.is_available() and not wants_cpu
+    if on_gpu:
+        _require_a_gpu_each()
     tracker = None if config.run.track == "none" else config.run.track
     if tracker and find_spec(tracker) is None:
         raise ConfigError(f"--track {tracker} needs the package {tracker}; run `pip install {tracker}`.")
     precision = config.run.precision
     if precision == "auto":
-        precision = "bf16" if _has_fast_bf16(wants_cpu) else "fp32"
+        precision = "bf16" if _has_fast_bf16(on_gpu) else "fp32"
+    if precision == "fp16" and not on_gpu:
+        raise ConfigError("--precision fp16 needs an NVIDIA GPU; use bf16 or fp32 on this device.")
     set_seed(config.run.seed)
     return Accelerator(
         cpu=wants_cpu,
@@ -69,7 +78,17 @@ def share_buffers(accelerator: Accelerator, module: nn.Module) -> None:
             torch.distributed.broadcast(buffer, src=0)
 
 
-def _has_fast_bf16(wants_cpu: bool) -> bool:
-    if torch.cuda.is_available() and not wants_cpu:
+def _require_a_gpu_each() -> None:
+    """Raise ConfigError if processes of this machine would share a GPU, which NCCL refuses later on."""
+    processes, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+    if processes > gpus:
+        raise ConfigError(
+            f"{processes} processes were started on a machine with {gpus} GPU{'s' if gpus > 1 else ''}, and "
+            f"each needs its own; use `accelerate launch --num_processes {gpus}`, or pass --device cpu."
+        )
+
+
+def _has_fast_bf16(on_gpu: bool) -> bool:
+    if on_gpu:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
