@@ -26,12 +26,14 @@ import torch
 from bench_train import LIBRARIES, MIN_WARMUP, MODELS, SIDE
 from peers import hf, plain
 from reporting import machine
+from time_to_quality import time_to_quality
 from ways import Job, ours, pure
 
 from xray_hf.data.dataset import open_data
 from xray_hf.data.sources import ReadOptions, parse_specs
 from xray_hf.errors import exit_on_error
 from xray_hf.files import write_json, write_text
+from xray_hf.task import PROTOCOLS
 
 OUT = Path("runs/bench_gpu.json")
 CHECKED_BATCH = 32
@@ -89,6 +91,7 @@ def parse() -> argparse.Namespace:
         "--batch-size", action="append", type=int, help="may be repeated (default: 128, 512, 1024)"
     )
     parser.add_argument("--images", type=int, default=IMAGES, help="timed images (default %(default)s)")
+    parser.add_argument("--epochs", type=int, help="of the runs to quality (default: the preset's)")
     parser.add_argument("--device", choices=("auto", "cpu"), default="auto", help="where to train")
     return parser.parse_args()
 
@@ -108,6 +111,10 @@ def parts(job: Job, options: argparse.Namespace) -> dict[str, Part]:
             )
     if has_gpu:
         found["two processes on one GPU"] = partial(gpu_checks.processes, jobs[models[0]])
+    more = ["--epochs", str(options.epochs)] if options.epochs else []
+    for model, own in jobs.items():
+        for protocol in PROTOCOLS:
+            found[f"{model}, to quality, {protocol}"] = partial(time_to_quality, own, protocol, more)
     for model, own in jobs.items():
         for batch_size in batches:
             timed = replace(own, batch_size=batch_size, steps=max(1, options.images // batch_size))
@@ -178,6 +185,9 @@ def said(found: dict[str, Any]) -> str:
         return f"failed: {found['error'].splitlines()[0]}"
     if "holds" in found:
         return "holds" if found["holds"] else "DOES NOT HOLD"
+    if "to quality" in found:
+        times = ", ".join(f"{name} {value:.0f} s" for name, value in found["to quality"].items())
+        return f"accuracy {found['test accuracy']:.1%} after {found['epochs']} epochs; {times}"
     memory = f", {found['peak_gb']:.1f} GB" if "peak_gb" in found else ""
     return f"{found['images_per_second']:,.0f} images/s{memory}"
 

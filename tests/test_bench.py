@@ -57,7 +57,7 @@ def test_the_gpu_benchmark_is_rehearsed_on_the_cpu_and_goes_on_where_it_stopped(
     data, out = tmp_path / "data", tmp_path / "gpu.json"
     write_synthetic(data, 40, seed=0)
     folders = ["--data-dir", data, "--cache-dir", tmp_path / "cache", "--out", out]
-    small = ["--model", "xray-cnn", "--batch-size", "4", "--images", "8", "--device", "cpu"]
+    small = ["--model", "xray-cnn", "--batch-size", "4", "--images", "8", "--epochs", "1", "--device", "cpu"]
     command = [sys.executable, BENCHMARKS / "bench_gpu.py", *folders, *small]
     late = subprocess.run([*command, "--seconds", "0"], capture_output=True, text=True, check=True)
     assert "0 seconds are over; run it again for the rest." in late.stderr
@@ -81,6 +81,13 @@ def test_the_gpu_benchmark_is_rehearsed_on_the_cpu_and_goes_on_where_it_stopped(
     assert checks == dict.fromkeys(
         ("xray-cnn, losses as on the CPU", "xray-cnn, resumed", "xray-cnn, bf16 trains"), True
     )
+    for protocol in ("paper", "grouped"):
+        found = results["parts"][f"xray-cnn, to quality, {protocol}"]
+        whole, *of_it = found["to quality"].values()
+        assert sum(of_it) == pytest.approx(whole)
+        assert min(of_it) > 0
+        assert found["epochs"] == 1
+        assert 0 <= found["test accuracy"] <= 1
     assert "| xray-cnn, resumed | holds |" in done.stdout
 
 

@@ -1,0 +1,49 @@
+"""From JPEG files to a bundle with its metrics: how many seconds, and where they go."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from ways import Job
+
+TRAIN = Path(__file__).parents[1] / "train.py"
+
+
+def time_to_quality(job: Job, protocol: str, options: list[str], folder: Path) -> dict[str, Any]:
+    """Train by train.py's default preset in a process of its own, with nothing decoded before.
+
+    The preset fixes the number of epochs, so the test images are looked at once, at the end. options: more of
+    train.py's. Raises RuntimeError with train.py's last line if it fails.
+    """
+    run = folder / "run"
+    places = ["--data-dir", job.data.reports[0].root, "--cache-dir", folder / "cache", "--out", run]
+    own = ["--model", job.model, "--no-pretrained", "--protocol", protocol, "--device", job.device]
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, TRAIN, *places, *own, *options], capture_output=True, text=True, check=False
+    )
+    seconds = time.monotonic() - started
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip().rpartition("\n")[2] or f"exit code {done.returncode}")
+    training, metrics = (
+        json.loads((run / "bundle" / name).read_text(encoding="utf-8"))
+        for name in ("training.json", "metrics.json")
+    )
+    in_epochs = sum(row["seconds"] for row in training["history"])
+    after_reading = training["wall_seconds_of_last_part"]
+    return {
+        "to quality": {
+            "whole run": seconds,
+            "training steps": in_epochs,
+            "validation and predictions": after_reading - in_epochs,
+            "imports, reading, writing": seconds - after_reading,
+        },
+        "test accuracy": metrics["test"]["accuracy"],
+        "test balanced accuracy": metrics["test"]["balanced_accuracy"],
+        "epochs": len(training["history"]),
+    }
