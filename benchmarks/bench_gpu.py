@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import gpu_checks
+import inference_ways
 import torch
 from bench_train import LIBRARIES, MIN_WARMUP, MODELS, SIDE
-from peers import hf, plain
+from peers import hf, plain, timm_recipe
 from reporting import machine
 from time_to_quality import time_to_quality
 from ways import Job, ours, pure
@@ -91,6 +92,9 @@ def parse() -> argparse.Namespace:
         "--batch-size", action="append", type=int, help="may be repeated (default: 128, 512, 1024)"
     )
     parser.add_argument("--images", type=int, default=IMAGES, help="timed images (default %(default)s)")
+    parser.add_argument(
+        "--bundle", action="append", type=Path, help="classify with engine and pipeline, too; may be repeated"
+    )
     parser.add_argument("--epochs", type=int, help="of the runs to quality (default: the preset's)")
     parser.add_argument("--device", choices=("auto", "cpu"), default="auto", help="where to train")
     return parser.parse_args()
@@ -124,9 +128,21 @@ def parts(job: Job, options: argparse.Namespace) -> dict[str, Part]:
                         speed, way, replace(timed, compile=is_compiled)
                     )
             if batch_size == batches[0]:  # the peers take long
-                for name, way in {"plain": plain, "hf": hf}.items():
+                for name, way in {"plain": plain, "timm": timm_recipe, "hf": hf}.items():
                     found[f"{model}, {name}, {batch_size}"] = partial(speed, way, timed)
+    files = [sample.path for sample in job.data.samples[: options.images]]
+    for bundle in options.bundle or ():
+        scans = inference_ways.Job(bundle, files)
+        found[f"{bundle.name}, engine"] = partial(rate, partial(inference_ways.ours_bulk, scans, "torch"))
+        found[f"{bundle.name}, pipeline"] = partial(
+            rate, partial(inference_ways.pipeline_bulk, scans, "float32")
+        )
     return found
+
+
+def rate(classify: Callable[[], float], folder: Path) -> dict[str, Any]:
+    """Images per second of classifying files."""
+    return {"images_per_second": classify()}
 
 
 def speed(way: Callable[[Job, Path], float], job: Job, folder: Path) -> dict[str, Any]:

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from accelerate.state import AcceleratorState
 from PIL import Image
+from timm.data import create_loader
+from timm.optim import create_optimizer_v2
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.datasets.folder import default_loader
@@ -85,16 +87,45 @@ def hf(job: Job, folder: Path) -> float:
     return job.steps * job.batch_size / (timer.finished - timer.started)
 
 
+def timm_recipe(job: Job, folder: Path) -> float:
+    """timm's train.py with its options for speed: its loader, --amp --amp-dtype bfloat16 --channels-last."""
+    device = job.torch_device
+    network = create_model(job.model, pretrained=False)
+    module = network.module.to(device, memory_format=torch.channels_last).train()
+    optimizer = create_optimizer_v2(module, opt="sgd", lr=0.05, momentum=0.9, weight_decay=2e-5)
+    rows = job.rows(job.warmup + job.steps + 2 * job.workers)
+    loader = create_loader(
+        ImageFiles(job.data, rows, None),
+        input_size=(3, network.preprocessing.side, network.preprocessing.side),
+        batch_size=job.batch_size,
+        is_training=True,
+        color_jitter=0.4,
+        num_workers=job.workers,
+        pin_memory=device.type == "cuda",
+        device=device,
+    )
+
+    def train() -> Iterator[None]:
+        for images, labels in loader:
+            with torch.autocast(device.type, torch.bfloat16):
+                logits = logits_of(module(images.contiguous(memory_format=torch.channels_last))).float()
+            update(logits, labels, optimizer)
+            yield
+
+    return job.rate(train())
+
+
 class ImageFiles(Dataset[tuple[torch.Tensor, int]]):
     """torchvision's ImageFolder, for labels that are in a CSV and not in folder names."""
 
-    def __init__(self, data: XrayData, rows: np.ndarray, transform: Transform) -> None:
+    def __init__(self, data: XrayData, rows: np.ndarray, transform: Transform | None) -> None:
         self.data, self.rows, self.transform = data, rows, transform
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        assert self.transform is not None  # timm's loader sets its own
         row = self.rows[index]
         return self.transform(default_loader(str(self.data.samples[row].path))), int(self.data.labels[row])
 

@@ -53,11 +53,14 @@ def test_memory_is_measured_on_ten_times_the_rows(tmp_path: Path) -> None:
         assert 0 < phase["imports_mb"] < phase["peak_mb"]
 
 
-def test_the_gpu_benchmark_is_rehearsed_on_the_cpu_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_the_gpu_benchmark_is_rehearsed_on_the_cpu_and_goes_on_where_it_stopped(
+    tmp_path: Path, cnn_bundle: Path
+) -> None:
     data, out = tmp_path / "data", tmp_path / "gpu.json"
     write_synthetic(data, 40, seed=0)
     folders = ["--data-dir", data, "--cache-dir", tmp_path / "cache", "--out", out]
     small = ["--model", "xray-cnn", "--batch-size", "4", "--images", "8", "--epochs", "1", "--device", "cpu"]
+    small += ["--bundle", cnn_bundle]
     command = [sys.executable, BENCHMARKS / "bench_gpu.py", *folders, *small]
     late = subprocess.run([*command, "--seconds", "0"], capture_output=True, text=True, check=True)
     assert "0 seconds are over; run it again for the rest." in late.stderr
@@ -75,7 +78,8 @@ def test_the_gpu_benchmark_is_rehearsed_on_the_cpu_and_goes_on_where_it_stopped(
     assert {name: results["parts"].pop(name) for name in known} == known
     rates = {name: part.get("images_per_second", 0) for name, part in results["parts"].items()}
     assert {name for name, rate in rates.items() if rate > 0} == {
-        f"xray-cnn, {way}, 4" for way in ("ours, eager", "pure, eager", "plain", "hf")
+        *(f"xray-cnn, {way}, 4" for way in ("ours, eager", "pure, eager", "plain", "timm", "hf")),
+        *(f"{cnn_bundle.name}, {way}" for way in ("engine", "pipeline")),
     }
     checks = {name: part["holds"] for name, part in results["parts"].items() if "holds" in part}
     assert checks == dict.fromkeys(
