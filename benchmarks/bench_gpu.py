@@ -2,19 +2,22 @@
 
 python benchmarks/bench_gpu.py --data-dir DATA --out runs/bench_gpu.json --seconds 500
 
-What was measured is written after every part; a second call measures what is missing or has failed. A
-part that fails is written with its error, and the next one follows. Without a GPU all parts that need none
-run on the CPU, as a rehearsal. DATA is a folder in Kaggle's layout.
+Results are written after every part; a second call measures what is missing or has failed. A part that fails
+is written with its error, and the next one follows; the exit code is 1 then. No part starts after --seconds,
+but one that runs is not cut off. Without a GPU all parts that need none run on the CPU, as a rehearsal. DATA
+is a folder in Kaggle's layout.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -32,7 +35,7 @@ from ways import Job, ours, pure
 
 from xray_hf.data.dataset import open_data
 from xray_hf.data.sources import ReadOptions, parse_specs
-from xray_hf.errors import exit_on_error
+from xray_hf.errors import ConfigError, exit_on_error
 from xray_hf.files import write_json, write_text
 from xray_hf.task import PROTOCOLS
 
@@ -40,15 +43,17 @@ OUT = Path("runs/bench_gpu.json")
 CHECKED_BATCH = 32
 BATCHES = (128, 512, 1024)
 IMAGES = 20_000  # that are timed, of each way
+FILES = 300  # for engine and pipeline; the latter reads all nine times, one after the other
 Part = Callable[[Path], dict[str, Any]]  # of an empty folder
 
 
-def main() -> None:
+def main() -> int:
     """Measure what is missing, in the time given; write JSON and table, print the table."""
     options = parse()
     stop = time.monotonic() + options.seconds
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which deterministic kernels need
-    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
+    first, *_ = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")
+    os.environ["CUDA_VISIBLE_DEVICES"] = "" if options.device == "cpu" else first
     reading = ReadOptions(cache_dir=options.cache_dir)
     data = open_data(parse_specs([f"coronahack={options.data_dir}"]), SIDE, options=reading, drop_bad=True)
     workers = os.cpu_count() or 1
@@ -62,18 +67,20 @@ def main() -> None:
         hf_workers=workers,
         device=options.device,
     )
-    results = earlier(options.out) or {**machine(LIBRARIES), **device(job), "parts": {}}
+    results = begin_or_continue(options, job)
+    write_json(options.out, results)
     for name, part in parts(job, options).items():
-        if "error" not in results["parts"].get(name, {"error": "missing"}):
+        if name in results["parts"] and not has_failed(results["parts"][name]):
             continue
         if time.monotonic() > stop:
             print(f"{options.seconds} seconds are over; run it again for the rest.", file=sys.stderr)
             break
-        results["parts"][name] = measured(part)
+        results["parts"][name] = measure(part)
         print(f"{name}: {results['parts'][name]}", file=sys.stderr, flush=True)
         write_json(options.out, results)
         write_text(options.out.with_suffix(".md"), as_table(results) + "\n")
     print(as_table(results))
+    return int(any(map(has_failed, results["parts"].values())))
 
 
 def parse() -> argparse.Namespace:
@@ -108,10 +115,11 @@ def parts(job: Job, options: argparse.Namespace) -> dict[str, Part]:
     found: dict[str, Part] = {}
     for model, own in jobs.items():
         found[f"{model}, losses as on the CPU"] = partial(gpu_checks.losses, own)
-        found[f"{model}, resumed"] = partial(gpu_checks.resume, replace(own, steps=gpu_checks.STEPS))
         for precision in ("bf16", "fp16") if has_gpu else ("bf16",):
+            short = replace(own, precision=precision, steps=gpu_checks.STEPS)
+            found[f"{model}, {precision} resumed"] = partial(gpu_checks.resume, short)
             found[f"{model}, {precision} trains"] = partial(
-                gpu_checks.trains, replace(own, precision=precision)
+                gpu_checks.loss_falls, replace(own, precision=precision)
             )
     if has_gpu:
         found["two processes on one GPU"] = partial(gpu_checks.processes, jobs[models[0]])
@@ -130,7 +138,7 @@ def parts(job: Job, options: argparse.Namespace) -> dict[str, Part]:
             if batch_size == batches[0]:  # the peers take long
                 for name, way in {"plain": plain, "timm": timm_recipe, "hf": hf}.items():
                     found[f"{model}, {name}, {batch_size}"] = partial(speed, way, timed)
-    files = [sample.path for sample in job.data.samples[: options.images]]
+    files = [sample.path for sample in job.data.samples[: min(FILES, options.images)]]
     for bundle in options.bundle or ():
         scans = inference_ways.Job(bundle, files)
         found[f"{bundle.name}, engine"] = partial(rate, partial(inference_ways.ours_bulk, scans, "torch"))
@@ -148,6 +156,8 @@ def rate(classify: Callable[[], float], folder: Path) -> dict[str, Any]:
 def speed(way: Callable[[Job, Path], float], job: Job, folder: Path) -> dict[str, Any]:
     """Images per second, and the memory that tensors took at most."""
     on_gpu = job.torch_device.type == "cuda"
+    torch.compiler.reset()  # else a graph that an earlier part made for another batch size is used again
+    gc.collect()
     if on_gpu:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -155,50 +165,66 @@ def speed(way: Callable[[Job, Path], float], job: Job, folder: Path) -> dict[str
     return {**found, "peak_gb": torch.cuda.max_memory_allocated() / 1e9} if on_gpu else found
 
 
-def measured(part: Part) -> dict[str, Any]:
+def measure(part: Part) -> dict[str, Any]:
     """What a part found, or the error it ended with; and its seconds."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="xray-gpu-") as folder:
         try:
             found = part(Path(folder))
         except Exception as error:  # noqa: BLE001 - one part must not cost the others their time on the GPU
-            found = {"error": f"{type(error).__name__}: {error}"}
+            found = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
     return {**found, "seconds": round(time.monotonic() - started, 1)}
 
 
-def device(job: Job) -> dict[str, Any]:
-    """The GPU and its software."""
-    if job.torch_device.type == "cpu":
-        return {"device": "CPU"}
-    return {"device": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
+def has_failed(found: dict[str, Any]) -> bool:
+    """Whether a part ended with an error, or what it checks does not hold."""
+    return "error" in found or found.get("holds") is False
 
 
-def earlier(path: Path) -> dict[str, Any] | None:
-    """What an earlier call wrote."""
-    if not path.exists():
-        return None
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+def begin_or_continue(options: argparse.Namespace, job: Job) -> dict[str, Any]:
+    """The results of an earlier call, or none so far.
+
+    Raises ConfigError if the earlier call ran on other hardware, with other libraries or other options.
+    """
+    on_gpu = job.torch_device.type == "cuda"
+    fixed = {
+        "device": torch.cuda.get_device_name() if on_gpu else "CPU",
+        "cuda": torch.version.cuda if on_gpu else None,
+        "data": Path(job.data.reports[0].root).name,
+        "images": options.images,
+        "epochs": options.epochs,
+    }
+    new = {**machine(LIBRARIES), **fixed, "parts": {}}
+    if not options.out.exists():
+        return new
+    earlier: dict[str, Any] = json.loads(options.out.read_text(encoding="utf-8"))
+    for name in ("versions", *fixed):
+        if earlier.get(name) != new[name]:
+            raise ConfigError(
+                f"{options.out} was measured with {name} {earlier.get(name)}, now it is {new[name]}; choose "
+                "another --out."
+            )
+    return earlier
 
 
 def as_table(results: dict[str, Any]) -> str:
     """All results as Markdown."""
     lines = [
         f"{results['device']}; {results['cpu']}, {results['cores']} cores; "
-        f"torch {results['versions']['torch']}, CUDA {results.get('cuda', '-')}; {results['date']}",
+        f"torch {results['versions']['torch']}, CUDA {results['cuda']}; {results['date']}",
         "",
         "| part | result | seconds |",
         "| --- | --- | ---: |",
     ]
     for name, found in results["parts"].items():
-        lines.append(f"| {name} | {said(found)} | {found['seconds']:.0f} |")
+        lines.append(f"| {name} | {describe_result(found)} | {found['seconds']:.0f} |")
     return "\n".join(lines)
 
 
-def said(found: dict[str, Any]) -> str:
+def describe_result(found: dict[str, Any]) -> str:
     """One part's result in words."""
     if "error" in found:
-        return f"failed: {found['error'].splitlines()[0]}"
+        return f"failed: {found['error'].splitlines()[0].replace('|', '/')}"
     if "holds" in found:
         return "holds" if found["holds"] else "DOES NOT HOLD"
     if "to quality" in found:

@@ -5,7 +5,6 @@ Each check is a function of a Job and an empty folder. It returns what it measur
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -32,12 +31,12 @@ def losses(job: Job, folder: Path) -> dict[str, Any]:
     """The losses of the first ten steps in float32: equal to the CPU's within 1e-3."""
     exact = replace(job, precision="fp32", steps=STEPS)
     with exact_arithmetic():
-        here, there = (
+        on_gpu, on_cpu = (
             fit(replace(exact, device=device), folder / device, stop_after=1, dropout=False).losses
             for device in ("auto", "cpu")
         )
-    difference = max(abs(one - other) for one, other in zip(here, there, strict=True))
-    return {"holds": difference <= CLOSE, "largest difference": difference, "losses": here}
+    differences = [abs(one - other) for one, other in zip(on_gpu, on_cpu, strict=True)]
+    return {"holds": max(differences) <= CLOSE, "differences": differences, "losses": on_gpu}
 
 
 def resume(job: Job, folder: Path) -> dict[str, Any]:
@@ -50,7 +49,7 @@ def resume(job: Job, folder: Path) -> dict[str, Any]:
     return {"holds": not different, "different tensors": different}
 
 
-def trains(job: Job, folder: Path) -> dict[str, Any]:
+def loss_falls(job: Job, folder: Path) -> dict[str, Any]:
     """The loss falls, in the job's number format."""
     found = fit(job, folder).losses
     first, last = (float(np.mean(part)) for part in (found[:STEPS], found[-STEPS:]))
@@ -62,10 +61,10 @@ def processes(job: Job, folder: Path) -> dict[str, Any]:
     options = ["--data-dir", str(job.data.reports[0].root), "--out", str(folder / "run")]
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     command = [*launch, str(TRAIN), "--preset", "smoke", "--model", job.model, "--no-pretrained", *options]
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "0"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    said = [line for line in done.stderr.splitlines() if line.startswith("error:")]
-    return {"holds": done.returncode != 0 and len({*said}) == 1, "exit code": done.returncode, "said": said}
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    errors = {line for line in done.stderr.splitlines() if line.startswith("error:")}
+    is_refused = done.returncode != 0 and len(errors) == 1
+    return {"holds": is_refused, "exit code": done.returncode, "stderr": done.stderr[-2000:]}
 
 
 class Recorder(Trainer):

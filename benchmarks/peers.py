@@ -99,7 +99,6 @@ def timm_recipe(job: Job, folder: Path) -> float:
         input_size=(3, network.preprocessing.side, network.preprocessing.side),
         batch_size=job.batch_size,
         is_training=True,
-        color_jitter=0.4,
         num_workers=job.workers,
         pin_memory=device.type == "cuda",
         device=device,

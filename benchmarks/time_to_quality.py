@@ -18,7 +18,7 @@ def time_to_quality(job: Job, protocol: str, options: list[str], folder: Path) -
     """Train by train.py's default preset in a process of its own, with nothing decoded before.
 
     The preset fixes the number of epochs, so the test images are looked at once, at the end. options: more of
-    train.py's. Raises RuntimeError with train.py's last line if it fails.
+    train.py's. Raises RuntimeError with train.py's last lines if it fails.
     """
     run = folder / "run"
     places = ["--data-dir", job.data.reports[0].root, "--cache-dir", folder / "cache", "--out", run]
@@ -29,7 +29,7 @@ def time_to_quality(job: Job, protocol: str, options: list[str], folder: Path) -
     )
     seconds = time.monotonic() - started
     if done.returncode:
-        raise RuntimeError(done.stderr.strip().rpartition("\n")[2] or f"exit code {done.returncode}")
+        raise RuntimeError(f"exit code {done.returncode}: {done.stderr[-2000:]}")
     training, metrics = (
         json.loads((run / "bundle" / name).read_text(encoding="utf-8"))
         for name in ("training.json", "metrics.json")
@@ -40,7 +40,7 @@ def time_to_quality(job: Job, protocol: str, options: list[str], folder: Path) -
         "to quality": {
             "whole run": seconds,
             "training steps": in_epochs,
-            "validation and predictions": after_reading - in_epochs,
+            "set-up, validation, predictions": after_reading - in_epochs,
             "imports, reading, writing": seconds - after_reading,
         },
         "test accuracy": metrics["test"]["accuracy"],

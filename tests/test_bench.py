@@ -64,12 +64,15 @@ def test_the_gpu_benchmark_is_rehearsed_on_the_cpu_and_goes_on_where_it_stopped(
     command = [sys.executable, BENCHMARKS / "bench_gpu.py", *folders, *small]
     late = subprocess.run([*command, "--seconds", "0"], capture_output=True, text=True, check=True)
     assert "0 seconds are over; run it again for the rest." in late.stderr
-    head = {"device": "CPU", "cpu": "x", "cores": 2, "date": "today", "versions": {"torch": "x"}}
     known = {
         f"xray-cnn, {way}, compiled, 4": {"images_per_second": 7, "seconds": 1} for way in ("ours", "pure")
     }
     broken = {"xray-cnn, plain, 4": {"error": "OutOfMemoryError: no", "seconds": 1}}
+    head = json.loads(out.read_text(encoding="utf-8"))
     out.write_text(json.dumps({**head, "parts": {**known, **broken}}))
+    other = subprocess.run([*command, "--epochs", "2"], capture_output=True, text=True, check=False)
+    assert other.returncode == 2
+    assert f"{out} was measured with epochs 1, now it is 2; choose another --out." in other.stderr
 
     done = subprocess.run(command, capture_output=True, text=True, check=False)
 
@@ -83,7 +86,7 @@ def test_the_gpu_benchmark_is_rehearsed_on_the_cpu_and_goes_on_where_it_stopped(
     }
     checks = {name: part["holds"] for name, part in results["parts"].items() if "holds" in part}
     assert checks == dict.fromkeys(
-        ("xray-cnn, losses as on the CPU", "xray-cnn, resumed", "xray-cnn, bf16 trains"), True
+        ("xray-cnn, losses as on the CPU", "xray-cnn, bf16 resumed", "xray-cnn, bf16 trains"), True
     )
     for protocol in ("paper", "grouped"):
         found = results["parts"][f"xray-cnn, to quality, {protocol}"]
@@ -92,7 +95,7 @@ def test_the_gpu_benchmark_is_rehearsed_on_the_cpu_and_goes_on_where_it_stopped(
         assert min(of_it) > 0
         assert found["epochs"] == 1
         assert 0 <= found["test accuracy"] <= 1
-    assert "| xray-cnn, resumed | holds |" in done.stdout
+    assert "| xray-cnn, bf16 resumed | holds |" in done.stdout
 
 
 @pytest.fixture(scope="module")

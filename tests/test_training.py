@@ -251,6 +251,16 @@ def test_every_process_needs_its_own_gpu(tmp_path: Path, monkeypatch: pytest.Mon
     assert make_trainer(tmp_path, device="cpu").accelerator.device.type == "cpu"
 
 
+def test_the_scale_of_half_precision_is_resumed(tmp_path: Path) -> None:
+    """Only a GPU trains in fp16; its scaler is put in place of none here."""
+    first, second = make_trainer(tmp_path), make_trainer(tmp_path)
+    first.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    second.accelerator.scaler = torch.amp.GradScaler("cpu")
+    first._save()
+    second._restore()
+    assert second.accelerator.scaler.get_scale() == 8.0
+
+
 def test_half_precision_needs_a_gpu(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--precision fp16 needs an NVIDIA GPU; use bf16 or fp32"):
         make_trainer(tmp_path, precision="fp16")

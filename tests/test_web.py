@@ -369,11 +369,11 @@ def test_a_page_without_isolation_answers_with_one_thread(
         expect(visitor.locator("#answers .decision")).to_have_text(["Normal", "Normal"])
 
 
-# As Firefox does now and then: whoever starts a thread waits for ever.
+# As Firefox does now and then: whoever starts a thread hangs.
 HANGS = "self.Worker = class { constructor() { for (;;); } };\n"
 
 
-def test_threads_that_never_start_are_done_without(
+def test_the_page_falls_back_to_one_thread_if_none_starts(
     browser: Browser, site: Path, patients: list[Path], tmp_path: Path
 ) -> None:
     folder = tmp_path / "site"

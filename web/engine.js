@@ -15,15 +15,15 @@ async function fetched(address) {
 }
 
 // models: [{folder, graph, weights: names of the files that the graph reads}]. base: the page's address.
-async function downloadAll({ models, base }) {
+function downloadAll({ models, base }) {
   const fetchAll = ({ folder, graph, weights }) =>
     Promise.all([graph, ...weights].map((name) => fetched(new URL(`${folder}/${name}`, base))));
   const runtime = fetched(new URL("vendor/ort-wasm-simd-threaded.wasm", base));
-  return { contents: await Promise.all(models.map(fetchAll)), runtime: await runtime };
+  return Promise.all([runtime, ...models.map(fetchAll)]);
 }
 
-async function loadAll({ models, threads }, { contents, runtime }) {
-  Object.assign(ort.env.wasm, { wasmBinary: runtime, numThreads: threads });
+async function loadAll({ models, threads }, [wasmBinary, ...contents]) {
+  Object.assign(ort.env.wasm, { wasmBinary, numThreads: threads });
   const loaded = [];
   for (const [place, { weights }] of models.entries()) {  // not at once: ONNX Runtime knows such files by name only
     const [graph, ...files] = contents[place];
@@ -52,11 +52,13 @@ async function run(session, { width, height, channels, pixels }) {
 
 // The question {} only waits for the downloads.
 answering((told) => { settings = told; }, async (image) => {
-  downloads ??= downloadAll(settings);
-  downloads.catch(() => { downloads = null; });  // the next question tries again
-  const found = await downloads;
+  if (!sessions) {
+    downloads ??= downloadAll(settings);
+    downloads.catch(() => { downloads = null; });  // the next question tries again
+    const found = await downloads;
+    if (image.pixels) [sessions, downloads] = [loadAll(settings, found), null];
+  }
   if (!image.pixels) return [null, []];
-  sessions ??= loadAll(settings, found);
   const outputs = [];
   for (const session of await sessions) outputs.push(await run(session, image));
   return [outputs, []];

@@ -17,8 +17,7 @@ async function tidy() {
 }
 
 async function answer(request) {
-  const kept = await (await caches.open(CACHE)).match(request, { ignoreSearch: true });
-  return kept ?? fetch(request);
+  return (await (await caches.open(CACHE)).match(request, { ignoreSearch: true })) ?? fetch(request);
 }
 
 self.addEventListener("install", (event) => event.waitUntil(keep()));

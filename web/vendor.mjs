@@ -2,7 +2,6 @@
 import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { build } from "esbuild";
 
-
 // {module: what it offers}
 const MODULES = {
   "dicom-parser": 'export { default } from "dicom-parser";',

@@ -70,8 +70,8 @@ const blank = { width: 96, height: 96, channels: 1, pixels: new Uint8Array(96 * 
 export async function ready() {
   reader.ask({ file: new File([], "") }).catch(() => {});  // so that its scripts are here, too
   await engine.ask({}, [], null);
-  // Firefox hangs at about one in a hundred of the workers that a worker starts, as for each thread.
-  await engine.ask(blank, [], START_PATIENCE).catch(() => {
+  // Firefox hangs at up to one in a hundred of the workers that a worker starts, as for each thread.
+  await engine.ask(blank, [], threads > 1 ? START_PATIENCE : null).catch(() => {
     engine.settings.threads = 1;
     return engine.ask(blank, [], null);
   });

@@ -15,7 +15,7 @@ from xray_hf.errors import CheckpointError
 from xray_hf.files import atomic_file
 
 CHECKPOINT_NAME = "checkpoint.pt"
-_KEYS = {"identity", "network", "optimizer", "scaler", "average", "best", "progress", "rng"}
+_KEYS = {"identity", "network", "optimizer", "average", "best", "progress", "rng"}
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:
