@@ -11,7 +11,7 @@
 #   make train        DATA=… MODEL=… ARGS=…
 #   make reproduce    DATA=… SOURCES="KIND:NAME=DIR …"  docs/results.md, in hours
 #   make bench-train  DATA=…  our loop against its peers
-#   make bench-gpu    DATA=…  training on a GPU: is it right, and how fast beside its peers?
+#   make bench-gpu    DATA=…  check and measure training on a GPU
 #   make bench-inference IMAGES=… BUNDLES="…"  our engine against its peers
 #   make bench-demo      IMAGES=… BUNDLES="…"  our demo under load against the plain one
 PYTHON ?= python3

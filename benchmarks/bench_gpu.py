@@ -1,4 +1,4 @@
-"""Training on a GPU: first whether it is right, then how fast it is beside its peers, in a given time.
+"""Training on a GPU: checks that it is correct, then its speed compared with its peers, in a given time.
 
 python benchmarks/bench_gpu.py --data-dir DATA --out runs/bench_gpu.json --seconds 500
 
@@ -92,7 +92,7 @@ def parse() -> argparse.Namespace:
         "--out", type=Path, default=OUT, help="JSON; the table goes beside it as .md (default %(default)s)"
     )
     parser.add_argument(
-        "--seconds", type=float, default=500, help="no part begins later (default %(default)s)"
+        "--seconds", type=float, default=500, help="no part starts later (default %(default)s)"
     )
     parser.add_argument("--model", action="append", choices=MODELS, help="may be repeated (default: both)")
     parser.add_argument(
