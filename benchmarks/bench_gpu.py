@@ -102,6 +102,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--bundle", action="append", type=Path, help="classify with engine and pipeline, too; may be repeated"
     )
+    parser.add_argument(
+        "--source",
+        action="append",
+        metavar="KIND[:NAME]=PLACE",
+        help="train on this, too, in a run to quality with the preset multisource; may be repeated",
+    )
+    parser.add_argument("--initial-weights", type=Path, help="of that run: a safetensors file")
     parser.add_argument("--epochs", type=int, help="of the runs to quality (default: the preset's)")
     parser.add_argument("--device", choices=("auto", "cpu"), default="auto", help="where to train")
     return parser.parse_args()
@@ -123,10 +130,9 @@ def parts(job: Job, options: argparse.Namespace) -> dict[str, Part]:
             )
     if has_gpu:
         found["two processes on one GPU"] = partial(gpu_checks.processes, jobs[models[0]])
-    more = ["--epochs", str(options.epochs)] if options.epochs else []
     for model, own in jobs.items():
-        for protocol in PROTOCOLS:
-            found[f"{model}, to quality, {protocol}"] = partial(time_to_quality, own, protocol, more)
+        for name, training in trainings(options).items():
+            found[f"{model}, to quality, {name}"] = partial(time_to_quality, own, training)
     for model, own in jobs.items():
         for batch_size in batches:
             timed = replace(own, batch_size=batch_size, steps=max(1, options.images // batch_size))
@@ -145,6 +151,17 @@ def parts(job: Job, options: argparse.Namespace) -> dict[str, Part]:
         found[f"{bundle.name}, pipeline"] = partial(
             rate, partial(inference_ways.pipeline_bulk, scans, "float32")
         )
+    return found
+
+
+def trainings(options: argparse.Namespace) -> dict[str, list[str]]:
+    """{name: options of train.py}: both protocols with the default preset; all sources, if there are more."""
+    epochs = ["--epochs", str(options.epochs)] if options.epochs else []
+    found = {protocol: ["--protocol", protocol, *epochs] for protocol in PROTOCOLS}
+    if options.source:
+        start = ["--initial-weights", str(options.initial_weights)] if options.initial_weights else []
+        sources = [word for source in options.source for word in ("--source", source)]
+        found["multisource"] = ["--preset", "multisource", *sources, *start, *epochs]
     return found
 
 
@@ -193,6 +210,7 @@ def begin_or_continue(options: argparse.Namespace, job: Job) -> dict[str, Any]:
         "data": Path(job.data.reports[0].root).name,
         "images": options.images,
         "epochs": options.epochs,
+        "sources": [source.partition("=")[0] for source in options.source or ()],
     }
     new = {**machine(LIBRARIES), **fixed, "parts": {}}
     if not options.out.exists():

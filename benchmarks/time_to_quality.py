@@ -14,15 +14,16 @@ from ways import Job
 TRAIN = Path(__file__).parents[1] / "train.py"
 
 
-def time_to_quality(job: Job, protocol: str, options: list[str], folder: Path) -> dict[str, Any]:
-    """Train by train.py's default preset in a process of its own, with nothing decoded before.
+def time_to_quality(job: Job, options: list[str], folder: Path) -> dict[str, Any]:
+    """Train by train.py in a process of its own, with nothing decoded before.
 
     The preset fixes the number of epochs, so the test images are looked at once, at the end. options: more of
-    train.py's. Raises RuntimeError with train.py's last lines if it fails.
+    train.py's, such as preset and sources. Raises RuntimeError with train.py's last lines if it fails.
     """
     run = folder / "run"
-    places = ["--data-dir", job.data.reports[0].root, "--cache-dir", folder / "cache", "--out", run]
-    own = ["--model", job.model, "--no-pretrained", "--protocol", protocol, "--device", job.device]
+    places = ["--source", f"coronahack={job.data.reports[0].root}"]
+    places += ["--cache-dir", str(folder / "cache"), "--out", str(run)]
+    own = ["--model", job.model, "--no-pretrained", "--device", job.device]
     started = time.monotonic()
     done = subprocess.run(
         [sys.executable, TRAIN, *places, *own, *options], capture_output=True, text=True, check=False

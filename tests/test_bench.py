@@ -60,7 +60,8 @@ def test_the_gpu_benchmark_is_rehearsed_on_the_cpu_and_goes_on_where_it_stopped(
     write_synthetic(data, 40, seed=0)
     folders = ["--data-dir", data, "--cache-dir", tmp_path / "cache", "--out", out]
     small = ["--model", "xray-cnn", "--batch-size", "4", "--images", "8", "--epochs", "1", "--device", "cpu"]
-    small += ["--bundle", cnn_bundle]
+    write_synthetic(tmp_path / "other", 40, seed=1)
+    small += ["--bundle", cnn_bundle, "--source", f"coronahack:other={tmp_path / 'other'}"]
     command = [sys.executable, BENCHMARKS / "bench_gpu.py", *folders, *small]
     late = subprocess.run([*command, "--seconds", "0"], capture_output=True, text=True, check=True)
     assert "0 seconds are over; run it again for the rest." in late.stderr
@@ -88,8 +89,8 @@ def test_the_gpu_benchmark_is_rehearsed_on_the_cpu_and_goes_on_where_it_stopped(
     assert checks == dict.fromkeys(
         ("xray-cnn, losses as on the CPU", "xray-cnn, bf16 resumed", "xray-cnn, bf16 trains"), True
     )
-    for protocol in ("paper", "grouped"):
-        found = results["parts"][f"xray-cnn, to quality, {protocol}"]
+    for training in ("paper", "grouped", "multisource"):
+        found = results["parts"][f"xray-cnn, to quality, {training}"]
         whole, *of_it = found["to quality"].values()
         assert sum(of_it) == pytest.approx(whole)
         assert min(of_it) > 0
