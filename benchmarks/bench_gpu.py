@@ -27,7 +27,7 @@ from typing import Any
 import gpu_checks
 import inference_ways
 import torch
-from bench_train import LIBRARIES, MIN_WARMUP, MODELS, SIDE
+from bench_train import LIBRARIES, MODELS, SIDE, make_job
 from peers import hf, plain, timm_recipe
 from reporting import machine
 from time_to_quality import time_to_quality
@@ -56,15 +56,12 @@ def main() -> int:
     os.environ["CUDA_VISIBLE_DEVICES"] = "" if options.device == "cpu" else first
     reading = ReadOptions(cache_dir=options.cache_dir)
     data = open_data(parse_specs([f"coronahack={options.data_dir}"]), SIDE, options=reading, drop_bad=True)
-    workers = os.cpu_count() or 1
-    job = Job(
-        model="",
-        data=data,
-        batch_size=min(CHECKED_BATCH, *(options.batch_size or BATCHES)),  # of the checks
+    job = make_job(
+        "",
+        data,
+        batch_size=min(CHECKED_BATCH, *(options.batch_size or BATCHES)),
         steps=3 * gpu_checks.STEPS,
-        warmup=max(MIN_WARMUP, 2 * workers),  # as in bench_train.make_job
-        workers=workers,
-        hf_workers=workers,
+        hf_workers=os.cpu_count() or 1,
         device=options.device,
     )
     results = begin_or_continue(options, job)
@@ -73,7 +70,7 @@ def main() -> int:
         if name in results["parts"] and not has_failed(results["parts"][name]):
             continue
         if time.monotonic() > stop:
-            print(f"{options.seconds} seconds are over; run it again for the rest.", file=sys.stderr)
+            print(f"{options.seconds:g} seconds are over; run it again for the rest.", file=sys.stderr)
             break
         results["parts"][name] = measure(part)
         print(f"{name}: {results['parts'][name]}", file=sys.stderr, flush=True)
@@ -118,32 +115,18 @@ def parts(job: Job, options: argparse.Namespace) -> dict[str, Part]:
     """{name: what to measure}, the most valuable first."""
     models, batches = options.model or MODELS, options.batch_size or BATCHES
     jobs = {model: replace(job, model=model) for model in models}
-    has_gpu = job.torch_device.type == "cuda"
     found: dict[str, Part] = {}
-    for model, own in jobs.items():
-        found[f"{model}, losses as on the CPU"] = partial(gpu_checks.losses, own)
-        for precision in ("bf16", "fp16") if has_gpu else ("bf16",):
-            short = replace(own, precision=precision, steps=gpu_checks.STEPS)
-            found[f"{model}, {precision} resumed"] = partial(gpu_checks.resume, short)
-            found[f"{model}, {precision} trains"] = partial(
-                gpu_checks.loss_falls, replace(own, precision=precision)
-            )
-    if has_gpu:
+    for own in jobs.values():
+        found |= checks(own)
+    if job.torch_device.type == "cuda":
         found["two processes on one GPU"] = partial(gpu_checks.processes, jobs[models[0]])
-    for model, own in jobs.items():
+    for own in jobs.values():
         for name, training in trainings(options).items():
-            found[f"{model}, to quality, {name}"] = partial(time_to_quality, own, training)
-    for model, own in jobs.items():
+            found[f"{own.model}, to quality, {name}"] = partial(time_to_quality, own, training)
+    for own in jobs.values():
         for batch_size in batches:
             timed = replace(own, batch_size=batch_size, steps=max(1, options.images // batch_size))
-            for name, way in {"ours": ours, "pure": pure}.items():
-                for kind, is_compiled in {"eager": False, "compiled": True}.items():
-                    found[f"{model}, {name}, {kind}, {batch_size}"] = partial(
-                        speed, way, replace(timed, compile=is_compiled)
-                    )
-            if batch_size == batches[0]:  # the peers take long
-                for name, way in {"plain": plain, "timm": timm_recipe, "hf": hf}.items():
-                    found[f"{model}, {name}, {batch_size}"] = partial(speed, way, timed)
+            found |= ways(timed) | (peers(timed) if batch_size == batches[0] else {})  # they take long
     files = [sample.path for sample in job.data.samples[: min(FILES, options.images)]]
     for bundle in options.bundle or ():
         scans = inference_ways.Job(bundle, files)
@@ -152,6 +135,34 @@ def parts(job: Job, options: argparse.Namespace) -> dict[str, Part]:
             rate, partial(inference_ways.pipeline_bulk, scans, "float32")
         )
     return found
+
+
+def checks(job: Job) -> dict[str, Part]:
+    """Of one model; only a GPU trains in fp16."""
+    found: dict[str, Part] = {f"{job.model}, losses as on the CPU": partial(gpu_checks.losses, job)}
+    for precision in ("bf16", "fp16") if job.torch_device.type == "cuda" else ("bf16",):
+        own = replace(job, precision=precision)
+        short = replace(own, steps=gpu_checks.STEPS)
+        found[f"{job.model}, {precision} resumed"] = partial(gpu_checks.resume, short)
+        found[f"{job.model}, {precision} trains"] = partial(gpu_checks.loss_falls, own)
+    return found
+
+
+def ways(job: Job) -> dict[str, Part]:
+    """Our loop and the bare network, eager and compiled."""
+    return {
+        f"{job.model}, {name}, {kind}, {job.batch_size}": partial(speed, way, replace(job, compile=compiled))
+        for name, way in {"ours": ours, "pure": pure}.items()
+        for kind, compiled in {"eager": False, "compiled": True}.items()
+    }
+
+
+def peers(job: Job) -> dict[str, Part]:
+    """The usual ways of training."""
+    return {
+        f"{job.model}, {name}, {job.batch_size}": partial(speed, way, job)
+        for name, way in {"plain": plain, "timm": timm_recipe, "hf": hf}.items()
+    }
 
 
 def trainings(options: argparse.Namespace) -> dict[str, list[str]]:
@@ -201,7 +212,7 @@ def has_failed(found: dict[str, Any]) -> bool:
 def begin_or_continue(options: argparse.Namespace, job: Job) -> dict[str, Any]:
     """The results of an earlier call, or none so far.
 
-    Raises ConfigError if the earlier call ran on other hardware, with other libraries or other options.
+    Raises ConfigError if they are damaged, or of other hardware, libraries or options.
     """
     on_gpu = job.torch_device.type == "cuda"
     fixed = {
@@ -211,11 +222,17 @@ def begin_or_continue(options: argparse.Namespace, job: Job) -> dict[str, Any]:
         "images": options.images,
         "epochs": options.epochs,
         "sources": [source.partition("=")[0] for source in options.source or ()],
+        "initial_weights": options.initial_weights and options.initial_weights.name,
     }
     new = {**machine(LIBRARIES), **fixed, "parts": {}}
     if not options.out.exists():
         return new
-    earlier: dict[str, Any] = json.loads(options.out.read_text(encoding="utf-8"))
+    try:
+        earlier: dict[str, Any] = json.loads(options.out.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(
+            f"{options.out} is not JSON ({error}); remove it, or choose another --out."
+        ) from error
     for name in ("versions", *fixed):
         if earlier.get(name) != new[name]:
             raise ConfigError(

@@ -61,8 +61,9 @@ def main() -> None:
         )
         results = describe(options, data)
         if options.rounds:
+            same = {name: getattr(options, name) for name in ("batch_size", "steps", "hf_workers", "device")}
             results["models"] = {
-                model: measure(make_job(model, data, options), options.rounds, scratch)
+                model: measure(make_job(model, data, **same), options.rounds, scratch)
                 for model in options.model or MODELS
             }
         if options.memory:
@@ -92,19 +93,19 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def make_job(model: str, data: XrayData, options: argparse.Namespace) -> Job:
+def make_job(model: str, data: XrayData, *, batch_size: int, steps: int, hf_workers: int, device: str) -> Job:
     """The work of every way."""
     workers = os.cpu_count() or 1
     return Job(
         model=model,
         data=data,
-        batch_size=options.batch_size,
-        steps=options.steps,
+        batch_size=batch_size,
+        steps=steps,
         # What a DataLoader's workers decode ahead, two batches each, must be used up before the clock starts.
         warmup=max(MIN_WARMUP, 2 * workers),
         workers=workers,
-        hf_workers=options.hf_workers,
-        device=options.device,
+        hf_workers=hf_workers,
+        device=device,
     )
 
 

@@ -34,14 +34,14 @@ from typing import Any, BinaryIO
 import bench_demo
 import psutil
 from playwright.sync_api import Browser, expect, sync_playwright
-from reporting import cpu_name
+from reporting import machine
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "scripts"))
 import build_web  # noqa: E402
 from serve_web import Handler, serving  # noqa: E402
 
-from xray_hf import __version__, manifest  # noqa: E402
+from xray_hf import manifest  # noqa: E402
 from xray_hf.errors import ConfigError, exit_on_error  # noqa: E402
 from xray_hf.files import write_json  # noqa: E402
 
@@ -80,13 +80,7 @@ def main() -> None:
         raise ConfigError(f"{arguments.images} holds {len(files)} PNG or JPEG files; expected {FILES}.")
     with TemporaryDirectory() as temporary:
         found = bench(arguments.bundle, files[:FILES], arguments.rounds, Path(temporary))
-    about = {
-        "cpu": cpu_name(),
-        "cores": os.cpu_count(),
-        "xray_hf": __version__,
-        "peer": PACKAGE,
-        "files": FILES,
-    }
+    about = {**machine(("playwright",)), "peer": PACKAGE, "files": FILES}
     write_json(arguments.out, {**about, "bundle": arguments.bundle.name, "ways": found})
     for name, numbers in found.items():
         print(f"{name:<16}", "  ".join(f"{key} {value:,.2f}" for key, value in numbers.items()))

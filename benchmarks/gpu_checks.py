@@ -16,15 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from ways import Job, fresh_accelerator
+from ways import TRAIN, Job, fresh_accelerator
 
 from xray_hf.models import create_model
-from xray_hf.training.config import Config
 from xray_hf.training.loop import Trainer
 
 STEPS = 10
 CLOSE = 1e-3  # of a loss
-TRAIN = Path(__file__).parents[1] / "train.py"
 
 
 def losses(job: Job, folder: Path) -> dict[str, Any]:
@@ -86,7 +84,8 @@ def fit(
     job: Job, folder: Path, *, stop_after: int = 0, resume: bool = False, dropout: bool = True
 ) -> Recorder:
     """Train the job's two epochs, or the first alone. dropout: the network's own, which each device draws."""
-    config = config_of(job, folder, resume)
+    config = job.config(folder)
+    config = replace(config, run=replace(config.run, resume=resume))
     accelerator = fresh_accelerator(config)  # it seeds the weights, too
     network = create_model(job.model, pretrained=False)
     for module in network.module.modules():
@@ -98,12 +97,6 @@ def fit(
     trainer.losses, trainer.stop_after = [], stop_after
     trainer.fit()
     return trainer
-
-
-def config_of(job: Job, folder: Path, resume: bool) -> Config:
-    """The job's configuration, in a folder of the run."""
-    config = job.config(folder)
-    return replace(config, run=replace(config.run, resume=resume))
 
 
 @contextmanager

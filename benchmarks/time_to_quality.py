@@ -9,9 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ways import Job
-
-TRAIN = Path(__file__).parents[1] / "train.py"
+from ways import TRAIN, Job
 
 
 def time_to_quality(job: Job, options: list[str], folder: Path) -> dict[str, Any]:

@@ -27,6 +27,8 @@ from xray_hf.training.config import Config, preset_values, resolve
 from xray_hf.training.loop import Trainer
 from xray_hf.training.processes import keep_freed_memory, make_accelerator
 
+TRAIN = Path(__file__).parents[1] / "train.py"
+
 
 @dataclass(frozen=True)
 class Job:

@@ -17,7 +17,8 @@ async function tidy() {
 }
 
 async function answer(request) {
-  return (await (await caches.open(CACHE)).match(request, { ignoreSearch: true })) ?? fetch(request);
+  const kept = await (await caches.open(CACHE)).match(request, { ignoreSearch: true });
+  return kept ?? fetch(request);
 }
 
 self.addEventListener("install", (event) => event.waitUntil(keep()));

@@ -2,7 +2,7 @@
 import { site } from "./site.js";
 
 const MOST_THREADS = 4;
-const START_PATIENCE = 10_000;  // milliseconds, for the threads
+const START_PATIENCE = 10_000;  // milliseconds, for threads and models once all is downloaded
 const PATIENCE = 60_000;  // milliseconds; the largest X-ray that is read takes a few seconds on a slow computer
 const TOO_LONG = "it took over a minute, so it was given up; make the image smaller, or use xray-hf predict.";
 const UNREADABLE = "the file is damaged, or larger than this browser can hold; copy it again, or make it smaller.";
@@ -70,7 +70,7 @@ const blank = { width: 96, height: 96, channels: 1, pixels: new Uint8Array(96 * 
 export async function ready() {
   reader.ask({ file: new File([], "") }).catch(() => {});  // so that its scripts are here, too
   await engine.ask({}, [], null);
-  // Firefox hangs at up to one in a hundred of the workers that a worker starts, as for each thread.
+  // Firefox sometimes never returns from starting a thread (docs/web.md).
   await engine.ask(blank, [], threads > 1 ? START_PATIENCE : null).catch(() => {
     engine.settings.threads = 1;
     return engine.ask(blank, [], null);

@@ -54,7 +54,8 @@ function formatOf(header, name) {
   if (photometric === "PALETTE COLOR") refuse(`${name} ${palette}`);
   if (!/^MONOCHROME[12]$/.test(photometric)) refuseHere(name, "DICOM in colours");
   const samples = word("SamplesPerPixel", 1), allocated = word("BitsAllocated", 0);
-  if (samples !== 1) wrong(`${samples} samples per pixel; expected 1 by its photometric interpretation. Export it again.`);
+  const one = "expected 1 by its photometric interpretation";
+  if (samples !== 1) wrong(`${samples} samples per pixel; ${one}. Export it again.`);
   if (![8, 16].includes(allocated)) wrong(`${allocated} bits per pixel; expected 8 or 16. Export it again.`);
   const stored = word("BitsStored", allocated), shift = word("HighBit", stored - 1) - stored + 1;
   if (stored < 1 || shift < 0 || stored + shift > allocated) {

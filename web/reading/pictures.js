@@ -10,7 +10,8 @@ const BY_BROWSERS = [0xc0, 0xc1, 0xc2]; // frame headers: baseline, extended, pr
 export async function readJpeg(bytes, name) {
   const { process, precision, width, height, isWhole } = jpeg(bytes, name);
   if (!process) throw new Error("no frame header");
-  if (precision !== 8 || !BY_BROWSERS.includes(process)) refuseHere(name, "a JPEG of over 8 bits, or without loss");
+  const isKnown = precision === 8 && BY_BROWSERS.includes(process);
+  if (!isKnown) refuseHere(name, "a JPEG of over 8 bits, or without loss");
   checkSize(name, width, height);
   if (!isWhole) throw new Error("a browser would show the missing part grey");
   return decodeByBrowser([bytes], "image/jpeg", width, height, name);
@@ -31,7 +32,8 @@ export async function decodeByBrowser(parts, type, width, height, name) {
   const options = { imageOrientation: "from-image", premultiplyAlpha: "none", colorSpaceConversion: "none" };
   const bitmap = await createImageBitmap(new Blob(parts, { type }), options);
   const size = [bitmap.width, bitmap.height];
-  if (![[width, height], [height, width]].map(String).includes(`${size}`)) throw new Error("another size");
+  const announced = [[width, height], [height, width]].map(String);
+  if (!announced.includes(String(size))) throw new Error("another size");
   const context = new OffscreenCanvas(...size).getContext("2d", { alpha: false, willReadFrequently: true });
   checkReadable(context, name);
   context.drawImage(bitmap, 0, 0);
