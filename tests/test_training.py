@@ -48,9 +48,9 @@ SOURCES = np.full(len(LABELS), "toy")
 SPLIT = Split("grouped", 0, np.arange(ROWS), np.arange(ROWS, ROWS + 6), np.arange(ROWS + 6, ROWS + 12))
 
 
-def small_network() -> Network:
+def small_network(model: str = "xray-cnn") -> Network:
     torch.manual_seed(0)
-    network = create_model("xray-cnn", pretrained=False)
+    network = create_model(model, pretrained=False)
     return dataclasses.replace(network, preprocessing=dataclasses.replace(network.preprocessing, side=SIDE))
 
 
@@ -64,7 +64,8 @@ def make_trainer(out: Path, pixels: ToyPixels | None = None, **options: Any) -> 
     config: Config = resolve({**defaults, **options})
     accelerator = make_accelerator(config)
     pixels = pixels or ToyPixels(LABELS)
-    return Trainer(small_network(), pixels, LABELS, SOURCES, SPLIT, config, accelerator, config.identity())
+    network = small_network(config.model.model)
+    return Trainer(network, pixels, LABELS, SOURCES, SPLIT, config, accelerator, config.identity())
 
 
 def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
@@ -75,13 +76,19 @@ def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.fixture(autouse=True)
-def one_process() -> Any:
-    """One process and one thread: on so little work more threads only wait for each other."""
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Any:
+    """On so little work more threads only wait for each other; and other sums would be other weights."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def one_process() -> Any:
+    """Later tests may have another state of accelerate."""
+    yield
     AcceleratorState._reset_state(reset_partial_state=True)
     PartialState._reset_state()
 
