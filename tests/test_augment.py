@@ -32,7 +32,7 @@ def xrays(count: int = 6) -> torch.Tensor:
 
 def augmented(images: torch.Tensor, seed: int = 0, **options: Any) -> torch.Tensor:
     torch.manual_seed(seed)
-    return Augmentation(AugmentationConfig(**options), SIDE)(images)
+    return Augmentation(AugmentationConfig(**options), SIDE, images.device)(images)
 
 
 def test_nothing_asked_for_nothing_done() -> None:

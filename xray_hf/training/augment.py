@@ -1,6 +1,7 @@
 """Random changes of training images, drawn for each image, on the device, before normalisation.
 
-All draws come from torch's CPU generator, whose state a checkpoint holds, whatever the device.
+All numbers are drawn by torch's CPU generator, whatever the device, but for noise: as many numbers as pixels
+are drawn where the pixels are. A checkpoint holds the state of both generators.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ ERASED = (0.02, 0.15)  # share of the image
 class Augmentation:
     """The changes that AugmentationConfig asks for, as one function of a batch; by default the identity."""
 
-    def __init__(self, options: AugmentationConfig, side: int) -> None:
-        """side: height and width of the images in pixels."""
+    def __init__(self, options: AugmentationConfig, side: int, device: torch.device) -> None:
+        """side: height and width of the images in pixels. device: where they are."""
         self.flip = options.flip
-        self.layers = _layers(options, side)
+        self.layers = _layers(options, side, device)
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
         """(B, side, side), 0 to 255 -> the same; float32 where grey values were computed."""
@@ -77,7 +78,7 @@ def _paste(pixels: torch.Tensor, others: torch.Tensor, share: float) -> tuple[to
     return mixed, 1 - h * w / (height * width)
 
 
-def _layers(options: AugmentationConfig, side: int) -> list[Any]:
+def _layers(options: AugmentationConfig, side: int, device: torch.device) -> list[Any]:
     if options == AugmentationConfig(flip=options.flip, mixup=options.mixup, cutmix=options.cutmix):
         return []
     from kornia import augmentation as kornia  # here, since the import takes two seconds
@@ -97,7 +98,9 @@ def _layers(options: AugmentationConfig, side: int) -> list[Any]:
         kernel = 2 * math.ceil(2 * high) + 1  # two standard deviations to either side
         layers.append(kornia.RandomGaussianBlur((kernel, kernel), (low, high), p=options.blur))
     if options.noise:
-        layers.append(kornia.RandomGaussianNoise(std=NOISE, p=options.noise))
+        noise = kornia.RandomGaussianNoise(std=NOISE, p=options.noise)
+        noise.set_rng_device_and_dtype(device, torch.float32)
+        layers.append(noise)
     if options.erase:
         layers.append(kornia.RandomErasing(ERASED, p=options.erase))
     return layers

@@ -6,6 +6,7 @@ import json
 import math
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -97,7 +98,7 @@ class Trainer:
             self.model = torch.compile(self.model)
         # Processes start from the same weights, but draw different noise.
         torch.manual_seed(config.run.seed + 1_000_003 * accelerator.process_index)
-        self.augment = Augmentation(config.augmentation, network.preprocessing.side)
+        self.augment = Augmentation(config.augmentation, network.preprocessing.side, accelerator.device)
         self.class_weights = (
             1 / (len(network.classes) * self._class_shares()) if options.balance == "loss" else None
         )
@@ -148,15 +149,14 @@ class Trainer:
         )
         todo = batches[progress.step :]
         own = [share_of(batch, accelerator.process_index, accelerator.num_processes) for batch in todo]
-        on_gpu = accelerator.device.type == "cuda"
-        look_every = _LOOK_EVERY if on_gpu or accelerator.num_processes > 1 else 1
+        looks_wait = accelerator.device.type != "cpu" or accelerator.num_processes > 1
+        look_every = _LOOK_EVERY if looks_wait else 1
         sums = torch.tensor(progress.running[:3], dtype=self.sum_type, device=accelerator.device)
         losses: list[torch.Tensor] = []  # of each step since the last look
         started = time.perf_counter() - progress.running[3]
         self.model.train()
         with self._bar(sum(map(len, batches)), sum(map(len, batches[: progress.step]))) as bar:
-            loaded = load_ahead(self.pixels, own, pin=on_gpu)
-            for rows, batch, pixels in zip(own, todo, loaded, strict=True):
+            for rows, batch, pixels in zip(own, todo, self._load(own), strict=True):
                 done = (progress.epoch + progress.step / len(batches)) / options.epochs
                 self._set_rate(learning_rate_factor(options.schedule, options.warmup, done))
                 step = self._train_step(pixels, rows, len(batch))
@@ -173,6 +173,9 @@ class Trainer:
                     bar.set_postfix(loss=f"{progress.running[0] / progress.running[2]:.4f}", refresh=False)
                     losses.clear()
                     self._stop_on_signal(signals, save=True)
+
+    def _load(self, batches: list[np.ndarray]) -> Iterator[torch.Tensor]:
+        return load_ahead(self.pixels, batches, pin=self.accelerator.device.type == "cuda")
 
     def _set_rate(self, factor: float) -> None:
         for group in self.optimizer.param_groups:
@@ -317,15 +320,16 @@ class Trainer:
         self.progress = Progress(**state["progress"])
         if not accelerator.is_main_process:
             self.progress.running[:3] = [0.0, 0.0, 0.0]  # the saved sums are those of all processes
-        for_cpu, for_gpu = state["rng"][accelerator.process_index]
+        for_cpu, for_device = state["rng"][accelerator.process_index]
         torch.set_rng_state(for_cpu)
-        if for_gpu is not None:
-            torch.cuda.set_rng_state(for_gpu)
+        if for_device is not None:
+            torch.get_device_module(accelerator.device).set_rng_state(for_device)
 
     def _save(self) -> None:
         self._share_buffers()
-        on_gpu = self.accelerator.device.type == "cuda"
-        rng = gather_object([[torch.get_rng_state(), torch.cuda.get_rng_state() if on_gpu else None]])
+        device = self.accelerator.device
+        of_device = None if device.type == "cpu" else torch.get_device_module(device).get_rng_state()
+        rng = gather_object([[torch.get_rng_state(), of_device]])
         totals = torch.tensor(self.progress.running[:3], dtype=torch.float64)
         running = [*sum_over(self.accelerator, totals).tolist(), self.progress.running[3]]
         if self.accelerator.is_main_process:
