@@ -31,13 +31,14 @@ from bench_train import LIBRARIES, MODELS, SIDE, make_job
 from peers import hf, plain, timm_recipe
 from reporting import machine
 from time_to_quality import time_to_quality
-from ways import Job, ours, pure
+from ways import Job, ours, pure, resident
 
 from xray_hf.data.dataset import open_data
 from xray_hf.data.sources import ReadOptions, parse_specs
 from xray_hf.errors import ConfigError, exit_on_error
 from xray_hf.files import write_json, write_text
 from xray_hf.task import PROTOCOLS
+from xray_hf.training.config import DEFAULT_PRESET
 
 OUT = Path("runs/bench_gpu.json")
 CHECKED_BATCH = 32
@@ -123,10 +124,13 @@ def parts(job: Job, options: argparse.Namespace) -> dict[str, Part]:
     for own in jobs.values():
         for name, training in trainings(options).items():
             found[f"{own.model}, to quality, {name}"] = partial(time_to_quality, own, training)
-    for own in jobs.values():
-        for batch_size in batches:
-            timed = replace(own, batch_size=batch_size, steps=max(1, options.images // batch_size))
-            found |= ways(timed) | (peers(timed) if batch_size == batches[0] else {})  # they take long
+    sizes = [
+        replace(own, batch_size=batch_size, steps=max(1, options.images // batch_size))
+        for own in jobs.values()
+        for batch_size in batches
+    ]
+    for timed in sizes:
+        found |= eager(timed) | (peers(timed) if timed.batch_size == batches[0] else {})  # they take long
     files = [sample.path for sample in job.data.samples[: min(FILES, options.images)]]
     for bundle in options.bundle or ():
         scans = inference_ways.Job(bundle, files)
@@ -148,12 +152,22 @@ def checks(job: Job) -> dict[str, Part]:
     return found
 
 
-def ways(job: Job) -> dict[str, Part]:
-    """Our loop and the bare network, eager and compiled."""
+def eager(job: Job) -> dict[str, Part]:
+    """Our loop and the bare network; our loop with all pixels on the device, and with the default preset."""
+    timed = {"ours": (ours, job), "pure": (pure, job), "ours, pixels on the device": (resident, job)}
+    timed["ours, default preset"] = (ours, replace(job, preset=DEFAULT_PRESET))
     return {
-        f"{job.model}, {name}, {kind}, {job.batch_size}": partial(speed, way, replace(job, compile=compiled))
+        f"{job.model}, {name}, {job.batch_size}": partial(speed, way, own)
+        for name, (way, own) in timed.items()
+    }
+
+
+def compiled(job: Job) -> dict[str, Part]:
+    """Our loop and the bare network, compiled."""
+    own = replace(job, compile=True)
+    return {
+        f"{job.model}, {name}, compiled, {job.batch_size}": partial(speed, way, own)
         for name, way in {"ours": ours, "pure": pure}.items()
-        for kind, compiled in {"eager": False, "compiled": True}.items()
     }
 
 

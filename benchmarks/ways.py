@@ -12,6 +12,7 @@ from contextlib import redirect_stderr
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,8 +36,8 @@ class Job:
     """What to train on, and how long.
 
     steps: optimiser steps that are timed, after `warmup` others. workers: loader processes of plain PyTorch.
-    hf_workers: those of transformers' Trainer, whose default is 0. device: "auto" or "cpu". precision,
-    compile: of ours and pure, as train.py has them.
+    hf_workers: those of transformers' Trainer, whose default is 0. device: "auto" or "cpu".
+    preset, precision, compile: of ours and pure, as train.py has them.
     """
 
     model: str
@@ -47,6 +48,7 @@ class Job:
     workers: int
     hf_workers: int
     device: str
+    preset: str = "paper"
     precision: str = "auto"
     compile: bool = False
 
@@ -66,11 +68,11 @@ class Job:
         return Split("paper", 0, rows, rows[: self.batch_size], rows[: self.batch_size])
 
     def config(self, out: Path) -> Config:
-        """The paper's configuration, with one epoch to warm up and one to time."""
+        """The preset's configuration, with one epoch to warm up and one to time."""
         own = {"model": self.model, "batch_size": self.batch_size, "device": self.device, "epochs": 2}
         own |= {"precision": self.precision, "compile": self.compile}
         folders = {"data_dir": self.data.reports[0].root, "out": str(out)}
-        return resolve({**preset_values("paper", self.model), **own, **folders}, "paper")
+        return resolve({**preset_values(self.preset, self.model), **own, **folders}, self.preset)
 
     def clock(self) -> float:
         """Seconds, read when all work given to the device is done."""
@@ -90,12 +92,35 @@ class Job:
 
 def ours(job: Job, folder: Path) -> float:
     """xray_hf's own Trainer as train.py drives it: the second epoch's rate, which is what it logs itself."""
+    return _rate_of(Trainer, job, folder)
+
+
+def resident(job: Job, folder: Path) -> float:
+    """Ours, with the pixels of all images on the device before the first step."""
+    return _rate_of(ResidentTrainer, job, folder)
+
+
+class ResidentTrainer(Trainer):
+    """A trainer that takes its batches from pixels that it copied to the device."""
+
+    def fit(self) -> list[dict[str, Any]]:
+        """As Trainer.fit."""
+        every = self.pixels.gather(np.arange(len(self.labels)))
+        self.copied = torch.from_numpy(every).to(self.accelerator.device)
+        return super().fit()
+
+    def _load(self, batches: list[np.ndarray]) -> Iterator[torch.Tensor]:
+        for rows in batches:
+            yield self.copied[torch.from_numpy(rows).to(self.copied.device, non_blocking=True)]
+
+
+def _rate_of(kind: type[Trainer], job: Job, folder: Path) -> float:
     keep_freed_memory()
     config = job.config(folder)
     network, accelerator = create_model(job.model, pretrained=False), fresh_accelerator(config)
     data, split = job.data, job.split(job.steps)
     sources = np.asarray([sample.source for sample in data.samples])
-    trainer = Trainer(network, data.pixels, data.labels, sources, split, config, accelerator, {})
+    trainer = kind(network, data.pixels, data.labels, sources, split, config, accelerator, {})
     with redirect_stderr(io.StringIO()):  # its line per epoch is of no interest here
         history = trainer.fit()
     return float(history[-1]["images_per_second"])
