@@ -19,6 +19,7 @@ from torch import nn
 from ways import TRAIN, Job, fresh_accelerator
 
 from xray_hf.models import create_model
+from xray_hf.models.full_float32 import full_float32
 from xray_hf.training.loop import Trainer
 
 STEPS = 10
@@ -102,11 +103,9 @@ def fit(
 @contextmanager
 def exact_arithmetic() -> Iterator[None]:
     """Deterministic kernels, and float32 that is not rounded to TF32."""
-    was_rounded = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
     torch.use_deterministic_algorithms(True)
     try:
-        yield
+        with full_float32():
+            yield
     finally:
         torch.use_deterministic_algorithms(False)
-        torch.backends.cudnn.allow_tf32 = was_rounded

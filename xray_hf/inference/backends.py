@@ -118,9 +118,10 @@ class Torch:
         import torch
 
         from xray_hf import bundle
+        from xray_hf.models.full_float32 import full_float32
         from xray_hf.models.one_pass import OnePass
 
-        self._torch = torch
+        self._torch, self._full_float32 = torch, full_float32
         # Several processes on one machine use one GPU each.
         gpus, rank = torch.cuda.device_count(), int(os.environ.get("LOCAL_RANK", "0"))
         self._device = f"cuda:{rank % gpus}" if gpus else "cpu"
@@ -128,10 +129,11 @@ class Torch:
 
     def run(self, pixels: np.ndarray) -> Outputs:
         inputs = self._torch.from_numpy(pixels).to(self._device)
-        with self._torch.no_grad():
-            named = dict(zip(self._module.outputs, self._module(inputs), strict=True))
-        if not self._module.is_linear:
-            named["heatmaps"] = self._module.grad_cam(inputs)
+        with self._full_float32():
+            with self._torch.no_grad():
+                named = dict(zip(self._module.outputs, self._module(inputs), strict=True))
+            if not self._module.is_linear:
+                named["heatmaps"] = self._module.grad_cam(inputs)
         return _outputs(list(named), [value.cpu().numpy() for value in named.values()])
 
 

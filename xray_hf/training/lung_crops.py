@@ -15,6 +15,7 @@ from tqdm import tqdm
 from xray_hf.data.cache import PixelSource, default_cache_dir
 from xray_hf.errors import DataError
 from xray_hf.files import atomic_file
+from xray_hf.models.full_float32 import full_float32
 from xray_hf.models.lungs import LungCrop, crop, standardise
 from xray_hf.training.processes import sum_over
 
@@ -77,7 +78,8 @@ def _find(lungs: LungCrop, source: PixelSource, count: int, accelerator: Acceler
     for start in tqdm(range(0, len(own), _BATCH), desc="lungs", unit=" batches", disable=hidden, leave=False):
         rows = own[start : start + _BATCH]
         images = torch.from_numpy(source.gather(rows)).to(accelerator.device).float().unsqueeze(1)
-        box, where = module(images)
+        with full_float32():
+            box, where = module(images)
         found[rows, :4], found[rows, 4] = box, where.amax(dim=(1, 2)).sign()
     return np.asarray(sum_over(accelerator, found).cpu())
 

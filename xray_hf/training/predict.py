@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 import numpy as np
 import torch
 from accelerate import Accelerator
@@ -11,6 +9,7 @@ from torch import nn
 
 from xray_hf.data.cache import PixelSource
 from xray_hf.models.create import Network, logits_of
+from xray_hf.models.full_float32 import full_float32
 from xray_hf.training.batches import load_ahead
 from xray_hf.training.processes import sum_over
 
@@ -39,7 +38,7 @@ def predict_rows(
     parts = [own[start : start + BATCH] for start in range(0, len(own), BATCH)]
     filled = torch.zeros(len(unique), len(network.classes) + 1, device=accelerator.device)
     for part, grey in zip(parts, load_ahead(pixels, [unique[part] for part in parts]), strict=True):
-        with accelerator.autocast() if autocast else nullcontext():
+        with accelerator.autocast() if autocast else full_float32():
             logits = logits_of(module(network.preprocessing.normalise(grey.to(accelerator.device)))).float()
         filled[part] = nn.functional.pad(logits, (0, 1), value=1)  # the last column counts
     filled = sum_over(accelerator, filled)
