@@ -416,7 +416,9 @@ def test_files_that_come_while_others_are_read_are_answered_with_them(
     expect(page.locator("#answers .answer")).to_have_count(0)
 
 
-HOLDS_FILES = "import('/page/api.js').then(({ call }) => call('picture', ['0'])).then(() => true, () => false)"
+HOLDS_FILES = """() => import("/page/api.js")
+    .then(({ call }) => call("picture", ["0"]))
+    .then(() => true, () => false)"""
 
 
 def test_nothing_is_left_of_cleared_files(page: Page, patients: list[Path], tmp_path: Path) -> None:

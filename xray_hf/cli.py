@@ -32,7 +32,7 @@ new_folder = option("--out", type=a_folder, required=True, help="output folder; 
 bundle = argument("bundle", type=a_folder)
 sources = options.packed(SourceOptions, "data")
 sources_of_bundle = options.packed(SourceOptions, "data", without="classes")  # a bundle has its own
-side = option("--side", type=IntRange(1), default=DEFAULT_SIDE, help="pixels")
+side = option("--side", type=IntRange(1, manifest.MAX_SIDE), default=DEFAULT_SIDE, help="pixels")
 side_of_bundle = option("--side", type=IntRange(1), hidden=True)  # of version 0.1: a bundle has its own
 seed = option("--seed", type=IntRange(0), default=0)
 protocol = option("--protocol", type=Choice(PROTOCOLS), default=PROTOCOLS[0])
@@ -308,7 +308,12 @@ def export(bundle: Path, whole: bool) -> None:
 )
 @bundle
 @backend
-@option("--tolerance", type=float, default=1e-3, help="largest difference to accept; bfloat16 needs 0.05")
+@option(
+    "--tolerance",
+    type=options.Number(0),
+    default=1e-3,
+    help="largest difference to accept; bfloat16 needs 0.05",
+)
 def check(bundle: Path, backend: str, tolerance: float) -> None:
     folder = _local(bundle)
     if backend == "torch":
