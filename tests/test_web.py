@@ -407,8 +407,12 @@ def test_files_that_come_while_others_are_read_are_answered_with_them(
     page: Page, patients: list[Path], tmp_path: Path
 ) -> None:
     later = [*patients, *patients][:8]  # too many for a viewer each
+    upload(page, patients[0])
+    expect(page.locator("#answers .answer")).to_have_count(1)
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
     upload(page, slow(tmp_path))
     expect(page.locator("#progress")).to_have_text("Reading 1 of 1 …")
+    expect(page.locator("#progress")).to_be_in_viewport()
     upload(page, *later[:3])
     upload(page, *later[3:])
     expect(page.locator("#progress")).to_have_text("Read: 9 files.")
