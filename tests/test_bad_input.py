@@ -139,7 +139,7 @@ def only_test(folder: Path) -> None:
     (folder / CSV_NAME).write_text("\n".join(row for row in rows if ",TRAIN," not in row))
 
 
-UNDECODABLE = ("1 have an image that cannot be decoded (first: SYNTHETIC-IM-0001-0001.jpeg", "--drop-bad")
+UNDECODABLE = ("1 has an image that cannot be decoded (first: SYNTHETIC-IM-0001-0001.jpeg", "--drop-bad")
 DAMAGES: dict[Callable[[Path], None], tuple[str, ...]] = {
     gone: ("set is not a folder", "xray-hf download --out DIR"),
     another_folder: (f"set holds no {CSV_NAME}", "xray-hf download --out DIR"),
@@ -288,6 +288,9 @@ def test_odd_images_are_used_as_what_they_show(data: Path, convert: Callable[[Pa
         ("splits", ["--out", "/"], "/ is a folder; expected the name of the file to write"),
         ("splits", ["--side", "0"], "0"),
         ("splits", ["--side", "large"], "large"),
+        ("prepare", ["--side", "100000"], "100000 is not in the range 1<=x<=2048"),
+        ("check", ["BUNDLE", "--tolerance", "-1"], "-1.0 is not in the range x>=0"),
+        ("check", ["BUNDLE", "--tolerance", "nan"], "nan is not a finite number"),
         ("atlas", ["--patients", "3", "--out", "somewhere"], "at least 30"),
         ("atlas", [], "--out"),
         ("split", [], "No such command 'split'. Did you mean 'splits'?"),

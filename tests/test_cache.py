@@ -207,6 +207,19 @@ def test_a_damaged_cache_says_which_folder_to_delete(
         prepare(samples, SIDE, cache_dir)
 
 
+def test_a_cache_of_somebody_else_is_not_called_damaged(
+    samples: list[Sample], cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", refuse)  # not chmod: root reads everything
+    with pytest.raises(DataError, match=r"cannot be read: Permission denied\. Choose another --cache-dir"):
+        prepare(samples, SIDE, cache_dir)
+    with pytest.raises(DataError, match=r"cannot be read: Permission denied\. Choose another --cache-dir"):
+        find_duplicates(np.zeros((2, 64, 64), np.uint8), cache_dir)
+
+
 @pytest.mark.parametrize(
     "index",
     [

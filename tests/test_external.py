@@ -299,7 +299,7 @@ def no_file(root: Path) -> None:
     ("damage", "message"),
     [
         (no_image, r"1 of 7 images cannot be decoded \(first: 3\.png is not a readable image.*--drop-bad"),
-        (no_file, r"1 have no image file \(first: 3\.png\)"),
+        (no_file, r"1 has no image file \(first: 3\.png\)"),
     ],
 )
 def test_a_bad_row_is_an_error_unless_it_may_be_dropped(

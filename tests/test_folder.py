@@ -117,7 +117,7 @@ def test_a_row_without_label_says_nothing_of_its_image(tmp_path: Path) -> None:
 def test_bad_rows_are_an_error_that_counts_them(tmp_path: Path) -> None:
     samples, report = read(write(tmp_path, "file_name,label\na.png,Normal\ngone.png,Normal\n"))
     assert len(samples) == 1
-    with pytest.raises(DataError, match=r"1 have no image file \(first: gone\.png\)"):
+    with pytest.raises(DataError, match=r"1 has no image file \(first: gone\.png\)"):
         report.require_clean(drop_bad=False)
     report.require_clean(drop_bad=True)
 

@@ -425,9 +425,9 @@ def cut_anywhere(hub: Hub, push: Push, folder: Path, cuts: int) -> None:
         assert held(hub) == new
 
 
-@pytest.mark.parametrize("repo_id", ["name", "a/b/c", "owner/na me", "owner/--", ""])
+@pytest.mark.parametrize("repo_id", ["name", "a/b/c", "/runs/cnn", "owner/na me", "owner/--", ""])
 def test_a_name_that_the_hub_does_not_take_is_refused_here(repo_id: str) -> None:
-    with pytest.raises(ConfigError, match=r"names no owner|is not a repository's id"):
+    with pytest.raises(ConfigError, match="is not a repository's id"):
         publish.of_bundle(BUNDLE, repo_id)
 
 

@@ -630,7 +630,7 @@ def test_a_source_is_kind_name_and_place() -> None:
     ("texts", "says"),
     [
         (["mimic=data"], "unknown kind 'mimic'; expected KIND"),
-        (["data/clinic"], "unknown kind 'data/clinic'"),
+        (["data/clinic"], "A folder of your own is --source folder=data/clinic."),
         (["folder:clinic"], "names no place"),
         (["folder="], "names no place"),
         (["folder:a b=data"], "has the name 'a b'; expected letters"),

@@ -397,6 +397,54 @@ def test_examples_pasted_and_several_files_are_answered(page: Page, patients: li
     expect(page.locator("#visit li")).to_have_count(4)
 
 
+def slow(folder: Path) -> Path:
+    """An image that takes a second or more to read."""
+    Image.new("L", (5900, 5900), 99).save(folder / "huge.png")
+    return folder / "huge.png"
+
+
+def test_files_that_come_while_others_are_read_are_answered_with_them(
+    page: Page, patients: list[Path], tmp_path: Path
+) -> None:
+    later = [*patients, *patients][:8]  # too many for a viewer each
+    upload(page, patients[0])
+    expect(page.locator("#answers .answer")).to_have_count(1)
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    upload(page, slow(tmp_path))
+    expect(page.locator("#progress")).to_have_text("Reading 1 of 1 …")
+    expect(page.locator("#progress")).to_be_in_viewport()
+    upload(page, *later[:3])
+    upload(page, *later[3:])
+    expect(page.locator("#progress")).to_have_text("Read: 9 files.")
+    assert [row["file"] for row in rows_of(page)] == ["huge.png", *(path.name for path in later)]
+    expect(page.locator("#answers .answer")).to_have_count(0)
+
+
+HOLDS_FILES = """() => import("/page/api.js")
+    .then(({ call }) => call("picture", ["0"]))
+    .then(() => true, () => false)"""
+
+
+def test_nothing_is_left_of_cleared_files(page: Page, patients: list[Path], tmp_path: Path) -> None:
+    clear = page.locator("#visit .clear")
+    upload(page, *patients[:2])
+    expect(page.locator("#table .rows")).to_be_visible()
+    assert page.evaluate(HOLDS_FILES)
+    clear.click()
+    for id_ in ("answers", "table", "progress"):
+        expect(page.locator(f"#{id_}")).to_be_empty()
+    expect(clear).to_be_hidden()
+    assert not page.evaluate(HOLDS_FILES)
+    upload(page, patients[0])
+    expect(page.locator("#visit li")).to_have_count(1)
+    upload(page, slow(tmp_path))
+    expect(page.locator("#progress")).to_have_text("Reading 1 of 1 …")
+    clear.click()
+    upload(page, patients[1])
+    expect(page.locator("#answers h2")).to_have_text([patients[1].name])
+    expect(page.locator("#visit .name")).to_have_text([patients[1].name])
+
+
 def test_a_row_of_the_table_opens_its_answer(page: Page, patients: list[Path]) -> None:
     upload(page, *patients, *patients)
     page.locator("#table .rows .open").first.click()
@@ -447,10 +495,9 @@ def test_no_barrier_is_found_and_nothing_runs_over_the_edge(
 def test_a_file_that_takes_too_long_is_given_up_and_the_next_is_answered(
     browser: Browser, url: str, patients: list[Path], tmp_path: Path
 ) -> None:
-    Image.new("L", (5900, 5900), 99).save(tmp_path / "huge.png")
     with running_web(browser, url, bypass_csp=True) as visitor:
         visitor.clock.install()
-        upload(visitor, tmp_path / "huge.png")
+        upload(visitor, slow(tmp_path))
         expect(visitor.locator("#progress")).to_have_text("Reading 1 of 1 …")
         visitor.clock.fast_forward(61_000)
         expect(visitor.get_by_role("alert")).to_contain_text("it took over a minute, so it was given up")

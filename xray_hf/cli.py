@@ -32,10 +32,17 @@ new_folder = option("--out", type=a_folder, required=True, help="output folder; 
 bundle = argument("bundle", type=a_folder)
 sources = options.packed(SourceOptions, "data")
 sources_of_bundle = options.packed(SourceOptions, "data", without="classes")  # a bundle has its own
-side = option("--side", type=IntRange(1), default=DEFAULT_SIDE, help="pixels")
+side = option(
+    "--side",
+    type=IntRange(1, manifest.MAX_SIDE),
+    default=DEFAULT_SIDE,
+    help="height and width of the decoded images, in pixels",
+)
 side_of_bundle = option("--side", type=IntRange(1), hidden=True)  # of version 0.1: a bundle has its own
-seed = option("--seed", type=IntRange(0), default=0)
-protocol = option("--protocol", type=Choice(PROTOCOLS), default=PROTOCOLS[0])
+seed = option("--seed", type=IntRange(0), default=0, help="seed of the random numbers")
+protocol = option(
+    "--protocol", type=Choice(PROTOCOLS), default=PROTOCOLS[0], help="how to split; `paper` leaks"
+)
 backend = option("--backend", default="onnxruntime", help="onnxruntime, openvino or torch")
 hold_out = option(
     "--hold-out", multiple=True, metavar="NAME", help="hold a source out for external validation; repeatable"
@@ -73,7 +80,7 @@ def download(out: Path) -> None:
 
 @commands.command(help="write synthetic patients in Kaggle's layout")
 @new_folder
-@option("--patients", type=int, default=600, help="how many")
+@option("--patients", type=int, default=600, help="number of patients")
 @seed
 def atlas(out: Path, patients: int, seed: int) -> None:
     from xray_hf.data.synthetic import write_synthetic
@@ -151,7 +158,7 @@ def splits(data: SourceOptions, side: int, out: Path | None, **asked: Any) -> No
         print(f"\nwritten: {out}")
 
 
-@commands.command(help="decode all images into the cache; write the DatasetDict")
+@commands.command(help="decode all images into the cache; with --out, save a DatasetDict")
 @sources
 @side
 @protocol
@@ -308,7 +315,12 @@ def export(bundle: Path, whole: bool) -> None:
 )
 @bundle
 @backend
-@option("--tolerance", type=float, default=1e-3, help="largest difference to accept; bfloat16 needs 0.05")
+@option(
+    "--tolerance",
+    type=options.Number(0),
+    default=1e-3,
+    help="largest difference to accept; bfloat16 needs 0.05",
+)
 def check(bundle: Path, backend: str, tolerance: float) -> None:
     folder = _local(bundle)
     if backend == "torch":
@@ -375,7 +387,7 @@ def calibrate(bundle: Path, risk: float, data: SourceOptions, side: int | None, 
     help="new folder of class activation maps, one per image",
 )
 @option("--resume", is_flag=True, help="continue a stopped run, or start one")
-@option("--batch-size", type=int, default=8, help="images in one call")
+@option("--batch-size", type=int, default=8, help="images per forward pass")
 @backend
 @option("--split", help="split to read from a data set on the Hub (default: its only split)")
 @option(
@@ -428,9 +440,9 @@ def card(bundle: Path, repo_id: str | None, data_set: str | None, no_names: bool
 
 
 @commands.command(
-    help="publish a bundle, a data set or the demo on the Hub. WHAT is a bundle; CoronaHack in Kaggle's "
-    "layout, instead of --source; the models of a Space, as owner/name; or the folder that `make web` wrote, "
-    "and its models as owner/name, for a static Space",
+    help="publish a bundle, a data set or the demo on the Hub. WHAT depends on --kind. model: a bundle. "
+    "dataset: the folder of CoronaHack, or --source instead. space: the models to serve, as owner/name. "
+    "static-space: the folder that `make web` wrote, then its models as owner/name.",
     short_help="publish a bundle, a data set or the demo",
 )
 @argument("what", nargs=-1, metavar="[WHAT]...")
@@ -440,7 +452,7 @@ def card(bundle: Path, repo_id: str | None, data_set: str | None, no_names: bool
     default="model",
     help="kind of repository; a static Space runs the models in the visitor's browser",
 )
-@option("--repo-id", required=True, metavar="OWNER/NAME", help="the repository")
+@option("--repo-id", required=True, metavar="OWNER/NAME", help="repository to publish to")
 @of_data_set
 @option("--dry-run", is_flag=True, help="only show what would be sent; uses no network")
 @option("--public", "is_public", is_flag=True, help="make the repository public (default: private)")

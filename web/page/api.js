@@ -12,6 +12,7 @@ export function keep(file) {
   return String(files.length - 1);
 }
 
+export const forget = () => { files.length = 0; };
 export const asFile = (path) => path;
 
 // {name, path, found} or, of a file that cannot be read, {name, path, error}.

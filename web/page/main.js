@@ -1,7 +1,6 @@
-// The demo's page, whose main.js is demo.js here, with a reading tab that needs no server: files chosen, dropped, pasted
-// or taken from the examples; their answers, or a table of many.
+// The demo's page, whose main.js is demo.js here, with a reading tab that needs no server.
 import "./demo.js";
-import { classify, keep } from "./api.js";
+import { classify, forget, keep } from "./api.js";
 import { ready } from "./classifier.js";
 import { keepForOffline } from "./offline.js";
 import { site } from "./site.js";
@@ -12,7 +11,7 @@ const THUMBNAIL_SIDE = 64;  // pixels
 const NEEDED = ["OffscreenCanvas", "DecompressionStream", "createImageBitmap"];
 const TOO_OLD = "This browser is too old for the page. Chrome or Edge 109, Firefox 114 and Safari 16.4 are new enough.";
 
-let latest = 0;  // the newest files' number; older ones stop being read
+let batch = null;  // {files, answers, rows} while files are read
 let loaded = null;  // the promise of models that are ready
 const place = (id) => document.querySelector(`#${id}`);
 const say = (words) => { place("progress").textContent = words; };
@@ -24,40 +23,36 @@ async function load() {
   await ready();
 }
 
-// files: a list, or the promise of one.
+// Shows the answers to these files and to all that come meanwhile, unless the visitor clears them.
 async function read(files) {
-  latest += 1;
-  const own = latest;
+  const own = (batch ??= { files: [], answers: [], rows: [] });
+  own.files = own.files.concat(files);
+  if (own.files.length > files.length) return;  // they are answered with those before them
+  const begin = (file) => file && classify(keep(file), own.files.length > MAX_AT_ONCE ? THUMBNAIL_SIDE : undefined);
   try {
     await (loaded ??= load());
-    const found = await answersTo(await files, own);
-    if (own === latest) show(found);
+    for (let number = 0, next = null; own === batch && number < own.files.length; number += 1) {
+      say(`Reading ${count(number + 1)} of ${count(own.files.length)} …`);
+      const current = next ?? begin(own.files[number]);
+      next = begin(own.files[number + 1]);  // it is read while the current one is classified
+      const found = await current;
+      own.rows.push(rowOf(found));
+      if (number < MAX_AT_ONCE) own.answers.push(found);
+    }
+    if (own === batch) show(own);
   } catch (error) {
     loaded = null;  // the next files try again
-    if (own === latest) say(error.message);
+    say(error.message);
   }
+  if (own === batch) batch = null;
 }
 
-async function answersTo(files, own) {
-  const isMany = files.length > MAX_AT_ONCE;
-  const begin = (file) => file && classify(keep(file), isMany ? THUMBNAIL_SIDE : undefined);
-  const found = [];
-  let next = begin(files[0]);
-  while (next && own === latest) {
-    say(`Reading ${count(found.length + 1)} of ${count(files.length)} …`);
-    const current = next;
-    next = begin(files[found.length + 1]);  // it is read while the current one is classified
-    found.push(isMany ? rowOf(await current) : await current);
-  }
-  return found;
-}
-
-function show(found) {
-  const isMany = found.length > MAX_AT_ONCE;
-  place("answers").innerHTML = isMany ? "" : answersHtml(found);
-  place("table").innerHTML = found.length > 1 ? tableHtml(isMany ? found : found.map(rowOf)) : "";
+function show({ answers, rows }) {
+  const isMany = rows.length > MAX_AT_ONCE;
+  place("answers").innerHTML = isMany ? "" : answersHtml(answers);
+  place("table").innerHTML = rows.length > 1 ? tableHtml(rows) : "";
   if (isMany) place("table").scrollIntoView();
-  say(`Read: ${count(found.length)} ${found.length === 1 ? "file" : "files"}.`);
+  say(`Read: ${count(rows.length)} ${rows.length === 1 ? "file" : "files"}.`);
 }
 
 async function example(name) {
@@ -74,7 +69,12 @@ field.addEventListener("change", () => {
 });
 place("examples").addEventListener("click", (event) => {
   const button = event.target.closest("button");
-  if (button) read(example(site.examples[button.dataset.index]));
+  if (button) example(site.examples[button.dataset.index]).then(read, (error) => say(error.message));
+});
+place("visit").querySelector(".clear").addEventListener("click", () => {
+  batch = null;
+  forget();
+  for (const id of ["answers", "table", "progress"]) place(id).replaceChildren();
 });
 loaded = load();
-loaded.then(() => { if (!latest) say(""); }, (error) => say(error.message));
+loaded.then(() => { if (!batch) say(""); }, (error) => say(error.message));

@@ -161,7 +161,7 @@ def find_duplicates(thumbnails: np.ndarray, cache_dir: Path | None = None) -> li
         write_text(path, json.dumps(pairs))
         return pairs
     except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"{path} is damaged ({error}); delete this file, and it will be rebuilt.") from error
+        raise _damaged(path, error, "file") from error
 
 
 def default_cache_dir() -> Path:
@@ -279,5 +279,7 @@ def _decode(path: Path, side: int) -> tuple[np.ndarray, np.ndarray] | ImageError
     return resize(image, side), resize(image, THUMBNAIL_SIDE)
 
 
-def _damaged(folder: Path, error: Exception) -> DataError:
-    return DataError(f"{folder} is damaged ({error}); delete this folder, and it will be rebuilt.")
+def _damaged(path: Path, error: Exception, kind: str = "folder") -> DataError:
+    if isinstance(error, PermissionError):
+        return DataError(f"{path} cannot be read: {error.strerror}. Choose another --cache-dir.")
+    return DataError(f"{path} is damaged ({error}); delete this {kind}, and it will be rebuilt.")

@@ -114,11 +114,12 @@ class SourceReport:
     def require_clean(self, drop_bad: bool) -> None:
         """Raise DataError if rows cannot be used, unless `drop_bad` allows going on without them."""
         bad = {
-            "have no image file": self.rows_without_file,
-            "have an image that cannot be decoded": self.undecodable_files,
+            "no image file": self.rows_without_file,
+            "an image that cannot be decoded": self.undecodable_files,
         }
         found = [
-            f"{len(names)} {what} (first: {self.complaints.get(names[0], names[0]).rstrip('.')})"
+            f"{len(names)} {'has' if len(names) == 1 else 'have'} {what} "
+            f"(first: {self.complaints.get(names[0], names[0]).rstrip('.')})"
             for what, names in bad.items()
             if names
         ]

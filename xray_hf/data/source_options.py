@@ -27,14 +27,17 @@ class SourceOptions:
     )
     map: tuple[str, ...] = option(
         (),
-        "the class of a source's finding; an empty CLASS leaves it out; repeatable",
+        "assign a source's finding to a class; with an empty CLASS its images are left out; repeatable",
         metavar="[KIND:]NAME:FINDING=CLASS",
     )
     classes: tuple[str, ...] | None = option(
         None, "the classes, in order (default: all that the sources have)", Names()
     )
     patient: str | None = option(
-        None, "for `folder`: the part of file names that names the patient: '^[0-9]+'", metavar="REGEX"
+        None,
+        "for `folder`: regular expression for the part of a file name that identifies the patient, such as "
+        "'^[0-9]+'",
+        metavar="REGEX",
     )
     covid_metadata: str | None = option(
         None,

@@ -44,6 +44,5 @@ def require_free_port(host: str, port: int) -> None:
             probe.bind(address)
     except OSError as error:
         raise ConfigError(
-            f"cannot listen on {host}:{port}: {error.strerror}. Another program may use it; "
-            "choose another --port or --host."
+            f"cannot listen on {host}:{port}: {error.strerror}. Choose another --port or --host."
         ) from error

@@ -59,8 +59,8 @@ class Settings:
     max_file_mb: int = option(64, "largest file in MB", IntRange(1), envvar="XRAY_HF_MAX_FILE_MB")
     rate: int = option(
         300,
-        "calls per minute and visitor; uploads are not calls, but limited to "
-        f"{MB_PER_REQUEST} MB for each, one below 1 MB counted as 1 MB; 0: no limit",
+        "calls per minute and visitor, 0: no limit. Uploads have a limit of their own: "
+        f"{MB_PER_REQUEST} times as many MB per minute; a file below 1 MB counts as 1 MB",
         IntRange(0),
         envvar="XRAY_HF_RATE",
     )

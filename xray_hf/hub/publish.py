@@ -159,12 +159,12 @@ def _without_names(bundle: Path) -> dict[str, bytes]:
 
 def require_repo_id(repo_id: str) -> None:
     """Raise ConfigError unless it is owner/name, as the Hub spells names."""
+    if repo_id.count("/") != 1:
+        raise ConfigError(f"{repo_id!r} is not a repository's id; expected owner/name.")
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
         raise ConfigError(f"{repo_id!r} is not a repository's id: {first_line(error)}") from error
-    if "/" not in repo_id:
-        raise ConfigError(f"{repo_id!r} names no owner; expected owner/name.")
 
 
 def push(

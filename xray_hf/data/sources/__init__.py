@@ -141,7 +141,7 @@ def parse_spec(text: str) -> SourceSpec:
     if kind not in KINDS:
         raise ConfigError(
             f"--source {text!r} is of an unknown kind {kind!r}; expected KIND[:NAME]=PLACE with one of "
-            f"{', '.join(KINDS)}."
+            f"{', '.join(KINDS)}.{'' if equals else f' A folder of your own is --source folder={text}.'}"
         )
     if not equals or not place:
         raise ConfigError(f"--source {text!r} names no place; expected KIND[:NAME]=PLACE.")

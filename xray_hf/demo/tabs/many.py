@@ -18,8 +18,8 @@ NAME, TITLE = "many", "Many at once"
 
 def add(served: Served) -> None:
     """Add the tab's fields and events."""
-    gr.HTML(render("many", files=MAX_FILES))
-    files = add_upload(f"Up to {MAX_FILES} X-rays ({READ}), or a ZIP")
+    gr.HTML(render("many", files=MAX_FILES, kinds=READ))
+    files = add_upload(f"Up to {MAX_FILES} X-rays, or a ZIP")
     models = add_models(served.models)
     shown = gr.HTML(elem_id="table", min_height=60, apply_default_css=False)
 

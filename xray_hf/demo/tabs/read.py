@@ -30,9 +30,9 @@ def add(served: Served) -> None:
     """Add the tab's fields and events."""
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
-            files = add_upload(f"Up to {MAX_AT_ONCE} X-rays ({READ})")
+            files = add_upload(f"Up to {MAX_AT_ONCE} X-rays")
             models = add_models(served.models)
-            gr.HTML(render("privacy", minutes=MINUTES))
+            gr.HTML(render("privacy", kinds=READ, minutes=MINUTES))
             _add_examples(served.examples, files)
         with gr.Column(scale=5, min_width=280):
             gr.HTML(render("visit"), apply_default_css=False)

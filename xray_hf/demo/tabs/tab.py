@@ -14,8 +14,9 @@ from xray_hf.demo.rendering import render
 from xray_hf.demo.settings import Settings
 from xray_hf.reading import KINDS
 from xray_hf.report import sentences
+from xray_hf.text import listed
 
-READ = ", ".join(KINDS)
+READ = listed(KINDS, "or")
 
 
 @dataclass(frozen=True)
