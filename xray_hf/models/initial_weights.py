@@ -58,7 +58,9 @@ def load_initial_weights(module: nn.Module, path: Path) -> LoadedWeights:
     except OSError as error:
         raise ModelError(f"{path} cannot be read ({error.strerror}); expected a safetensors file.") from error
     except SafetensorError as error:
-        raise ModelError(f"{path} is not a valid safetensors file: {error}.") from error
+        raise ModelError(
+            f"{path} is not a valid safetensors file ({error}); expected weights saved by safetensors."
+        ) from error
     own = module.state_dict()
     both = [name for name in own if name in found]
     fits = [name for name in both if found[name].shape == own[name].shape and not found[name].is_complex()]
