@@ -11,6 +11,8 @@ from test_training import ROWS, SIDE
 
 from xray_hf.training.config import preset_values
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = """
 import json, sys
 from pathlib import Path
