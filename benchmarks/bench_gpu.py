@@ -138,6 +138,8 @@ def parts(job: Job, options: argparse.Namespace) -> dict[str, Part]:
         found[f"{bundle.name}, pipeline"] = partial(
             rate, partial(inference_ways.pipeline_bulk, scans, "float32")
         )
+    for timed in sizes:
+        found |= compiled(timed)
     return found
 
 

@@ -37,7 +37,7 @@ class Job:
 
     steps: optimiser steps that are timed, after `warmup` others. workers: loader processes of plain PyTorch.
     hf_workers: those of transformers' Trainer, whose default is 0. device: "auto" or "cpu".
-    preset, precision, compile: of ours and pure, as train.py has them.
+    preset: of ours. precision, compile: of ours and pure, as train.py has them.
     """
 
     model: str
@@ -114,13 +114,13 @@ class ResidentTrainer(Trainer):
             yield self.copied[torch.from_numpy(rows).to(self.copied.device, non_blocking=True)]
 
 
-def _rate_of(kind: type[Trainer], job: Job, folder: Path) -> float:
+def _rate_of(trainer_class: type[Trainer], job: Job, folder: Path) -> float:
     keep_freed_memory()
     config = job.config(folder)
     network, accelerator = create_model(job.model, pretrained=False), fresh_accelerator(config)
     data, split = job.data, job.split(job.steps)
     sources = np.asarray([sample.source for sample in data.samples])
-    trainer = kind(network, data.pixels, data.labels, sources, split, config, accelerator, {})
+    trainer = trainer_class(network, data.pixels, data.labels, sources, split, config, accelerator, {})
     with redirect_stderr(io.StringIO()):  # its line per epoch is of no interest here
         history = trainer.fit()
     return float(history[-1]["images_per_second"])

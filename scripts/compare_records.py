@@ -2,8 +2,8 @@
 
 python scripts/compare_records.py docs/results.json runs/gpu.json      # both of collect_results.py
 
-Numbers are percent; only runs that are in both files count. The same seed on another device is another run,
-since sums are rounded in other places: compare the difference of two devices with the spread over seeds.
+Numbers are percent; only runs that are in both files count. The same seed on another device is another run: a
+GPU draws other noise and dropout, and rounds differently. Judge a difference by the spread over seeds.
 """
 
 from __future__ import annotations
@@ -42,15 +42,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     both = [(one[key], other[key]) for key in sorted(one.keys() & other.keys())]
     if not both:
         raise DataError(f"{options.one} and {options.other} have no recipe, model, start and seed in common.")
-    devices = [" and ".join(sorted({run["device"] for run in runs})) for runs in zip(*both, strict=True)]
-    headings = ["run", *(f"{metric}, {device}" for metric in METRICS for device in devices)]
-    print(markdown.rows_below(headings, rows(both)))
+    devices = [describe_devices(runs) for runs in zip(*both, strict=True)]
+    if devices[0] == devices[1]:
+        devices = [options.one.stem, options.other.stem]
+    metrics = [
+        name
+        for name, path in METRICS.items()
+        if any(measured(run, path) is not None for pair in both for run in pair)
+    ]
+    headings = ["run", *(f"{metric}, {device}" for metric in metrics for device in devices)]
+    print(markdown.rows_below(headings, rows(both, [METRICS[name] for name in metrics])))
 
 
 def read(path: Path) -> dict[tuple[Any, ...], Run]:
     """The runs of a record by recipe, model, start and seed; raises DataError if it is none."""
     try:
-        return {identity(run): run for run in json.loads(path.read_text(encoding="utf-8"))["runs"]}
+        runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
+        return {identity(run): run for run in runs if describe_devices([run])}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path} is not a record of runs ({type(error).__name__}: {error}); expected a file of "
@@ -63,20 +71,25 @@ def identity(run: Run) -> tuple[Any, ...]:
     return tuple(run[key] for key in RUN_KEYS)
 
 
-def rows(pairs: Sequence[Pair]) -> Iterator[list[str]]:
+def describe_devices(runs: Sequence[Run]) -> str:
+    """What the runs were trained on, and in which number format."""
+    return " and ".join(sorted({f"{run['device']}, {run['precision']}" for run in runs}))
+
+
+def rows(pairs: Sequence[Pair], metrics: Sequence[Sequence[str]]) -> Iterator[list[str]]:
     """Each seed, and mean ± sd over those of the same recipe, model and start."""
     for (recipe, model, start), group in groupby(pairs, lambda pair: identity(pair[0])[:-1]):
         own = list(group)
         name = f"{recipe}, {model} from {start}"
-        yield from ([f"{name}, seed {pair[0]['seed']}", *cells([pair])] for pair in own)
+        yield from ([f"{name}, seed {pair[0]['seed']}", *cells([pair], metrics)] for pair in own)
         if len(own) > 1:
-            yield [f"**{name}, {len(own)} seeds**", *cells(own)]
+            yield [f"**{name}, {len(own)} seeds**", *cells(own, metrics)]
 
 
-def cells(pairs: Sequence[Pair]) -> list[str]:
+def cells(pairs: Sequence[Pair], metrics: Sequence[Sequence[str]]) -> list[str]:
     """Every metric on the one device and the other."""
     found = []
-    for path in METRICS.values():
+    for path in metrics:
         for runs in zip(*pairs, strict=True):
             values = [value for run in runs if (value := measured(run, path)) is not None]
             found.append(mean_and_sd(values) if values else UNKNOWN)

@@ -67,12 +67,13 @@ class Variant(Trainer):
             self.augment.layers += [collimate, mark, sharpen, re_encode]
         names, source = np.unique(self.sources, return_inverse=True)
         self.group = self.labels * len(names) + source
-        self.weights = torch.full((classes * len(names),), 1.0)
+        device = self.accelerator.device
+        self.weights = torch.full((classes * len(names),), 1.0, device=device)
         self.features: list[torch.Tensor] = []
         self.head = self.network.module.get_classifier()  # type: ignore[operator]
         if options.penalty:
             self.head.register_forward_pre_hook(lambda _, given: self.features.append(given[0]))
-        self.judge = nn.Linear(self.head.in_features + classes, len(names))
+        self.judge = nn.Linear(self.head.in_features + classes, len(names)).to(device)
         if options.layer_decay or options.penalty == "dann":
             optimization = self.config.optimization
             self.optimizer = create_optimizer_v2(
@@ -96,9 +97,11 @@ class Variant(Trainer):
         if not self.options.penalty:
             return super()._forward(grey, rows)
         self.features.clear()
-        labels = torch.from_numpy(self.labels[rows])
+        device = self.accelerator.device
+        labels = torch.from_numpy(self.labels[rows]).to(device)
+        grey = self.augment(grey.to(device))
         with self.accelerator.autocast():
-            logits = logits_of(self.model(self.network.preprocessing.normalise(self.augment(grey)))).float()
+            logits = logits_of(self.model(self.network.preprocessing.normalise(grey))).float()
         objective = self._objective(self._losses(logits, labels), self.features[0].float(), labels, rows)
         return objective.expand(len(rows)), (logits.detach().argmax(1) == labels).sum()
 
@@ -111,7 +114,7 @@ class Variant(Trainer):
         self, losses: torch.Tensor, features: torch.Tensor, labels: torch.Tensor, rows: np.ndarray
     ) -> torch.Tensor:
         penalty, strength = self.options.penalty, self.options.strength
-        group = torch.from_numpy(self.group[rows])
+        group = torch.from_numpy(self.group[rows]).to(losses.device)
         here = group.unique()
         of_group = torch.stack([losses[group == each].mean() for each in here])
         if penalty == "dro":  # Sagawa et al. 2020
@@ -126,7 +129,7 @@ class Variant(Trainer):
         known = nn.functional.one_hot(labels, len(self.network.classes))  # Ganin et al. 2016
         reversed_ = Reverse.apply(features, strength)
         guess = self.judge(torch.cat([reversed_, known], dim=1))
-        source = torch.from_numpy(self.group[rows]) % self.judge.out_features
+        source = group % self.judge.out_features
         return losses.mean() + nn.functional.cross_entropy(guess, source)
 
 
@@ -243,14 +246,14 @@ def sharpen(images: torch.Tensor) -> torch.Tensor:
     """Unsharp mask of up to 1.5, half of the images: (B, 1, side, side) -> the same."""
     smooth = nn.functional.avg_pool2d(images, 3, 1, 1, count_include_pad=False)
     amount = 1.5 * torch.rand(len(images), 1, 1, 1) * (torch.rand(len(images), 1, 1, 1) < 0.5)
-    return images + amount * (images - smooth)
+    return images + amount.to(images.device) * (images - smooth)
 
 
 def re_encode(images: torch.Tensor) -> torch.Tensor:
     """Half of the images as JPEG of quality 20 to 90: (B, 1, side, side) in 0..1 -> the same."""
     for k in _some(images, 0.5):
         stream = io.BytesIO()
-        grey = Image.fromarray((255 * images[k, 0].clamp(0, 1)).byte().numpy())
+        grey = Image.fromarray((255 * images[k, 0].clamp(0, 1)).byte().cpu().numpy())
         grey.save(stream, "JPEG", quality=int(torch.randint(20, 91, ())))
         images[k, 0] = torch.from_numpy(np.asarray(Image.open(stream), np.float32) / 255)
     return images

@@ -6,8 +6,9 @@ looks for devices once, and cannot forget one.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,12 +19,14 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
 _COPIES = {"_to_copy", "to", "copy_"}
+_INDEXED = {"index", "index_put", "index_put_"}
+_READS = {"_local_scalar_dense", "nonzero", "masked_select", "equal"}  # whose result depends on values
 _IN_BF16 = ("conv2d", "linear")  # what autocast computes in bf16; the others keep their number format
 
 
 @dataclass
 class Traffic:
-    """uploads: bytes of each copy to the device. waits: how often the CPU read a value of the device."""
+    """uploads: bytes of each copy to the device. waits: how often a CPU would have had to wait for a GPU."""
 
     uploads: list[int] = field(default_factory=list)
     waits: int = 0
@@ -51,6 +54,10 @@ class OnDevice(torch.Tensor):
         """torch refuses it for every subclass."""
         return self.cpu().tolist()
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Saved as any tensor: checkpoints are loaded on the CPU."""
+        return self.on_cpu.__reduce_ex__(protocol)
+
     def __repr__(self) -> str:
         return f"{self.on_cpu!r} on {DEVICE}"
 
@@ -60,9 +67,9 @@ class OnDevice(torch.Tensor):
 
 
 class _Device(TorchDispatchMode):
-    def __init__(self, traffic: Traffic) -> None:
+    def __init__(self, traffic: Traffic, draws_alone: bool) -> None:
         super().__init__()
-        self.traffic = traffic
+        self.traffic, self.draws_alone = traffic, draws_alone
 
     def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = operator.overloadpacket.__name__
@@ -73,30 +80,38 @@ class _Device(TorchDispatchMode):
             _require_one_device(operator, tensors)
         wanted = next((leaf for leaf in leaves if isinstance(leaf, torch.device)), None)
         stays = is_on_device if wanted is None else wanted.type == DEVICE.type
-        result = operator(*tree_map(_on_cpu, args), **tree_map(_on_cpu, kwargs or {}))
-        self._count(name, tensors, is_on_device, stays, result)
+        is_random = torch.Tag.nondeterministic_seeded in operator.tags
+        with _GENERATOR.used() if is_random and stays and self.draws_alone else nullcontext():
+            result = operator(*tree_map(_on_cpu, args), **tree_map(_on_cpu, kwargs or {}))
+        waits = (is_on_device and (not stays or name in _READS)) or (name in _INDEXED and _by_mask(args))
+        if stays and name in _COPIES and not isinstance(tensors[-1], OnDevice):
+            self.traffic.uploads.append(tensors[-1].nbytes)
+            is_blocking = not any(leaf is True for leaf in leaves)
+            waits = is_blocking and not _is_asked_by_kornia()
+        self.traffic.waits += waits
         written = tensors if operator._schema.is_mutable else []
         return tree_map(lambda leaf: _placed(leaf, written, stays), result)
-
-    def _count(
-        self, name: str, tensors: list[torch.Tensor], is_on_device: bool, stays: bool, result: Any
-    ) -> None:
-        if name == "copy_":
-            here, there = (isinstance(tensor, OnDevice) for tensor in tensors)
-            self.traffic.waits += there and not here
-            if here and not there:
-                self.traffic.uploads.append(tensors[1].nbytes)
-        elif name in _COPIES and stays and not is_on_device:
-            self.traffic.uploads.append(result.nbytes)
-        elif is_on_device and (name in {"_local_scalar_dense", "nonzero"} or not stays):
-            self.traffic.waits += 1
 
 
 def _require_one_device(operator: Any, tensors: list[torch.Tensor]) -> None:
     # A CPU's scalar may meet the device's tensors, and an index need not be where the indexed tensor is.
+    is_index = operator.overloadpacket.__name__ in _INDEXED and isinstance(tensors[0], OnDevice)
     others = [tensor for tensor in tensors if not isinstance(tensor, OnDevice) and tensor.dim()]
-    if others and "index" not in operator.name():
+    if others and not is_index:
         raise RuntimeError(f"{operator} of tensors on two devices: {[(t.device, t.shape) for t in tensors]}")
+
+
+def _by_mask(args: Any) -> bool:
+    """Whether an index is a mask on the device: its length depends on values."""
+    return any(isinstance(leaf, OnDevice) and leaf.dtype == torch.bool for leaf in tree_leaves(args[1]))
+
+
+def _is_asked_by_kornia() -> bool:
+    """kornia uploads without waiting, but only to devices of type cuda."""
+    frame: Any = sys._getframe()
+    while frame and "kornia" not in frame.f_code.co_filename:
+        frame = frame.f_back
+    return bool(frame)
 
 
 def _on_cpu(leaf: Any) -> Any:
@@ -115,22 +130,37 @@ def _placed(leaf: Any, written: list[torch.Tensor], stays: bool) -> Any:
     return OnDevice(leaf) if stays else leaf
 
 
+class _Generator(torch.Generator):
+    def __new__(cls, device: Any = "cpu") -> _Generator:
+        return super().__new__(cls)
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """In the block, it draws in place of the CPU's."""
+        before = torch.get_rng_state()
+        torch.set_rng_state(self.get_state())
+        yield
+        self.set_state(torch.get_rng_state())
+        torch.set_rng_state(before)
+
+
+_GENERATOR = _Generator()
+
+
 class _Module(_DummyBackendModule):
     """What torch asks of a device's module."""
 
     def get_amp_supported_dtype(self) -> list[torch.dtype]:
         return [torch.bfloat16]
 
+    def manual_seed_all(self, seed: int) -> None:
+        _GENERATOR.manual_seed(seed)
+
     def get_rng_state(self) -> torch.Tensor:
-        return torch.zeros(8, dtype=torch.uint8)  # it draws by the CPU's generator
+        return _GENERATOR.get_state()
 
     def set_rng_state(self, state: torch.Tensor) -> None:
-        pass
-
-
-class _Generator(torch.Generator):
-    def __new__(cls, device: Any = "cpu") -> _Generator:
-        return super().__new__(cls)
+        _GENERATOR.set_state(state)
 
 
 def _in_bf16(operator: Any) -> Any:
@@ -157,10 +187,13 @@ def _register() -> None:
 
 
 @contextmanager
-def fake_device() -> Iterator[Traffic]:
-    """In the block DEVICE can be used; yields what has passed between it and the CPU."""
+def fake_device(*, draws_alone: bool = False) -> Iterator[Traffic]:
+    """In the block DEVICE can be used; yields what has passed between it and the CPU.
+
+    draws_alone: by a generator of its own, as a GPU does; else by the CPU's, so that both draw the same.
+    """
     traffic = Traffic()
-    with _Device(traffic):
+    with _Device(traffic, draws_alone):
         yield traffic
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from xray_hf.training.config import preset_values
 
 pytestmark = pytest.mark.slow
 
-PROGRAM = """
+ON_DEVICE = """
 import json, sys
 from pathlib import Path
 
@@ -25,8 +26,6 @@ from accelerate.state import AcceleratorState, PartialState
 
 torch.set_num_threads(1)
 out, options = Path(sys.argv[1]), json.loads(sys.argv[2])
-on_cpu = test_training.make_trainer(out / "cpu", **options)
-history = on_cpu.fit()
 make_accelerator = test_training.make_accelerator
 
 
@@ -35,8 +34,8 @@ def on_device(config):
     for state in (PartialState, AcceleratorState):
         state._shared_state["device"] = DEVICE
     return accelerator
-
-
+"""
+COMPARED = """
 class Watched(test_training.Trainer):
     def _train_epoch(self, signals):
         traffic.clear()
@@ -45,6 +44,8 @@ class Watched(test_training.Trainer):
 
 
 found = {}
+on_cpu = test_training.make_trainer(out / "cpu", **options)
+history = on_cpu.fit()
 test_training.make_accelerator, test_training.Trainer = on_device, Watched
 with fake_device() as traffic:
     trainer = test_training.make_trainer(out / "device", **options)
@@ -57,21 +58,40 @@ with fake_device() as traffic:
     found["same weights"] = test_training.equal(test_training.weights(on_cpu), weights)
 print(json.dumps(found))
 """
+RESUMED = """
+from xray_hf.training import loop
+
+loop._LOOK_EVERY = 2  # steps: else only the end of an epoch is one to stop at
+test_training.make_accelerator = on_device
+with fake_device(draws_alone=True):
+    whole = test_training.make_trainer(out / "whole", **options)
+    whole.fit()
+    pixels = test_training.ToyPixels(test_training.LABELS, signal_at=int(sys.argv[3]))
+    try:
+        test_training.make_trainer(out / "parts", pixels, **options).fit()
+    except SystemExit:
+        pass
+    parts = test_training.make_trainer(out / "parts", resume=True, **options)
+    parts.fit()
+    found = {"same weights": test_training.equal(test_training.weights(whole), test_training.weights(parts))}
+print(json.dumps(found))
+"""
 EPOCHS, BATCH = 2, 4
-MORE: dict[str, tuple[str, str, dict[str, Any]]] = {
+CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "paper": ("paper", "xray-cnn", {}),
     "robust": ("robust", "xray-resnet18", {}),
-    "bf16": ("paper", "xray-resnet18", {"precision": "bf16"}),  # a GPU rounds dropout in another way
+    # ResNet18 has no dropout, which a GPU rounds in another way.
+    "bf16": ("paper", "xray-resnet18", {"precision": "bf16"}),
     "all else": ("multisource", "xray-cnn", {
         "accumulate": 2, "balance": "loss", "flip": True, "erase": 0.5, "mixup": 0.4, "cutmix": 1.0,
     }),
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=MORE)
+@pytest.fixture(scope="module", params=CASES)
 def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What a run on the device had in common with one on the CPU, and what passed between the two."""
-    preset, model, options = MORE[request.param]
+    preset, model, options = CASES[request.param]
     options = {
         **preset_values(preset, model),
         **options,
@@ -80,7 +100,12 @@ def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         "batch_size": BATCH,
     }
     out = tmp_path_factory.mktemp("device")
-    done = training_python().run(PROGRAM, str(out), json.dumps(options), environment={}, cwd=ROOT)
+    return run(COMPARED, str(out), json.dumps(options))
+
+
+def run(program: str, *arguments: str) -> dict[str, Any]:
+    """What a program found that can train on the device."""
+    done = training_python().run(ON_DEVICE + program, *arguments, environment={}, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer
@@ -94,10 +119,17 @@ def test_it_trains_as_the_cpu_does(found: dict[str, Any]) -> None:
 
 def test_the_cpu_waits_for_it_only_to_look_at_the_losses(found: dict[str, Any]) -> None:
     looks = 1  # of an epoch's nine steps: the last
-    assert found["waits"] == 3 * looks  # the sums; which losses are not finite, and how many
+    assert found["waits"] == 3 * looks + 1  # the sums; which losses are not finite, and how many; an upload
 
 
 def test_only_pixels_labels_and_small_numbers_are_handed_over(found: dict[str, Any]) -> None:
     pixels = [size for size in found["uploads"] if size >= SIDE**2]
     assert sum(pixels) == ROWS * SIDE**2  # uint8, each image once
     assert sum(found["uploads"]) - sum(pixels) < 1000 * (ROWS / BATCH)
+
+
+@pytest.mark.parametrize("stop_at", [3, 14])
+def test_a_stopped_run_continues_to_the_same_weights(tmp_path: Path, stop_at: int) -> None:
+    fixed = {"model": "xray-cnn", "epochs": EPOCHS, "batch_size": BATCH}
+    options = json.dumps({**preset_values("robust", "xray-cnn"), **fixed})
+    assert run(RESUMED, str(tmp_path), options, str(stop_at))["same weights"]

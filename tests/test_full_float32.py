@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -19,50 +17,54 @@ from xray_hf.models.one_pass import OnePass
 from xray_hf.training.lung_crops import crop_lungs
 
 __all__ = ["one_process", "one_thread"]  # fixtures of every test that trains
-CONVOLUTION = torch.backends.cudnn.conv
+ROUNDED, FULL = (True, True), (False, False)
 
 
 @pytest.fixture(autouse=True)
 def tf32() -> Any:
-    """What is set where nobody has chosen."""
-    before, CONVOLUTION.fp32_precision = CONVOLUTION.fp32_precision, "tf32"
+    """Rounding in convolutions, as by default, and in products of matrices."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     yield
-    assert CONVOLUTION.fp32_precision == "tf32"
-    CONVOLUTION.fp32_precision = before
+    assert setting() == ROUNDED
+    torch.backends.cuda.matmul.allow_tf32 = False
 
 
-def watched(monkeypatch: pytest.MonkeyPatch, kind: type[torch.nn.Module]) -> list[str]:
+def setting() -> tuple[bool, bool]:
+    """Whether torch rounds in convolutions, and in products of matrices."""
+    return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+
+
+def watched(monkeypatch: pytest.MonkeyPatch, kind: type[torch.nn.Module]) -> list[tuple[bool, bool]]:
     """The settings that modules of this kind will be called with."""
-    seen: list[str] = []
+    seen: list[tuple[bool, bool]] = []
     forward = kind.forward
 
     def watching(*args: Any, **kwargs: Any) -> Any:
-        seen.append(CONVOLUTION.fp32_precision)
+        seen.append(setting())
         return forward(*args, **kwargs)
 
     monkeypatch.setattr(kind, "forward", watching)
     return seen
 
 
-def test_blocks_may_overlap_in_threads_and_end_by_an_error() -> None:
-    both_inside, one_left = Barrier(2), Barrier(2)
+@pytest.mark.parametrize("first_to_end", [0, 1])
+def test_blocks_may_overlap(first_to_end: int) -> None:
+    blocks = [full_float32(), full_float32()]
+    for block in blocks:
+        block.__enter__()
+        assert setting() == FULL
+    blocks.pop(first_to_end).__exit__(None, None, None)
+    assert setting() == FULL
+    blocks.pop().__exit__(None, None, None)
+    assert setting() == ROUNDED
 
-    def short() -> None:
-        with full_float32():
-            both_inside.wait(10)
-        one_left.wait(10)
 
-    def long() -> str:
-        with full_float32():
-            both_inside.wait(10)
-            one_left.wait(10)
-            return CONVOLUTION.fp32_precision
-
-    with ThreadPoolExecutor(2) as pool:
-        pool.submit(short)
-        assert pool.submit(long).result() == "ieee"
+def test_an_error_ends_a_block_and_what_was_full_before_stays_so() -> None:
+    torch.backends.cuda.matmul.allow_tf32 = False
     with pytest.raises(ZeroDivisionError), full_float32():
         1 / 0  # noqa: B018
+    assert setting() == (True, False)
+    torch.backends.cuda.matmul.allow_tf32 = True
 
 
 def test_training_may_round_and_the_predictions_of_a_bundle_may_not(
@@ -71,21 +73,21 @@ def test_training_may_round_and_the_predictions_of_a_bundle_may_not(
     trainer = make_trainer(tmp_path, epochs=1)
     seen = watched(monkeypatch, torch.nn.BatchNorm2d)
     trainer.fit()
-    assert set(seen) == {"tf32"}
+    assert set(seen) == {ROUNDED}
     seen.clear()
     trainer.predict(np.arange(4))
-    assert set(seen) == {"ieee"}
+    assert set(seen) == {FULL}
 
 
 def test_the_engine_on_torch_does_not_round(cnn_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Engine.from_pretrained(cnn_bundle, backend="torch")
     seen = watched(monkeypatch, OnePass)
     engine.predict(np.zeros((64, 64), np.uint8))
-    assert set(seen) == {"ieee"}
+    assert set(seen) == {FULL}
 
 
 def test_lungs_are_found_without_rounding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer, lungs = make_trainer(tmp_path), LungCrop.load()
     seen = watched(monkeypatch, LungCrop)
     crop_lungs(lungs, trainer.pixels, 4, 64, trainer.accelerator, tmp_path)
-    assert set(seen) == {"ieee"}
+    assert set(seen) == {FULL}

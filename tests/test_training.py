@@ -78,7 +78,7 @@ def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Any:
-    """On so little work more threads only wait for each other; and other sums would be other weights."""
+    """On so little work more threads only wait for each other, and their number changes the rounding."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

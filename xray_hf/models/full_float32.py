@@ -5,31 +5,40 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
+from typing import Any
 
 import torch
 
+# Where torch says how it rounds, and the older switch, which keeps both of torch's interfaces readable.
+_SETTINGS: tuple[tuple[Any, Any], ...] = (
+    (torch.backends.cudnn.conv, torch.backends.cudnn),  # type: ignore[attr-defined]
+    (torch.backends.cuda.matmul, torch.backends.cuda.matmul),
+)
 _lock = Lock()
-_blocks = 0  # that are running, in any thread
-_before = ""  # the first of them began
+_active = 0  # blocks now running, in all threads
+_rounding: list[Any] = []  # the switches that were on before the first of them
 
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """In the block, a GPU convolves in float32; cuDNN's default is TF32, with 10 of the 23 bits of mantissa.
+    """In the block, a GPU multiplies in float32. By default torch lets it convolve in TF32.
 
-    That is too coarse for logits that are compared with those of another device. Blocks may overlap in
-    several threads; the process's own setting comes back after the last.
+    TF32 keeps 10 of the 23 bits of mantissa: too coarse for logits that are compared with those of another
+    device. The setting is the whole process's; blocks may overlap in several threads, and the last one to end
+    restores it.
     """
-    global _blocks, _before
-    convolution = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    global _active
     with _lock:
-        if not _blocks:
-            _before, convolution.fp32_precision = convolution.fp32_precision, "ieee"
-        _blocks += 1
+        if not _active:
+            _rounding[:] = [switch for setting, switch in _SETTINGS if setting.fp32_precision == "tf32"]
+            for switch in _rounding:
+                switch.allow_tf32 = False
+        _active += 1
     try:
         yield
     finally:
         with _lock:
-            _blocks -= 1
-            if not _blocks:
-                convolution.fp32_precision = _before
+            _active -= 1
+            if not _active:
+                for switch in _rounding:
+                    switch.allow_tf32 = True

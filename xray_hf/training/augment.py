@@ -1,7 +1,7 @@
 """Random changes of training images, drawn for each image, on the device, before normalisation.
 
-All numbers are drawn by torch's CPU generator, whatever the device, but for noise: as many numbers as pixels
-are drawn where the pixels are. A checkpoint holds the state of both generators.
+Noise is drawn on the images' device, since it takes a number per pixel; torch's CPU generator draws all else.
+A checkpoint holds the state of both generators.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ def mix(
     is_cut = bool(torch.rand(()) < 0.5) if mixup and cutmix else bool(cutmix)
     alpha = torch.tensor(cutmix if is_cut else mixup)
     share = float(torch.distributions.Beta(alpha, alpha).sample())
-    order = torch.randperm(len(pixels))
-    others = pixels[order.to(pixels.device)]
+    order = torch.randperm(len(pixels)).to(pixels.device, non_blocking=True)
+    others = pixels[order]
     if not is_cut:
         mixed = torch.lerp(others.float(), pixels.float(), share)
     else:
         mixed, share = _paste(pixels, others, share)
-    return mixed, labels[order.to(labels.device)], share
+    return mixed, labels[order], share
 
 
 def _paste(pixels: torch.Tensor, others: torch.Tensor, share: float) -> tuple[torch.Tensor, float]:

@@ -149,8 +149,8 @@ class Trainer:
         )
         todo = batches[progress.step :]
         own = [share_of(batch, accelerator.process_index, accelerator.num_processes) for batch in todo]
-        looks_wait = accelerator.device.type != "cpu" or accelerator.num_processes > 1
-        look_every = _LOOK_EVERY if looks_wait else 1
+        on_cpu = accelerator.device.type == "cpu" and accelerator.num_processes == 1
+        look_every = 1 if on_cpu else _LOOK_EVERY
         sums = torch.tensor(progress.running[:3], dtype=self.sum_type, device=accelerator.device)
         losses: list[torch.Tensor] = []  # of each step since the last look
         started = time.perf_counter() - progress.running[3]
@@ -195,9 +195,8 @@ class Trainer:
                 losses, correct = self._forward(grey, part)
                 # Processes average their gradients; this makes it the mean over the batch, however divided.
                 self.accelerator.backward(losses.sum() * (self.accelerator.num_processes / total))
-            sums += torch.stack(
-                [losses.detach().sum().double(), correct.double(), sums.new_full((), len(part))]
-            )
+            found = losses.detach().sum().to(self.sum_type), correct.to(self.sum_type)
+            sums += torch.stack([*found, sums.new_full((), len(part))])
         self.prepared_optimizer.step()
         self.prepared_optimizer.zero_grad(set_to_none=True)
         return sums

@@ -205,7 +205,6 @@ def predict_splits(trainer: Trainer, data: XrayData, split: Split) -> Prediction
 
 def describe_run(config: Config, network: Network, accelerator: Accelerator) -> dict[str, Any]:
     """Everything needed to repeat the run."""
-    is_gpu = accelerator.device.type == "cuda"
     return {
         "model": network.name,
         "initial_weights": network.initial_weights,
@@ -213,10 +212,16 @@ def describe_run(config: Config, network: Network, accelerator: Accelerator) -> 
         "config": public(config),
         "versions": {"xray_hf": __version__, "python": platform.python_version()}
         | {name: version(name) for name in LIBRARIES},
-        "device": torch.cuda.get_device_name() if is_gpu else f"CPU, {torch.get_num_threads()} threads",
+        "device": _name_of(accelerator.device),
         "processes": accelerator.num_processes,
         "precision": accelerator.mixed_precision,
     }
+
+
+def _name_of(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type.upper()
 
 
 def describe_source(report: SourceReport, data: XrayData, split: Split) -> dict[str, Any]:
