@@ -200,7 +200,7 @@ def tiff(values: np.ndarray) -> bytes:
 
 @pytest.fixture(scope="module")
 def real_engine() -> Engine:
-    return Engine.from_pretrained(ROOT / "pretrained" / "xray-resnet18-multisource")
+    return Engine.from_pretrained(ROOT / "pretrained" / "xray-resnet18-multisource", threads=1)
 
 
 @pytest.fixture(scope="module")
