@@ -220,7 +220,9 @@ def real_answers(real_engine: Engine, real_data: Path) -> list[tuple[np.ndarray,
 @pytest.mark.real
 @pytest.mark.parametrize("write", [grey, grey_with_alpha, rgb, rgba, tiff])
 def test_no_decision_of_60_real_test_images_changes(
-    write: Callable[[np.ndarray], bytes], real_engine: Engine, real_answers: list[tuple[np.ndarray, Prediction]]
+    write: Callable[[np.ndarray], bytes],
+    real_engine: Engine,
+    real_answers: list[tuple[np.ndarray, Prediction]],
 ) -> None:
     """Re-encoded at every depth, with burned-in markers and hot pixels."""
     for number, (share, expected) in enumerate(real_answers):
