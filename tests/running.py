@@ -26,7 +26,8 @@ START_SECONDS = 120  # on a busy machine
 
 
 # Where a program trains, but nobody looks at figures, which take as long as training.
-DRAW_NOTHING = "from xray_hf.report import figures; figures.draw_all = lambda *_: {}; "
+DRAW_NOTHING = "from xray_hf.report import figures; "
+DRAW_NOTHING += "figures.draw_all = lambda *_: {}; figures.save = lambda *_: None; "
 
 
 def in_turn(*programs: str) -> str:
@@ -52,6 +53,7 @@ def without_figures() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "draw_all", lambda *_: {})
+        patch.setattr(figures, "save", lambda *_: None)
         yield
 
 

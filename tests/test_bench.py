@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from warm_python import WarmPython, warm_python
 
 from xray_hf.data.synthetic import sample_images, write_synthetic
 
@@ -18,20 +21,47 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 WAYS = {"ours", "pure", "plain", "hf"}
 
 
-def run_small(folder: Path, *arguments: str) -> tuple[str, dict[str, Any]]:
-    """The benchmark's table and its JSON, on 60 synthetic patients."""
-    data, out = folder / "data", folder / "results.json"
-    write_synthetic(data, 60, seed=0)
+@pytest.fixture(scope="module")
+def python() -> Iterator[WarmPython]:
+    """A Python that has imported the benchmarks' libraries, which takes longer than anything they do here."""
+    modules = (
+        "xray_hf.training.run",
+        "datasets",
+        "onnxruntime",
+        "openvino",
+        "timm",
+        "torchvision",
+        "transformers.trainer",
+    )
+    with warm_python(*modules, environment={**os.environ, "PYTHONPATH": str(BENCHMARKS.parent)}) as warm:
+        yield warm
+
+
+def run(python: WarmPython, name: str, *arguments: object) -> str:
+    """What a benchmark prints. The processes that it starts for its ways are forks, too."""
+    code = f"""
+import multiprocessing, runpy
+fork = multiprocessing.get_context("fork")
+multiprocessing.get_context = lambda _: fork
+runpy.run_path({str(BENCHMARKS / name)!r}, run_name="__main__")"""
+    done = python.run(
+        code, *map(str, arguments), environment={"PYTHONPATH": str(BENCHMARKS)}, cwd=BENCHMARKS.parent
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def run_small(python: WarmPython, data: Path, folder: Path, *arguments: str) -> tuple[str, dict[str, Any]]:
+    """The training benchmark's table and its JSON."""
+    out = folder / "results.json"
     folders = ["--data-dir", data, "--cache-dir", folder / "cache", "--out", out]
     small = ["--device", "cpu", "--batch-size", "4", "--steps", "2"]
-    command = [sys.executable, BENCHMARKS / "bench_train.py", *folders, *small, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout, json.loads(out.read_text(encoding="utf-8"))
+    table = run(python, "bench_train.py", *folders, *small, *arguments)
+    return table, json.loads(out.read_text(encoding="utf-8"))
 
 
-def test_benchmark_compares_four_ways_in_one_run(tmp_path: Path) -> None:
-    table, results = run_small(tmp_path, "--model", "xray-cnn", "--rounds", "1")
+def test_benchmark_compares_four_ways_in_one_run(python: WarmPython, synthetic: Path, tmp_path: Path) -> None:
+    table, results = run_small(python, synthetic, tmp_path, "--model", "xray-cnn", "--rounds", "1")
 
     assert {"date", "device", "cpu", "cores", "batch_size", "steps", "ways", "versions"} <= results.keys()
     assert results["models"].keys() == {"xray-cnn"}
@@ -44,8 +74,10 @@ def test_benchmark_compares_four_ways_in_one_run(tmp_path: Path) -> None:
     assert "| xray-cnn |" in table
 
 
-def test_memory_is_measured_on_ten_times_the_rows(tmp_path: Path) -> None:
-    _, results = run_small(tmp_path, "--rounds", "0", "--memory")
+def test_memory_is_measured_on_ten_times_the_rows(
+    python: WarmPython, synthetic: Path, tmp_path: Path
+) -> None:
+    _, results = run_small(python, synthetic, tmp_path, "--rounds", "0", "--memory")
 
     one, ten = results["memory"]["one"], results["memory"]["ten"]
     assert ten["train"]["rows"] == ten["decode"]["rows"] == 10 * one["train"]["rows"]
@@ -109,18 +141,20 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run_script(name: str, scans: Path, bundle: Path, out: Path, *more: str) -> dict[str, Any]:
-    command = [sys.executable, BENCHMARKS / name, "--images", scans, "--bundle", bundle, "--out", out, *more]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert out.with_suffix(".md").read_text(encoding="utf-8").strip() == done.stdout.strip()
+def run_script(
+    python: WarmPython, name: str, scans: Path, bundle: Path, out: Path, *more: str
+) -> dict[str, Any]:
+    printed = run(python, name, "--images", scans, "--bundle", bundle, "--out", out, *more)
+    assert out.with_suffix(".md").read_text(encoding="utf-8").strip() == printed.strip()
     return json.loads(out.read_text(encoding="utf-8"))
 
 
 def test_inference_is_compared_with_floor_ceiling_and_peers(
-    scans: Path, cnn_bundle: Path, tmp_path: Path
+    python: WarmPython, scans: Path, cnn_bundle: Path, tmp_path: Path
 ) -> None:
-    results = run_script("bench_inference.py", scans, cnn_bundle, tmp_path / "results.json", "--rounds", "1")
+    results = run_script(
+        python, "bench_inference.py", scans, cnn_bundle, tmp_path / "results.json", "--rounds", "1"
+    )
     assert results["images"] == 8
     measured = results["models"]["xray-cnn"]
     ours, floor = measured["one_file"]["ours, onnxruntime"], measured["one_file"]["floor, onnxruntime"]
@@ -137,8 +171,10 @@ def test_inference_is_compared_with_floor_ceiling_and_peers(
     )
 
 
-def test_python_command_and_pipeline_agree(scans: Path, cnn_bundle: Path, tmp_path: Path) -> None:
-    results = run_script("agreement.py", scans, cnn_bundle, tmp_path / "results.json")
+def test_python_command_and_pipeline_agree(
+    python: WarmPython, scans: Path, cnn_bundle: Path, tmp_path: Path
+) -> None:
+    results = run_script(python, "agreement.py", scans, cnn_bundle, tmp_path / "results.json")
     assert (results["images"], results["tinted_left_out"]) == (8, 0)
     found = results["models"]["xray-cnn"]
     assert found.keys() == {"cli", "pipeline"}

@@ -48,10 +48,12 @@ WORDS = {
 
 
 class Graph:
-    """engine.onnx of a bundle, run as any program would."""
+    """engine.onnx of a bundle, run as any program would; on one core, since the tests share them."""
 
     def __init__(self, folder: Path) -> None:
-        self._session = onnxruntime.InferenceSession(folder / manifest.ENGINE)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        self._session = onnxruntime.InferenceSession(folder / manifest.ENGINE, options)
         self.lists = {
             name: json.loads(text)
             for name, text in self._session.get_modelmeta().custom_metadata_map.items()
@@ -138,7 +140,7 @@ def is_close_call(engine: Engine, answer: Prediction, difference: float) -> bool
 
 
 def test_it_decides_as_the_engine(folder: Path) -> None:
-    count, differences = agree(Graph(folder), Engine.from_pretrained(folder), pictures())
+    count, differences = agree(Graph(folder), Engine.from_pretrained(folder, threads=1), pictures())
     assert np.median(differences) < TOLERANCE
     reasons = ("", "too small", "aspect ratio", "coloured", "uniform", "out of distribution")
     assert all(count[reason] for reason in reasons)
@@ -147,7 +149,7 @@ def test_it_decides_as_the_engine(folder: Path) -> None:
 def test_the_one_that_ships_decides_as_the_engine(folder: Path) -> None:
     """If this fails after a change of the engine, run `xray-hf export BUNDLE --whole`."""
     shipped = ROOT / "pretrained" / folder.name
-    agree(Graph(shipped), Engine.from_pretrained(shipped), pictures())
+    agree(Graph(shipped), Engine.from_pretrained(shipped, threads=1), pictures())
 
 
 @pytest.mark.slow
@@ -318,7 +320,7 @@ def test_it_decides_as_the_engine_on_real_images(folder: Path, real_data: Path) 
     large = evenly(real_data.with_name("coronahack_fullres"), REAL // 2)
     files = [*large, *evenly(real_data, REAL - len(large))]
     images = [np.asarray(read_grey(path))[..., None] for path in files]
-    _, differences = agree(Graph(folder), Engine.from_pretrained(folder), images)
+    _, differences = agree(Graph(folder), Engine.from_pretrained(folder, threads=1), images)
     print(f"{(differences > TOLERANCE).sum()} of {REAL} differ by more; the most by {differences.max():.1e}")
     assert len(differences) == REAL
     assert (differences > TOLERANCE).sum() <= (0.02 * REAL if manifest.read(folder).sees_lungs else 0)

@@ -14,7 +14,7 @@ from conftest import ROOT
 from PIL import Image, ImageDraw
 
 from xray_hf.data.synthetic import sample_images
-from xray_hf.inference import Engine
+from xray_hf.inference import Engine, Prediction
 from xray_hf.reading import from_array, read
 from xray_hf.reading.levels import to_eight_bits
 
@@ -172,22 +172,24 @@ def test_a_constant_image_is_of_one_shade() -> None:
         assert np.ptp(np.asarray(from_array(values).grey)) == 0
 
 
+def png(values: np.ndarray) -> bytes:
+    return bytes(imagecodecs.png_encode(values, level=1))
+
+
 def grey(values: np.ndarray) -> bytes:
-    return bytes(imagecodecs.png_encode(values))
+    return png(values)
 
 
 def grey_with_alpha(values: np.ndarray) -> bytes:
-    opaque = np.full_like(values, np.iinfo(values.dtype).max)
-    return bytes(imagecodecs.png_encode(np.dstack([values, opaque])))
+    return png(np.dstack([values, np.full_like(values, np.iinfo(values.dtype).max)]))
 
 
 def rgb(values: np.ndarray) -> bytes:
-    return bytes(imagecodecs.png_encode(np.dstack([values] * 3)))
+    return png(np.dstack([values] * 3))
 
 
 def rgba(values: np.ndarray) -> bytes:
-    opaque = np.full_like(values, np.iinfo(values.dtype).max)
-    return bytes(imagecodecs.png_encode(np.dstack([values] * 3 + [opaque])))
+    return png(np.dstack([values] * 3 + [np.full_like(values, np.iinfo(values.dtype).max)]))
 
 
 def tiff(values: np.ndarray) -> bytes:
@@ -196,21 +198,35 @@ def tiff(values: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
+@pytest.fixture(scope="module")
+def real_engine() -> Engine:
+    return Engine.from_pretrained(ROOT / "pretrained" / "xray-resnet18-multisource", threads=1)
+
+
+@pytest.fixture(scope="module")
+def real_answers(real_engine: Engine, real_data: Path) -> list[tuple[np.ndarray, Prediction]]:
+    """(H, W) of 0..1: 60 real test images, and what is expected of each: the answer about its eight bits."""
+    files = sorted(real_data.rglob("test/*.jp*g"))
+    assert len(files) > 600
+    images = [read(file).grey.convert("F") for file in files[:: len(files) // 60][:60]]
+    shares = [
+        np.asarray(image.resize((512, 480), Image.Resampling.BICUBIC)).clip(0, 255) / 255 for image in images
+    ]
+    plain = [grey(marked(encoded(share, 8), 255).astype(np.uint8)) for share in shares]
+    return [(share, real_engine.predict(data)) for share, data in zip(shares, plain, strict=True)]
+
+
 @pytest.mark.exhaustive
 @pytest.mark.real
 @pytest.mark.parametrize("write", [grey, grey_with_alpha, rgb, rgba, tiff])
 def test_no_decision_of_60_real_test_images_changes(
-    write: Callable[[np.ndarray], bytes], real_data: Path
+    write: Callable[[np.ndarray], bytes],
+    real_engine: Engine,
+    real_answers: list[tuple[np.ndarray, Prediction]],
 ) -> None:
     """Re-encoded at every depth, with burned-in markers and hot pixels."""
-    engine = Engine.from_pretrained(ROOT / "pretrained" / "xray-resnet18-multisource")
-    files = sorted(real_data.rglob("test/*.jp*g"))
-    assert len(files) > 600
-    for number, file in enumerate(files[:: len(files) // 60][:60]):
-        image = read(file).grey
-        share = np.asarray(image.convert("F").resize((512, 480), Image.Resampling.BICUBIC)).clip(0, 255) / 255
+    for number, (share, expected) in enumerate(real_answers):
         bits = DEPTHS[number % len(DEPTHS)]
-        expected = engine.predict(grey(marked(encoded(share, 8), 255).astype(np.uint8)))
-        found = engine.predict(write(marked(encoded(share, bits), 65535)))
+        found = real_engine.predict(write(marked(encoded(share, bits), 65535)))
         assert found.decision == expected.decision
         assert found.probabilities == pytest.approx(expected.probabilities, abs=0.02)

@@ -47,8 +47,9 @@ OPTIONS = [
 ]
 
 # Without batch norm and dropout, what half a batch gives does not depend on the other half.
-PLAIN = ["--model", WITHOUT_BATCH_NORM, "--no-pretrained", "--precision", "fp32", "--balance", "none"]
-PLAIN += ["--no-flip", "--keep", "last", "--epochs", "1", "--optimizer", "sgd", "--learning-rate", "1e-2"]
+PLAIN = ["--model", WITHOUT_BATCH_NORM, "--no-pretrained", "--side", "64", "--precision", "fp32"]
+PLAIN += ["--balance", "none", "--no-flip", "--keep", "last", "--epochs", "1"]
+PLAIN += ["--optimizer", "sgd", "--learning-rate", "1e-2"]
 
 
 @pytest.fixture(scope="module")
@@ -179,9 +180,10 @@ def test_two_processes_see_every_row_once_and_agree_with_one(
     assert np.linalg.norm(moves[0] - moves[1]) < 1e-2 * np.linalg.norm(moves[0])
 
 
-@pytest.mark.exhaustive
-def test_two_machines_train_as_two_processes_of_one(two: Path, synthetic: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
+@pytest.fixture(scope="module")
+def two_machines(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two machines, one process each."""
+    out = tmp_path_factory.mktemp("machines") / "run"
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = str(probe.getsockname()[1])
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", TWO_MACHINES]
@@ -201,5 +203,10 @@ def test_two_machines_train_as_two_processes_of_one(two: Path, synthetic: Path, 
         for machine in machines:
             machine.kill()
     assert [machine.returncode for machine in machines] == [0, 0], said
-    assert json.loads((out / "bundle" / "training.json").read_text())["processes"] == 2
-    assert weights_hash(out) == weights_hash(two)
+    return out
+
+
+@pytest.mark.exhaustive
+def test_two_machines_train_as_two_processes_of_one(two: Path, two_machines: Path) -> None:
+    assert json.loads((two_machines / "bundle" / "training.json").read_text())["processes"] == 2
+    assert weights_hash(two_machines) == weights_hash(two)

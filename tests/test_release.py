@@ -17,7 +17,7 @@ import release
 import write_results
 from opening import open_coronahack
 from PIL import Image
-from running import run_training
+from running import run_training, without_figures
 
 from xray_hf import manifest
 from xray_hf.data.synthetic import sample_images
@@ -83,7 +83,8 @@ def shipped(runs: Path, synthetic: Path, tmp_path_factory: pytest.TempPathFactor
         (root / "README.md").write_text("\n".join(["before", *write_results.MARKS, "after"]))
         data = ["--data-dir", str(synthetic), "--ood-dir", str(root / "ood"), "--risk", "0.99"]
         external = ["--external", f"else-where={root / 'elsewhere'}"]
-        release.main(["--runs", str(runs), "--models", "xray-cnn", *data, *external])
+        with without_figures():
+            release.main(["--runs", str(runs), "--models", "xray-cnn", *data, *external])
         collect_results.main([str(runs), "--record", str(root / "docs" / write_results.RECORD)])
         write_results.main([])
     return root
@@ -140,7 +141,8 @@ def test_a_cropped_network_of_several_sources_and_another_side_is_released_under
     with pytest.raises(DataError, match="also has images of coronahack, ward; pass --source for each"):
         release.main([*given, f"--source=folder:other={ward}"])
     assert not (tmp_path / "pretrained" / "xray-cnn-multisource").exists()
-    release.main([*given, *sources, "--external", *away, *patients])
+    with without_figures():
+        release.main([*given, *sources, "--external", *away, *patients])
 
     bundle = tmp_path / "pretrained" / "xray-cnn-multisource"
     measured, fitted = (manifest.read_json(bundle / name) for name in ("metrics.json", "calibration.json"))

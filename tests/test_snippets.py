@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from html import unescape
 from pathlib import Path
@@ -61,7 +60,8 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmPython]:
     """A Python that has imported the libraries of the snippets."""
     # where transformers copies a bundle's code
     environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path_factory.mktemp("modules"))}
-    with warm_python("transformers.pipelines", "timm", "onnxruntime", environment=environment) as warm:
+    modules = ("transformers.pipelines", "timm", "onnxruntime", "gradio_client", "mcp")
+    with warm_python(*modules, environment=environment) as warm:
         yield warm
 
 
@@ -359,11 +359,13 @@ def parts(app: App) -> Callable[[str], str]:
     return lambda name: requests.get(f"{app.url}/parts/{name}").text
 
 
-def ran(code: str, folder: Path) -> str:
+def ran(python: WarmPython, code: str, folder: Path) -> str:
     """What code of the tab API prints, as Python or as a shell's."""
-    is_python = code.startswith(("import", "from"))
-    command = [sys.executable, "-c", code] if is_python else ["bash", "-ec", code]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if code.startswith(("import", "from")):
+        done = python.run(code, environment={}, cwd=folder)
+    else:
+        command = ["bash", "-ec", code]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -371,7 +373,7 @@ def ran(code: str, folder: Path) -> str:
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 @pytest.mark.parametrize("password", ["", "user:password"])
 def test_who_asks_the_page_gets_the_engines_answer(
-    cnn_bundle: Path, xray: Path, tmp_path: Path, password: str
+    python: WarmPython, cnn_bundle: Path, xray: Path, tmp_path: Path, password: str
 ) -> None:
     shutil.copy(xray, tmp_path / snippets.FILE)
     for folder in ("app", "scans"):
@@ -382,7 +384,7 @@ def test_who_asks_the_page_gets_the_engines_answer(
     with running_app([cnn_bundle], tmp_path / "app", XRAY_HF_AUTH=password) as app:
         code = shown(parts(app)("api"))
         assert code == [each.code for each in api_docs.snippets(app.url, bool(password))]
-        one, _, curl = (ran(each, tmp_path) for each in code)
+        one, _, curl = (ran(python, each, tmp_path) for each in code)
     for printed in (one, curl):
         assert re.search(f"[\"']decision[\"']: [\"']{decision}[\"']", printed)
     with (tmp_path / "answers.csv").open(encoding="utf-8") as file:
@@ -393,14 +395,16 @@ def test_who_asks_the_page_gets_the_engines_answer(
     ]
 
 
-def test_an_assistant_is_connected_as_the_page_says(cnn_bundle: Path, xray: Path, tmp_path: Path) -> None:
+def test_an_assistant_is_connected_as_the_page_says(
+    python: WarmPython, cnn_bundle: Path, xray: Path, tmp_path: Path
+) -> None:
     shutil.copy(xray, tmp_path / snippets.FILE)
     (tmp_path / "app").mkdir()
     decision = Engine.from_pretrained(cnn_bundle).predict(xray).decision
     with running_app([cnn_bundle], tmp_path / "app", "--mcp") as app:
         *_, configuration, program = shown(parts(app)("api"))
         assert json.loads(configuration)["mcpServers"]["xray_hf"]["url"] == f"{app.url}/mcp"
-        tools, answer = ran(program, tmp_path).splitlines()
+        tools, answer = ran(python, program, tmp_path).splitlines()
     assert ast.literal_eval(tools) == ["classify_chest_xray", "describe_models"]
     assert ast.literal_eval(answer)["models"]["xray-cnn"]["decision"] == decision
 

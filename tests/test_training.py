@@ -18,7 +18,9 @@ from xray_hf.data.dataset import open_data, split_data
 from xray_hf.data.splits import Split
 from xray_hf.errors import CheckpointError, ConfigError, DivergedError
 from xray_hf.models import Network, create_model
+from xray_hf.models.configuration_xray_cnn import XrayCnnConfig
 from xray_hf.models.create import logits_of
+from xray_hf.models.modeling_xray_cnn import XrayCnnForImageClassification
 from xray_hf.training import checkpoints, run
 from xray_hf.training.batches import epoch_batches, load_ahead, share_of
 from xray_hf.training.config import TRACKERS, Config, resolve
@@ -54,7 +56,9 @@ def small_network(model: str = "xray-cnn") -> Network:
     return dataclasses.replace(network, preprocessing=dataclasses.replace(network.preprocessing, side=SIDE))
 
 
-def make_trainer(out: Path, pixels: ToyPixels | None = None, **options: Any) -> Trainer:
+def make_trainer(
+    out: Path, pixels: ToyPixels | None = None, network: Network | None = None, **options: Any
+) -> Trainer:
     AcceleratorState._reset_state(reset_partial_state=True)
     out.mkdir(exist_ok=True)
     defaults = {
@@ -64,7 +68,7 @@ def make_trainer(out: Path, pixels: ToyPixels | None = None, **options: Any) -> 
     config: Config = resolve({**defaults, **options})
     accelerator = make_accelerator(config)
     pixels = pixels or ToyPixels(LABELS)
-    network = small_network(config.model.model)
+    network = network or small_network(config.model.model)
     return Trainer(network, pixels, LABELS, SOURCES, SPLIT, config, accelerator, config.identity())
 
 
@@ -275,7 +279,9 @@ def test_half_precision_needs_a_gpu(tmp_path: Path) -> None:
 
 @pytest.mark.exhaustive
 def test_a_compiled_network_trains(tmp_path: Path) -> None:
-    trainer = make_trainer(tmp_path, epochs=1, compile=True)
+    one_block = XrayCnnConfig(hidden_sizes=(8,), num_labels=3)  # each takes seconds to compile
+    network = dataclasses.replace(small_network(), module=XrayCnnForImageClassification(one_block))
+    trainer = make_trainer(tmp_path, network=network, epochs=1, compile=True)
     assert np.isfinite(trainer.fit()[0]["train_loss"])
     assert np.isfinite(trainer.predict(np.arange(3))).all()
 

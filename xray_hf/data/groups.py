@@ -34,7 +34,8 @@ _MOVES = 0.025 * np.array(
 )
 _NOISE = 1.0  # grey levels; structure much weaker than it counts as none
 _MARGIN = 0.06  # of the side: a strip along a border that is not compared
-_BLOCK = 512  # images, or pairs, compared at a time
+_BLOCK = 512  # images compared at a time
+_FITTED = 64  # pairs fitted at a time: more would leave the CPU's caches
 
 
 def near_duplicates(thumbnails: np.ndarray) -> list[tuple[int, int]]:
@@ -109,11 +110,11 @@ def _fit(
     ramp = ((np.arange(side) + 0.5) / side).astype(np.float32)
     ends = np.stack([1 - ramp, ramp])  # how much a pixel moves with its two edges
     best, fitted = edges.copy(), np.full(len(pairs), -1, np.float32)
-    for start in range(0, len(pairs), _BLOCK):
-        part = slice(start, start + _BLOCK)
+    for start in range(0, len(pairs), _FITTED):
+        part = slice(start, start + _FITTED)
         first, second = structure[pairs[part, 0]], structure[pairs[part, 1]]
         here = edges[part]
-        for _ in range(steps + 1):
+        for step in range(steps + 1):
             down, across = (_interpolation(here[:, k], here[:, k + 1], side) for k in (0, 2))
             moved = down @ first @ across.transpose(0, 2, 1)
             target = second * np.any(down, axis=2)[:, :, None] * np.any(across, axis=2)[:, None, :]
@@ -121,6 +122,8 @@ def _fit(
             correlation = product / np.sqrt(np.maximum(energy * (target**2).sum(axis=(1, 2)), 1e-6))
             better = correlation > fitted[part]
             fitted[part][better], best[part][better] = correlation[better], here[better]
+            if step == steps:
+                break
             gain = (product / np.maximum(energy, 1e-6))[:, None, None]
             by_row, by_column = (np.gradient(moved, axis=axis) * (gain * side) for axis in (1, 2))
             rows, columns = by_row[:, None] * ends[:, :, None], by_column[:, None] * ends[:, None, :]

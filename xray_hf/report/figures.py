@@ -360,7 +360,7 @@ def _line(index: int) -> dict[str, Any]:
 def _png(figure: Figure, dpi: int) -> bytes:
     """The figure as a PNG without version or time inside; one channel if all is grey, as X-rays are."""
     drawn, packed = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=dpi)
+    figure.savefig(drawn, format="png", dpi=dpi, pil_kwargs={"compress_level": 0})
     image = Image.open(drawn).convert("RGB")
     red, green, blue = (channel.tobytes() for channel in image.split())
     (image.convert("L") if red == green == blue else image).save(packed, format="PNG", optimize=True)
