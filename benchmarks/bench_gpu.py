@@ -67,13 +67,14 @@ def main() -> int:
     )
     results = begin_or_continue(options, job)
     write_json(options.out, results)
-    for name, part in parts(job, options).items():
-        if name in results["parts"] and not has_failed(results["parts"][name]):
-            continue
+    planned = parts(job, options)
+    missing = [name for name in planned if has_failed(results["parts"].get(name, {"error": "not measured"}))]
+    for number, name in enumerate(missing):
         if time.monotonic() > stop:
-            print(f"{options.seconds:g} seconds are over; run it again for the rest.", file=sys.stderr)
+            left = f"{len(missing) - number} of {len(planned)} parts are left; run it again."
+            print(f"{options.seconds:g} seconds are over: {left}", file=sys.stderr)
             break
-        results["parts"][name] = measure(part)
+        results["parts"][name] = measure(planned[name])
         print(f"{name}: {results['parts'][name]}", file=sys.stderr, flush=True)
         write_json(options.out, results)
         write_text(options.out.with_suffix(".md"), as_table(results) + "\n")
