@@ -77,9 +77,12 @@ class _Device(TorchDispatchMode):
         tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
         is_on_device = any(isinstance(tensor, OnDevice) for tensor in tensors)
         if is_on_device and name not in _COPIES:
-            _require_one_device(operator, tensors)
+            _require_one_device(operator, args, tensors)
         wanted = next((leaf for leaf in leaves if isinstance(leaf, torch.device)), None)
-        stays = is_on_device if wanted is None else wanted.type == DEVICE.type
+        if name == "copy_":
+            stays = isinstance(tensors[0], OnDevice)
+        else:
+            stays = is_on_device if wanted is None else wanted.type == DEVICE.type
         is_random = torch.Tag.nondeterministic_seeded in operator.tags
         with _GENERATOR.used() if is_random and stays and self.draws_alone else nullcontext():
             result = operator(*tree_map(_on_cpu, args), **tree_map(_on_cpu, kwargs or {}))
@@ -93,11 +96,11 @@ class _Device(TorchDispatchMode):
         return tree_map(lambda leaf: _placed(leaf, written, stays), result)
 
 
-def _require_one_device(operator: Any, tensors: list[torch.Tensor]) -> None:
-    # A CPU's scalar may meet the device's tensors, and an index need not be where the indexed tensor is.
-    is_index = operator.overloadpacket.__name__ in _INDEXED and isinstance(tensors[0], OnDevice)
-    others = [tensor for tensor in tensors if not isinstance(tensor, OnDevice) and tensor.dim()]
-    if others and not is_index:
+def _require_one_device(operator: Any, args: Any, tensors: list[torch.Tensor]) -> None:
+    # A CPU's scalar may meet the device's tensors, and so may an index.
+    if operator.overloadpacket.__name__ in _INDEXED and isinstance(args[0], OnDevice):
+        tensors = [leaf for leaf in tree_leaves((args[0], args[2:])) if isinstance(leaf, torch.Tensor)]
+    if any(tensor.dim() and not isinstance(tensor, OnDevice) for tensor in tensors):
         raise RuntimeError(f"{operator} of tensors on two devices: {[(t.device, t.shape) for t in tensors]}")
 
 

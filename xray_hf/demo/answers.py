@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -14,6 +13,7 @@ from xray_hf.errors import ImageError
 from xray_hf.inference import Prediction
 from xray_hf.inference.engine import BATCH_SIZE
 from xray_hf.reading import Reading
+from xray_hf.threads import pool_of_generator
 
 BUSY = "too many visitors are waiting; try again in a minute."
 T = TypeVar("T")
@@ -64,11 +64,8 @@ def answer_in_bulk(
     def work(batch: Sequence[Upload]) -> list[T]:
         return [view(found) for found in _answer_together(models, batch)]
 
-    with ThreadPoolExecutor(cores.usable(), thread_name_prefix="xray-demo") as pool:
-        try:
-            yield from pool.map(work, _batches(uploads))
-        finally:  # the visitor may have gone
-            pool.shutdown(cancel_futures=True)
+    with pool_of_generator(cores.usable(), "xray-demo") as pool:  # the visitor may leave
+        yield from pool.map(work, _batches(uploads))
 
 
 def _batches(uploads: Sequence[Upload]) -> list[Sequence[Upload]]:

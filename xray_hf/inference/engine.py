@@ -32,6 +32,7 @@ from xray_hf.inference.quality import QualityCheck, small_copy
 from xray_hf.manifest import Manifest
 from xray_hf.reading import Reading, from_array, from_image, read, resize
 from xray_hf.task import REJECTED, UNSURE
+from xray_hf.threads import pool_of_generator
 from xray_hf.views import evidence_for, share_within
 
 NO_LUNGS = "No lungs were found, so the whole image was classified."
@@ -186,16 +187,13 @@ class Engine:
         """
         remaining, network = iter(sources), self._together()
         waiting: deque[Future[list[Prediction | ImageError]]] = deque()
-        with ThreadPoolExecutor(self._cores, thread_name_prefix="xray-predict") as pool:
-            try:
-                while batch := list(islice(remaining, batch_size)):
-                    waiting.append(pool.submit(self._answer, batch, network))
-                    if len(waiting) > 2 * self._cores:
-                        yield from waiting.popleft().result()
-                while waiting:
+        with pool_of_generator(self._cores, "xray-predict") as pool:
+            while batch := list(islice(remaining, batch_size)):
+                waiting.append(pool.submit(self._answer, batch, network))
+                if len(waiting) > 2 * self._cores:
                     yield from waiting.popleft().result()
-            finally:  # a caller who stops in the middle does not wait for the rest
-                pool.shutdown(cancel_futures=True)
+            while waiting:
+                yield from waiting.popleft().result()
 
     def predict_batch(self, sources: Sequence[Source]) -> list[Prediction | ImageError]:
         """Classify in one forward pass, in the caller's thread: for servers, which have their own threads.

@@ -8,13 +8,13 @@ one at most, and each process takes every `world`-th row of a batch.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 
 from xray_hf.data.cache import PixelSource
 from xray_hf.errors import ConfigError
+from xray_hf.threads import pool_of_generator
 
 
 def epoch_batches(
@@ -67,7 +67,7 @@ def load_ahead(
         pixels = torch.from_numpy(source.gather(rows))
         return pixels.pin_memory() if pin else pixels
 
-    with ThreadPoolExecutor(1) as pool:
+    with pool_of_generator(1, "xray-load") as pool:
         pending = None
         for rows in batches:
             ready, pending = pending, pool.submit(load, rows)
