@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_training import make_trainer, one_process, one_thread
+from test_training import make_trainer, one_thread
 
 from xray_hf.inference import Engine
 from xray_hf.models.full_float32 import full_float32
@@ -16,7 +16,7 @@ from xray_hf.models.lungs import LungCrop
 from xray_hf.models.one_pass import OnePass
 from xray_hf.training.lung_crops import crop_lungs
 
-__all__ = ["one_process", "one_thread"]  # fixtures of every test that trains
+__all__ = ["one_thread"]  # a fixture of every test that trains
 ROUNDED, FULL = (True, True), (False, False)
 
 

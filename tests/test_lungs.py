@@ -1,7 +1,6 @@
 """Lungs are found and cropped alike in training and in every backend; an image without any stays whole."""
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import onnx
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from PIL import Image
 from running import run_training
 from safetensors.torch import load_file, save_file
@@ -143,10 +141,8 @@ def test_grey_values_do_not_move_the_box(patients: np.ndarray) -> None:
 
 
 @pytest.fixture
-def accelerator() -> Iterator[Accelerator]:
-    """One that leaves its number format to no other test."""
-    yield Accelerator(cpu=True)
-    AcceleratorState._reset_state(reset_partial_state=True)
+def accelerator() -> Accelerator:
+    return Accelerator(cpu=True)
 
 
 def test_training_sees_the_crops_of_the_rows_that_it_asks_for(
