@@ -58,7 +58,8 @@ def read(path: Path) -> dict[tuple[Any, ...], Run]:
     """The runs of a record by recipe, model, start and seed; raises DataError if it is none."""
     try:
         runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
-        return {identity(run): run for run in runs if describe_devices([run])}
+        describe_devices(runs)  # raises KeyError, as identity does, if a run does not say what it is
+        return {identity(run): run for run in runs}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path} is not a record of runs ({type(error).__name__}: {error}); expected a file of "

@@ -149,8 +149,8 @@ class Trainer:
         )
         todo = batches[progress.step :]
         own = [share_of(batch, accelerator.process_index, accelerator.num_processes) for batch in todo]
-        on_cpu = accelerator.device.type == "cpu" and accelerator.num_processes == 1
-        look_every = 1 if on_cpu else _LOOK_EVERY
+        has_to_wait = accelerator.device.type != "cpu" or accelerator.num_processes > 1
+        look_every = _LOOK_EVERY if has_to_wait else 1
         sums = torch.tensor(progress.running[:3], dtype=self.sum_type, device=accelerator.device)
         losses: list[torch.Tensor] = []  # of each step since the last look
         started = time.perf_counter() - progress.running[3]
